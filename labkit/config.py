@@ -1,0 +1,175 @@
+"""What a run is made of, as frozen specs, and the three budgets that fill them.
+
+quick   seconds; for tests and a first look, its numbers mean nothing
+laptop  real results on the built-in data with two CPU cores, in minutes
+paper   the paper's backbone, image size, epochs and rates; wants a GPU and the weights
+
+Keys are flat (`blocks`, `lr`, `image_size`): each belongs to exactly one spec. A method's own
+spec stands in its file, with what it sets differently at each budget.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+Budget = Literal["quick", "laptop", "paper"]
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What the flow sees: images through a frozen backbone."""
+
+    backbone: str = "efficientnet_lite0"  # an offline name, a timm tag, or a file of weights
+    taps: tuple[int, ...] | None = (
+        None  # timm feature indices; None: strides 8 and 16, or 7/12 deep
+    )
+    image_size: Annotated[int, Field(ge=32, le=2048)] = 256  # pixels; resized, not cropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """Which normals train and which calibrate; the test set is never touched."""
+
+    calibration: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the normals held out
+    calibration_min: Positive = 8
+    limit: Positive | None = None  # use at most so many training images, and test images a kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """The optimiser and the loop, one for all methods."""
+
+    epochs: Annotated[int, Field(ge=0)] = 5
+    batch: Positive = 16  # images
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    warmup: Annotated[int, Field(ge=0)] = 12  # steps, linear
+    warmup_from: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of lr at step 0
+    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    milestones: tuple[float, ...] = (0.375, 0.45)  # of `steps`, share of all epochs
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.33  # of `steps`, factor at each milestone
+    clip: Annotated[float, Field(gt=0)] | None = 2.0  # gradient norm of each clipping group
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Positive = 1  # more than one: DDP
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+SHARED = {"input": InputSpec, "split": SplitSpec, "train": TrainSpec}
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    "quick": {"image_size": 128, "limit": 32, "epochs": 1, "batch": 8, "warmup": 2},
+    "laptop": {},
+    "paper": {"image_size": 224},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, wholly described: what `run.json` stores and what its name hashes."""
+
+    method: str
+    data: str
+    budget: str
+    seed: int
+    input: InputSpec
+    split: SplitSpec
+    train: TrainSpec
+    flow: Any  # the method's own spec
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, sections as they stand."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def digest(self, *more: str) -> str:
+        """Eight hex digits that change with any value here or in `more`."""
+        text = json.dumps([self.to_json(), *more], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def value(self, key: str) -> Any:
+        """The value of a flat key."""
+        for section in (self.input, self.split, self.train, self.flow):
+            if key in keys_of(type(section)):
+                return getattr(section, key)
+        raise KeyError(key)
+
+
+def keys_of(spec: type) -> list[str]:
+    """Field names of a spec, in order."""
+    return [field.name for field in fields(spec)]
+
+
+def resolve(
+    method: str,
+    flow_spec: type,
+    data: str,
+    budget: str = "laptop",
+    seed: int = 0,
+    method_budgets: dict[str, dict[str, Any]] | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Config:
+    """Defaults, then the budget, then the method's budget, then what the user set.
+
+    Values may be text, as on a command line ("1e-4", "true", "2,3", "none").
+
+    Raises: ValueError for an unknown budget or key (with the nearest known one) or a value that
+            does not fit its field.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"Unknown budget {budget!r}; use one of {', '.join(BUDGETS)}.")
+    specs = SHARED | {"flow": flow_spec}
+    home = {key: section for section, spec in specs.items() for key in keys_of(spec)}
+    chosen: dict[str, dict[str, Any]] = {section: {} for section in specs}
+    for layer in (BUDGETS[budget], (method_budgets or {}).get(budget, {}), overrides or {}):
+        for key, value in layer.items():
+            if key not in home:
+                raise ValueError(unknown("key", key, home))
+            chosen[home[key]][key] = _plain(value)
+    built = {section: _build(spec, chosen[section]) for section, spec in specs.items()}
+    return Config(method=method, data=data, budget=budget, seed=seed, **built)
+
+
+def restore(stored: dict[str, Any], flow_spec: type) -> Config:
+    """The config that `to_json` wrote."""
+    built = {
+        name: _build(spec, stored[name]) for name, spec in (SHARED | {"flow": flow_spec}).items()
+    }
+    return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
+
+
+def unknown(kind: str, name: str, known) -> str:
+    """The sentence for a name that nobody knows, with the nearest that somebody does."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
+    return f"Unknown {kind} {name!r}; {hint}"
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("none", "null"):
+        return None
+    return value
+
+
+def _build(spec: type, values: dict[str, Any]) -> Any:
+    hints = {field.name: str(field.type) for field in fields(spec)}
+    split = {
+        key: value.split(",") if isinstance(value, str) and "tuple" in hints[key] else value
+        for key, value in values.items()
+    }
+    try:
+        return TypeAdapter(spec).validate_python(split)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = first["loc"][0] if first["loc"] else "a key"
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ValueError(f"{key}={values.get(key)!r} does not fit: {message}.") from None

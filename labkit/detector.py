@@ -1,0 +1,133 @@
+"""A trained detector: images in, maps and calibrated scores out; and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from labkit import metrics
+from labkit.backbones import Backbone
+from labkit.config import Config
+from labkit.features import FeatureSet
+from labkit.methods.base import Method
+from labkit.records import Features, Maps
+from labkit.scores import Calibration
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one image.
+
+    score in the method's unit, higher is more anomalous; quantile among the held-out normals;
+    p_value conformal; maps (H, W) float32 at the detector's image size, by name.
+    """
+
+    name: str
+    image: np.ndarray  # (H, W, 3) uint8, as given
+    score: float
+    quantile: float
+    p_value: float
+    maps: dict[str, np.ndarray]
+    main: str
+
+    def sentence(self, false_alarm: float = 0.05) -> str:
+        """The verdict in words."""
+        verdict = "unusual" if self.p_value <= false_alarm else "not unusual"
+        return (
+            f"{self.name}: {verdict}. Of 100 normal images about {100 * self.p_value:.0f} would "
+            f"look at least this unusual (p = {self.p_value:.3f}, score {self.score:.4f})."
+        )
+
+
+class Detector:
+    """A backbone, a trained method and its calibration; safe to call from several threads."""
+
+    def __init__(
+        self, config: Config, backbone: Backbone, method: Method, calibration: Calibration | None
+    ):
+        self.config, self.calibration = config, calibration
+        self.backbone, self.method = backbone.eval(), method.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's tensors lie."""
+        return next(iter(self.method.state_dict().values())).device
+
+    @torch.no_grad()
+    def judge(self, features: Features) -> tuple[Maps, Tensor]:
+        """Maps at image resolution and raw scores (B,) of a batch of features."""
+        maps = self.method.maps(features.map(lambda t: t.to(self.device)))
+        return maps, self.method.score(maps).cpu()
+
+    def predict(self, images: Sequence[np.ndarray], names: Sequence[str] = ()) -> list[Prediction]:
+        """Maps, raw score, quantile and p-value of images (H, W, 3) uint8 of any size.
+
+        Raises: ValueError if the run has no calibration.
+        """
+        if self.calibration is None:
+            raise ValueError("This detector has no calibration; train it first.")
+        names = list(names) or [f"image {k + 1}" for k in range(len(images))]
+        answers = []
+        for name, image in zip(names, images, strict=True):
+            batch = self.backbone.preprocess(image)[None].to(self.backbone.mean.device)
+            maps, raw = self.judge(self.backbone(batch, self.method.needs))
+            scores = self.calibration.judge(raw)
+            drawn = {n: maps[n].values[0].float().cpu().numpy() for n in maps}
+            values = (scores.raw[0], scores.quantile[0], scores.p_value[0])
+            answers.append(Prediction(name, image, *map(float, values), drawn, maps.main))
+        return answers
+
+    def calibrate(self, features: FeatureSet) -> np.ndarray:
+        """Take calibration scores and colour scales from held-out normals; returns the scores."""
+        raw, drawn = [], []
+        for batch in features.batches():
+            maps, scores = self.judge(batch)
+            raw.append(scores)
+            drawn.append({name: maps[name].values.cpu() for name in maps})
+        self.calibration = Calibration.fit(torch.cat(raw), drawn)
+        return torch.cat(raw).numpy()
+
+
+def evaluate(
+    detector: Detector, features: FeatureSet, progress: bool = True
+) -> tuple[pd.DataFrame, dict[str, float | None]]:
+    """Scores of labelled images, one row each, and the metrics of datasets.md section 4.
+
+    Maps are brought to each mask's own size before pixels are compared. A metric that cannot
+    exist (no masks, one class) is None.
+    """
+    samples, rows, pixels = features.samples, [], metrics.PixelMetrics()
+    masked = any(s.label and s.read_mask for s in samples)
+    bar = tqdm(
+        total=len(samples), desc="evaluating", unit="image", leave=False, disable=not progress
+    )
+    with bar:
+        for start in range(0, len(samples), 16):
+            chunk = samples[start : start + 16]
+            maps, raw = detector.judge(features.batch(range(start, start + len(chunk))))
+            scores = detector.calibration.judge(raw)
+            for row, sample in enumerate(chunk):
+                told = (float(scores.raw[row]), float(scores.p_value[row]))
+                rows.append((sample.key, sample.defect, sample.label, *told))
+                if masked and sample.read_mask:
+                    mask = sample.read_mask()
+                    pixels.update(to_size(maps.anomaly[row], mask.shape), mask)
+            bar.update(len(chunk))
+    table = pd.DataFrame(rows, columns=["key", "defect", "label", "score", "p_value"])
+    told = metrics.image_metrics(table["score"].to_numpy(), table["label"].to_numpy())
+    return table, told | (pixels.compute() if masked else {})
+
+
+def to_size(values: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """One map (H, W) brought to another size, bilinear."""
+    if tuple(values.shape) != tuple(size):
+        options = {"mode": "bilinear", "align_corners": False}
+        values = F.interpolate(values[None, None], size=tuple(size), **options)[0, 0]
+    return values.float().cpu().numpy()

@@ -1,0 +1,190 @@
+"""The feature cache: a frozen backbone sees each image once, ever.
+
+One file an image, named by the backbone's fingerprint and the image's own, float16 safetensors
+with a checksum. Files are written to a temporary name and renamed; several processes may share a
+folder; the oldest files go when it grows past its limit; a damaged file is rebuilt.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from labkit.backbones import Backbone
+from labkit.records import Features, Needs, Sample
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_folder() -> Path:
+    """`LABKIT_CACHE`, or `~/.cache/labkit`."""
+    return Path(os.environ.get("LABKIT_CACHE", Path.home() / ".cache" / "labkit"))
+
+
+def cache_limit() -> int:
+    """Bytes the cache may hold: `LABKIT_CACHE_GB`, 10 if not set."""
+    return int(float(os.environ.get("LABKIT_CACHE_GB", "10")) * 1e9)
+
+
+class FeatureCache:
+    """Features by key in one folder, bounded, safe to share."""
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None):
+        self.folder = Path(folder or cache_folder()) / "features"
+        self.limit = cache_limit() if limit is None else limit
+
+    def path(self, key: str) -> Path:
+        """Where the features of a key lie, if they do."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def read(self, key: str, verify: bool = False) -> dict[str, Tensor] | None:
+        """The stored tensors, memory-mapped; None if absent or, when verified, damaged."""
+        path = self.path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                stored = (file.metadata() or {}).get("crc32")
+        except (OSError, SafetensorError):
+            return None
+        if verify:
+            if stored != _checksum(parts):
+                return None
+            os.utime(path)  # used now: the last to be evicted
+        return parts
+
+    def write(self, key: str, parts: dict[str, Tensor]) -> None:
+        """Store atomically.
+
+        Raises: ValueError if the disk is full; nothing half-written is left.
+        """
+        path = self.path(key)
+        data = save(parts, metadata={"crc32": _checksum(parts)})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if error.errno in FULL:
+                raise ValueError(
+                    f"The disk of the feature cache {self.folder} is full; free some space or set "
+                    "LABKIT_CACHE to a folder on another disk."
+                ) from None
+            raise ValueError(f"The feature cache cannot be written: {error}.") from None
+
+    def evict(self) -> int:
+        """Remove the least recently used files until the folder fits its limit; returns bytes."""
+        files = []
+        for path in self.folder.glob("*/*.safetensors"):
+            try:
+                stat = path.stat()
+            except OSError:  # another process was faster
+                continue
+            files.append((stat.st_mtime, stat.st_size, path))
+        excess = freed = sum(size for _, size, _ in files) - self.limit
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess -= size
+        return max(0, freed)
+
+
+class FeatureSet:
+    """The features of some samples, computed on first need and read from the cache after."""
+
+    def __init__(self, samples: Sequence[Sample], backbone: Backbone, needs: Needs, cache=None):
+        self.samples, self.backbone, self.needs = tuple(samples), backbone, needs
+        self.cache = cache or FeatureCache()
+        stamp = backbone.fingerprint(needs)
+        marks = [f"{stamp}:{sample.fingerprint()}" for sample in self.samples]
+        self.keys = [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
+        self.computed = 0  # images that the backbone has seen for this set
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"samples": (), "backbone": None}  # workers read the cache alone
+
+    def extract(self, what: str = "images", progress: bool = True, batch: int = 16) -> FeatureSet:
+        """Make sure that every image's features are stored and intact; one process at a time."""
+        self.cache.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.cache.folder / ".lock"):
+            missing = [
+                k for k, key in enumerate(self.keys) if not self.cache.read(key, verify=True)
+            ]
+            bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
+                       disable=not (progress and missing))  # fmt: skip
+            with bar, ThreadPoolExecutor(2) as pool:
+                for indices, images in self._ahead(missing, batch, pool):
+                    self._compute(indices, images)
+                    bar.update(len(indices))
+            if missing:
+                self.cache.evict()
+        return self
+
+    def batch(self, indices: Sequence[int]) -> Features:
+        """Features of some samples, float32 on the CPU; recomputed if another process evicted."""
+        parts = []
+        for index in indices:
+            stored = self.cache.read(self.keys[index])
+            if stored is None:
+                if self.backbone is None:
+                    raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
+                image = self.backbone.preprocess(self.samples[index].read())
+                self._compute([index], image[None])
+                stored = self.cache.read(self.keys[index]) or {}
+            parts.append(stored)
+        names = parts[0]
+        return Features.of({n: torch.stack([p[n] for p in parts]).float() for n in names})
+
+    def batches(self, size: int = 32) -> Iterator[Features]:
+        """All features in order, a batch at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(range(start, min(start + size, len(self))))
+
+    def _ahead(self, indices, size, pool) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of preprocessed images, the next being read while one is used."""
+
+        def read(index: int) -> Tensor:
+            return self.backbone.preprocess(self.samples[index].read())
+
+        rest = iter(indices)
+        chunk = list(islice(rest, size))
+        pending = [pool.submit(read, index) for index in chunk]
+        while chunk:
+            following = list(islice(rest, size))
+            upcoming = [pool.submit(read, index) for index in following]
+            yield chunk, torch.stack([future.result() for future in pending])
+            chunk, pending = following, upcoming
+
+    def _compute(self, indices: list[int], images: Tensor) -> None:
+        device = self.backbone.mean.device
+        parts = self.backbone(images.to(device), self.needs).parts()
+        top = torch.finfo(torch.float16).max
+        half = {name: part.clamp(-top, top).half().cpu() for name, part in parts.items()}
+        for row, index in enumerate(indices):
+            self.cache.write(self.keys[index], {n: p[row].contiguous() for n, p in half.items()})
+        self.computed += len(indices)
+
+
+def _checksum(parts: dict[str, Tensor]) -> str:
+    crc = 0
+    for name in sorted(parts):
+        crc = zlib.crc32(parts[name].numpy(), zlib.crc32(name.encode(), crc))
+    return str(crc)

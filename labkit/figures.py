@@ -1,0 +1,246 @@
+"""Records and tables to figures: each function draws one `Figure` and returns it.
+
+They never show, save or use pyplot; notebooks display what is returned, the app passes it on.
+Every figure takes `note`, small grey text at the bottom, usually `caption(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from labkit import metrics, palette
+from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
+from labkit.panels import map_grid, overlay
+from labkit.scores import as_numpy
+
+__all__ = [
+    "blend",
+    "caption",
+    "curves",
+    "defect_table",
+    "latent_histogram",
+    "map_grid",
+    "overlay",
+    "score_histogram",
+    "training_curves",
+]
+LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
+BINS = 40
+LATENT_REACH = 5.0  # standard deviations shown
+NOT_TERMS = ("epoch", "step", "lr", "learning_rate")
+
+
+def score_histogram(
+    calibration: np.ndarray,
+    good: np.ndarray,
+    bad: np.ndarray,
+    own: float | None = None,
+    threshold: float | None = None,
+    unit: str = palette.SCORE_UNIT,
+    note: str | None = None,
+) -> Figure:
+    """Image scores of calibration, good and defective images in shared bins, as shares.
+
+    Bins reach to the 98th percentile of the defective images, so that a few extreme ones do not
+    squash the rest; the last bin then gathers what lies beyond, and the axis says so.
+
+    Args: calibration, good, bad: scores, any of them may be empty; own: this image's score;
+          threshold: drawn where finite; unit: label of the score axis.
+    """
+    groups = [np.asarray(group, dtype=float).ravel() for group in (calibration, good, bad)]
+    marks = [v for v in (own, threshold) if v is not None and np.isfinite(v)]
+    edges = _edges(groups, marks)
+    figure = sheet(8.0, 3.4, note)
+    ax = dress(figure.subplots(), unit, "share of images [%]", grid="y")
+    looks = [(NORMAL, 0.28, 0.0), (NORMAL, 0.0, 1.6), (ANOMALOUS, 0.28, 1.6)]
+    names = ["held-out normal", "test normal", "test defective"]
+    handles = []
+    for values, (colour, fill, line), name in zip(groups, looks, names, strict=True):
+        if values.size:
+            shares = np.histogram(np.minimum(values, edges[-1]), edges)[0] / values.size * 100
+            look = {"facecolor": (colour, fill), "edgecolor": colour, "linewidth": line}
+            ax.stairs(shares, edges, fill=True, **look)
+            handles.append(Patch(label=f"{name} (n = {values.size})", **look))
+    if threshold is not None and np.isfinite(threshold):
+        style = {"color": palette.THRESHOLD, "linestyle": "dashed", "linewidth": 1.4}
+        ax.axvline(threshold, **style)
+        handles.append(Line2D([], [], label=f"threshold {threshold:.3g}", **style))
+    if own is not None:
+        _mark_own(ax, own, edges)
+    beyond = sum(int((values > edges[-1]).sum()) for values in groups)
+    if beyond:
+        ax.set_xlabel(f"{unit}; last bin: {beyond} images at or beyond {edges[-1]:.3g}")
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(0, ax.get_ylim()[1] * 1.02)
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **LEGEND)
+    if not any(values.size for values in groups):
+        _say(ax, "no scores yet")
+    return figure
+
+
+def curves(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    pro: metrics.Curve | None = None,
+    note: str | None = None,
+) -> Figure:
+    """ROC and precision-recall of image scores, and the region-overlap curve if there is one.
+
+    Args:   labels: (n,) 0 or 1; scores: (n,); pro: `PixelMetrics.pro_curve()`.
+    Raises: ValueError as `metrics.image_metrics`. A single class gives empty axes that say so.
+    """
+    panels = 2 if pro is None else 3
+    figure = sheet(3.0 * panels, 3.2, note)
+    axes = figure.subplots(1, panels)
+    found = metrics.roc_curve(scores, labels), metrics.pr_curve(scores, labels), pro
+    share = float(np.mean(as_numpy(labels))) if len(labels) else 0.0
+    x, y = "false-positive rate [share of normal images]", "true-positive rate [share of defects]"
+    _curve(axes[0], found[0], "AUROC", [(0, 1), (0, 1)])
+    dress(axes[0], x, y, "ROC")
+    _curve(axes[1], found[1], "AP", [(0, 1), (share, share)])
+    dress(axes[1], "recall [share of defects]", "precision [share of alarms]", "Precision-recall")
+    if pro is not None:
+        _curve(axes[2], pro, f"AUPRO to {pro.limit:g}:", [(0, 1), (0, 1)])
+        x = np.append(pro.x[pro.x < pro.limit], pro.limit)
+        axes[2].fill_between(x, np.interp(x, pro.x, pro.y), color=ANOMALOUS, alpha=0.15, lw=0)
+        x, y = "false-positive rate [share of normal pixels]", "overlap [mean share of a region]"
+        dress(axes[2], x, y, "Per-region overlap")
+    for ax in axes:
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), xticks=np.linspace(0, 1, 6))
+        ax.xaxis.label.set_fontsize(8)
+        ax.yaxis.label.set_fontsize(8)
+    return figure
+
+
+def defect_table(table: pd.DataFrame, note: str | None = None) -> Figure:
+    """Image AUROC of each kind of defect as a dot, best first, with its number of images.
+
+    Args: table: `metrics.per_defect`: defect, n, image_auroc (missing where it cannot exist).
+    """
+    rows = table.sort_values("image_auroc", ascending=True, na_position="first")
+    areas = rows.image_auroc.astype(float).to_numpy()
+    figure = sheet(7.0, 0.9 + 0.28 * max(len(rows), 1), note)
+    ax = dress(figure.subplots(), "image AUROC [share of pairs ordered rightly]", "", grid="x")
+    lowest = min(0.5, np.nanmin(areas, initial=0.5) - 0.03)
+    ax.hlines(range(len(rows)), 0.5, areas, color=QUIET, linewidth=1.2, alpha=0.6)
+    ax.plot(areas, range(len(rows)), "o", color=ANOMALOUS, markersize=6, clip_on=False)
+    for k, area in enumerate(areas):
+        text = "–" if np.isnan(area) else f"{area:.3f}"
+        place = {"xycoords": ax.get_yaxis_transform(), "va": "center"}
+        ax.annotate(text, (1.03, k), fontsize=8, color=INK, annotation_clip=False, **place)
+    names = [f"{row.defect.replace('_', ' ')}  (n = {row.n})" for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names)
+    ax.axvline(0.5, color=QUIET, linestyle="dotted", linewidth=1)
+    ax.set(xlim=(lowest, 1.0), ylim=(-0.6, len(rows) - 0.4))
+    ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def training_curves(
+    history: pd.DataFrame,
+    terms: Sequence[str] | None = None,
+    unit: str = "nats per dimension",
+    note: str | None = None,
+) -> Figure:
+    """Loss terms by epoch, and the learning rate on a small axis below if it was recorded.
+
+    Args:   history: one row an epoch; `epoch` is x (the row number if absent), `lr` the rate;
+            terms: columns to draw, all other numeric ones but times and rates by default.
+    Raises: ValueError if there is no loss term to draw.
+    """
+    numeric = history.select_dtypes("number").columns
+    chosen = list(terms or (c for c in numeric if c not in NOT_TERMS and "second" not in c))
+    missing = [term for term in chosen if term not in history]
+    if missing or not chosen:
+        raise ValueError(f"no loss term {missing or ''} in the columns {list(history.columns)}")
+    rate = next((c for c in ("lr", "learning_rate") if c in history), None)
+    epochs = history["epoch"] if "epoch" in history else pd.Series(range(1, len(history) + 1))
+    figure = sheet(7.0, 4.0 if rate else 3.2, note)
+    axes = figure.subplots(
+        1 + bool(rate), squeeze=False, sharex=True, height_ratios=[4, 1][: 1 + bool(rate)]
+    )[:, 0]
+    dot = "o" if len(history) <= 30 else ""
+    for k, term in enumerate(chosen):
+        colour, label = palette.SERIES[k % len(palette.SERIES)], term.replace("_", " ")
+        axes[0].plot(epochs, history[term], marker=dot, ms=3, lw=1.6, color=colour, label=label)
+    dress(axes[0], "" if rate else "epoch [passes over the data]", f"loss [{unit}]")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **LEGEND)
+    if rate:
+        axes[1].plot(epochs, history[rate], color=QUIET, lw=1.4)
+        dress(axes[1], "epoch [passes over the data]", "learning\nrate [1]")
+        axes[1].set_ylim(0, 1.15 * max(float(history[rate].max()), 1e-12))
+        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
+        axes[1].yaxis.get_offset_text().set_fontsize(7)
+    return figure
+
+
+def latent_histogram(z: np.ndarray | Tensor, note: str | None = None) -> Figure:
+    """All latent values against the density of N(0, 1) that a flow is trained towards.
+
+    Args:   z: any shape, flattened.
+    Raises: ValueError if z is empty.
+    """
+    values = as_numpy(z).ravel()
+    if values.size == 0:
+        raise ValueError("z is empty: there is nothing to draw")
+    figure = sheet(6.4, 3.4, note)
+    ax = dress(figure.subplots(), "latent value z [1]", "density [per unit of z]")
+    edges = np.linspace(-LATENT_REACH, LATENT_REACH, 81)
+    density = np.histogram(values, edges)[0] / values.size / np.diff(edges)
+    label = f"z: mean {values.mean():.2f}, standard deviation {values.std():.2f}"
+    ax.stairs(density, edges, fill=True, facecolor=(NORMAL, 0.35), label=label)
+    grid = np.linspace(-LATENT_REACH, LATENT_REACH, 401)
+    normal = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
+    ax.plot(grid, normal, color=INK, linewidth=1.5, label="N(0, 1)")
+    outside = float((np.abs(values) > LATENT_REACH).mean())
+    if outside >= 1e-4:
+        ax.set_xlabel(f"latent value z [1]; {outside:.2%} lie beyond ±{LATENT_REACH:g}")
+    ax.set(xlim=(-LATENT_REACH, LATENT_REACH), ylim=(0, 1.3 * max(density.max(), normal.max())))
+    ax.legend(loc="upper left", ncols=2, **LEGEND)
+    return figure
+
+
+def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> np.ndarray:
+    """Shared bin edges over the normal scores, most of the defective ones and the marks."""
+    bad = np.quantile(groups[2], [0, 0.98]) if groups[2].size else []
+    values = np.concatenate([groups[0], groups[1], bad, marks])
+    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    margin = 0.02 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, BINS + 1)
+
+
+def _mark_own(ax: Axes, own: float, edges: np.ndarray) -> None:
+    """This image's score: a line and, above the axes, a label kept inside them."""
+    ax.axvline(own, color=INK, linewidth=2.0)
+    share = (own - edges[0]) / (edges[-1] - edges[0])
+    side = "left" if share < 0.15 else "right" if share > 0.85 else "center"
+    place = {"xycoords": ax.get_xaxis_transform(), "ha": side, "va": "bottom"}
+    ax.annotate(f"this image {own:.3g}", (own, 1.02), fontsize=9, color=INK, **place)
+
+
+def _curve(
+    ax: Axes, curve: metrics.Curve | None, area: str, chance: Sequence[tuple[float, float]]
+) -> None:
+    """A curve with its area in the legend, and what chance would give in grey."""
+    if curve is None:
+        _say(ax, "needs normal and\ndefective images")
+        return
+    ax.plot(*chance, color=QUIET, linestyle="dotted", linewidth=1.2, label="chance")
+    label = f"{area} {curve.area:.3f}"
+    ax.plot(curve.x, curve.y, color=ANOMALOUS, linewidth=1.8, label=label)
+    ax.legend(loc="lower right", **LEGEND)
+
+
+def _say(ax: Axes, text: str) -> None:
+    """Tell in an empty panel why it is empty."""
+    style = {"ha": "center", "va": "center", "fontsize": 9, "color": QUIET}
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, **style)

@@ -1,0 +1,325 @@
+"""Coupling flows with a log-det at every position; the only file that imports FrEIA.
+
+A flow is a chain of steps. Each `Step` is a FrEIA `InvertibleModule` (so FrEIA's containers and
+its own blocks mix with ours) that also tells its log-det per position, which FrEIA sums away:
+
+    log p(y) = log N(z; 0, I) + sum_i lambda_i,   lambda_i = sum_c log-scale[c, i]
+
+Coupling Jacobians are triangular, so the sum over positions i is the exact log-det of the flow.
+The single lambda_i is a decomposition of it, and a density of position i only where the subnets
+do not see neighbours (kernel 1). FrEIA's own blocks are the parity reference in the tests.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from labkit.records import FlowOut
+
+with warnings.catch_warnings():  # FrEIA 0.2 has an invalid escape in a docstring
+    warnings.simplefilter("ignore")
+    import FrEIA.framework as freia
+    from FrEIA.modules import InvertibleModule
+
+Subnet = Callable[[int, int], nn.Module]  # (channels in, channels out) -> network
+
+
+def soft_clamp(s: Tensor, alpha: float) -> Tensor:
+    """Log-scale bounded by alpha nats: sigma_alpha(s) = (2 alpha / pi) arctan(s / alpha).
+
+    DNFAD eq. 7 (also DifferNet, CS-Flow, SANF). FrEIA's "ATAN" has twice this slope.
+    """
+    return (2 * alpha / math.pi) * torch.atan(s / alpha)
+
+
+class Step(InvertibleModule):
+    """One invertible map with its log-det per position.
+
+    Subclasses define `to_latent(x, cond) -> (z, lambda)` and `to_data(z, cond) -> x`; x is
+    (B, C, h, w) or (B, C), lambda (B, h, w) or (B,), nats, data to latent.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__([(channels,)])
+        self.channels = channels
+
+    def to_latent(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Data to latent, with the log-det at every position."""
+        raise NotImplementedError
+
+    def to_data(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        """Latent to data."""
+        raise NotImplementedError
+
+    def forward(self, x_or_z, c=(), rev: bool = False, jac: bool = True):
+        """FrEIA's contract: tuples in and out, one log-det (B,) an image in either direction."""
+        cond = c[0] if len(c) else None
+        if rev:
+            x = self.to_data(x_or_z[0], cond)
+            logdet = -_per_image(self.to_latent(x, cond)[1]) if jac else None
+            return (x,), logdet
+        z, logdet = self.to_latent(x_or_z[0], cond)
+        return (z,), _per_image(logdet)
+
+    def output_dims(self, input_dims):
+        """A step keeps its input's shape."""
+        return input_dims
+
+
+class Permute(Step):
+    """A fixed random order of the channels, kept as an index (FrEIA's is a dense C x C matrix)."""
+
+    def __init__(self, channels: int, generator: torch.Generator | None = None):
+        super().__init__(channels)
+        order = torch.randperm(channels, generator=generator)
+        self.register_buffer("order", order)
+        self.register_buffer("back", torch.argsort(order))
+
+    def to_latent(self, x, cond=None):
+        """z_c = x_order(c); volume is kept."""
+        return x[:, self.order], _zeros_per_position(x)
+
+    def to_data(self, z, cond=None):
+        """x_c = z_back(c)."""
+        return z[:, self.back]
+
+
+class AffineCoupling(Step):
+    """Affine coupling, one half or both, each conditioned on the other half.
+
+    b' = b * exp(s(a)) + t(a)    and, if two-sided,    a' = a * exp(s'(b')) + t'(b')
+    (DNFAD eq. 1-7; Dinh et al. 2017). [W_s, W_t] = subnet(a), s = sigma_alpha(W_s); with
+    `gain` = 0.1 and tanh it is FrEIA's AllInOneBlock: s = alpha tanh(0.1 W_s), t = 0.1 W_t.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        subnet: Subnet,
+        cond_channels: int = 0,
+        clamp: float = 2.0,
+        two_sided: bool = True,
+        soft: str = "arctan",
+        gain: float = 1.0,
+    ):
+        super().__init__(channels)
+        self.first = channels - channels // 2
+        self.clamp, self.soft, self.gain = clamp, soft, gain
+        rest = channels - self.first
+        self.subnet = subnet(self.first + cond_channels, 2 * rest)
+        self.subnet2 = subnet(rest + cond_channels, 2 * self.first) if two_sided else None
+
+    def to_latent(self, x, cond=None):
+        """(x) -> (z, lambda), lambda the sum over channels of both halves' log-scales."""
+        a, b = x[:, : self.first], x[:, self.first :]
+        s, t = self._coefficients(self.subnet, a, cond)
+        b, logdet = b * s.exp() + t, s.sum(1)
+        if self.subnet2 is not None:
+            s, t = self._coefficients(self.subnet2, b, cond)
+            a, logdet = a * s.exp() + t, logdet + s.sum(1)
+        return torch.cat([a, b], 1), logdet
+
+    def to_data(self, z, cond=None):
+        """The same two half-steps undone, last first."""
+        a, b = z[:, : self.first], z[:, self.first :]
+        if self.subnet2 is not None:
+            s, t = self._coefficients(self.subnet2, b, cond)
+            a = (a - t) * (-s).exp()
+        s, t = self._coefficients(self.subnet, a, cond)
+        return torch.cat([a, (b - t) * (-s).exp()], 1)
+
+    def _coefficients(self, subnet, passive, cond):
+        seen = passive if cond is None else torch.cat([passive, cond], 1)
+        s, t = (self.gain * subnet(seen)).chunk(2, dim=1)
+        s = soft_clamp(s, self.clamp) if self.soft == "arctan" else self.clamp * torch.tanh(s)
+        return s, t
+
+
+class ChannelAffine(Step):
+    """A learned scale and offset per channel: z = x * softplus(g) / 10 + o, scale 1 at the start.
+
+    The "global affine" of FrEIA's AllInOneBlock (type SOFTPLUS, beta = 1/2).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        start = 2.0 * math.log(math.exp(5.0) - 1.0)
+        self.raw_scale = nn.Parameter(torch.full((channels,), start))
+        self.offset = nn.Parameter(torch.zeros(channels))
+
+    def _scale(self) -> Tensor:
+        return 0.1 * nn.functional.softplus(self.raw_scale, beta=0.5)
+
+    def to_latent(self, x, cond=None):
+        """lambda = sum_c log scale_c at every position."""
+        scale = self._scale()
+        logdet = _zeros_per_position(x) + scale.log().sum()
+        return x * _as(scale, x) + _as(self.offset, x), logdet
+
+    def to_data(self, z, cond=None):
+        """x = (z - offset) / scale."""
+        return (z - _as(self.offset, z)) / _as(self._scale(), z)
+
+
+class Standardise(Step):
+    """What training normals say of each place, taken out before the first coupling.
+
+    channel:  z = (x - mean_c) / std_c                 one mean and std a channel
+    place:    z_i = (x_i - mean_i) / std_i             one a channel and position i
+    whiten:   z_i = L_i^-1 (x_i - mean_i)              L_i L_i^T = Cov_i + shrink tr(Cov_i)/C I
+
+    `whiten` alone, without couplings, is a Gaussian per place (PaDiM, Defard et al. 2021); the
+    flow after it starts from that density. lambda_i = -log det of the scale: the statistics
+    are fixed, so it is exact. They are estimated once, from training normals, by `fit`.
+    """
+
+    KINDS = ("none", "channel", "place", "whiten")
+
+    def __init__(self, kind: str, channels: int, grid: tuple[int, int], shrink: float = 0.1):
+        super().__init__(channels)
+        if kind not in self.KINDS:
+            raise ValueError(f"standardise is {kind!r}; use one of {', '.join(self.KINDS)}.")
+        self.kind, self.shrink = kind, shrink
+        places = grid if kind in ("place", "whiten") else (1, 1)
+        self.register_buffer("mean", torch.zeros(channels, *places))
+        if kind == "whiten":
+            eye = torch.eye(channels).expand(grid[0] * grid[1], channels, channels)
+            self.register_buffer("whitener", eye.clone())  # L_i^-1, (h w, C, C)
+        else:
+            self.register_buffer("std", torch.ones(channels, *places))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Estimate the statistics from batches (B, C, h, w) of training normals, in one pass."""
+        if self.kind == "none":
+            return
+        count, total, square = 0, 0.0, 0.0
+        for x in batches:
+            x = x.double()
+            if self.kind == "channel":  # every position is one more observation
+                x = x.movedim(1, -1).reshape(-1, self.channels, 1, 1)
+            count, total = count + len(x), total + x.sum(0)
+            square = square + (_outer_products(x) if self.kind == "whiten" else (x * x).sum(0))
+        mean = total / count
+        self.mean.copy_(mean)
+        if self.kind == "whiten":
+            self._fit_whitener(square / count, mean)
+        else:
+            std = (square / count - mean * mean).clamp_min(0).sqrt()
+            self.std.copy_(std.clamp_min(1e-3 * std.mean()))
+
+    def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
+        flat = mean.flatten(1).T  # (h w, C)
+        cov = second - flat[:, :, None] * flat[:, None, :]
+        size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        eye = torch.eye(self.channels, dtype=cov.dtype, device=cov.device)
+        lower = torch.linalg.cholesky(cov + self.shrink * size[:, None, None] * eye)
+        inverse = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+        self.whitener.copy_(inverse)
+
+    def to_latent(self, x, cond=None):
+        """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
+        x = x - self.mean
+        if self.kind != "whiten":
+            logdet = _zeros_per_position(x) - self.std.log().sum(0)
+            return x / self.std, logdet
+        z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2)).reshape(x.shape)
+        logdet = self.whitener.diagonal(dim1=1, dim2=2).log().sum(1).reshape(x.shape[2:])
+        return z, _zeros_per_position(x) + logdet
+
+    def to_data(self, z, cond=None):
+        """The place's own scale and mean put back."""
+        if self.kind != "whiten":
+            return z * self.std + self.mean
+        flat = z.flatten(2).permute(2, 1, 0)  # (h w, C, B)
+        x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
+        return x.permute(2, 1, 0).reshape(z.shape) + self.mean
+
+
+class Flow(nn.Module):
+    """A chain of steps: `forward` is data to latent, `inverse` latent to data.
+
+    z = f_n(... f_1(x)),   logdet_i = sum of the steps' lambda_i     (B, h, w) or (B,), nats
+    """
+
+    def __init__(self, steps: Iterable[Step]):
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
+        """x (B, C, ...) and a condition (B, D, ...) at the same positions -> z and log-det."""
+        logdet = _zeros_per_position(x)
+        for step in self.steps:
+            x, local = step.to_latent(x, cond)
+            logdet = logdet + local
+        return FlowOut(x, logdet)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The data that the flow maps to z."""
+        for step in reversed(self.steps):
+            z = step.to_data(z, cond)
+        return z
+
+    def trace(self, x: Tensor, cond: Tensor | None = None) -> list[FlowOut]:
+        """z and the log-det so far after each step: how features become Gaussian."""
+        logdet, outs = _zeros_per_position(x), []
+        for step in self.steps:
+            x, local = step.to_latent(x, cond)
+            logdet = logdet + local
+            outs.append(FlowOut(x, logdet))
+        return outs
+
+    def as_freia(self, *shape: int, cond_shape: tuple[int, ...] | None = None):
+        """The same steps, sharing weights, in FrEIA's SequenceINN, for its tools and our tests."""
+        chain = freia.SequenceINN(*shape)
+        for step in self.steps:
+            chain.append(
+                _Given(step), **({"cond": 0, "cond_shape": cond_shape} if cond_shape else {})
+            )
+        return chain
+
+
+def position_code(channels: int, h: int, w: int) -> Tensor:
+    """Fixed sinusoid of a position, (channels, h, w); first half the column, second the row.
+
+    code[2k] = sin(x / 10^4^(2k / D)), code[2k + 1] = cos(...), D = channels / 2
+    (CFLOW-AD, Gudovskiy et al. 2022, 3.3; DNFAD's code uses the same with 64 channels).
+    """
+    if channels % 4:
+        raise ValueError(f"A position code has a multiple of 4 channels; got {channels}.")
+    half = channels // 2
+    rate = torch.exp(torch.arange(0, half, 2) * (-math.log(1e4) / half))
+    code = torch.zeros(channels, h, w)
+    for start, length, shape in ((0, w, (-1, 1, w)), (half, h, (-1, h, 1))):
+        angle = rate[:, None] * torch.arange(length)
+        code[start : start + half : 2] = angle.sin().reshape(shape).expand(-1, h, w)
+        code[start + 1 : start + half : 2] = angle.cos().reshape(shape).expand(-1, h, w)
+    return code
+
+
+def _Given(step: Step):
+    return lambda dims_in, dims_c=(), **_: step
+
+
+def _zeros_per_position(x: Tensor) -> Tensor:
+    return x.new_zeros(x.shape[:1] + x.shape[2:])
+
+
+def _per_image(logdet: Tensor) -> Tensor:
+    return logdet.flatten(1).sum(1) if logdet.ndim > 1 else logdet
+
+
+def _as(vector: Tensor, x: Tensor) -> Tensor:
+    """A per-channel vector in a shape that broadcasts against x (B, C, ...)."""
+    return vector.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def _outer_products(x: Tensor) -> Tensor:
+    """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""
+    rows = x.flatten(2).permute(2, 0, 1)
+    return rows.transpose(1, 2) @ rows

@@ -1,0 +1,63 @@
+"""From latents to log-densities to anomaly maps; the sign flips here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit.records import FlowOut
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def log_likelihood(out: FlowOut, with_logdet: bool = True) -> Tensor:
+    """Log-density of each position (or image) under the flow, in nats per channel.
+
+    (log N(z_i; 0, I) + lambda_i) / C   (change of variables, Dinh et al. 2017, 3.1)
+
+    Args:    out: z (B, C, h, w) and logdet (B, h, w), or z (B, d) and logdet (B,).
+             with_logdet: False leaves lambda out, as the scores of DNFAD's eq. 15 do.
+    Returns: (B, h, w) or (B,), float64; higher is more normal.
+    Raises:  ValueError if z and logdet differ in batch or grid.
+    """
+    z, logdet = out.z.double(), out.logdet.double()
+    if z.shape[:1] + z.shape[2:] != logdet.shape:
+        raise ValueError(
+            f"z {tuple(z.shape)} and logdet {tuple(logdet.shape)} do not belong together."
+        )
+    energy = 0.5 * (z * z).mean(1) + 0.5 * LOG_2PI
+    return logdet / z.shape[1] - energy if with_logdet else -energy
+
+
+def nll(out: FlowOut) -> Tensor:
+    """The training objective: mean negative log-density, nats per dimension, constant left out.
+
+    (1/2 ||z||^2 - sum_i lambda_i) / (C h w), averaged over the batch
+    (DNFAD eq. 9 and, divided by the number of positions, eq. 13).
+    """
+    positions = out.logdet[0].numel()
+    energy = 0.5 * out.z.square().flatten(1).sum(1)
+    logdet = out.logdet.flatten(1).sum(1) if out.logdet.ndim > 1 else out.logdet
+    return ((energy - logdet) / (out.z.shape[1] * positions)).mean()
+
+
+def fuse(log_densities: list[Tensor]) -> Tensor:
+    """Log of the mean density over branches or scales: log (1/n) sum_b exp(log p_b).
+
+    DNFAD eq. 15 adds the branches' densities; the logarithm keeps the sum in nats.
+    All maps (B, h, w) on one grid.
+    """
+    return torch.logsumexp(torch.stack(log_densities), 0) - math.log(len(log_densities))
+
+
+def anomaly(log_density: Tensor) -> Tensor:
+    """The one sign flip: -log p, higher is more anomalous, same shape and unit."""
+    return -log_density
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) brought to the image's (H, W), bilinear, corners aligned (DNFAD, CFLOW-AD)."""
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]

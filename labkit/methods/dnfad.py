@@ -1,0 +1,316 @@
+"""DNFAD: a dual-branch normalizing flow on the feature map of a frozen backbone.
+
+Li et al., "Dual-branch Normalizing Flow for Anomaly Detection and Localization from Images".
+Two flows on one feature map y: the global branch ("map flow") is trained with the negative
+log-density of the whole map, the local branch ("pixel flow") with its mean over positions; a
+dynamic spatial attention module (DSAM) sits in every coupling subnet; both densities are added
+to one map whose largest 3 % of pixels give the image score.
+
+Where we differ, and why (each is a switch of `DNFADSpec`):
+- eq. 3 and 5 print exp(W_s); the clamped value of eq. 7 is meant, there and in the log-det.
+- eq. 12 with log|det| read as lambda_i sums to eq. 9: the branches' objectives differ by a
+  factor h*w alone. Both are trained per dimension here (`loss_scale`).
+- eq. 15 as printed underflows (exp(-384)); the energy is a mean over channels, as in the code.
+- the score has the log-det in it (`logdet`), as a log-density must; the paper leaves it out.
+- features are standardised per place from training normals (`standardise`), the subnets start
+  at zero, so that training starts from a Gaussian per place; the paper does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit.flows import (
+    AffineCoupling,
+    ChannelAffine,
+    Flow,
+    Permute,
+    Standardise,
+    position_code,
+)
+from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.methods.base import Method
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.scores import top_mean
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNFADSpec:
+    """Every switch of DNFAD's ablations, with the values this lab recommends."""
+
+    branches: Literal["both", "global", "local"] = "both"  # Table 6
+    blocks: Positive = 6  # Table 7; official code 4
+    clamp: Annotated[float, Field(gt=0)] = 2.0  # alpha of eq. 7, nats
+    dsam: bool = True  # Table 6
+    branch_arch: Literal["paper", "official"] = "paper"  # one block for both, or the code's two
+    local_kernel: Literal[1, 3] = (
+        3  # 1: eq. 12 is literally true; the local branch has no DSAM then
+    )
+    hidden: Annotated[float, Field(gt=0)] = 1.0  # subnet's inner channels / its input channels
+    position: Annotated[int, Field(ge=0, multiple_of=4)] = 64  # channels of the code; 0 is off
+    layer_norm: bool = True
+    gate: Literal["multiply", "add"] = (
+        "multiply"  # DSAM: X * sigmoid(m), or the code's X + m sigmoid(m)
+    )
+    gate_kernel: Literal[1, 3] = 1  # the convolution before the gate; official 3
+    final_relu: bool = False  # the code's ReLU on s and t of the local branch
+    zero_init: bool = True  # couplings start as the identity
+    standardise: Literal["none", "channel", "place", "whiten"] = "place"
+    shrink: Annotated[float, Field(gt=0)] = 0.1  # of `whiten`, share of the mean variance
+    pool: Literal[1, 3, 5] = 3  # average pooling of the features, stride 1
+    grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
+    loss_scale: Literal["dimension", "paper"] = (
+        "dimension"  # or sum for global, per place for local
+    )
+    clip_joint: bool = False  # official: one clipping norm over both branches
+    logdet: bool = True  # log-det in maps and score
+    fuse: Literal["nats", "probability"] = "nats"  # -log mean_b P_b, or eq. 16's max - sum_b P_b
+    norm: Literal["none", "image", "train_max"] = "none"  # subtracted from each branch's log-map
+    top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # Fig. 9, share of the pixels
+
+
+class IDConv(nn.Module):
+    """A depthwise convolution whose kernel is drawn per image from G learned ones.
+
+    k(x) = sum_g softmax_g(A(pool_3x3 x))_g P_g,   b(x) likewise from the global average
+    (TransXNet's dynamic convolution as DNFAD uses it; c = 2 channels, G = 8, kernel 3.)
+    """
+
+    def __init__(self, channels: int = 2, groups: int = 8, kernel: int = 3, reduction: int = 2):
+        super().__init__()
+        self.groups, self.kernel = groups, kernel
+        self.kernels = nn.Parameter(torch.empty(groups, channels, kernel, kernel))
+        self.biases = nn.Parameter(torch.empty(groups, channels))
+        for parameter in (self.kernels, self.biases):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        inner = channels // reduction
+        self.attend = nn.Sequential(
+            nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, groups * channels, 1)
+        )
+
+    def weights(self, x: Tensor, size: int) -> Tensor:
+        """(B, G, c, size, size), summing to one over the groups G."""
+        logits = self.attend(F.adaptive_avg_pool2d(x, size))
+        return logits.reshape(len(x), self.groups, -1, size, size).softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c, h, w) -> (B, c, h, w), each image with its own kernel and bias."""
+        kernel = (self.weights(x, self.kernel) * self.kernels).sum(1).flatten(2)  # (B, c, k*k)
+        bias = (self.weights(x, 1)[..., 0, 0] * self.biases).sum(1)  # (B, c)
+        windows = F.unfold(x, self.kernel, padding=self.kernel // 2)  # (B, c*k*k, h*w)
+        windows = windows.reshape(*x.shape[:2], self.kernel**2, -1)
+        out = (windows * kernel[..., None]).sum(2) + bias[..., None]
+        return out.reshape(x.shape)
+
+
+class DSAM(nn.Module):
+    """Dynamic spatial attention: which positions matter, from channel mean and maximum.
+
+    m = conv(IDConv([mean_c X, max_c X])),   X -> X * sigmoid(m)    (the code: X + m sigmoid(m))
+    """
+
+    def __init__(self, gate: str, gate_kernel: int):
+        super().__init__()
+        self.gate = gate
+        self.dynamic = IDConv()
+        self.mix = nn.Conv2d(2, 1, gate_kernel, padding=gate_kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape, gated by one map (B, 1, h, w)."""
+        m = self.mix(self.dynamic(torch.cat([x.mean(1, True), x.amax(1, True)], 1)))
+        return x * torch.sigmoid(m) if self.gate == "multiply" else x + F.silu(m)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels at each position of (B, C, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape; no copy where memory is channels-last."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Subnet(nn.Sequential):
+    """DSAM -> conv -> LayerNorm -> ReLU -> conv: passive half and position code to [W_s, W_t]."""
+
+    def __init__(self, c_in: int, c_out: int, spec: DNFADSpec, kernel: int, official_local: bool):
+        inner = max(1, round(spec.hidden * c_in))
+        padding = {
+            "padding": kernel // 2,
+            "padding_mode": "replicate" if official_local else "zeros",
+        }
+        last = nn.Conv2d(inner, c_out, kernel, **padding)
+        if spec.zero_init:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        parts = [
+            DSAM(spec.gate, spec.gate_kernel) if spec.dsam and kernel > 1 else None,
+            nn.Conv2d(c_in, inner, kernel, **padding),
+            ChannelNorm(inner) if spec.layer_norm else None,
+            nn.ReLU(),
+            last,
+            nn.ReLU() if official_local and spec.final_relu else None,
+            Gain() if official_local else None,
+        ]
+        super().__init__(*[part for part in parts if part is not None])
+
+
+class Gain(nn.Module):
+    """The one learned factor that the official local branch puts behind each subnet."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """gamma * x."""
+        return self.gamma * x
+
+
+def branch(spec: DNFADSpec, channels: int, local: bool) -> list[nn.Module]:
+    """The steps of one branch: shuffle, then a two-sided coupling, `blocks` times (eq. 1-7).
+
+    `official`: the global branch is FrEIA's AllInOneBlock instead (one-sided, tanh clamp, 0.1 on
+    the subnet's output, a learned scale and offset a channel, the shuffle last).
+    """
+    kernel = spec.local_kernel if local else 3
+    official = spec.branch_arch == "official"
+
+    def subnet(c_in: int, c_out: int) -> Subnet:
+        return Subnet(c_in, c_out, spec, kernel, official_local=official and local)
+
+    steps: list[nn.Module] = []
+    for _ in range(spec.blocks):
+        if official and not local:
+            one_sided = {"two_sided": False, "soft": "tanh", "gain": 0.1}
+            coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp, **one_sided)
+            steps += [coupling, ChannelAffine(channels), Permute(channels)]
+        else:
+            coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp)
+            steps += [Permute(channels), coupling]
+    return steps
+
+
+class DNFAD(Method):
+    """The dual-branch flow: features -> two densities a position -> fused map -> score."""
+
+    Spec = DNFADSpec
+    needs = Needs(pyramid=True)
+    title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
+    budgets: ClassVar = {
+        "quick": {"blocks": 1, "hidden": 0.25, "position": 8, "grid": 8},
+        "laptop": {"blocks": 2, "hidden": 0.5, "position": 16, "grid": 16, "standardise": "whiten"},
+        "paper": {"standardise": "none", "pool": 1},
+    }
+
+    def __init__(self, spec: DNFADSpec, shapes: Shapes):
+        super().__init__(spec, shapes)
+        self.channels = sum(level[0] for level in shapes.pyramid)
+        finest = max(shapes.pyramid, key=lambda level: level[1])
+        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
+        names = ["global", "local"] if spec.branches == "both" else [spec.branches]
+        self.stem = Flow([Standardise(spec.standardise, self.channels, self.grid, spec.shrink)])
+        self.flows = nn.ModuleDict(
+            {name: Flow(branch(spec, self.channels, name == "local")) for name in names}
+        )
+        if spec.position:
+            code = position_code(spec.position, *self.grid)
+            self.register_buffer("code", code[None], persistent=False)
+        self.register_buffer("peak", torch.zeros(len(names), dtype=torch.float64))  # of log P_b
+
+    def gather(self, features: Features) -> Tensor:
+        """The tapped levels on one grid, pooled and concatenated: y (B, D, h, w)."""
+        levels = [self._on_grid(level.float()) for level in features.pyramid]
+        y = torch.cat(levels, 1)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def _on_grid(self, level: Tensor) -> Tensor:
+        if self.spec.pool > 1:
+            half = self.spec.pool // 2
+            level = F.avg_pool2d(level, self.spec.pool, 1, half, count_include_pad=False)
+        if level.shape[-2:] == self.grid:
+            return level
+        if level.shape[-1] > self.grid[1]:
+            return F.adaptive_avg_pool2d(level, self.grid)
+        return F.interpolate(level, self.grid, mode="bilinear", align_corners=False)
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Statistics of each place from the training normals (none of them in the paper)."""
+        self.stem.steps[0].fit(self.gather(features) for features in batches)
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Features]) -> None:
+        """The largest log-density of each branch over the training normals, for `train_max`."""
+        if self.spec.norm != "train_max":
+            return
+        peak = torch.full_like(self.peak, -torch.inf)
+        for features in batches:
+            outs = self.flow(features).values()
+            logs = [log_likelihood(out, self.spec.logdet).max() for out in outs]
+            peak = torch.maximum(peak, torch.stack(logs))
+        self.peak.copy_(peak)
+
+    def flow(self, features: Features) -> dict[str, FlowOut]:
+        """Each branch's z (B, D, h, w) and log-det (B, h, w), the stem's log-det included."""
+        stem = self.stem(self.gather(features))
+        cond = self.code.expand(len(stem.z), -1, -1, -1) if self.spec.position else None
+        outs = {}
+        for name, flow in self.flows.items():
+            out = flow(stem.z, cond)
+            outs[name] = FlowOut(out.z, out.logdet + stem.logdet)
+        return outs
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """L = L_M + L_P (eq. 8-14), each per dimension, or in the paper's two scales."""
+        places = self.grid[0] * self.grid[1]
+        scales = {"global": self.channels * places, "local": self.channels}
+        paper = self.spec.loss_scale == "paper"
+        outs = self.flow(features).items()
+        return {name: nll(out) * (scales[name] if paper else 1) for name, out in outs}
+
+    def maps(self, features: Features) -> Maps:
+        """Anomaly maps of each branch and both fused (eq. 15-16), (B, H, W) float64.
+
+        nats:         A = -log (1/n) sum_b P_b,   A_b = -log P_b
+        probability:  A = n - sum_b P_b,          A_b = 1 - P_b     (eq. 16 with a fixed maximum)
+        """
+        outs = self.flow(features)
+        logs = {
+            n: self._log_map(out, peak)
+            for (n, out), peak in zip(outs.items(), self.peak, strict=True)
+        }
+        values = {name: upsample(log, self.shapes.image) for name, log in logs.items()}
+        fused = fuse(list(values.values()))
+        what = {"global": "−log density, map flow", "local": "−log density, pixel flow"}
+        what["fused"] = "−log of the mean density of both branches"
+        family = values if len(values) == 1 else values | {"fused": fused}
+        main = "fused" if "fused" in family else next(iter(family))
+        if self.spec.fuse == "nats":
+            return Maps({n: Map(anomaly(v), what[n]) for n, v in family.items()}, main)
+        drawn = {n: 1 - v.exp() for n, v in values.items()}
+        if main == "fused":
+            drawn["fused"] = sum(drawn.values())
+        return Maps({n: Map(v, what[n], "1 − P") for n, v in drawn.items()}, main)
+
+    def _log_map(self, out: FlowOut, peak: Tensor) -> Tensor:
+        log = log_likelihood(out, self.spec.logdet)
+        if self.spec.norm == "image":  # the official code; hides a uniformly abnormal image
+            return log - log.amax((1, 2), keepdim=True)
+        return log - peak  # 0 unless norm is train_max
+
+    def score(self, maps: Maps) -> Tensor:
+        """Mean of the K largest values of the main map, K = top_k of its pixels (eq. 17)."""
+        return top_mean(maps.anomaly, self.spec.top_k)
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """Each branch by itself; both together in the official code."""
+        groups = [list(flow.parameters()) for flow in self.flows.values()]
+        return [[p for group in groups for p in group]] if self.spec.clip_joint else groups

@@ -1,0 +1,174 @@
+"""What passes between the stages of the lab: images -> Features -> FlowOut -> Maps -> Scores.
+
+Shapes: B images, C channels, H x W an image, h x w a feature grid, N patches, d token channels.
+Units: log-densities in nats per channel, higher is more normal; anomaly maps and scores, higher
+is more anomalous. The sign flips once, in `likelihood.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+GOOD = "good"  # the defect name of a normal image, as MVTec AD writes it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset, found but not yet read.
+
+    `read` returns the image as (H, W, 3) uint8, `read_mask` its defect as (H, W) bool. A dataset
+    that has no masks has `read_mask = None` on every sample; a good image's mask is all False.
+    `fingerprint` changes exactly when the pixels change; the feature cache is keyed by it.
+    """
+
+    key: str  # unique in its dataset: "split/defect/stem"
+    defect: str  # GOOD or the name of the defect
+    read: Callable[[], np.ndarray]
+    fingerprint: Callable[[], str]
+    read_mask: Callable[[], np.ndarray] | None = None
+
+    @property
+    def label(self) -> int:
+        """0 for a normal image, 1 for an anomalous one."""
+        return int(self.defect != GOOD)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Normal images to train on and labelled images to test on.
+
+    `train` holds normal images only; `test` may be empty (a folder of good images).
+    """
+
+    name: str
+    title: str  # one line for a person: what is seen, who made it
+    licence: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...] = ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every defect can be localised."""
+        bad = [sample for sample in self.test if sample.label]
+        return bool(bad) and all(sample.read_mask is not None for sample in bad)
+
+    def defects(self) -> dict[str, int]:
+        """Number of test images of each kind, good ones first."""
+        names = [sample.defect for sample in self.test]
+        return {
+            name: names.count(name) for name in sorted(set(names), key=lambda n: (n != GOOD, n))
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as a method sees them, with what is known about each."""
+
+    images: Tensor  # (B, 3, H, W) float in [0, 1]
+    label: Tensor  # (B,) int, 1 is anomalous
+    mask: Tensor | None = None  # (B, H, W) bool
+    defect_mask: Tensor | None = None  # (B, H, W) bool, where a synthetic defect was painted
+    key: tuple[str, ...] = ()
+    defect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen backbone says of a batch; parts that a method does not need are absent."""
+
+    pyramid: tuple[Tensor, ...] = ()  # of (B, C_k, h_k, w_k), fine to coarse
+    token: Tensor | None = None  # (B, d)
+    patches: Tensor | None = None  # (B, N, d)
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors by name: `pyramid.0`, ..., `token`, `patches`."""
+        named = {f"pyramid.{k}": level for k, level in enumerate(self.pyramid)}
+        named |= {"token": self.token, "patches": self.patches}
+        return {name: part for name, part in named.items() if part is not None}
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Tensor]) -> Features:
+        """The inverse of `parts`."""
+        levels = sorted((n for n in parts if n.startswith("pyramid.")), key=lambda n: int(n[8:]))
+        return cls(tuple(parts[n] for n in levels), parts.get("token"), parts.get("patches"))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """The same features with `change` applied to every tensor."""
+        return Features.of({name: change(part) for name, part in self.parts().items()})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts().values())))
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of one image's features, so that a method can be built before any image is read."""
+
+    image: tuple[int, int]  # H, W of the network's input, pixels
+    pyramid: tuple[tuple[int, int, int], ...] = ()  # (C_k, h_k, w_k) of each tapped level
+    token: int = 0  # d
+    patches: tuple[int, int] = (0, 0)  # N, d
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which features a method reads; what it does not need is neither computed nor cached."""
+
+    pyramid: bool = False
+    token: bool = False
+    patches: bool = False
+    synthetic: bool = False  # trains on synthetic defects besides normal images
+
+
+@dataclass(frozen=True)
+class FlowOut:
+    """A flow's answer: the latent and log |det dz/dx|, data to latent, in nats."""
+
+    z: Tensor  # (B, C, h, w) or (B, d)
+    logdet: Tensor  # (B, h, w) per position, or (B,) per image
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map of a family, with what it means."""
+
+    values: Tensor  # (B, H, W), at feature or image resolution
+    meaning: str
+    unit: str = "−log p [nats per channel]"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A named family of anomaly maps; `main` names the one that scores and localises."""
+
+    family: dict[str, Map]
+    main: str
+
+    def __getitem__(self, name: str) -> Map:
+        return self.family[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.family)
+
+    @property
+    def anomaly(self) -> Tensor:
+        """(B, H, W), the values of the main map; higher is more anomalous."""
+        return self.family[self.main].values
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Image scores against the run's own held-out normal images.
+
+    raw       nats-based, float64, never squashed; higher is more anomalous
+    quantile  share of calibration scores that lie below, in [0, 1]
+    p_value   conformal p-value (1 + #{calibration >= s}) / (n + 1)
+    """
+
+    raw: np.ndarray
+    quantile: np.ndarray
+    p_value: np.ndarray

@@ -1,0 +1,143 @@
+"""The catalogue knows its datasets without reading them; the solar cells are split as shipped."""
+
+import importlib.util
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from labkit.datasets import catalogue, cracks, elpv
+from labkit.datasets.drawing import generator
+from labkit.records import GOOD
+
+has_cells = pytest.mark.skipif(
+    importlib.util.find_spec("elpv_dataset") is None, reason="needs pip install 'labkit[elpv]'"
+)
+NAMES = [
+    pytest.param(name, marks=has_cells if name.startswith("elpv") else ())
+    for name in catalogue.names()
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_is_what_the_catalogue_says(name):
+    data = catalogue.load(name)
+    row = next(row for row in catalogue.describe() if row["name"] == name)
+    defects = data.defects()
+    assert (data.name, data.title, data.licence) == (name, row["title"], row["licence"])
+    assert row["found"]
+    assert row["n_train"] == len(data.train)
+    assert row["n_test_good"] == defects[GOOD]
+    assert row["n_test_good"] + row["n_test_bad"] == len(data.test)
+    assert row["masks"] == data.has_masks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_train_and_test_are_disjoint(name):
+    data = catalogue.load(name)
+    assert all(sample.label == 0 for sample in data.train)
+    train, test = ({s.fingerprint() for s in part} for part in (data.train, data.test))
+    assert not train & test
+    keys = [sample.key for sample in (*data.train, *data.test)]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_travels_between_processes(name):
+    data = catalogue.load(name)
+    again = pickle.loads(pickle.dumps(data))
+    for k in (0, -1):
+        np.testing.assert_array_equal(data.test[k].read(), again.test[k].read())
+        assert data.test[k].fingerprint() == again.test[k].fingerprint()
+
+
+def test_the_list_is_plain_data():
+    rows = json.loads(json.dumps(catalogue.describe()))
+    assert [row["name"] for row in rows] == catalogue.names()
+    assert {"elpv/mono", "elpv-cracks/poly", "procedural/weave"} <= set(catalogue.names())
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ValueError, match="nearest name is 'elpv/mono', and a folder of images"):
+        catalogue.load("elvp/mono")
+    with pytest.raises(ValueError, match="nearest name is 'procedural/weave'"):
+        catalogue.load("weave")
+
+
+def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"need the package elpv-dataset; run pip install 'labkit"
+    ):
+        catalogue.load("elpv/mono")
+    rows = {row["name"]: row for row in catalogue.describe()}
+    assert not rows["elpv/mono"]["found"]
+    assert rows["elpv/mono"]["n_train"] == 412
+    assert rows["procedural/weave"]["found"]
+
+
+@has_cells
+@pytest.mark.parametrize("crystal", elpv.TYPES)
+def test_the_shipped_split_is_what_the_code_makes(crystal):
+    shipped = (elpv.SPLITS / f"elpv-{crystal}.csv").read_bytes()
+    assert shipped.decode() == elpv.split_text(crystal)
+
+
+@pytest.mark.parametrize(
+    ("crystal", "counts"), [("mono", (588, 173, 313)), ("poly", (920, 228, 402))]
+)
+def test_the_split_holds_every_cell(crystal, counts):
+    rows = elpv.shipped_split(crystal)
+    labels = [row["label"] for row in rows]
+    normal, uncertain, defective = counts
+    assert (labels.count("0.000"), labels.count("1.000")) == (normal, defective)
+    assert labels.count("0.333") + labels.count("0.667") == uncertain
+    train = [row for row in rows if row["split"] == "train"]
+    assert {row["label"] for row in train} == {"0.000"}
+    assert len(train) == round(0.7 * normal)
+
+
+@has_cells
+def test_variants_share_the_training_cells():
+    names = ("elpv/mono", "elpv/mono-likely", "elpv-cracks/mono")
+    base, *others = [[s.fingerprint() for s in catalogue.load(name).train] for name in names]
+    assert all(other == base for other in others)
+
+
+@has_cells
+@pytest.mark.parametrize("crystal", elpv.TYPES)
+def test_drawn_defects_have_exact_masks(crystal):
+    real = {s.key.split("/")[-1]: s for s in catalogue.load(f"elpv/{crystal}").test}
+    test = catalogue.load(f"elpv-cracks/{crystal}").test
+    bad = [sample for sample in test if sample.label]
+    assert {sample.defect for sample in bad} == set(cracks.KINDS)
+    for sample in (s for kind in cracks.KINDS for s in [s for s in bad if s.defect == kind][:5]):
+        image, mask = sample.read().astype(int), sample.read_mask()
+        change = real[sample.key.split("/")[-1]].read() - image
+        assert change[~mask].max() == 0
+        assert change[mask].min() >= cracks.VISIBLE  # darker, never brighter
+        assert mask.sum() >= cracks.SMALLEST
+        assert mask.mean() < 0.2
+    good = next(sample for sample in test if not sample.label)
+    assert not good.read_mask().any()
+
+
+@pytest.mark.parametrize("kind", cracks.KINDS)
+def test_a_drawn_defect_follows_its_seed(kind):
+    cell = np.full((300, 300), 180, np.uint8)
+    draws = [cracks.draw(cell, kind, generator("test", s), mono=False)[0] for s in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0] != draws[2]).any()
+    with pytest.raises(ValueError, match="no drawn cell defect 'hole'; use one of"):
+        cracks.draw(cell, "hole", generator(0), mono=True)
+
+
+def test_busbars_are_found():
+    cell = np.full((300, 300), 180, np.uint8)
+    for row in (70, 210):
+        cell[row : row + 5] = 60
+    top, first, second, bottom = cracks.busbars(cell)
+    assert (first, second) == pytest.approx((-78, 62), abs=2)
+    assert (top, bottom) == (-146, 146)
+    assert len(cracks.busbars(np.full((300, 300), 180, np.uint8))) == 5  # none seen: three assumed

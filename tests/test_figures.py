@@ -1,0 +1,234 @@
+"""Figures are judged by their artists: roles, units, shared scales, marks, and no pyplot."""
+
+import io
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from labkit import figures, metrics, palette
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+MASK = np.zeros((48, 64), bool)
+MASK[10:30, 20:40] = True
+MAPS = {name: RNG.random((12, 16)).astype(np.float32) for name in ("global", "local", "fused")}
+
+
+def bars(figure):
+    return [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+
+
+def panels(figure):
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def legend(owner):
+    found = owner.legends[0] if isinstance(owner, Figure) else owner.get_legend()
+    return [text.get_text() for text in found.get_texts()]
+
+
+def png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def everything(note=None):
+    calibration = RNG.normal(size=30)
+    pixels = metrics.PixelMetrics()
+    pixels.update(RNG.random((20, 20)), np.eye(20))
+    table = pd.DataFrame({"defect": ["cut"], "n": [2], "image_auroc": [0.9]})
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "lr": [1e-3, 1e-3]})
+    return {
+        "overlay": figures.overlay(IMAGE, MAPS, (0, 1), note=note),
+        "map_grid": figures.map_grid([IMAGE], {"fused": [MAPS["fused"]]}, (0, 1), note=note),
+        "histogram": figures.score_histogram(calibration, calibration, [], note=note),
+        "curves": figures.curves([0, 1], [0.1, 0.2], pixels.pro_curve(), note=note),
+        "defects": figures.defect_table(table, note=note),
+        "training": figures.training_curves(history, note=note),
+        "latent": figures.latent_histogram(torch.randn(2, 3, 4, 4), note=note),
+    }
+
+
+@pytest.mark.parametrize("name", everything())
+def test_every_axis_has_a_unit_and_the_note_is_small_grey_and_alone(name):
+    note = figures.caption("elpv/mono", "efficientnet_lite0", "laptop", [0, 1, 2])
+    figure = everything(note)[name]
+    assert type(figure) is Figure
+    for ax in panels(figure):
+        if ax.images or not ax.axison or name == "defects":
+            continue
+        assert "[" in ax.get_ylabel(), ax
+        assert "[" in ax.get_xlabel() or not ax.xaxis.get_tick_params()["labelbottom"]
+    for bar in bars(figure):
+        assert "[nats per channel]" in bar.get_ylabel() + bar.get_xlabel()
+    (written,) = (text for text in figure.texts if text.get_text() == note)
+    assert written.get_fontsize() <= 8
+    assert to_hex(written.get_color()) == palette.QUIET
+    figure.draw_without_rendering()
+    box = written.get_window_extent()
+    others = [ax.get_tightbbox() for ax in figure.axes if ax.get_visible()]
+    assert not any(box.overlaps(other) for other in others)
+    assert figure.bbox.containsx(box.x1)
+
+
+@pytest.mark.parametrize("name", everything())
+def test_a_notebook_shows_each_figure_by_itself(name):
+    formatter = pytest.importorskip("IPython.core.formatters", reason="IPython is not installed")
+    data, _ = formatter.DisplayFormatter().format(everything()[name])
+    kind = "image/jpeg" if name in ("overlay", "map_grid") else "image/png"
+    assert kind in data
+    size = Image.open(io.BytesIO(data[kind])).size
+    assert size[0] >= 300
+
+
+def test_pyplot_is_neither_imported_nor_given_figures():
+    code = """
+import sys, numpy as np
+from labkit import figures
+figure = figures.overlay(np.zeros((20, 20, 3), np.uint8), {"m": np.eye(4)}, (0, 1), threshold=0.5)
+figures.latent_histogram(np.zeros(4)).savefig("/dev/null", format="png")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before = dict(matplotlib.rcParams)
+    everything()
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: figures.overlay(IMAGE, MAPS, {"local": (0, 1)}),
+            "no limits for the map 'global'",
+        ),
+        (lambda: figures.training_curves(pd.DataFrame({"epoch": [1]})), "no loss term"),
+        (lambda: figures.latent_histogram(np.zeros(0)), "z is empty"),
+    ],
+)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_the_histogram_has_three_groups_in_shared_bins_and_both_marks():
+    good, bad = RNG.normal(size=50), RNG.normal(3, 1, size=80)
+    figure = figures.score_histogram(good[:20], good, bad, own=2.5, threshold=1.25)
+    (ax,) = figure.axes
+    assert legend(figure) == [
+        "held-out normal (n = 20)",
+        "test normal (n = 50)",
+        "test defective (n = 80)",
+        "threshold 1.25",
+    ]
+    edges = [step.get_data().edges for step in ax.patches]
+    assert all(np.array_equal(edges[0], other) for other in edges)
+    assert [step.get_data().values.sum() for step in ax.patches] == pytest.approx([100] * 3)
+    colours = [to_hex(step.get_facecolor()) for step in ax.patches]
+    assert colours == [palette.NORMAL.lower()] * 2 + [palette.ANOMALOUS.lower()]
+    dashed, own = ax.lines
+    assert (dashed.get_xdata()[0], dashed.get_linestyle(), dashed.get_color()) == (
+        1.25,
+        "--",
+        "black",
+    )
+    assert own.get_xdata()[0] == 2.5
+    assert [text.get_text() for text in ax.texts] == ["this image 2.5"]
+    assert ax.texts[0].xy[0] == 2.5
+
+
+def test_extreme_defects_are_gathered_in_the_last_bin_and_counted():
+    bad = np.concatenate([RNG.normal(3, 1, size=99), [1e6]])
+    figure = figures.score_histogram(RNG.normal(size=50), [], bad)
+    (ax,) = figure.axes
+    assert ax.get_xlim()[1] < 100
+    assert "last bin: 2 images at or beyond" in ax.get_xlabel()
+    assert ax.patches[-1].get_data().values.sum() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("own", [None, 1.0])
+def test_a_histogram_of_nothing_says_so(own):
+    figure = figures.score_histogram([], [], [], own=own, threshold=np.inf)
+    assert "no scores yet" in [text.get_text() for text in figure.axes[0].texts]
+    assert not any(line.get_linestyle() == "--" for line in figure.axes[0].lines)
+    png(figure)
+
+
+def test_curves_name_their_areas():
+    labels, scores = np.arange(60) < 20, RNG.random(60)
+    pixels = metrics.PixelMetrics(limit=0.3)
+    pixels.update(RNG.random((30, 30)), np.eye(30))
+    figure = figures.curves(labels, scores, pixels.pro_curve())
+    found = metrics.image_metrics(scores, labels)
+    texts = [legend(ax)[1] for ax in figure.axes]
+    assert texts == [
+        f"AUROC {found['image_auroc']:.3f}",
+        f"AP {found['image_ap']:.3f}",
+        f"AUPRO to 0.3: {pixels.compute()['aupro']:.3f}",
+    ]
+    assert figure.axes[1].lines[0].get_ydata() == pytest.approx([1 / 3, 1 / 3])  # chance
+    assert len(figures.curves(labels, scores).axes) == 2
+    alone = figures.curves(np.zeros(3), scores[:3])
+    assert all("needs normal" in ax.texts[0].get_text() for ax in alone.axes)
+
+
+def test_the_defect_table_is_sorted_with_counts_and_values():
+    names = ["dark_area", "crack", "hole"]
+    table = pd.DataFrame({"defect": names, "n": [3, 5, 2], "image_auroc": [0.7, 0.95, None]})
+    (ax,) = figures.defect_table(table).axes
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels == ["hole  (n = 2)", "dark area  (n = 3)", "crack  (n = 5)"]
+    assert [text.get_text() for text in ax.texts] == ["–", "0.700", "0.950"]
+    assert ax.lines[0].get_xdata()[1:] == pytest.approx([0.7, 0.95])
+    assert ax.get_xlim()[1] == 1
+    assert len(figures.defect_table(metrics.per_defect([1.0], ["good"])).axes) == 1
+
+
+def test_training_curves_label_each_term_and_keep_the_rate_apart():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "global": [3.0, 2, 1], "local_flow": [1.0, 1, 0], "seconds": 4.0}
+    )
+    (ax,) = figures.training_curves(history).axes
+    assert legend(ax) == ["global", "local flow"]
+    assert ax.get_ylabel() == "loss [nats per dimension]"
+    history["lr"] = [1e-4, 2e-4, 2e-4]
+    upper, lower = figures.training_curves(history, terms=["global"]).axes
+    assert legend(upper) == ["global"]
+    assert lower.lines[0].get_ydata().tolist() == [1e-4, 2e-4, 2e-4]
+    assert upper.get_position().height > 2 * lower.get_position().height
+
+
+def test_the_latent_histogram_is_a_density_beside_the_normal_one():
+    z = torch.randn(4, 8, 16, 16, requires_grad=True)
+    (ax,) = figures.latent_histogram(z).axes
+    data = ax.patches[0].get_data()
+    assert (data.values * np.diff(data.edges)).sum() == pytest.approx(1, abs=1e-3)
+    x, y = ax.lines[0].get_data()
+    assert y.max() == pytest.approx(1 / np.sqrt(2 * np.pi))
+    assert np.diff(x) @ (y[1:] + y[:-1]) / 2 == pytest.approx(1, abs=1e-3)
+    assert "beyond ±5" in figures.latent_histogram(10 * z).axes[0].get_xlabel()
+
+
+def test_a_caption_says_what_the_numbers_rest_on():
+    line = figures.caption("procedural/weave", "resnet18", "quick", 0, "oracle", top_mean="3 %")
+    assert line == (
+        "procedural/weave · resnet18 · quick budget (shows that it runs, not how well) · seed 0"
+        " · oracle protocol (best epoch picked on the test set) · top mean 3 %"
+    )
+    assert "seeds 0, 1" in figures.caption("a", "b", "laptop", range(2))
+
+
+def test_each_method_has_a_style_of_its_own():
+    styles = [tuple(palette.method_style(name).values()) for name in palette.METHODS]
+    assert len(set(styles)) == len(palette.METHODS)
+    assert palette.method_style("new")["color"] == "#888888"

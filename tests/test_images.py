@@ -1,0 +1,175 @@
+"""Any file becomes an upright 8-bit RGB image, or a sentence that names the file and the fault."""
+
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit.datasets import images
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (20, 30), np.uint8)
+RGB = RNG.integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def saved(tmp_path, image, name="a.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def png_header(path, width, height):
+    """A PNG that promises a size and holds no pixel."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels)
+    return path
+
+
+def test_grey_is_repeated(tmp_path):
+    values = images.read_image(saved(tmp_path, Image.fromarray(GREY)))
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, np.repeat(GREY[..., None], 3, -1))
+
+
+def test_colour_is_kept_and_alpha_dropped(tmp_path):
+    np.testing.assert_array_equal(images.read_image(saved(tmp_path, Image.fromarray(RGB))), RGB)
+    with_alpha = np.dstack([RGB, GREY])
+    path = saved(tmp_path, Image.fromarray(with_alpha))
+    np.testing.assert_array_equal(images.read_image(path), RGB)
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "1", "CMYK"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    picture = Image.fromarray(RGB).convert(mode)
+    path = saved(tmp_path, picture, "a.tif" if mode == "CMYK" else "a.png")
+    np.testing.assert_array_equal(images.read_image(path), np.asarray(picture.convert("RGB")))
+
+
+def test_palette_with_transparency_warns_of_nothing(tmp_path):
+    picture = Image.fromarray(RGB).convert("P")
+    path = saved(tmp_path, picture, transparency=bytes(range(256)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert images.read_image(path).shape == RGB.shape
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, name):
+    deep = GREY.astype(np.uint16) * 257
+    values = images.read_image(saved(tmp_path, Image.fromarray(deep), name))
+    np.testing.assert_array_equal(values[..., 0], GREY)
+
+
+def test_floating_point_tiff_is_of_one(tmp_path):
+    path = saved(tmp_path, Image.fromarray(GREY.astype(np.float32) / 255), "a.tiff")
+    np.testing.assert_array_equal(images.read_image(path)[..., 2], GREY)
+
+
+@pytest.mark.parametrize("wrong", [2.5, -0.1, np.nan])
+def test_floating_point_beyond_one_is_refused(tmp_path, wrong):
+    values = GREY.astype(np.float32) / 255
+    values[3, 4] = wrong
+    path = saved(tmp_path, Image.fromarray(values), "a.tiff")
+    with pytest.raises(ValueError, match=re.escape(f"{path} has values outside [0, 1]")):
+        images.read_image(path)
+
+
+def test_a_phone_photo_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6  # the camera was turned: rotate by 90 degrees
+    path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    np.testing.assert_array_equal(images.read_image(path), np.rot90(RGB, -1))
+    assert images.shape_of(path) == (30, 20)
+
+
+def test_truncated_files_are_named(tmp_path):
+    big = Image.fromarray(RNG.integers(0, 256, (200, 200, 3), np.uint8))
+    for name in ("a.jpg", "a.png", "a.bmp"):
+        path = saved(tmp_path, big, name)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(ValueError, match=re.escape(f"{path} cannot be decoded")):
+            images.read_image(path)
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
+    empty.touch()
+    text.write_text("not a picture")
+    with pytest.raises(ValueError, match=f"{re.escape(str(empty))} is an empty file; use one of"):
+        images.read_image(empty)
+    with pytest.raises(ValueError, match=f"{re.escape(str(text))} is not an image.*jpeg.*png"):
+        images.read_image(text)
+    with pytest.raises(ValueError, match="is a folder; give an image file"):
+        images.read_image(tmp_path)
+    with pytest.raises(ValueError, match="There is no file"):
+        images.read_image(tmp_path / "absent.png")
+    with pytest.raises(ValueError, match="cannot be read"):
+        images.file_fingerprint(tmp_path / "absent.png")
+
+
+def test_a_pixel_is_too_small(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (1, 1)))
+    with pytest.raises(ValueError, match=r"is 1x1 pixels; give one of at least 16x16"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (10_000, 8_500)])
+def test_giants_are_refused_by_their_header(tmp_path, width, height):
+    path = png_header(tmp_path / "giant.png", width, height)
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=r"limit (of|is) 80 megapixels"):
+            read(path)
+
+
+def test_masks_are_read_by_index(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[4:7, 5:9] = 3  # VisA's value; a palette may show it as black
+    picture = Image.fromarray(mask).convert("P")
+    for image in (Image.fromarray(mask), picture, Image.fromarray(mask).convert("LA")):
+        np.testing.assert_array_equal(images.read_mask(saved(tmp_path, image)), mask > 0)
+    colour = np.zeros((20, 30, 4), np.uint8)
+    colour[..., 3], colour[..., 1] = 255, mask
+    path = saved(tmp_path, Image.fromarray(colour))
+    np.testing.assert_array_equal(images.read_mask(path), mask > 0)
+
+
+def test_arrays_of_each_kind_agree():
+    as_float, as_deep = RGB / 255, RGB.astype(np.uint16) * 257
+    for values in (RGB, as_float, as_float.astype(np.float32), as_deep, np.dstack([RGB, GREY])):
+        np.testing.assert_array_equal(images.from_array(values), RGB)
+    np.testing.assert_array_equal(images.from_array(GREY)[..., 1], GREY)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (np.zeros((20, 30, 2), np.uint8), r"has shape \(20, 30, 2\); give H x W"),
+        (np.zeros(20, np.uint8), r"has shape \(20,\)"),
+        (np.zeros((20, 30), np.int64), "is of type int64; give uint8"),
+        (np.full((20, 30), 7.0), r"has values outside \[0, 1\]"),
+        (np.full((20, 30), np.nan), r"has values outside \[0, 1\]"),
+        (np.zeros((3, 30), np.uint8), "is 30x3 pixels"),
+        (np.zeros((0, 30)), "is 30x0 pixels"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        images.from_array(values)
+
+
+def test_files_are_listed_by_suffix_without_case(tmp_path):
+    for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", "readme.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.png").mkdir()
+    assert [p.name for p in images.image_files(tmp_path)] == ["a.png", "b.JPG"]

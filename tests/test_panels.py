@@ -1,0 +1,167 @@
+"""Pictures with their maps: shared scales, outlines, bars with units, and the blend of the app."""
+
+import io
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from labkit import figures, palette
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+MASK = np.zeros((48, 64), bool)
+MASK[10:30, 20:40] = True
+MAPS = {name: RNG.random((12, 16)).astype(np.float32) for name in ("global", "local", "fused")}
+
+
+def bars(figure):
+    return [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+
+
+def panels(figure):
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def heat(ax, colours="cividis"):
+    """The maps drawn on a panel."""
+    return [picture for picture in ax.images if picture.get_cmap().name == colours]
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_an_overlay_shares_one_scale_and_one_bar():
+    figure = figures.overlay(
+        IMAGE, MAPS, (0.2, 1.7), opacity=0.4, titles={"global": "global flow"}
+    )
+    shown = panels(figure)
+    assert [ax.get_title() for ax in shown] == ["image", "global flow", "local", "fused"]
+    assert len(bars(figure)) == 1
+    assert bars(figure)[0].get_ylabel() == "−log p [nats per channel]"
+    assert not heat(shown[0])
+    for ax in shown[1:]:
+        (picture,) = heat(ax)
+        assert picture.get_clim() == (0.2, 1.7)
+        assert picture.get_alpha() == 0.4
+        assert picture.get_array().shape == (48, 64)
+
+
+def test_an_overlay_with_limits_by_name_has_a_bar_and_a_unit_for_each():
+    limits = {"global": (0, 1), "local": (0, 2), "fused": (1, 3)}
+    figure = figures.overlay(IMAGE, MAPS, limits, unit={"local": "variance [1]"})
+    assert [heat(ax)[0].get_clim() for ax in panels(figure)[1:]] == list(limits.values())
+    units = [bar.get_xlabel() for bar in bars(figure)]
+    assert units == [palette.MAP_UNIT, "variance [1]", palette.MAP_UNIT]
+
+
+def test_an_overlay_outlines_the_threshold_and_the_truth():
+    figure = figures.overlay(IMAGE, MAPS, (0, 1), threshold=0.8, mask=MASK)
+    assert legend(figure) == ["threshold 0.8", "annotated defect"]
+    for k, ax in enumerate(panels(figure)):
+        colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
+        assert colours.count(palette.ANOMALOUS.lower()) == 1
+        assert colours.count("#000000") == (k > 0)
+    marks = [line.get_ydata()[0] for line in bars(figure)[0].lines if line.get_linestyle() == "--"]
+    assert marks == [0.8]
+    one = figures.overlay(IMAGE, MAPS, (0, 1), threshold={"fused": 0.8})
+    assert [len(ax.collections) for ax in panels(one)] == [0, 0, 0, 2]
+    outside = figures.overlay(IMAGE, MAPS, (0, 1), threshold=9.0, mask=np.zeros_like(MASK))
+    assert not any(ax.collections for ax in panels(outside))
+
+
+def test_an_overlay_renders_within_a_quarter_of_a_second():
+    image = RNG.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    maps = {name: RNG.random((32, 32)) for name in "abc"}
+    times = []
+    for _ in range(5):
+        figure = figures.overlay(image, maps, (0, 1))
+        start = time.perf_counter()
+        figure.savefig(io.BytesIO(), format="png")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.25, times
+
+
+def test_large_pictures_are_drawn_small_and_small_defects_survive():
+    image = np.zeros((2000, 3000, 3), np.uint8)
+    mask = np.zeros((2000, 3000), bool)
+    mask[1000:1004, 1500:1504] = True
+    figure = figures.overlay(image, {"main": np.eye(8)}, (0, 1), mask=mask)
+    assert panels(figure)[0].images[0].get_array().shape[:2] == (427, 640)
+    assert all(ax.collections for ax in panels(figure))
+
+
+def test_blend_mixes_the_map_into_the_muted_picture():
+    low = np.asarray(matplotlib.colormaps["cividis"](0.0)[:3]) * 255
+    high = np.asarray(matplotlib.colormaps["cividis"](1.0)[:3]) * 255
+    values = np.zeros((48, 64))
+    values[:, 32:] = 5
+    alone = figures.blend(IMAGE, values, (0, 1), opacity=1.0)
+    assert alone.dtype == np.uint8
+    assert np.allclose(alone[:, :32], low, atol=1)
+    assert np.allclose(alone[:, 32:], high, atol=1)
+    assert np.array_equal(figures.blend(IMAGE, values, (0, 1), opacity=0.0), IMAGE)
+    half = figures.blend(IMAGE, values, (0, 1), opacity=0.5).astype(float)
+    under = 2 * half[:, 32:] - high
+    assert np.abs(under - under.mean(axis=2, keepdims=True)).max() < 3  # grey
+    assert np.ptp(figures.blend(IMAGE, np.zeros((2, 2)), (0, 1), 0.5)) > 20  # still seen
+
+
+def test_blend_outlines_what_lies_above_the_threshold():
+    grey = np.full((60, 60, 3), 128, np.uint8)
+    values = np.zeros((60, 60))
+    values[20:40, 20:40] = 1
+    out = figures.blend(grey, values, (0, 1), opacity=0.0, threshold=0.5)
+    assert (out[20, 20:40] == 0).all()
+    assert (out[19, 20:40] == 255).all()
+    assert (out[25:35, 25:35] == 128).all()
+    assert (figures.blend(grey, values, (0, 1), 0.0, threshold=2.0) == 128).all()
+
+
+def test_a_grid_has_a_row_an_image_and_a_column_a_map():
+    maps = {name: [one, one, one] for name, one in MAPS.items()}
+    masks = [MASK, MASK & False, None]
+    titles = ["crack", "good", "unknown"]
+    figure = figures.map_grid([IMAGE] * 3, maps, (0, 2), masks, titles)
+    cells = np.array(panels(figure)).reshape(3, 5)
+    names = [ax.get_title() for ax in cells[0]]
+    assert names == ["image", "truth", "global", "local", "fused"]
+    assert [ax.get_ylabel() for ax in cells[:, 0]] == titles
+    assert {heat(ax)[0].get_clim() for ax in cells[:, 2:].flat} == {(0, 2)}
+    assert len(bars(figure)) == 1
+    assert [ax.images[0].get_array().max() if ax.images else None for ax in cells[:, 1]] == [
+        1,
+        0,
+        None,
+    ]
+
+
+def test_differences_are_centred_and_of_another_colour():
+    maps = {"fused": [MAPS["fused"]], "change": [MAPS["fused"] - 0.5]}
+    limits = {"fused": (0, 1), "change": (-0.2, 0.5)}
+    figure = figures.map_grid([IMAGE], maps, limits, centred={"change"})
+    (picture,) = heat(panels(figure)[2], "PuOr")
+    assert picture.get_clim() == (-0.5, 0.5)
+    assert len(bars(figure)) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: figures.blend(IMAGE[..., 0], MAPS["local"], (0, 1)), "uint8, not"),
+        (lambda: figures.blend(IMAGE, MAPS["local"], (1, 1)), "ascend"),
+        (lambda: figures.blend(IMAGE, np.ones((1, 2, 2)), (0, 1)), "a map is"),
+        (lambda: figures.overlay(IMAGE / 255, MAPS, (0, 1)), "uint8, not"),
+        (
+            lambda: figures.overlay(IMAGE, MAPS, {"local": (0, 1)}),
+            "no limits for the map 'global'",
+        ),
+        (lambda: figures.map_grid([IMAGE], {"a": []}, (0, 1)), "one map of each kind"),
+    ],
+)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

@@ -1,0 +1,79 @@
+"""Drawn images depend on nothing but their key, and a mask holds the whole difference."""
+
+import numpy as np
+import pytest
+
+from labkit.datasets import procedural
+from labkit.records import GOOD
+
+CATEGORIES = [*procedural.PRODUCTS]
+EVERY = [(category, defect) for category in CATEGORIES for defect in procedural.defects(category)]
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_good_images_are_functions_of_their_key(category):
+    image, mask = procedural.draw(category, GOOD, 3)
+    assert image.shape == (256, 256, 3)
+    assert image.dtype == np.uint8
+    assert mask.shape == (256, 256)
+    assert not mask.any()
+    np.testing.assert_array_equal(image, procedural.draw(category, GOOD, 3)[0])
+    for other in (procedural.draw(category, GOOD, 4), procedural.draw(category, GOOD, 3, seed=1)):
+        assert np.abs(image.astype(int) - other[0]).mean() > 2  # grey levels: visibly another
+
+
+@pytest.mark.parametrize(("category", "defect"), EVERY)
+def test_a_mask_is_the_difference_from_the_good_twin(category, defect):
+    for index in (700, 701):
+        image, mask = procedural.draw(category, defect, index)
+        twin, _ = procedural.draw(category, GOOD, index)
+        change = np.abs(image.astype(int) - twin).max(-1)
+        assert mask.sum() >= procedural.SMALLEST
+        assert mask.mean() < 0.2
+        assert change[~mask].max() == 0
+        assert change[mask].max() > 20  # grey levels: a person can see it
+        again = procedural.draw(category, defect, index)
+        np.testing.assert_array_equal(image, again[0])
+        np.testing.assert_array_equal(mask, again[1])
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_every_kind_of_defect_is_there(category):
+    kinds = {defect.split("_")[0] for defect in procedural.defects(category)}
+    assert {"surface", "structural"} <= kinds <= {"surface", "structural", "logical"}
+    if category in ("gear", "pills", "board"):
+        assert "logical" in kinds
+
+
+def test_a_missing_pill_is_marked_where_it_belongs():
+    _, mask = procedural.draw("pills", "logical_missing_pill", 5)
+    rows, columns = np.nonzero(mask)
+    assert 600 < mask.sum() < 1700  # a pill, with its shadow
+    assert max(np.ptp(rows), np.ptp(columns)) < 60
+
+
+def test_samples_share_no_scene():
+    train, test = procedural.samples("weave")
+    keys = [sample.key for sample in (*train, *test)]
+    prints = [sample.fingerprint() for sample in (*train, *test)]
+    assert len(set(keys)) == len(keys)
+    assert len(set(prints)) == len(prints)
+    scenes = [int(key.split("/")[-1]) for key in keys]
+    assert len(set(scenes)) == len(scenes)
+
+
+def test_fingerprints_follow_every_part_of_the_key():
+    base = procedural.fingerprint("weave", GOOD, 0, 0)
+    assert base == procedural.fingerprint("weave", GOOD, 0, 0)
+    others = [("wood", GOOD, 0, 0), ("weave", "x", 0, 0), ("weave", GOOD, 1, 0)]
+    others.append(("weave", GOOD, 0, 1))
+    assert len({base, *(procedural.fingerprint(*key) for key in others)}) == 5
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(ValueError, match=r"no drawn category 'cloth'.*weave"):
+        procedural.draw("cloth")
+    with pytest.raises(
+        ValueError, match=r"has no defect 'burn'; use good or one of.*surface_stain"
+    ):
+        procedural.draw("weave", "burn")

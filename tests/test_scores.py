@@ -1,0 +1,146 @@
+"""Image scores, and what calibration promises: exchangeability, thresholds, colour scales."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.scores import Calibration, top_mean
+
+RAW = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
+
+
+def test_top_mean_runs_from_the_maximum_to_the_mean():
+    maps = torch.randn(3, 16, 20)
+    pixels = maps.flatten(1).double()
+    torch.testing.assert_close(top_mean(maps, 1 / 320), pixels.max(dim=1).values)
+    torch.testing.assert_close(top_mean(maps, 1.0), pixels.mean(dim=1))
+    ordered = pixels.sort(dim=1, descending=True).values
+    torch.testing.assert_close(top_mean(maps, 0.1), ordered[:, :32].mean(dim=1))
+    assert top_mean(maps, 0.1).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("side", "fraction", "count"), [(224, 0.03, 1505), (10, 0.29, 29), (10, 0.001, 1)]
+)
+def test_top_mean_counts_pixels_as_dnfad_does(side, fraction, count):
+    maps = torch.zeros(1, side, side)
+    maps.view(-1)[:count] = 1
+    assert top_mean(maps, fraction) == 1
+    maps.view(-1)[count - 1] = 0
+    assert top_mean(maps, fraction) == pytest.approx(1 - 1 / count)
+
+
+def test_a_top_mean_ignores_the_other_images_of_the_batch():
+    maps = torch.randn(4, 8, 8)
+    alone = torch.cat([top_mean(one[None], 0.2) for one in maps])
+    assert torch.equal(top_mean(maps, 0.2), alone)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
+def test_a_fraction_outside_its_range_is_refused(fraction):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        top_mean(torch.zeros(1, 4, 4), fraction)
+
+
+def test_maps_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(B, H, W\)"):
+        top_mean(torch.zeros(1, 1, 4, 4), 0.5)
+
+
+def test_judging_by_hand():
+    calibration = Calibration(np.array([3.0, 1.0, 2.0, 2.0]))
+    assert calibration.scores.tolist() == [1, 2, 2, 3]
+    found = calibration.judge(np.array([0.0, 2.0, 2.5, 9.0]))
+    assert found.quantile.tolist() == [0, 0.25, 0.75, 1]
+    assert found.p_value.tolist() == [1, 0.8, 0.4, 0.2]
+    assert found.raw.dtype == np.float64
+    assert calibration.judge(torch.tensor(2.5)).p_value.tolist() == [0.4]
+    assert calibration.smallest == 0.2
+
+
+@settings(max_examples=200, deadline=None)
+@given(RAW, RAW, st.floats(0, 1) | st.sampled_from([0.01, 0.05, 0.07, 0.29, 0.5]))
+def test_above_the_threshold_is_a_p_value_of_at_most_alpha(scores, raw, alpha):
+    calibration = Calibration(np.array(scores))
+    called = calibration.judge(np.array(raw)).p_value <= alpha
+    assert np.array_equal(called, np.array(raw) > calibration.threshold(alpha))
+    assert (calibration.scores > calibration.threshold(alpha)).mean() <= alpha
+
+
+def test_the_smallest_alpha_is_one_over_n_plus_one():
+    calibration = Calibration(np.arange(19.0))
+    assert calibration.threshold(0.05) == 18  # 1 / 20: beyond every normal image
+    assert calibration.threshold(0.049) == np.inf
+    assert calibration.threshold(1.0) == -np.inf
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        calibration.threshold(5)
+
+
+def test_false_alarms_on_new_normal_images_stay_at_alpha():
+    rng = np.random.default_rng(0)
+    rates = []
+    for _ in range(400):
+        calibration = Calibration(rng.normal(size=39))
+        rates.append((calibration.judge(rng.normal(size=50)).p_value <= 0.1).mean())
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"), [([], "empty"), ([1.0, np.nan], "1 of 2"), ([np.inf], "not finite")]
+)
+def test_scores_that_cannot_calibrate_are_refused(scores, says):
+    with pytest.raises(ValueError, match=says):
+        Calibration(np.array(scores))
+    with pytest.raises(ValueError, match="not finite"):
+        Calibration(np.array([1.0])).judge(np.array([np.nan]))
+
+
+def test_map_quantiles_are_exact_for_feature_maps_however_batched():
+    maps = {"main": torch.randn(6, 28, 28), "variance": torch.rand(6, 14, 14)}
+    whole = Calibration.fit(np.arange(6.0), [maps])
+    shards = [{name: m[k : k + 2] for name, m in maps.items()} for k in (0, 2, 4)]
+    assert Calibration.fit(np.arange(6.0), iter(shards)).map_quantiles == whole.map_quantiles
+    for name, values in maps.items():
+        for q, value in whole.map_quantiles[name].items():
+            assert value == pytest.approx(np.quantile(values.numpy(), float(q)), abs=1e-6)
+
+
+def test_map_quantiles_of_large_maps_are_close_and_the_maximum_exact():
+    maps = np.random.default_rng(0).exponential(size=(5, 200, 200)).astype(np.float32)
+    found = Calibration.fit(np.arange(5.0), ({"main": one} for one in maps)).map_quantiles["main"]
+    assert found["1"] == maps.max()
+    for q in ("0.5", "0.99", "0.999"):
+        assert (maps < found[q]).mean() == pytest.approx(float(q), abs=1.3e-4)
+
+
+def test_colour_limits_put_the_top_of_the_normal_range_in_the_middle():
+    quantiles = {"0.5": 1.0, "0.99": 2.0, "0.999": 3.0, "1": 4.0}
+    calibration = Calibration(np.ones(3), {"main": quantiles, "flat": dict.fromkeys(quantiles, 7)})
+    assert calibration.limits("main") == (1, 5)
+    assert calibration.limits("main", stretch=1) == (1, 3)
+    assert calibration.limits("flat") == (7, 8)
+    with pytest.raises(ValueError, match="calibrated maps: main, flat"):
+        calibration.limits("variance")
+
+
+def test_calibration_survives_json():
+    maps = [{"main": torch.randn(2, 5, 5)}]
+    calibration = Calibration.fit(np.random.default_rng(0).normal(size=9), maps)
+    again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert np.array_equal(again.scores, calibration.scores)
+    assert again.map_quantiles == calibration.map_quantiles
+    with pytest.raises(ValueError, match="no field 'map_quantiles'"):
+        Calibration.from_json({"scores": [1.0]})
+
+
+def test_calibration_scores_cannot_be_changed_by_accident():
+    mine = np.array([2.0, 1.0])
+    calibration = Calibration(mine)
+    mine[0] = 9
+    assert calibration.scores.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        calibration.scores[0] = 5
