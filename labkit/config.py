@@ -46,7 +46,7 @@ class SplitSpec:
 class TrainSpec:
     """The optimiser and the loop, one for all methods."""
 
-    epochs: Annotated[int, Field(ge=0)] = 5
+    epochs: Annotated[int, Field(ge=0)] = 4
     batch: Positive = 16  # images
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)

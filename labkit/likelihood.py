@@ -59,5 +59,9 @@ def anomaly(log_density: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, h, w) brought to the image's (H, W), bilinear, corners aligned (DNFAD, CFLOW-AD)."""
-    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
+    """Maps (B, h, w) brought to the image's (H, W), bilinear.
+
+    A cell's value stands at the cell's centre, as a strided backbone computes it; the official
+    codes of DNFAD and CFLOW-AD align corners instead, which moves the rim by half a cell.
+    """
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

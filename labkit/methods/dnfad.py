@@ -27,18 +27,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.flows import (
-    AffineCoupling,
-    ChannelAffine,
-    Flow,
-    Permute,
-    Standardise,
-    position_code,
-)
+from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
 from labkit.methods.base import Method
 from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
+from labkit.stem import Standardise
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -65,7 +59,7 @@ class DNFADSpec:
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
     zero_init: bool = True  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "place"
-    shrink: Annotated[float, Field(gt=0)] = 0.1  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
     pool: Literal[1, 3, 5] = 3  # average pooling of the features, stride 1
     grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
     loss_scale: Literal["dimension", "paper"] = (
@@ -207,8 +201,23 @@ class DNFAD(Method):
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
     budgets: ClassVar = {
         "quick": {"blocks": 1, "hidden": 0.25, "position": 8, "grid": 8},
-        "laptop": {"blocks": 2, "hidden": 0.5, "position": 16, "grid": 16, "standardise": "whiten"},
-        "paper": {"standardise": "none", "pool": 1},
+        "laptop": {
+            "blocks": 2,
+            "hidden": 0.5,
+            "position": 16,
+            "grid": 16,
+            "standardise": "whiten",
+        },
+        "paper": {
+            "backbone": "vit_base_patch8_224.dino",
+            "standardise": "none",
+            "pool": 1,
+            "epochs": 200,
+            "batch": 8,
+            "lr": 5e-5,
+            "betas": (0.8, 0.8),
+            "schedule": "constant",
+        },
     }
 
     def __init__(self, spec: DNFADSpec, shapes: Shapes):

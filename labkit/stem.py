@@ -1,0 +1,96 @@
+"""The first step of a flow: fixed statistics of each place, estimated from training normals.
+
+Frozen features differ more between places of an object than between a good and a bad part.
+Taking each place's own mean and covariance out first leaves the couplings what a Gaussian per
+place cannot say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from labkit.flows import Step, zeros_per_position
+
+
+class Standardise(Step):
+    """What training normals say of each place, taken out before the first coupling.
+
+    channel:  z = (x - mean_c) / std_c                 one mean and std a channel
+    place:    z_i = (x_i - mean_i) / std_i             one a channel and position i
+    whiten:   z_i = L_i^-1 (x_i - mean_i)              L_i L_i^T = Cov_i + shrink tr(Cov_i)/C I
+
+    `whiten` alone, without couplings, is a Gaussian per place (PaDiM, Defard et al. 2021); the
+    flow after it starts from that density. lambda_i = -log det of the scale: the statistics
+    are fixed, so it is exact. They are estimated once, from training normals, by `fit`.
+    """
+
+    KINDS = ("none", "channel", "place", "whiten")
+
+    def __init__(self, kind: str, channels: int, grid: tuple[int, int], shrink: float = 0.1):
+        super().__init__(channels)
+        if kind not in self.KINDS:
+            raise ValueError(f"standardise is {kind!r}; use one of {', '.join(self.KINDS)}.")
+        self.kind, self.shrink = kind, shrink
+        places = grid if kind in ("place", "whiten") else (1, 1)
+        self.register_buffer("mean", torch.zeros(channels, *places))
+        if kind == "whiten":
+            eye = torch.eye(channels).expand(grid[0] * grid[1], channels, channels)
+            self.register_buffer("whitener", eye.clone())  # L_i^-1, (h w, C, C)
+        else:
+            self.register_buffer("std", torch.ones(channels, *places))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Estimate the statistics from batches (B, C, h, w) of training normals, in one pass."""
+        if self.kind == "none":
+            return
+        count, total, square = 0, 0.0, 0.0
+        for x in batches:
+            x = x.double()
+            if self.kind == "channel":  # every position is one more observation
+                x = x.movedim(1, -1).reshape(-1, self.channels, 1, 1)
+            count, total = count + len(x), total + x.sum(0)
+            square = square + (_outer_products(x) if self.kind == "whiten" else (x * x).sum(0))
+        mean = total / count
+        self.mean.copy_(mean)
+        if self.kind == "whiten":
+            self._fit_whitener(square / count, mean)
+        else:
+            std = (square / count - mean * mean).clamp_min(0).sqrt()
+            self.std.copy_(std.clamp_min(1e-3 * std.mean()))
+
+    def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
+        flat = mean.flatten(1).T  # (h w, C)
+        cov = second - flat[:, :, None] * flat[:, None, :]
+        size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        eye = torch.eye(self.channels, dtype=cov.dtype, device=cov.device)
+        lower = torch.linalg.cholesky(cov + self.shrink * size[:, None, None] * eye)
+        inverse = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+        self.whitener.copy_(inverse)
+
+    def to_latent(self, x, cond=None):
+        """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
+        x = x - self.mean
+        if self.kind != "whiten":
+            logdet = zeros_per_position(x) - self.std.log().sum(0)
+            return x / self.std, logdet
+        z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2)).reshape(x.shape)
+        logdet = self.whitener.diagonal(dim1=1, dim2=2).log().sum(1).reshape(x.shape[2:])
+        return z, zeros_per_position(x) + logdet
+
+    def to_data(self, z, cond=None):
+        """The place's own scale and mean put back."""
+        if self.kind != "whiten":
+            return z * self.std + self.mean
+        flat = z.flatten(2).permute(2, 1, 0)  # (h w, C, B)
+        x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
+        return x.permute(2, 1, 0).reshape(z.shape) + self.mean
+
+
+def _outer_products(x: Tensor) -> Tensor:
+    """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""
+    rows = x.flatten(2).permute(2, 0, 1)
+    return rows.transpose(1, 2) @ rows

@@ -1,0 +1,275 @@
+"""DNFAD against its brief: equations, parameter counts, what the switches change."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from labkit import config, methods
+from labkit.flows import Flow
+from labkit.likelihood import nll
+from labkit.methods.dnfad import DNFAD, DSAM, DNFADSpec, IDConv, branch
+from labkit.records import Features, Shapes
+
+SHAPES = Shapes((24, 40), ((6, 3, 5),))
+TINY = {"blocks": 2, "position": 4, "pool": 1, "zero_init": False, "standardise": "none"}
+
+
+def tiny(**switches):
+    torch.manual_seed(0)
+    spec = DNFADSpec(**(TINY | switches))
+    return DNFAD(spec, SHAPES).double().eval()
+
+
+def features(n=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Features((torch.randn(n, 6, 3, 5, generator=generator),))
+
+
+class Doubled(DNFAD):
+    """The method with float64 features, for exact comparisons."""
+
+    def gather(self, features):
+        return super().gather(features).double()
+
+
+def exact(**switches):
+    torch.manual_seed(0)
+    return Doubled(DNFADSpec(**(TINY | switches)), SHAPES).double().eval()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "local", "count"),
+    [(4, True, 39_241_904), (4, False, 19_627_092), (6, True, 58_862_856), (6, False, 29_440_638)],
+)
+def test_official_parameter_counts(blocks, local, count):
+    spec = DNFADSpec(branch_arch="official", gate_kernel=3, blocks=blocks)
+    with torch.device("meta"):
+        flow = Flow(branch(spec, 768, local))
+    assert sum(p.numel() for p in flow.parameters()) == count
+
+
+def test_recommended_parameter_count():
+    with torch.device("meta"):
+        flow = Flow(branch(DNFADSpec(), 768, local=True))
+    assert sum(p.numel() for p in flow.parameters()) == 6 * 2 * (4_905_024 + 160 + 35 + 2)
+
+
+ARCHITECTURES = [
+    {},
+    {"branch_arch": "official", "gate": "add", "gate_kernel": 3},
+    {"branch_arch": "official", "final_relu": True},
+    {"dsam": False},
+    {"layer_norm": False},
+    {"position": 0},
+    {"local_kernel": 1},
+    {"branches": "global"},
+    {"branches": "local"},
+    {"standardise": "whiten"},
+    {"standardise": "place"},
+    {"standardise": "channel"},
+]
+
+
+@pytest.mark.parametrize("switches", ARCHITECTURES, ids=str)
+def test_both_branches_invert_and_their_logdet_is_the_jacobians(switches):
+    method = exact(**switches)
+    method.prepare([features(20, seed=1)])
+    x = features(1)
+    y = method.gather(x)
+    cond = method.code if method.spec.position else None
+    for name, flow in method.flows.items():
+        chain = Flow([*method.stem.steps, *flow.steps])
+        assert (chain.inverse(chain(y, cond).z, cond) - y).abs().max() < 1e-9
+        jac = torch.autograd.functional.jacobian(lambda v, c=chain: c(v, cond).z.flatten(), y)
+        slogdet = torch.linalg.slogdet(jac.reshape(y.numel(), -1)).logabsdet
+        assert abs(method.flow(x)[name].logdet.sum() - slogdet) < 1e-8
+
+
+@pytest.mark.parametrize("switches", ARCHITECTURES, ids=str)
+def test_every_parameter_gets_a_finite_gradient(switches):
+    method = tiny(**switches)
+    sum(method.loss(features(4)).values()).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_map_and_pixel_objective_are_one_up_to_the_number_of_positions():
+    method = exact(branches="both", loss_scale="paper")
+    method.flows["local"].load_state_dict(method.flows["global"].state_dict())
+    losses = method.loss(features(3))
+    assert losses["local"].item() * 15 == pytest.approx(losses["global"].item(), rel=1e-6)
+
+
+def test_objective_is_the_negative_log_density_summed_over_the_map():
+    method = exact(branches="global", loss_scale="paper")
+    out = method.flow(features(3))["global"]
+    by_hand = (0.5 * out.z.square().sum((1, 2, 3)) - out.logdet.sum((1, 2))).mean()
+    torch.testing.assert_close(method.loss(features(3))["global"], by_hand)
+    torch.testing.assert_close(nll(out) * 6 * 15, by_hand)
+
+
+def test_local_kernel_one_makes_positions_independent():
+    method = exact(local_kernel=1)
+    x = features(1)
+    moved = Features((x.pyramid[0].clone(),))
+    moved.pyramid[0][0, :, 1, 2] += 1
+    changed = {
+        name: (method.flow(moved)[name].z != method.flow(x)[name].z).any(1)[0]
+        for name in ("local", "global")
+    }
+    assert changed["local"].nonzero().tolist() == [[1, 2]]
+    assert changed["global"].sum() > 1
+
+
+def test_dynamic_convolution_with_equal_kernels_is_a_static_depthwise_one():
+    torch.manual_seed(0)
+    dynamic = IDConv().double()
+    with torch.no_grad():
+        dynamic.kernels.copy_(dynamic.kernels[:1].expand_as(dynamic.kernels))
+        dynamic.biases.copy_(dynamic.biases[:1].expand_as(dynamic.biases))
+    x = torch.randn(3, 2, 5, 7, dtype=torch.float64)
+    static = nn.functional.conv2d(
+        x, dynamic.kernels[0][:, None], dynamic.biases[0], padding=1, groups=2
+    )
+    torch.testing.assert_close(dynamic(x), static)
+
+
+def test_dynamic_kernels_sum_to_one_over_groups_and_ignore_the_batch():
+    torch.manual_seed(0)
+    dynamic = IDConv().double()
+    x = torch.randn(2, 2, 5, 7, dtype=torch.float64)
+    total = dynamic.weights(x, 3).sum(1)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    torch.testing.assert_close(dynamic(x), torch.cat([dynamic(x[:1]), dynamic(x[1:])]))
+
+
+@pytest.mark.parametrize("gate", ["multiply", "add"])
+def test_the_gate_is_one_map_for_all_channels(gate):
+    torch.manual_seed(0)
+    attention = DSAM(gate, 1).double()
+    x = torch.randn(2, 4, 5, 7, dtype=torch.float64)
+    m = attention.mix(attention.dynamic(torch.cat([x.mean(1, True), x.amax(1, True)], 1)))
+    gated = x * torch.sigmoid(m) if gate == "multiply" else x + m * torch.sigmoid(m)
+    torch.testing.assert_close(attention(x), gated)
+
+
+def test_a_zero_start_keeps_volume_and_shape_of_the_data():
+    method = exact(zero_init=True)
+    outs = method.flow(features(2))
+    for out in outs.values():
+        assert out.logdet.abs().max() == 0
+        torch.testing.assert_close(
+            out.z.square().sum(1), method.gather(features(2)).square().sum(1)
+        )
+
+
+@pytest.mark.parametrize("norm", ["none", "image", "train_max"])
+@pytest.mark.parametrize("fused", ["nats", "probability"])
+def test_scores_ignore_the_rest_of_the_batch(norm, fused):
+    method = tiny(norm=norm, fuse=fused)
+    method.finish([features(8, seed=5)])
+    together = method.score(method.maps(features(4)))
+    alone = [
+        method.score(method.maps(features(4).map(lambda t, k=k: t[k : k + 1]))) for k in range(4)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-9, atol=1e-12)
+
+
+def shifted_score(norm, by):
+    """The score when every log-density of the image is lower by a constant."""
+    method = tiny(norm=norm)
+    log_map = method._log_map
+    plain = torch.zeros((), dtype=torch.float64)
+    outs = method.flow(features(1))
+    energy = {n: o.logdet - 6 * by for n, o in outs.items()}
+    method.flow = lambda _: {n: type(o)(o.z, energy[n]) for n, o in outs.items()}
+    assert log_map(next(iter(outs.values())), plain).shape == (1, 3, 5)
+    return method.score(method.maps(features(1))).item()
+
+
+def test_normalising_each_image_hides_a_uniformly_abnormal_one():
+    assert shifted_score("image", 0) == pytest.approx(shifted_score("image", 3))
+    assert shifted_score("none", 3) == pytest.approx(shifted_score("none", 0) + 3)
+
+
+def test_train_max_puts_the_best_training_position_at_zero():
+    method = tiny(norm="train_max", branches="local")
+    method.finish([features(8, seed=5), features(8, seed=6)])
+    coarse = [
+        method._log_map(method.flow(features(8, s))["local"], method.peak[0]) for s in (5, 6)
+    ]
+    assert max(c.max().item() for c in coarse) == pytest.approx(0, abs=1e-6)
+
+
+def test_maps_are_named_at_image_size_and_fused_between_the_branches():
+    maps = tiny().maps(features(2))
+    assert list(maps) == ["global", "local", "fused"]
+    assert maps.main == "fused"
+    stack = torch.stack([maps["global"].values, maps["local"].values])
+    assert maps.anomaly.shape == (2, 24, 40)
+    assert (maps.anomaly <= stack.amax(0) + 1e-9).all()
+    assert (maps.anomaly >= stack.amin(0) - 1e-9).all()
+    assert list(tiny(branches="local").maps(features(1))) == ["local"]
+
+
+def test_probability_map_is_the_papers_up_to_its_constant():
+    method = tiny(fuse="probability", logdet=False)
+    outs = method.flow(features(1))
+    shape = (24, 40)
+    density = 0
+    for out in outs.values():
+        energy = 0.5 * out.z.double().square().mean(1, keepdim=True)
+        log = nn.functional.interpolate(-energy, shape, mode="bilinear")[:, 0]
+        density = density + log.exp()
+    expected = 2 - density / math.sqrt(2 * math.pi)
+    torch.testing.assert_close(method.maps(features(1)).anomaly, expected)
+
+
+def test_gaussian_data_reach_the_analytic_entropy():
+    torch.manual_seed(0)
+    scale = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.7, 1.5])
+    shapes = Shapes((24, 40), ((6, 3, 5),))
+    spec = DNFADSpec(**(TINY | {"blocks": 1, "branches": "global", "dsam": False}))
+    method = DNFAD(spec, shapes)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
+    for _ in range(700):
+        y = torch.randn(32, 6, 3, 5) * scale.reshape(1, 6, 1, 1)
+        loss = method.loss(Features((y,)))["global"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    y = torch.randn(2000, 6, 3, 5) * scale.reshape(1, 6, 1, 1)
+    entropy = 0.5 + scale.log().mean().item()  # nats per dimension, without log(2 pi) / 2
+    with torch.no_grad():
+        assert method.loss(Features((y,)))["global"].item() == pytest.approx(entropy, abs=0.02)
+
+
+def test_levels_come_to_one_grid():
+    shapes = Shapes((64, 64), ((3, 8, 8), (5, 4, 4)))
+    x = Features((torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)))
+    for grid, expected in ((None, 8), (4, 4), (6, 6)):
+        method = DNFAD(DNFADSpec(**(TINY | {"grid": grid})), shapes)
+        assert method.gather(x).shape == (2, 8, expected, expected)
+
+
+def test_clipping_is_by_branch_or_joint():
+    assert [len(tiny(clip_joint=joint).clip_groups()) for joint in (False, True)] == [2, 1]
+
+
+@pytest.mark.parametrize("budget", list(config.BUDGETS))
+def test_every_budget_resolves_and_state_round_trips(budget):
+    kind = methods.get("dnfad")
+    spec = config.resolve("dnfad", kind.Spec, "elpv/mono", budget, 0, kind.budgets)
+    if budget == "paper":
+        assert spec.train.epochs == 200
+        assert spec.input.backbone == "vit_base_patch8_224.dino"
+        assert (spec.train.lr, spec.train.betas) == (5e-5, (0.8, 0.8))
+        return
+    a, b = (DNFAD(spec.flow, Shapes((64, 64), ((6, 8, 8),))) for _ in range(2))
+    x = Features((torch.randn(2, 6, 8, 8),))
+    a.prepare([Features((torch.randn(20, 6, 8, 8),))])
+    b.load_state_dict(a.state_dict())
+    torch.testing.assert_close(a.eval().maps(x).anomaly, b.eval().maps(x).anomaly)

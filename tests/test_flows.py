@@ -1,0 +1,250 @@
+"""Every step: round trip, log-det against autograd, FrEIA as the parity reference."""
+
+import math
+
+import pytest
+import torch
+from FrEIA.modules import AllInOneBlock, GLOWCouplingBlock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from labkit.flows import (
+    AffineCoupling,
+    ChannelAffine,
+    Flow,
+    Permute,
+    position_code,
+    soft_clamp,
+)
+from labkit.likelihood import log_likelihood, nll
+from labkit.records import FlowOut
+from labkit.stem import Standardise
+
+H, W = 3, 5
+
+
+def convolution(kernel):
+    def make(c_in, c_out):
+        return nn.Sequential(
+            nn.Conv2d(c_in, 7, kernel, padding=kernel // 2),
+            nn.Tanh(),
+            nn.Conv2d(7, c_out, kernel, padding=kernel // 2),
+        ).double()
+
+    return make
+
+
+def fitted(kind, channels, size=(H, W)):
+    step = Standardise(kind, channels, size).double()
+    generator = torch.Generator().manual_seed(3)
+    shape = (40, channels, *size)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 1
+    step.fit([x[:25], x[25:]])
+    return step
+
+
+def steps(channels, cond):
+    torch.manual_seed(0)
+    return {
+        "permute": Permute(channels),
+        "two-sided": AffineCoupling(channels, convolution(3), cond),
+        "one-sided": AffineCoupling(channels, convolution(3), cond, two_sided=False),
+        "one-sided tanh": AffineCoupling(
+            channels, convolution(3), cond, two_sided=False, soft="tanh", gain=0.1
+        ),
+        "kernel 1": AffineCoupling(channels, convolution(1), cond),
+        "channel affine": ChannelAffine(channels).double(),
+        "standardise channel": fitted("channel", channels),
+        "standardise place": fitted("place", channels),
+        "standardise whiten": fitted("whiten", channels),
+    }
+
+
+NAMES = list(steps(4, 0))
+
+
+@pytest.mark.parametrize("cond", [0, 4])
+@pytest.mark.parametrize("name", NAMES)
+def test_round_trip(name, cond):
+    step = steps(8, cond)[name]
+    x = torch.randn(2, 8, H, W, dtype=torch.float64)
+    c = torch.randn(2, cond, H, W, dtype=torch.float64) if cond else None
+    z, _ = step.to_latent(x, c)
+    assert (step.to_data(z, c) - x).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logdet_is_the_jacobians(name):
+    step = steps(4, 0)[name]
+    x = torch.randn(2, 4, H, W, dtype=torch.float64)
+    _, local = step.to_latent(x, None)
+    assert local.shape == (2, H, W)
+    for k in range(2):
+        jac = torch.autograd.functional.jacobian(
+            lambda v: step.to_latent(v[None], None)[0].flatten(), x[k]
+        )
+        exact = torch.linalg.slogdet(jac.flatten(1)).logabsdet
+        assert abs(local[k].sum() - exact) < 1e-8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_freias_container_runs_our_steps(name):
+    step = steps(4, 0)[name]
+    x = torch.randn(2, 4, H, W, dtype=torch.float64)
+    flow = Flow([Permute(4), step])
+    chain = flow.as_freia(4, H, W)
+    out = flow(x)
+    z, logdet = chain(x)
+    torch.testing.assert_close(z, out.z)
+    torch.testing.assert_close(logdet, out.logdet.sum((1, 2)), check_dtype=False)
+    back, backward = chain(z, rev=True)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(backward, -logdet)
+
+
+def test_two_sided_coupling_equals_freias_glow_block():
+    torch.manual_seed(1)
+    ours = AffineCoupling(6, convolution(3))
+    theirs = GLOWCouplingBlock(
+        [(6, H, W)],
+        subnet_constructor=convolution(3),
+        clamp=2.0,
+        clamp_activation=lambda u: (2 / math.pi) * torch.atan(u / 2.0),
+    )
+    theirs.subnet2.load_state_dict(ours.subnet.state_dict())  # GLOW transforms its first half
+    theirs.subnet1.load_state_dict(ours.subnet2.state_dict())  # first, given the second
+    x = torch.randn(2, 6, H, W, dtype=torch.float64)
+    z, local = ours.to_latent(x, None)
+    swap = torch.cat([x[:, 3:], x[:, :3]], 1)
+    (reference,), logdet = theirs((swap,))
+    torch.testing.assert_close(torch.cat([z[:, 3:], z[:, :3]], 1), reference)
+    torch.testing.assert_close(local.sum((1, 2)), logdet)
+
+
+def test_one_sided_chain_equals_freias_all_in_one_block():
+    torch.manual_seed(2)
+    theirs = AllInOneBlock([(5, H, W)], subnet_constructor=convolution(3)).double()
+    nn.init.normal_(theirs.global_scale, 20.0)
+    nn.init.normal_(theirs.global_offset)
+    coupling = AffineCoupling(5, convolution(3), two_sided=False, soft="tanh", gain=0.1)
+    affine, permute = ChannelAffine(5).double(), Permute(5)
+    coupling.subnet.load_state_dict(theirs.subnet.state_dict())
+    affine.raw_scale.data = theirs.global_scale.data.flatten()
+    affine.offset.data = theirs.global_offset.data.flatten()
+    permute.order = theirs.w_perm[:, :, 0, 0].argmax(1)
+    x = torch.randn(2, 5, H, W, dtype=torch.float64)
+    out = Flow([coupling, affine, permute])(x)
+    (z,), logdet = theirs((x,))
+    torch.testing.assert_close(out.z, z)
+    torch.testing.assert_close(out.logdet.sum((1, 2)), logdet)
+
+
+def test_lambda_is_a_density_only_with_kernel_one():
+    torch.manual_seed(0)
+
+    def block_logdets(kernel):
+        flow = Flow([Permute(4), AffineCoupling(4, convolution(kernel))])
+        x = torch.randn(1, 4, H, W, dtype=torch.float64)
+        jac = torch.autograd.functional.jacobian(lambda v: flow(v).z, x)[0, ..., 0, :, :, :]
+        blocks = torch.stack([jac[:, i, j, :, i, j] for i in range(H) for j in range(W)])
+        return flow(x).logdet.flatten(), torch.linalg.slogdet(blocks).logabsdet
+
+    local, diagonal = block_logdets(1)
+    torch.testing.assert_close(local, diagonal, atol=1e-9, rtol=0)
+    local, diagonal = block_logdets(3)
+    assert (local - diagonal).abs().max() > 1e-3
+
+
+def test_trace_ends_where_the_flow_ends():
+    torch.manual_seed(0)
+    flow = Flow([Permute(4), AffineCoupling(4, convolution(3)), Permute(4)])
+    x = torch.randn(2, 4, H, W, dtype=torch.float64)
+    outs = flow.trace(x)
+    assert len(outs) == 3
+    torch.testing.assert_close(outs[-1].z, flow(x).z)
+    torch.testing.assert_close(outs[-1].logdet, flow(x).logdet)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0.1, 5))
+@settings(max_examples=50, deadline=None)
+def test_soft_clamp_is_bounded_odd_and_has_slope_two_over_pi(s, alpha):
+    value = soft_clamp(torch.tensor(s, dtype=torch.float64), alpha)
+    assert abs(value) <= alpha
+    assert value == -soft_clamp(torch.tensor(-s, dtype=torch.float64), alpha)
+    small = soft_clamp(torch.tensor(1e-7, dtype=torch.float64), alpha)
+    assert small / 1e-7 == pytest.approx(2 / math.pi, rel=1e-6)
+
+
+def test_whitening_leaves_unit_covariance_at_every_place():
+    torch.manual_seed(0)
+    mix = torch.randn(H * W, 4, 4, dtype=torch.float64)
+    x = torch.einsum("pij,bjp->bip", mix, torch.randn(4000, 4, H * W, dtype=torch.float64))
+    x = x.reshape(-1, 4, H, W) + 5
+    step = Standardise("whiten", 4, (H, W), shrink=1e-13).double()
+    step.fit(x.split(512))
+    z = step.to_latent(x, None)[0].flatten(2)
+    cov = torch.einsum("bip,bjp->pij", z, z) / len(z)
+    assert (cov - torch.eye(4, dtype=torch.float64)).abs().max() < 1e-6
+
+
+def test_whitening_alone_is_the_gaussian_of_each_place():
+    step = fitted("whiten", 3)
+    x = torch.randn(2, 3, H, W, dtype=torch.float64)
+    ours = log_likelihood(Flow([step])(x))
+    for i in range(H):
+        for j in range(W):
+            inverse = step.whitener[i * W + j]
+            cov = torch.linalg.inv(inverse.T @ inverse)
+            gauss = torch.distributions.MultivariateNormal(step.mean[:, i, j], cov)
+            torch.testing.assert_close(ours[:, i, j], gauss.log_prob(x[:, :, i, j]) / 3)
+
+
+def test_standardise_fits_in_one_pass_whatever_the_batches():
+    x = torch.randn(30, 3, H, W, dtype=torch.float64) * 2 + 7
+    for kind in ("channel", "place", "whiten"):
+        whole, parts = (Standardise(kind, 3, (H, W)).double() for _ in range(2))
+        whole.fit([x])
+        parts.fit(x.split(7))
+        for a, b in zip(whole.buffers(), parts.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_standardise_names_its_kinds():
+    with pytest.raises(ValueError, match="none, channel, place, whiten"):
+        Standardise("placed", 3, (H, W))
+
+
+def test_log_likelihood_integrates_to_one_in_two_dimensions():
+    torch.manual_seed(0)
+
+    def linear(c_in, c_out):
+        return nn.Sequential(nn.Linear(c_in, 8), nn.Tanh(), nn.Linear(8, c_out)).double()
+
+    flow = Flow([Permute(2), AffineCoupling(2, linear), Permute(2), AffineCoupling(2, linear)])
+    axis = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    x = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        density = (2 * log_likelihood(flow(x))).exp()  # nats per channel, two channels
+    assert (density.sum() * (axis[1] - axis[0]) ** 2).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_nll_is_the_mean_likelihood_without_its_constant():
+    out = FlowOut(torch.randn(3, 4, H, W).double(), torch.randn(3, H, W).double())
+    expected = -log_likelihood(out).mean() - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(nll(out), expected)
+
+
+def test_likelihood_refuses_what_does_not_belong_together():
+    with pytest.raises(ValueError, match="do not belong together"):
+        log_likelihood(FlowOut(torch.zeros(2, 4, 3, 5), torch.zeros(2, 5, 3)))
+
+
+def test_position_code_tells_places_apart_and_halves_are_column_and_row():
+    code = position_code(16, 6, 9)
+    flat = code.flatten(1).T
+    assert torch.cdist(flat, flat).fill_diagonal_(1).min() > 0.1
+    assert (code[:8] == code[:8, :1]).all()  # column: the same in every row
+    assert (code[8:] == code[8:, :, :1]).all()
+    with pytest.raises(ValueError, match="multiple of 4"):
+        position_code(6, 2, 2)
