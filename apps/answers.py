@@ -53,12 +53,11 @@ def choose(run, seen, opacity, truth):
     shown, seen = shelf.opened(run), views.see_again(run, seen)
     low, high, start, step = shown.slider
     least, rate = shown.rates
-    info = f"{shown.unit}; at the start 1 of 1000 normal pixels lies above"
-    threshold = gr.update(minimum=low, maximum=high, value=start, step=step, info=info)
-    alarm = gr.update(minimum=least, value=rate)
+    threshold = gr.update(minimum=low, maximum=high, value=start, step=step, info=shown.unit)
+    alarms = [gr.update(minimum=least, value=rate) for _ in range(2)]  # Gradio empties a used one
     drawn = _drawn(run, seen, opacity, start, truth, rate)
     pictures = [(picture, caption) for picture, caption, _ in shown.offered]
-    return pictures, threshold, alarm, alarm, seen, *drawn
+    return pictures, threshold, *alarms, seen, *drawn
 
 
 def index(event: gr.SelectData) -> int:
@@ -97,9 +96,13 @@ def decide(run, seen, alarm):
     return views.draw_verdict(seen, alarm), _histogram(run, seen, alarm)
 
 
-def clear() -> tuple:
+def clear(run, alarm) -> tuple:
     """Nothing in view; so no map stays beside an image it does not belong to."""
-    return None, "", markup.message(views.NO_IMAGE)
+    try:
+        histogram = _histogram(run, None, alarm)
+    except ValueError:  # the run itself cannot be used, which has been said
+        histogram = ""
+    return None, "", markup.message(views.NO_IMAGE), histogram, None
 
 
 @said
@@ -115,7 +118,8 @@ def judge(run, files, alarm, progress=gr.Progress()):  # noqa: B008
     words = f"{len(table) - failed} of {len(table)} images judged, {called} unusual."
     words += f" {failed} could not be read: see the last rows." if failed else ""
     shown = gr.update(value=pictures, visible=bool(pictures))
-    return markup.message(words, link=link), gr.update(value=rounded, visible=True), shown
+    told = markup.message(words, link=link) + views.draw_scale(run)
+    return told, gr.update(value=rounded, visible=True), shown
 
 
 @said

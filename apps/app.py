@@ -59,14 +59,13 @@ def _wire_run(start, run, inspect, batch, about) -> None:
     inputs = [run, c.seen, c.opacity, c.truth]
     scales = [c.gallery, c.threshold, c.alarm, batch.alarm]
     outputs = [*scales, c.seen, c.maps, c.verdict, c.histogram, c.truth]
-    first = start.then(answers.choose, inputs, outputs, **PRIVATE)
+    first = start.then(answers.choose, inputs, outputs, api_name="choose_first", **PRIVATE)
     again = run.input(answers.choose, inputs, outputs, api_name="choose")
     told = [about.metrics, about.curves, about.rest, about.regions]
     quiet = {"show_progress": "hidden"}
-    first.success(answers.about, run, told, **quiet, **PRIVATE)
+    first.success(answers.about, run, told, **quiet, api_name="about_first", **PRIVATE)
     again.success(answers.about, run, told, **quiet, api_name="about")
-    for event in (first, again):
-        event.failure(answers.clear, None, [c.seen, c.maps, c.verdict], **PRIVATE)
+    _on_failure((first, again), run, c)
 
 
 def _wire_image(run, c) -> None:
@@ -79,13 +78,18 @@ def _wire_image(run, c) -> None:
         c.upload.upload(answers.image, [run, c.upload, *look, c.alarm], drawn, api_name="image"),
         c.camera.change(answers.image, [run, c.camera, *look, c.alarm], drawn, api_name="camera"),
     ]
-    for event in events:
-        event.failure(answers.clear, None, [c.seen, c.maps, c.verdict], **PRIVATE)
-    events[1].then(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    _on_failure(events, run, c)
+    events[1].success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
     moved = [c.opacity.input, c.threshold.input, c.truth.input]
     gr.on(moved, answers.redraw, [c.seen, *look], c.maps, api_name="maps", **QUIET)
     outputs = [c.verdict, c.histogram]
     c.alarm.input(answers.decide, [run, c.seen, c.alarm], outputs, api_name="decide", **QUIET)
+
+
+def _on_failure(events, run, c) -> None:
+    outputs = [c.seen, c.verdict, c.maps, c.histogram, c.upload]
+    for event in events:
+        event.failure(answers.clear, [run, c.alarm], outputs, **PRIVATE)
 
 
 def _wire_rest(run, batch, about) -> None:

@@ -79,7 +79,8 @@ def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) 
     return (
         f'<div class="lk-bar"><div class="lk-ramp" style="background:linear-gradient(90deg,'
         f'{colours})">{mark}</div><div class="lk-ticks">{ticks}</div>'
-        f'<p class="lk-small">{text(unit)} · normal pixels lie left of the middle</p></div>'
+        f'<p class="lk-small">{text(unit)} · 1 in 1000 normal pixels lies beyond the middle</p>'
+        "</div>"
     )
 
 
@@ -181,7 +182,7 @@ footer .divider { display: none; }
   color: var(--body-text-color-subdued); }
 .lk-chart { overflow-x: auto; background: #fff; border-radius: 8px; margin-bottom: 12px;
   border: 1px solid var(--border-color-primary); padding: 6px; }
-.lk-chart img { display: block; width: 100%; min-width: 560px; margin: 0 auto; }
+.lk-chart img { display: block; width: 100%; min-width: 520px; margin: 0 auto; }
 .lk-title h1 { font-size: 1.5rem; margin: 0; }
 .lk-title p, .lk-small { color: var(--body-text-color-subdued); margin: 2px 0 0; }
 .lk-small { font-size: .8rem; line-height: 1.35; }
@@ -199,6 +200,7 @@ footer .divider { display: none; }
   color: var(--body-text-color-subdued); }
 .lk-foot { display: flex; flex-wrap: wrap; gap: 8px 28px; margin-top: 10px; }
 .lk-bar { flex: 1 1 320px; }
+.lk-note + .lk-bar { margin: 14px 2px 0; }
 .lk-ramp { position: relative; height: 12px; border-radius: 3px; }
 .lk-ramp i { position: absolute; top: -4px; width: 3px; height: 20px; margin-left: -2px;
   background: var(--lk-threshold); border: 1px solid #fff; box-sizing: content-box; }
@@ -211,8 +213,7 @@ footer .divider { display: none; }
 .lk-dash::after { border-top: 2px dashed var(--lk-threshold); }
 .lk-solid::after { border-top: 2px solid var(--lk-bad); }
 .lk-card { display: flex; flex-wrap: wrap; gap: 12px 28px; padding: 12px 16px;
-  border: 1px solid var(--border-color-primary); border-left: 6px solid; border-radius: 8px;
-  background: var(--block-background-fill); }
+  border-left: 6px solid; border-radius: 8px; background: var(--background-fill-secondary); }
 .lk-bad { border-left-color: var(--lk-bad); }
 .lk-good { border-left-color: var(--lk-good); }
 .lk-chip { font-size: 1.15rem; font-weight: 700; padding: 2px 12px; border-radius: 6px;
@@ -233,19 +234,20 @@ footer .divider { display: none; }
   border: 1px dashed var(--border-color-primary); }
 .lk-note pre { flex: 1 1 100%; margin: 0; padding: 8px 12px; border-radius: 6px; overflow-x: auto;
   background: var(--background-fill-secondary); }
-.lk-table { border-collapse: collapse; width: 100%; }
+.lk-table { border-collapse: collapse; width: 100%; border: 0 !important; }
 .lk-table caption { caption-side: bottom; text-align: left; padding-top: 8px;
   font-size: .8rem; color: var(--body-text-color-subdued); }
-.lk-table th, .lk-table td { text-align: left; padding: 5px 12px 5px 0; font-weight: 400;
-  border-bottom: 1px solid var(--border-color-primary); }
-.lk-table .lk-number { text-align: right; font-weight: 600; font-variant-numeric: tabular-nums;
-  white-space: nowrap; padding-right: 18px; }
+.lk-table tr { border: 0 !important; }
+.lk-table th, .lk-table td { text-align: left; font-weight: 400; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; padding: 6px 12px 6px 0; }
+.lk-table td.lk-number { text-align: right; font-weight: 600; padding-right: 18px;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
 .lk-button { display: inline-block; padding: 6px 14px; border-radius: 6px;
   border: 1px solid var(--border-color-primary); color: var(--body-text-color) !important;
   text-decoration: none !important; }
 @media (max-width: 720px) {
   .gradio-container .main.fillable { padding: 6px 10px !important; }
-  #samples .grid-wrap { max-height: 250px; }
+  #samples, #samples > *, #samples .grid-wrap { height: auto !important; max-height: 270px; }
 }
 """
 )

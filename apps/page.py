@@ -10,10 +10,11 @@ from apps import markup
 from labkit import palette
 
 TITLE = (
-    '<div class="lk-title"><h1>labkit</h1><p>Where and why an image is unusual: likelihood maps '
-    "of normalizing flows, judged against normal images they never trained on.</p></div>"
+    '<div class="lk-title"><h1>labkit</h1><p>Where and why an image is unusual, '
+    "by the likelihood of a normalizing flow</p></div>"
 )
 KEEP = 3600  # seconds an image stays in a session
+WIDE = 1e6  # a threshold's range until a run gives its own
 ALARM = {"label": "False alarms allowed [%]", "info": "Share of normal images"}
 ASK_MANY = (
     "Add images and press the button. Each gets a score, a p-value and a map, the most unusual "
@@ -53,10 +54,10 @@ def _controls(c: SimpleNamespace) -> None:
             min_width=240, elem_id="opacity",
         )  # fmt: skip
         c.threshold = gr.Slider(
-            0, 1, 0.5, label="Threshold of the contour", info="Map value", min_width=240,
+            -WIDE, WIDE, 0, label="Threshold of the contour", info="Map value", min_width=240,
             elem_id="threshold",
         )  # fmt: skip
-        c.alarm = gr.Slider(0.5, 50, 5, step=0.1, **ALARM, min_width=240, elem_id="alarm")
+        c.alarm = gr.Slider(0, 50, 5, step=0.1, **ALARM, min_width=240, elem_id="alarm")
     c.truth = gr.Checkbox(
         True, label="Outline the annotated defect", container=False, elem_id="truth"
     )
@@ -69,7 +70,7 @@ def several_tab() -> SimpleNamespace:
         with gr.Column(scale=3, min_width=300):
             gr.HTML(markup.heading("Images to judge", "as many as you like"))
             c.files = gr.File(show_label=False, file_count="multiple", height=220, elem_id="files")
-            c.alarm = gr.Slider(0.5, 50, 5, step=0.1, **ALARM)
+            c.alarm = gr.Slider(0, 50, 5, step=0.1, **ALARM)
             c.go = gr.Button("Judge these images", variant="primary", elem_id="judge")
         with gr.Column(scale=8, min_width=320):
             c.status = gr.HTML(markup.message(ASK_MANY), elem_id="status")

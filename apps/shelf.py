@@ -20,6 +20,7 @@ from labkit.scores import Calibration
 THUMB, THUMBS = 128, 24  # pixels of a thumbnail, most samples offered
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT = 4  # runs that stay open
+SCORE_COLUMNS = ("key", "split", "defect", "label", "score", "p_value")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,14 @@ class OpenRun:
     @cached_property
     def test(self) -> pd.DataFrame:
         """Scores of the test images: key, defect, label, score, p_value."""
-        return self.run.scores.query("split == 'test'")
+        table = self._table(self.run.scores, "scores.csv", SCORE_COLUMNS)
+        return table[table["split"] == "test"]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch; empty for a method without epochs."""
+        history = self.run.history
+        return history if not {*history} else self._table(history, "history.csv", ("epoch",))
 
     @cached_property
     def samples(self) -> dict[str, Sample]:
@@ -123,6 +131,11 @@ class OpenRun:
         parts = (told[key] for key in ("data", "backbone", "budget", "seed", "protocol"))
         return f"{told['method']} · {palette.caption(*parts)}"
 
+    def _table(self, table: pd.DataFrame, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        if not {*columns} <= {*table}:
+            raise ValueError(f"{self.run.folder / name} is damaged; train the run again.")
+        return table
+
 
 def opened(folder: str) -> OpenRun:
     """The run in a folder, loaded once and again only when its run.json changes.
@@ -136,7 +149,11 @@ def opened(folder: str) -> OpenRun:
 @lru_cache(maxsize=KEPT)
 def _opened(folder: str, _written: int) -> OpenRun:
     chosen = OpenRun(Run.load(folder))
-    _ = chosen.detector, chosen.test  # a damaged file is found now, not half-way through a page
+    _ = (
+        chosen.detector,
+        chosen.test,
+        chosen.history,
+    )  # a damaged file is found now, not half-way through a page
     return chosen
 
 

@@ -36,7 +36,7 @@ METRICS = {
     "n_calibration": ("calibration images", "normal, held out, never trained on"),
     "n_test_good": ("good test images", "never used before the evaluation"),
     "n_test_bad": ("defective test images", "never used before the evaluation"),
-    "train_seconds": ("training time [s]", "features included"),
+    "train_seconds": ("training time [s]", "features included unless cached"),
 }
 
 
@@ -107,6 +107,12 @@ def draw_maps(seen: Seen | None, opacity: float, threshold: float, truth: bool =
     bars = [markup.colour_bar(limits, threshold if unit == shown.unit else None, unit)
             for unit, limits in shown.limits.items()]  # fmt: skip
     return markup.maps(panels, bars, threshold, bool(edge))
+
+
+def draw_scale(run: str) -> str:
+    """The colour bar of the main map with the contour that `overlay` draws (HTML)."""
+    shown = opened(run)
+    return markup.colour_bar(shown.limits[shown.unit], shown.edge, shown.unit)
 
 
 def draw_verdict(seen: Seen | None, false_alarm: float) -> str:
@@ -199,7 +205,7 @@ def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
     shown, note = opened(run), opened(run).caption
     kinds = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
     table = figures.defect_table(kinds, note) if len(kinds) > 1 else None
-    history = shown.run.history
+    history = shown.history
     fitted = figures.training_curves(history, note=note) if len(history) else None
     return _curves(run), table, fitted
 

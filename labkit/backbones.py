@@ -176,9 +176,10 @@ def _from_file(path: Path, image_size: int) -> nn.Module:
             f"{path.name} does not say what network it holds; name it after a timm model, "
             "such as resnet18.tv_in1k.safetensors."
         )
+    arch = stem if timm.is_model_pretrained(stem) else stem.split(".")[0]
     try:
         return _create(
-            stem, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+            arch, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(path)}
         )
     except Exception as error:
         raise ValueError(

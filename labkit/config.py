@@ -132,7 +132,7 @@ def resolve(
         for key, value in layer.items():
             if key not in home:
                 raise ValueError(unknown("key", key, home))
-            chosen[home[key]][key] = _plain(value)
+            chosen[home[key]][key] = value
     built = {section: _build(spec, chosen[section]) for section, spec in specs.items()}
     return Config(method=method, data=data, budget=budget, seed=seed, **built)
 
@@ -152,24 +152,22 @@ def unknown(kind: str, name: str, known) -> str:
     return f"Unknown {kind} {name!r}; {hint}"
 
 
-def _plain(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value.lower() in ("none", "null"):
-        return None
-    return value
-
-
 def _build(spec: type, values: dict[str, Any]) -> Any:
     hints = {field.name: str(field.type) for field in fields(spec)}
-    split = {
-        key: value.split(",") if isinstance(value, str) and "tuple" in hints[key] else value
-        for key, value in values.items()
-    }
+    parsed = {key: _parse(value, hints[key]) for key, value in values.items()}
     try:
-        return TypeAdapter(spec).validate_python(split)
+        return TypeAdapter(spec).validate_python(parsed)
     except ValidationError as error:
         first = error.errors()[0]
         key = first["loc"][0] if first["loc"] else "a key"
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise ValueError(f"{key}={values.get(key)!r} does not fit: {message}.") from None
+
+
+def _parse(value: Any, hint: str) -> Any:
+    """Text for an optional field or a tuple as the value it stands for; the rest as it is."""
+    if not isinstance(value, str):
+        return value
+    if "None" in hint and value.lower() == "none":
+        return None
+    return value.split(",") if "tuple" in hint else value

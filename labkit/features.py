@@ -116,7 +116,7 @@ class FeatureSet:
         self.computed = 0  # images that the backbone has seen for this set
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.keys)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"samples": (), "backbone": None}  # workers read the cache alone

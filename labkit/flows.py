@@ -135,7 +135,8 @@ class AffineCoupling(Step):
 
     def _coefficients(self, subnet, passive, cond):
         seen = passive if cond is None else torch.cat([passive, cond], 1)
-        s, t = (self.gain * subnet(seen)).chunk(2, dim=1)
+        told = self.gain * subnet(seen).to(passive.dtype)  # float32 under bf16 autocast
+        s, t = told.chunk(2, dim=1)
         s = soft_clamp(s, self.clamp) if self.soft == "arctan" else self.clamp * torch.tanh(s)
         return s, t
 

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,13 @@ def fit(
     job = (method, data, spec, seed, folder, progress, on_epoch)
     if not several:
         return _fit(fabric, *job)
-    fabric.launch(_fit, *job)  # the weights of worker 0 come back through its checkpoint
+    fabric.launch(partial(_work, job))  # worker 0's weights come back through its checkpoint
     history, _ = load_checkpoint(folder, method)
     return history
+
+
+def _work(job: tuple, fabric: Fabric) -> None:
+    _fit(fabric, *job)
 
 
 def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch) -> History:

@@ -1,0 +1,47 @@
+"""Shared by all tests: runs and features in a temporary folder, and one small trained run."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores wait for ever
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory):
+    """One folder for the whole test session, shared by the workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base / "labkit"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(session_folder):
+    """Nothing is read from or written to the user's folders.
+
+    LABKIT_TEST_CACHE names a feature cache to keep from one test session to the next.
+    """
+    kept = {name: os.environ.get(name) for name in ("LABKIT_CACHE", "LABKIT_RUNS")}
+    os.environ["LABKIT_CACHE"] = os.environ.get("LABKIT_TEST_CACHE", str(session_folder / "cache"))
+    os.environ["LABKIT_RUNS"] = str(session_folder / "runs")
+    yield
+    for name, value in kept.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="session")
+def quick_run(_own_folders):
+    """DNFAD on a few drawn gears with masks, trained in seconds."""
+    import labkit
+
+    return labkit.train("dnfad", "procedural/gear", "quick", limit=6, progress=False)
+
+
+@pytest.fixture(scope="session")
+def runs_folder(quick_run):
+    """The folder with `quick_run` and a second run, of other data."""
+    import labkit
+
+    other = labkit.train("dnfad", "procedural/weave", "quick", limit=4, progress=False)
+    os.utime(other.folder / "run.json", (0, 0))  # older, so the app begins with quick_run
+    return quick_run.folder.parent

@@ -1,0 +1,141 @@
+"""Backbones report their own sizes; CNNs and transformers keep one contract."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from labkit import backbones
+from labkit.records import Needs
+
+ALL = Needs(pyramid=True, token=True, patches=True)
+CNNS = ["random/resnet18", "random/efficientnet_b0", "random/convnext_atto"]
+TRANSFORMERS = ["random/vit_tiny_patch16_224", "random/cait_xxs24_224"]
+
+
+@pytest.mark.parametrize("name", [*CNNS, *TRANSFORMERS, "efficientnet_lite0"])
+def test_features_have_the_sizes_that_are_reported(name):
+    backbone = backbones.load(name, 96)
+    shapes = backbone.shapes(ALL)
+    out = backbone(torch.rand(2, 3, 96, 96), ALL)
+    assert [tuple(level.shape[1:]) for level in out.pyramid] == list(shapes.pyramid)
+    assert out.token.shape == (2, shapes.token)
+    assert out.patches.shape == (2, *shapes.patches)
+    strides = [backbone.model.feature_info[tap]["reduction"] for tap in backbone.taps]
+    assert [level.shape[-1] for level in out.pyramid] == [96 // stride for stride in strides]
+
+
+@pytest.mark.parametrize("name", [*CNNS, *TRANSFORMERS])
+def test_only_what_is_needed_is_computed(name):
+    backbone = backbones.load(name, 96)
+    images = torch.rand(1, 3, 96, 96)
+    whole = backbone(images, ALL)
+    pyramid = backbone(images, Needs(pyramid=True))
+    token = backbone(images, Needs(token=True))
+    assert list(token.parts()) == ["token"]
+    for part, tensor in (pyramid.parts() | token.parts()).items():
+        torch.testing.assert_close(tensor, whole.parts()[part])
+
+
+def test_a_cnns_token_is_its_mean_patch():
+    out = backbones.load("random/resnet18", 96)(torch.rand(2, 3, 96, 96), ALL)
+    torch.testing.assert_close(out.token, out.patches.mean(1))
+
+
+def test_a_transformers_token_is_timms_class_token():
+    backbone = backbones.load("random/vit_tiny_patch16_224", 96)
+    images = torch.rand(2, 3, 96, 96)
+    expected = backbone.model.forward_features((images - backbone.mean) / backbone.std)
+    out = backbone(images, ALL)
+    torch.testing.assert_close(out.token, expected[:, 0])
+    torch.testing.assert_close(out.patches, expected[:, 1:])
+
+
+def test_default_taps():
+    assert backbones.load("efficientnet_lite0", 64).taps == (2, 3)
+    vit = backbones.load("random/vit_tiny_patch16_224", 64)
+    assert vit.taps == (7,)  # index 7 of 12, as DNFAD's code
+    image = torch.rand(1, 3, 64, 64)
+    blocks = vit.model.forward_intermediates(
+        (image - vit.mean) / vit.std, indices=[7], norm=True, intermediates_only=True
+    )
+    torch.testing.assert_close(vit(image, Needs(pyramid=True)).pyramid[0], blocks[0])
+
+
+def test_weights_are_frozen_and_in_eval_mode():
+    backbone = backbones.load("efficientnet_lite0", 64)
+    assert not any(p.requires_grad for p in backbone.parameters())
+    backbone.train()
+    image = torch.rand(2, 3, 64, 64)
+    first = backbone.eval()(image, Needs(token=True)).token
+    torch.testing.assert_close(backbone(image[:1], Needs(token=True)).token, first[:1])
+
+
+def test_offline_weights_are_the_packages():
+    model = backbones.load("efficientnet_lite0", 64).model
+    reference = timm.create_model("tf_efficientnet_lite0")
+    assert [p.shape for p in model.parameters()] == [p.shape for p in reference.parameters()]
+    assert (backbones.load("efficientnet_lite0", 64).mean == 0.5).all()
+    assert model.conv_stem.weight.std() > 0.1  # random initialisation has 0.06
+
+
+def test_a_local_file_is_read_and_hashed(tmp_path):
+    torch.manual_seed(3)
+    model = timm.create_model("resnet18")
+    path = tmp_path / "resnet18.mine.safetensors"
+    save_file(model.state_dict(), path)
+    backbone = backbones.load(str(path), 64)
+    torch.testing.assert_close(backbone.model.conv1.weight, model.conv1.weight)
+    needs = Needs(pyramid=True)
+    assert backbone.fingerprint(needs) != backbones.load("random/resnet18", 64).fingerprint(needs)
+    assert backbone.fingerprint(needs) == backbones.load(str(path), 64).fingerprint(needs)
+    assert backbone.fingerprint(needs) != backbones.load(str(path), 96).fingerprint(needs)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet81", "did you mean 'resnet18'"),
+        ("efficientnet_lite00", "did you mean 'efficientnet_lite0'"),
+        ("nowhere.safetensors", "There is no weight file nowhere.safetensors"),
+        ("random/resnet19", "Unknown backbone"),
+    ],
+)
+def test_unknown_names_are_one_sentence(name, said):
+    with pytest.raises(ValueError, match=said):
+        backbones.load(name, 64)
+
+
+def test_a_file_that_is_not_weights_or_not_named(tmp_path):
+    bad = tmp_path / "resnet18.safetensors"
+    bad.write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="does not hold the weights of resnet18"):
+        backbones.load(str(bad), 64)
+    other = tmp_path / "my_model.pth"
+    other.write_bytes(b"")
+    with pytest.raises(ValueError, match="name it after a timm model"):
+        backbones.load(str(other), 64)
+
+
+def test_weights_that_cannot_be_fetched_name_the_alternative(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(ValueError, match=r"resnet18.tv_in1k.safetensors.*efficientnet_lite0"):
+        backbones.load("resnet18.tv_in1k", 64)
+
+
+def test_a_tap_that_is_not_there():
+    with pytest.raises(ValueError, match="taps 0 to 4; there is no tap 7"):
+        backbones.load("random/resnet18", 64, taps=(2, 7))
+
+
+def test_preprocessing_keeps_range_and_shape():
+    backbone = backbones.load("random/resnet18", 64)
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    out = backbone.preprocess(image)
+    assert out.shape == (3, 64, 64)
+    assert out.min() >= 0
+    assert out.max() <= 1

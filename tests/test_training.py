@@ -1,0 +1,238 @@
+"""The loop: learns, repeats exactly, resumes as if never stopped, stops on nonsense."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from test_features import samples
+
+from labkit import backbones, config, methods, training
+from labkit.features import FeatureCache, FeatureSet
+from labkit.methods.dnfad import DNFAD, DNFADSpec
+from labkit.records import Features, Needs
+
+SPEC = config.TrainSpec(epochs=3, batch=4, lr=1e-3, warmup=2)
+FLOW = DNFADSpec(blocks=1, hidden=0.25, position=4, grid=4, standardise="place")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    backbone = backbones.load("random/resnet18", 64)
+    folder = tmp_path_factory.mktemp("cache")
+    needs = Needs(pyramid=True)
+    return FeatureSet(samples(10), backbone, needs, FeatureCache(folder)).extract(progress=False)
+
+
+def build(data):
+    torch.manual_seed(0)
+    return DNFAD(FLOW, data.backbone.shapes(data.needs))
+
+
+def fit(data, spec=SPEC, folder=None, seed=0, on_epoch=None):
+    method = build(data)
+    history = training.fit(method, data, spec, seed, folder, progress=False, on_epoch=on_epoch)
+    return method, history
+
+
+def weights(method):
+    return torch.cat([p.detach().flatten() for p in method.parameters()])
+
+
+def test_the_loss_falls_and_every_term_is_in_the_history(data):
+    _, history = fit(data, config.TrainSpec(epochs=8, batch=5, lr=3e-3, warmup=2))
+    table = pd.DataFrame(history)
+    assert {"epoch", "global", "local", "loss", "lr", "seconds"} <= set(table.columns)
+    assert table["epoch"].tolist() == list(range(1, 9))
+    assert table["loss"].iloc[-1] < table["loss"].iloc[0] - 0.05
+    assert (table["loss"] - table["global"] - table["local"]).abs().max() < 1e-9
+
+
+def test_a_seed_repeats_exactly_and_another_does_not(data):
+    first, again, other = (weights(fit(data, seed=seed)[0]) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_stopped_run_resumes_as_if_it_had_never_stopped(data, tmp_path):
+    whole, expected = fit(data, folder=tmp_path)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+
+    def stop(history):
+        if len(history) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(data, folder=folder, on_epoch=stop)
+    torch.manual_seed(99)  # whatever the new process's state
+    resumed, history = fit(data, folder=folder)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
+
+
+def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path):
+    (tmp_path / training.CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="is damaged; delete it"):
+        fit(data, folder=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_by_name(data, tmp_path):
+    class Breaking(DNFAD):
+        def loss(self, features, batch=None):
+            losses = super().loss(features)
+            if (tmp_path / training.CHECKPOINT).exists():
+                losses["local"] = losses["local"] * math.nan
+            return losses
+
+    method = Breaking(FLOW, data.backbone.shapes(data.needs))
+    with pytest.raises(ValueError, match=r"epoch 2, step 1 \(global = .*local = nan\); lower"):
+        training.fit(method, data, SPEC, folder=tmp_path, progress=False)
+    history, _ = training.load_checkpoint(tmp_path, build(data))
+    assert len(history) == 1
+
+
+def test_each_epoch_sees_every_image_once_in_a_new_order():
+    epochs = [[k for b in training.order(10, 4, 0, e) for k in b] for e in range(3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert [len(b) for b in training.order(10, 4, 0, 0)] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "steps"])
+def test_rates(schedule):
+    spec = config.TrainSpec(
+        epochs=10,
+        lr=1.0,
+        warmup=4,
+        warmup_from=0.5,
+        schedule=schedule,
+        milestones=(0.5,),
+        decay=0.1,
+    )
+    rates = [training.learning_rate(spec, step, 10) for step in range(100)]
+    assert rates[0] == 0.5
+    assert rates[2] == pytest.approx(0.75)
+    assert rates[4] == pytest.approx(1.0)
+    last = {"constant": 1.0, "cosine": 1e-3, "steps": 0.1}[schedule]
+    assert rates[-1] == pytest.approx(last, abs=2e-3)
+    if schedule == "steps":
+        assert rates[49] == 1.0
+        assert rates[50] == pytest.approx(0.1)
+
+
+def test_gradients_are_clipped_by_group(data, monkeypatch):
+    seen = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        training.nn.utils, "clip_grad_norm_", lambda g, n: seen.append((len(g), n)) or clip(g, n)
+    )
+    fit(data, config.TrainSpec(epochs=1, batch=10, clip=0.5))
+    method = build(data)
+    assert seen == [(len(group), 0.5) for group in method.clip_groups()]
+
+
+def test_bf16_trains_and_keeps_likelihoods_in_float32(data):
+    spec = config.TrainSpec(epochs=2, batch=5, lr=1e-3, precision="bf16-mixed")
+    method, history = fit(data, spec)
+    _, exact = fit(data, config.TrainSpec(epochs=2, batch=5, lr=1e-3))
+    assert history[-1]["loss"] == pytest.approx(exact[-1]["loss"], abs=0.02)
+    features = data.batch([0])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = method.flow(features)["global"]
+    assert out.logdet.dtype == torch.float32
+    assert out.z.dtype == torch.float32
+
+
+DDP = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+import test_training as t
+from labkit import backbones, config, training
+from labkit.features import FeatureCache, FeatureSet
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    backbone = backbones.load("random/resnet18", 64)
+    cache = FeatureCache(folder / "cache")
+    data = FeatureSet(t.samples(10), backbone, t.Needs(pyramid=True), cache)
+    data.extract(progress=False)
+    losses = []
+    for devices in (1, 2):
+        run = folder / str(devices)
+        run.mkdir()
+        spec = config.TrainSpec(epochs=2, batch=10, accelerator="cpu", devices=devices)
+        _, history = t.fit(data, spec, run)
+        losses.append([row["loss"] for row in history])
+    print(losses)
+"""
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    here = os.path.dirname(__file__)
+    script = tmp_path / "ddp.py"
+    script.write_text(DDP)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), here],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(two) == 2
+    assert two == pytest.approx(one, abs=0.05)  # worker 0 reports the mean over its half
+
+
+def test_too_many_devices_is_one_sentence(data):
+    spec = config.TrainSpec(accelerator="cuda") if not torch.cuda.is_available() else None
+    if spec is None:
+        pytest.skip("this machine has a GPU, so asking for one is no mistake")
+    with pytest.raises(ValueError, match="This machine cannot train so"):
+        fit(data, spec)
+
+
+def test_a_run_killed_by_a_signal_goes_on_from_its_last_epoch(tmp_path):
+    environment = os.environ | {"LABKIT_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "labkit", "train", "dnfad", "procedural/wood", "--json"]
+    command += ["--budget", "quick", "--set", "epochs=6", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "run" / training.CHECKPOINT
+    deadline = time.time() + 120
+    while not checkpoint.exists() and time.time() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    spec = config.resolve("dnfad", DNFAD.Spec, "x", "quick", 0, DNFAD.budgets)
+    shapes = backbones.load("efficientnet_lite0", spec.input.image_size).shapes(DNFAD.needs)
+    before, _ = training.load_checkpoint(tmp_path / "run", DNFAD(spec.flow, shapes))
+    assert 1 <= len(before) < 6, "the process was not killed in the middle of training"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["image_auroc"] > 0.5
+    after = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert len(after) == 6
+    assert after["seconds"][: len(before)].tolist() == [row["seconds"] for row in before]
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_fills_the_interface(name, data):
+    kind = methods.get(name)
+    spec = config.resolve(name, kind.Spec, "x", "quick", 0, kind.budgets)
+    method = kind(spec.flow, data.backbone.shapes(kind.needs))
+    method.prepare(data.batches())
+    features: Features = data.batch([0, 1, 2])
+    losses = method.loss(features)
+    assert all(value.ndim == 0 for value in losses.values())
+    maps = method.eval().maps(features)
+    assert maps.anomaly.shape == (3, 64, 64)
+    assert method.score(maps).dtype == torch.float64
+    assert all(maps[m].meaning and maps[m].unit for m in maps)
