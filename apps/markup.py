@@ -174,9 +174,12 @@ CSS = (
 #head > * { flex: 1 1 340px; }
 #truth { border: 0; background: none; padding: 0; }
 footer .divider { display: none; }
-#samples .caption-label { left: 0; right: 0; bottom: 0; max-width: none; padding: 1px 4px;
+#samples .caption-label, #overlays .caption-label { left: 0; right: 0; bottom: 0;
+  max-width: none; padding: 1px 4px;
   border-radius: 0; font-size: 11px; white-space: normal; text-align: center; line-height: 1.3; }
 #samples .grid-wrap { padding: 2px; }
+#overlays .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+#overlays, #overlays .grid-wrap { height: auto !important; min-height: 0 !important; }
 .lk-heading { font-size: .95rem; margin: 0; }
 .lk-heading span { font-weight: 400; font-size: .8rem; margin-left: 6px;
   color: var(--body-text-color-subdued); }

@@ -77,7 +77,7 @@ def several_tab() -> SimpleNamespace:
             c.table = gr.Dataframe(
                 show_label=False, interactive=False, wrap=True, visible=False, elem_id="table",
                 datatype=["str", "number", "number", "number", "str"], buttons=["copy"],
-                column_widths=["28%", "12%", "12%", "12%", "36%"],
+                column_widths=["180px", "90px", "100px", "90px", "520px"],
             )  # fmt: skip
             c.overlays = gr.Gallery(
                 show_label=False, columns=5, visible=False, object_fit="contain", height="auto",

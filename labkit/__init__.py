@@ -7,7 +7,7 @@ print(run.predict("cell.png")[0].sentence())
 
 from importlib import import_module
 
-_HOME = {"train": "runs", "Run": "runs"}  # loaded on first use: torch takes seconds
+_HOME = {"train": "experiments", "Run": "runs"}  # loaded on first use: torch takes seconds
 __all__ = ["Run", "train"]
 
 

@@ -82,12 +82,12 @@ def train(
     json: Json = False,
 ) -> None:
     """Train, calibrate, evaluate. Example: labkit train dnfad elpv/mono --set top_k=0.1"""
-    from labkit import runs
+    from labkit.experiments import train as run_training
 
     overrides = dict(_setting(text) for text in set_ or [])
     if backbone:
         overrides["backbone"] = backbone
-    run = runs.train(method, data, budget, seed, out, again=again, **overrides)
+    run = run_training(method, data, budget, seed, out, again=again, **overrides)
     told = run.summary()
     _say(told, json, lambda: _pairs(told))
 

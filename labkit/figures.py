@@ -6,7 +6,7 @@ Every figure takes `note`, small grey text at the bottom, usually `caption(...)`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labkit import metrics, palette
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
-from labkit.panels import map_grid, overlay
+from labkit.panels import map_grid, overlay, strip
 from labkit.scores import as_numpy
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "curves",
     "defect_table",
     "latent_histogram",
+    "lines",
     "map_grid",
     "overlay",
     "score_histogram",
+    "strip",
     "training_curves",
 ]
 LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
@@ -183,10 +185,12 @@ def training_curves(
     return figure
 
 
-def latent_histogram(z: np.ndarray | Tensor, note: str | None = None) -> Figure:
+def latent_histogram(
+    z: np.ndarray | Tensor, before: np.ndarray | Tensor | None = None, note: str | None = None
+) -> Figure:
     """All latent values against the density of N(0, 1) that a flow is trained towards.
 
-    Args:   z: any shape, flattened.
+    Args:   z: any shape, flattened; before: what the flow was given, an outline in grey.
     Raises: ValueError if z is empty.
     """
     values = as_numpy(z).ravel()
@@ -196,6 +200,11 @@ def latent_histogram(z: np.ndarray | Tensor, note: str | None = None) -> Figure:
     ax = dress(figure.subplots(), "latent value z [1]", "density [per unit of z]")
     edges = np.linspace(-LATENT_REACH, LATENT_REACH, 81)
     density = np.histogram(values, edges)[0] / values.size / np.diff(edges)
+    if before is not None:
+        given = as_numpy(before).ravel()
+        label = f"before: mean {given.mean():.2f}, standard deviation {given.std():.2f}"
+        shares = np.histogram(given, edges)[0] / given.size / np.diff(edges)
+        ax.stairs(shares, edges, color=QUIET, linewidth=1.3, label=label)
     label = f"z: mean {values.mean():.2f}, standard deviation {values.std():.2f}"
     ax.stairs(density, edges, fill=True, facecolor=(NORMAL, 0.35), label=label)
     grid = np.linspace(-LATENT_REACH, LATENT_REACH, 401)
@@ -206,6 +215,37 @@ def latent_histogram(z: np.ndarray | Tensor, note: str | None = None) -> Figure:
         ax.set_xlabel(f"latent value z [1]; {outside:.2%} lie beyond ±{LATENT_REACH:g}")
     ax.set(xlim=(-LATENT_REACH, LATENT_REACH), ylim=(0, 1.3 * max(density.max(), normal.max())))
     ax.legend(loc="upper left", ncols=2, **LEGEND)
+    return figure
+
+
+def lines(
+    x: np.ndarray,
+    series: Mapping[str, np.ndarray],
+    labels: tuple[str, str],
+    bands: Mapping[str, np.ndarray] | None = None,
+    marks: Mapping[str, float] | None = None,
+    log: bool = False,
+    note: str | None = None,
+) -> Figure:
+    """One or several curves over x, with intervals around them and named places on the x axis.
+
+    Args: x: (n,); series: name -> (n,); labels: of both axes, with units; bands: name -> (2, n),
+          low and high; marks: name -> x, a grey dotted line; log: of the x axis.
+    """
+    figure = sheet(6.4, 3.2, note)
+    ax = dress(figure.subplots(), *labels)
+    dot = "o" if len(x) <= 30 else ""
+    for k, (name, y) in enumerate(series.items()):
+        style = {"color": palette.SERIES[(k + 4) % len(palette.SERIES)], "linewidth": 1.6}
+        if bands and name in bands:
+            ax.fill_between(x, *bands[name], color=style["color"], alpha=0.15, linewidth=0)
+        ax.plot(x, y, marker=dot, markersize=4, label=name, **style)
+    for k, (name, place) in enumerate((marks or {}).items()):
+        dash = ("dotted", "dashdot")[k % 2]
+        ax.axvline(place, color=QUIET, linestyle=dash, linewidth=1.3, label=name)
+    if log:
+        ax.set_xscale("log")
+    ax.legend(loc="best", **LEGEND)
     return figure
 
 

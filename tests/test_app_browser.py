@@ -130,7 +130,7 @@ def test_several_images_become_a_table(page, quick_run, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "part0.png").read_bytes()[:400])
     page.get_by_role("tab", name="Several images").click()
     page.locator("#files input[type=file]").set_input_files(sorted(tmp_path.glob("*.png")))
-    page.get_by_text("cut.png").first.wait_for(timeout=WAIT)
+    page.locator("#files [aria-label='cut.png']").wait_for(timeout=WAIT)
     page.locator("#judge").click()
     page.get_by_text("3 of 4 images judged").wait_for(timeout=WAIT)
     page.locator('#table :text("cannot be decoded"):visible').first.wait_for(timeout=WAIT)

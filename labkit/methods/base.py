@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from labkit.records import Batch, Features, Maps, Needs, Shapes
 
@@ -47,3 +49,21 @@ class Method(nn.Module):
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together; by default all of them."""
         return [list(self.parameters())]
+
+
+def on_one_grid(pyramid: Sequence[Tensor], grid: tuple[int, int], pool: int = 1) -> Tensor:
+    """Feature maps pooled, brought to one grid and concatenated: y (B, sum of C_k, h, w).
+
+    pool x pool averages of stride 1 first (PatchCore's neighbourhoods); then a finer level is
+    averaged down and a coarser one enlarged bilinearly. Channels-last, as convolutions like it.
+    """
+    levels = []
+    for level in pyramid:
+        if pool > 1:
+            level = F.avg_pool2d(level, pool, 1, pool // 2, count_include_pad=False)
+        if level.shape[-1] > grid[1]:
+            level = F.adaptive_avg_pool2d(level, grid)
+        elif tuple(level.shape[-2:]) != grid:
+            level = F.interpolate(level, grid, mode="bilinear", align_corners=False)
+        levels.append(level)
+    return torch.cat(levels, 1).contiguous(memory_format=torch.channels_last)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
-from labkit.methods.base import Method
+from labkit.methods.base import Method, on_one_grid
 from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
@@ -237,19 +237,7 @@ class DNFAD(Method):
 
     def gather(self, features: Features) -> Tensor:
         """The tapped levels on one grid, pooled and concatenated: y (B, D, h, w)."""
-        levels = [self._on_grid(level.float()) for level in features.pyramid]
-        y = torch.cat(levels, 1)
-        return y.contiguous(memory_format=torch.channels_last)
-
-    def _on_grid(self, level: Tensor) -> Tensor:
-        if self.spec.pool > 1:
-            half = self.spec.pool // 2
-            level = F.avg_pool2d(level, self.spec.pool, 1, half, count_include_pad=False)
-        if level.shape[-2:] == self.grid:
-            return level
-        if level.shape[-1] > self.grid[1]:
-            return F.adaptive_avg_pool2d(level, self.grid)
-        return F.interpolate(level, self.grid, mode="bilinear", align_corners=False)
+        return on_one_grid(features.pyramid, self.grid, self.spec.pool)
 
     def prepare(self, batches: Iterable[Features]) -> None:
         """Statistics of each place from the training normals (none of them in the paper)."""

@@ -1,0 +1,172 @@
+"""One run from data to numbers: split, features, training, calibration, evaluation, storage."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from labkit import backbones, config, methods, training
+from labkit.datasets import catalogue
+from labkit.detector import Detector, evaluate
+from labkit.features import FeatureSet
+from labkit.records import Dataset, Sample
+from labkit.runs import FILES, Run, runs_folder, store
+
+
+def split(dataset: Dataset, spec: config.SplitSpec, seed: int) -> dict[str, list[Sample]]:
+    """Normals to train and to calibrate, and the test images; nothing of the test is looked at.
+
+    Raises: ValueError if fewer than two normals are left to train on.
+    """
+    order = np.random.default_rng(seed).permutation(len(dataset.train))
+    held = max(spec.calibration_min, round(spec.calibration * len(order)))
+    if len(order) - held < 2:
+        raise ValueError(
+            f"{dataset.name} has {len(order)} normal images; {held} are held out for calibration, "
+            "so at least two more are needed to train on."
+        )
+    calibration = [dataset.train[k] for k in sorted(order[:held])]
+    train = [dataset.train[k] for k in sorted(order[held:])]
+    test = list(dataset.test)
+    if spec.limit:
+        train, calibration = train[: spec.limit], calibration[: spec.limit]
+        kinds = dataset.defects()
+        test = [s for kind in kinds for s in [t for t in test if t.defect == kind][: spec.limit]]
+    return {"train": train, "calibration": calibration, "test": test}
+
+
+def train(
+    method: str = "dnfad",
+    data: str = "elpv/mono",
+    budget: str = "laptop",
+    seed: int = 0,
+    out: Path | str | None = None,
+    progress: bool = True,
+    again: bool = False,
+    on_epoch: Callable[[training.History], None] | None = None,
+    **overrides: Any,
+) -> Run:
+    """Train a method on a dataset under the clean protocol and store the run.
+
+    A finished run of the same config, data and weights is returned as it is (`again=True` trains
+    anew); one that was killed goes on from its last epoch.
+
+    Args:   data: a catalogue name or a folder. out: the run's folder, `runs/NAME` if not given.
+            overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`).
+    Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
+            finite.
+    """
+    kind = methods.get(method)
+    spec = config.resolve(method, kind.Spec, str(data), budget, seed, kind.budgets, overrides)
+    dataset = catalogue.load(data)
+    parts = split(dataset, spec.split, seed)
+    backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+    digest = _data_digest(parts)
+    name = f"{method}-{dataset.name.replace('/', '-')}-{budget}-s{seed}"
+    folder = Path(out or runs_folder() / f"{name}-{spec.digest(digest, backbone.weights)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not again and all((folder / file).is_file() for file in FILES):
+            stored = Run.load(folder)
+            if stored.info["digest"] == spec.digest(digest, backbone.weights):
+                return stored
+            raise ValueError(
+                f"{folder} holds another run; give another --out, or --again to replace it."
+            )
+        if again:
+            (folder / training.CHECKPOINT).unlink(missing_ok=True)
+        _claim(folder, spec.digest(digest, backbone.weights))
+        return _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch)
+
+
+def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch) -> Run:
+    seconds, needs, started = {}, kind.needs, time.perf_counter()
+    train, calibration, test = (
+        FeatureSet(parts[name], backbone, needs).extract(f"{name} images", progress)
+        for name in ("train", "calibration", "test")
+    )
+    shapes = backbone.shapes(needs)
+    seconds["feature_seconds"] = time.perf_counter() - started
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        torch.manual_seed(spec.seed)
+        method = kind(spec.flow, shapes)
+        history = training.fit(method, train, spec.train, spec.seed, folder, progress, on_epoch)
+    seconds["fit_seconds"] = time.perf_counter() - started
+    started = time.perf_counter()
+    detector = Detector(spec, backbone, method.cpu(), None)
+    held = detector.calibrate(calibration)
+    table, told = _score_table(detector, calibration, held, test, progress)
+    seconds["evaluate_seconds"] = time.perf_counter() - started
+    info = {
+        "labkit": version("labkit"),
+        "digest": spec.digest(digest, backbone.weights),
+        "config": spec.to_json(),
+        "weights": backbone.weights,
+        "data_digest": digest,
+        "shapes": {"image": shapes.image, "pyramid": shapes.pyramid, "token": shapes.token,
+                   "patches": shapes.patches},
+        "trainable_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "counts": _counts(parts),
+        "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | told,
+        "train_seconds": round(seconds["feature_seconds"] + seconds["fit_seconds"], 2),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "calibration": detector.calibration.to_json(),
+    }  # fmt: skip
+    store(
+        folder,
+        info,
+        method,
+        pd.DataFrame(history, columns=None if history else ["epoch", "loss"]),
+        table,
+    )
+    return Run.load(folder)
+
+
+def _score_table(detector, calibration, held, test, progress):
+    judged = detector.calibration.judge(held)
+    pairs = zip(calibration.samples, held, judged.p_value, strict=True)
+    rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]
+    columns = ["key", "defect", "label", "score", "p_value"]
+    table, told = pd.DataFrame(rows, columns=columns).assign(split="calibration"), {}
+    if len(test):
+        tested, told = evaluate(detector, test, progress)
+        table = pd.concat([table, tested.assign(split="test")], ignore_index=True)
+    return table[["key", "split", *columns[1:]]], told
+
+
+def _claim(folder: Path, digest: str) -> None:
+    """Note whose checkpoint may lie here; one of another config is not resumed but refused."""
+    note = folder / ".digest"
+    if note.exists() and note.read_text() != digest and (folder / training.CHECKPOINT).exists():
+        raise ValueError(
+            f"{folder} holds another, unfinished run; give another --out, or --again."
+        )
+    note.write_text(digest)
+
+
+def _counts(parts: dict[str, list[Sample]]) -> dict[str, int]:
+    bad = sum(sample.label for sample in parts["test"])
+    return {
+        "n_train": len(parts["train"]),
+        "n_calibration": len(parts["calibration"]),
+        "n_test_good": len(parts["test"]) - bad,
+        "n_test_bad": bad,
+    }
+
+
+def _data_digest(parts: dict[str, list[Sample]]) -> str:
+    digest = hashlib.sha256()
+    for name, samples in parts.items():
+        for sample in samples:
+            digest.update(f"{name}:{sample.key}:{sample.fingerprint()}\n".encode())
+    return digest.hexdigest()

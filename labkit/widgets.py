@@ -1,0 +1,197 @@
+"""Panels for notebooks: ipywidgets over `figures.py`; move a slider and the figure follows.
+
+Nothing is computed here. A panel is one widget with a picture inside; where nothing is live (a
+notebook on a web page, or executed with LABKIT_STATIC=1, as the committed ones are) its picture
+is shown instead, as it was when the panel was made.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
+
+from labkit import figures
+from labkit.datasets import images
+from labkit.detector import Prediction
+from labkit.records import Sample
+from labkit.runs import Run
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+LIMIT = 32  # predictions that a panel keeps
+WIDE = {"style": {"description_width": "6em"}, "layout": {"width": "30em"}}
+SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
+Drawn = tuple[Figure, str]
+
+
+class Panel(ipywidgets.VBox):
+    """Controls above a sentence and a figure; any change draws both anew.
+
+    Args: draw: values of the controls, by name -> figure and sentence; its ValueError is shown
+          in place of the sentence, and the figure stays. controls: name -> widget with a value.
+    """
+
+    def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]):
+        self.draw, self.controls = draw, dict(controls)
+        self.sentence = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        super().__init__([*self.controls.values(), self.sentence, self.picture])
+        for control in self.controls.values():
+            control.observe(self.redraw, names="value")
+        self.redraw()
+
+    def redraw(self, _change: object = None) -> None:
+        """Draw with the values that the controls have now."""
+        values = {name: control.value for name, control in self.controls.items()}
+        try:
+            figure, sentence = self.draw(**values)
+        except ValueError as error:
+            self.sentence.value = f"<b>{escape(str(error))}</b>"
+            return
+        kind, data = encoded(figure)
+        self.picture.format, self.picture.value = kind, data
+        self.sentence.value = escape(sentence)
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        picture = base64.b64encode(self.picture.value).decode()
+        still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
+        if os.environ.get("LABKIT_STATIC"):
+            return still
+        live = super()._repr_mimebundle_(**options) or {}
+        return still | {VIEW: live[VIEW]} if VIEW in live else still
+
+
+def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
+    """Choose an image, a map, its opacity and the threshold of its outline.
+
+    Args: samples: what to choose from, the run's test images if none are given.
+    """
+    by_name = {sample.key: sample for sample in samples or run.samples()}
+    known: dict[str, Prediction] = {}
+
+    def draw(image: str, map: str, opacity: float, threshold: float) -> Drawn:
+        sample = by_name[image]
+        answer = _remember(known, image, lambda: predict(run, sample.read(), image))
+        mask = sample.read_mask() if sample.label and sample.read_mask else None
+        figure = _overlay(run, answer, map, opacity, threshold, mask, note)
+        return figure, answer.sentence()
+
+    first = next(iter(by_name))
+    known[first] = predict(run, by_name[first].read(), first)
+    choice = ipywidgets.Dropdown(options=list(by_name), description="image", **WIDE)
+    return Panel(draw, {"image": choice} | _map_controls(run, known[first].main))
+
+
+def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
+    """Judge an image of one's own: upload it or type its path; before that, an example.
+
+    Args: example: (H, W, 3) uint8.
+    """
+    known = {"example": predict(run, example, "example")}
+
+    def draw(upload: tuple, path: str, map: str, opacity: float, threshold: float) -> Drawn:
+        name, key, image = _given(upload, path, example)
+        answer = _remember(known, key, lambda: predict(run, image, name))
+        figure = _overlay(run, answer, map, opacity, threshold, None, note)
+        return figure, answer.sentence()
+
+    upload = ipywidgets.FileUpload(accept="image/*", description="your image")
+    path = ipywidgets.Text(description="or a path", continuous_update=False, **WIDE)
+    upload.observe(lambda _: path.set_trait("value", ""), names="value")  # the newest one counts
+    controls = {"upload": upload, "path": path} | _map_controls(run, known["example"].main)
+    return Panel(draw, controls)
+
+
+def score_panel(run: Run, note: str | None = None) -> Panel:
+    """Choose the false-alarm rate; see the threshold it gives and what that costs and finds."""
+    table, calibration = run.scores, run.detector.calibration
+    held, good, bad = (
+        table.query(f"split == {split!r} and label == {label}")["score"].to_numpy()
+        for split, label in (("calibration", 0), ("test", 0), ("test", 1))
+    )
+
+    def draw(false_alarm: float) -> Drawn:
+        edge = calibration.threshold(false_alarm)
+        figure = figures.score_histogram(held, good, bad, threshold=edge, note=note)
+        sentence = (
+            f"Threshold {edge:.3g}: {(good > edge).sum()} of {good.size} good images are called "
+            f"unusual and {(bad > edge).sum()} of {bad.size} defective ones are found."
+        )
+        if false_alarm < calibration.smallest:
+            sentence += f" {held.size} held-out images support no rate below"
+            sentence += f" {calibration.smallest:.1%}: nothing is ever called unusual."
+        return figure, sentence
+
+    ends = {"min": 0.01, "max": 0.5, "step": 0.01, "readout_format": ".0%"}
+    slider = ipywidgets.FloatSlider(0.05, description="false alarms", **ends, **SLIDE)
+    return Panel(draw, {"false_alarm": slider})
+
+
+def predict(run: Run, image: np.ndarray, name: str) -> Prediction:
+    """The run's answer for one image (H, W, 3) uint8, under a name."""
+    return run.detector.predict([image], [name])[0]
+
+
+def encoded(figure: Figure) -> tuple[str, bytes]:
+    """What a notebook would store of a figure: its kind, "jpeg" or "png", and its bytes."""
+    for kind in ("jpeg", "png"):
+        show = getattr(figure, f"_repr_{kind}_", None)
+        if show is not None:
+            return kind, show()
+    raise ValueError("The figure does not come from labkit.figures; it cannot show itself.")
+
+
+def _map_controls(run: Run, main: str) -> dict[str, ipywidgets.Widget]:
+    """Map, opacity and threshold; the threshold starts at the top of the normal range."""
+    calibration = run.detector.calibration
+    low, high = calibration.limits(main)
+    ends = {"min": low, "max": high, "step": (high - low) / 100}
+    start = calibration.map_quantiles[main]["0.999"]
+    names = {"options": list(calibration.map_quantiles), "value": main}
+    return {
+        "map": ipywidgets.Dropdown(description="map", **names, **WIDE),
+        "opacity": ipywidgets.FloatSlider(0.5, min=0, max=1, description="opacity", **SLIDE),
+        "threshold": ipywidgets.FloatSlider(start, description="threshold", **ends, **SLIDE),
+    }
+
+
+def _overlay(run, answer, name, opacity, threshold, mask, note) -> Figure:
+    limits = run.detector.calibration.limits(name)
+    maps = {name: answer.maps[name]}
+    marks = {"opacity": opacity, "threshold": threshold, "mask": mask}
+    return figures.overlay(answer.image, maps, limits, note=note, **marks)
+
+
+def _remember(known: dict[str, Prediction], key: str, make: Callable[[], Prediction]):
+    """The answer kept under a key, or a new one; the oldest goes."""
+    if key not in known:
+        answer = make()
+        while len(known) >= LIMIT:
+            known.pop(next(iter(known)))
+        known[key] = answer
+    return known[key]
+
+
+def _given(upload: Sequence, path: str, example: np.ndarray) -> tuple[str, str, np.ndarray]:
+    """Name, key and image of what was uploaded last, else of the path, else the example."""
+    if path.strip():
+        file = Path(path.strip()).expanduser()
+        return file.name, f"path {file} {images.file_fingerprint(file)}", images.read_image(file)
+    if not upload:
+        return "example", "example", example
+    file = upload[0]
+    data, name = bytes(file["content"]), file["name"]
+    try:
+        picture = Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, OSError):
+        kinds = " ".join(sorted(s[1:] for s in images.SUFFIXES))
+        raise ValueError(f"{name} is not an image that can be read; use one of {kinds}.") from None
+    return name, f"upload {name} {len(data)} {hash(data)}", images.to_rgb(picture, name)

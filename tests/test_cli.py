@@ -1,0 +1,152 @@
+"""The commands as a user types them; bad input is one line and exit code 2."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit import cli
+
+
+@pytest.fixture
+def labkit(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def picture(tmp_path, quick_run):
+    path = tmp_path / "part.png"
+    Image.fromarray(quick_run.samples()[-1].read()).save(path)
+    return path
+
+
+def test_data_list_knows_every_dataset(labkit):
+    code, out, _ = labkit("data", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["elpv/mono"]["n_train"] == 412
+    assert sum(name.startswith("procedural/") for name in rows) >= 6
+    assert {"licence", "found", "how_to_get"} <= set(rows["elpv/mono"])
+
+
+def test_train_prints_the_stored_run(labkit, quick_run):
+    code, out, _ = labkit(
+        "train", "dnfad", "procedural/gear", "--budget", "quick", "--set", "limit=6", "--json"
+    )
+    assert code == 0
+    assert json.loads(out) == json.loads(json.dumps(quick_run.summary()))
+
+
+def test_evaluate_and_predict(labkit, quick_run, picture, tmp_path):
+    code, out, _ = labkit("evaluate", quick_run.folder, "--json")
+    assert code == 0
+    assert json.loads(out)["image_auroc"] == quick_run.info["metrics"]["image_auroc"]
+    code, out, _ = labkit("predict", quick_run.folder, picture, "--out", tmp_path / "o", "--json")
+    (row,) = json.loads(out)
+    assert row["score"] == quick_run.predict(picture)[0].score
+    assert Image.open(row["overlay"]).size[0] > 300
+    assert set(np.load(row["maps"])) == {"global", "local", "fused"}
+    assert json.loads((tmp_path / "o" / "predictions.json").read_text())[0]["image"] == "part.png"
+    code, out, _ = labkit("predict", quick_run.folder, picture)
+    assert "p = " in out
+
+
+BAD = {
+    "truncated.png": lambda path: path.write_bytes(_png()[:200]),
+    "text.png": lambda path: path.write_text("not an image"),
+    "empty.png": lambda path: path.write_bytes(b""),
+    "tiny.png": lambda path: Image.new("RGB", (1, 1)).save(path),
+    "huge.png": lambda path: Image.new("1", (20_000, 20_000)).save(path),
+    "missing.png": lambda path: None,
+}
+
+
+def _png():
+    from io import BytesIO
+
+    buffer = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_image_is_one_sentence_that_names_it(labkit, quick_run, tmp_path, name):
+    path = tmp_path / name
+    BAD[name](path)
+    code, out, err = labkit("predict", quick_run.folder, path, "--out", tmp_path / "out")
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert name in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "I;16", "CMYK"])
+def test_unusual_but_whole_images_just_work(labkit, quick_run, tmp_path, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    grey = Image.fromarray(noise)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    if mode == "I;16":
+        Image.fromarray(noise.astype(np.uint16) * 257).save(path)
+    else:
+        grey.convert("RGB").convert(mode).save(path)
+    code, out, _ = labkit("predict", quick_run.folder, path, "--json")
+    assert code == 0
+    assert np.isfinite(json.loads(out)[0]["score"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "dnfda", "elpv/mono"], "did you mean 'dnfad'"),
+        (["train", "dnfad", "elpv/mon"], "elpv/mono"),
+        (["train", "dnfad", "elpv/mono", "--backbone", "resnet81"], "did you mean 'resnet18'"),
+        (["train", "dnfad", "elpv/mono", "--set", "blcks=4"], "did you mean 'blocks'"),
+        (["train", "dnfad", "elpv/mono", "--set", "blocks"], "has no '='"),
+        (["train", "dnfad", "elpv/mono", "--budget", "huge"], "quick, laptop, paper"),
+        (["evaluate", "nowhere"], "There is no run folder nowhere"),
+        (["data", "check", "elpv/quarto"], "elpv/"),
+    ],
+)
+def test_unknown_names_are_one_sentence(labkit, arguments, said):
+    code, out, err = labkit(*arguments)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_images_are_one_sentence(labkit, tmp_path, count):
+    for k in range(count):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{k}.png")
+    code, _, err = labkit("train", "dnfad", tmp_path, "--budget", "quick")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert str(tmp_path) in err
+
+
+def test_a_mask_of_another_size_is_one_sentence(labkit, tmp_path):
+    for folder, count in (("train/good", 10), ("test/good", 1), ("test/scratch", 1)):
+        (tmp_path / folder).mkdir(parents=True)
+        for k in range(count):
+            Image.new("RGB", (32, 32)).save(tmp_path / folder / f"{k}.png")
+    (tmp_path / "ground_truth" / "scratch").mkdir(parents=True)
+    Image.new("L", (16, 32), 255).save(tmp_path / "ground_truth" / "scratch" / "0_mask.png")
+    code, _, err = labkit("train", "dnfad", tmp_path, "--budget", "quick")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "0_mask.png" in err

@@ -1,0 +1,94 @@
+"""What the project promises about itself: one list of packages, no traces of a machine."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def tracked(*suffixes):
+    done = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    names = done.stdout.split() or [str(p.relative_to(ROOT)) for p in ROOT.glob("labkit/**/*.py")]
+    return [ROOT / name for name in names if name.endswith(suffixes) and (ROOT / name).is_file()]
+
+
+def test_conda_environment_is_in_step_with_the_project():
+    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in packages if isinstance(entry, dict))
+    assert f"python{PROJECT['requires-python']}" in packages
+    extras = re.fullmatch(r"-e \.\[(.*)\]", pip[0])[1].split(",")
+    assert extras == ["elpv", "ray", "dev"]
+    assert set(extras) < set(PROJECT["optional-dependencies"])
+    assert f".[{','.join(extras)}]" in (ROOT / "Makefile").read_text()
+
+
+def test_every_import_is_declared():
+    known = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    names = [re.split(r"[\[<>=~ ]", text)[0].lower() for text in PROJECT["dependencies"]]
+    declared = {name.replace("-", "_") for name in names}
+    for path in tracked(".py"):
+        if path.parts[len(ROOT.parts)] not in ("labkit", "apps"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module]
+            for module in {name.split(".")[0] for name in modules}:
+                package = known.get(module, module).lower().replace("-", "_")
+                own = (
+                    module in ("labkit", "apps") or module in __import__("sys").stdlib_module_names
+                )
+                assert own or package in declared, f"{path.name} imports {module}"
+
+
+ORDER = [
+    "records", "config", "datasets", "backbones", "features", "flows", "stem", "likelihood",
+    "scores", "methods", "training", "sweep", "metrics", "detector", "runs", "experiments",
+    "palette", "panels", "figures", "reports", "widgets", "cli",
+]  # fmt: skip
+
+
+def test_a_file_imports_only_from_files_above_it():
+    for path in (ROOT / "labkit").rglob("*.py"):
+        place = path.relative_to(ROOT / "labkit").parts[0].removesuffix(".py")
+        if place.startswith("__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("labkit"):
+                parts = node.module.split(".")
+                used = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+                for name in used:
+                    assert ORDER.index(name) <= ORDER.index(place), f"{path.name} imports {name}"
+
+
+def test_only_flows_imports_freia():
+    users = [p.name for p in (ROOT / "labkit").rglob("*.py") if "import FrEIA" in p.read_text()]
+    users += [p.name for p in (ROOT / "labkit").rglob("*.py") if "from FrEIA" in p.read_text()]
+    assert set(users) == {"flows.py"}
+
+
+@pytest.mark.parametrize("word", ["/home/", "/root/", "/tmp/", "/work/"])
+def test_no_file_names_a_path_of_a_machine(word):
+    this = Path(__file__).name
+    for path in tracked(".py", ".md", ".toml", ".yml", ".ipynb", ".yaml", "Makefile"):
+        if path.name not in (this, "test_notebooks.py"):
+            assert word not in path.read_text(), path
+
+
+def test_files_keep_to_their_size():
+    for folder in ("labkit", "apps"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 320, path

@@ -1,0 +1,159 @@
+"""Runs: clean protocol, stored whole, found again, refused when damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import labkit
+from labkit import config, experiments, runs
+from labkit.datasets import catalogue
+from labkit.runs import Run
+from labkit.scores import Calibration
+
+
+def test_split_is_clean_and_a_function_of_the_seed():
+    dataset = catalogue.load("elpv/mono")
+    parts = experiments.split(dataset, config.SplitSpec(), 0)
+    keys = {name: [sample.key for sample in samples] for name, samples in parts.items()}
+    assert not set(keys["train"]) & set(keys["calibration"])
+    assert not (set(keys["train"]) | set(keys["calibration"])) & set(keys["test"])
+    assert len(keys["calibration"]) == round(0.1 * len(dataset.train))
+    assert not any(sample.label for sample in parts["train"] + parts["calibration"])
+    assert keys["test"] == [sample.key for sample in dataset.test]
+    again = experiments.split(dataset, config.SplitSpec(), 0)
+    assert [s.key for s in again["train"]] == keys["train"]
+    other = experiments.split(dataset, config.SplitSpec(), 1)
+    assert [s.key for s in other["train"]] != keys["train"]
+
+
+def test_limit_bounds_each_part_and_each_kind():
+    parts = experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=5), 0)
+    counts = pd.Series([s.defect for s in parts["test"]]).value_counts()
+    assert len(parts["train"]) == len(parts["calibration"]) == 5
+    assert set(counts) == {5}
+
+
+def test_a_run_holds_all_that_is_needed_to_predict(quick_run):
+    again = Run.load(quick_run.folder)
+    assert sorted(
+        path.name for path in quick_run.folder.iterdir() if path.name[0] != "."
+    ) == sorted(runs.FILES)
+    sample = quick_run.samples()[-1]
+    one, two = quick_run.predict(sample.read())[0], again.predict(sample.read())[0]
+    assert one.score == two.score
+    stored = quick_run.scores.set_index("key")["score"][sample.key]
+    assert one.score == pytest.approx(stored, abs=5e-3)  # features are cached as float16
+    assert set(one.maps) == {"global", "local", "fused"}
+    assert one.maps["fused"].shape == (128, 128)
+    assert 0 < one.p_value <= 1
+
+
+def test_a_finished_run_is_returned_not_trained_again(quick_run, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(experiments.training, "fit", never)
+    again = labkit.train("dnfad", "procedural/gear", "quick", limit=6, progress=False)
+    assert again.folder == quick_run.folder
+
+
+def test_the_calibration_is_of_held_out_normals_alone(quick_run):
+    held = quick_run.scores.query("split == 'calibration'")
+    assert (held["defect"] == "good").all()
+    stored = Calibration.from_json(quick_run.info["calibration"])
+    np.testing.assert_array_equal(stored.scores, np.sort(held["score"]))
+    assert not held["key"].str.startswith("test").any()
+
+
+def test_metrics_are_those_of_the_stored_scores(quick_run):
+    from sklearn.metrics import roc_auc_score
+
+    tested = quick_run.scores.query("split == 'test'")
+    told = quick_run.info["metrics"]
+    assert told["image_auroc"] == pytest.approx(roc_auc_score(tested["label"], tested["score"]))
+    assert 0.5 < told["pixel_auroc"] <= 1
+    assert 0 < told["aupro"] <= 1
+    again = quick_run.evaluate(progress=False)["pixel_auroc"]
+    assert again == pytest.approx(told["pixel_auroc"], abs=1e-6)  # other batches round otherwise
+
+
+def test_summary_has_what_the_command_promises(quick_run):
+    promised = {"run", "method", "data", "budget", "seed", "image_auroc", "pixel_auroc", "aupro"}
+    promised |= {"train_seconds", "n_train", "n_calibration", "n_test_good", "n_test_bad"}
+    assert promised <= set(quick_run.summary())
+    json.dumps(quick_run.summary())
+
+
+def copy(quick_run, tmp_path):
+    return shutil.copytree(quick_run.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", runs.FILES)
+def test_a_missing_file_is_named(quick_run, tmp_path, name):
+    folder = copy(quick_run, tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"has no {name}"):
+        Run.load(folder)
+
+
+@pytest.mark.parametrize("name", runs.FILES)
+def test_a_damaged_file_is_named(quick_run, tmp_path, name):
+    folder = copy(quick_run, tmp_path)
+    (folder / name).write_bytes(b"\x00\x01half")
+
+    def use():
+        run = Run.load(folder)
+        return run.detector, run.history["epoch"], run.scores["score"]
+
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        use()
+
+
+def test_other_weights_are_refused(quick_run, tmp_path):
+    folder = copy(quick_run, tmp_path)
+    info = json.loads((folder / "run.json").read_text()) | {"weights": "0" * 64}
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="was trained on other weights of efficientnet_lite0"):
+        _ = Run.load(folder).detector
+
+
+def test_found_lists_whole_runs_newest_first(runs_folder, quick_run, tmp_path):
+    assert runs.found(runs_folder)[0].folder == quick_run.folder
+    shutil.copytree(quick_run.folder, tmp_path / "whole")
+    shutil.copytree(quick_run.folder, tmp_path / "broken")
+    (tmp_path / "broken" / "run.json").write_text("{")
+    assert [run.folder.name for run in runs.found(tmp_path)] == ["whole"]
+    assert runs.found(tmp_path / "nowhere") == []
+
+
+def test_another_runs_folder_is_not_overwritten(quick_run, tmp_path):
+    folder = copy(quick_run, tmp_path)
+    with pytest.raises(ValueError, match="holds another run"):
+        labkit.train("dnfad", "procedural/gear", "quick", 1, folder, progress=False, limit=6)
+    assert Run.load(folder).config.seed == 0
+
+
+def test_a_folder_of_good_images_trains_without_a_test_set(tmp_path):
+    dataset = catalogue.load("procedural/wood")
+    from PIL import Image
+
+    for k, sample in enumerate(dataset.train[:12]):
+        Image.fromarray(sample.read()).save(tmp_path / f"{k}.png")
+    run = labkit.train("dnfad", str(tmp_path), "quick", progress=False)
+    told = run.summary()
+    assert (told["n_train"], told["n_calibration"], told["n_test_bad"]) == (4, 8, 0)
+    assert told["image_auroc"] is None
+    bad = next(sample for sample in dataset.test if sample.defect == "structural_worm_holes")
+    assert run.predict(bad.read())[0].score > np.median(run.detector.calibration.scores)
+    with pytest.raises(ValueError, match="has no test images"):
+        run.evaluate(str(tmp_path), progress=False)
+
+
+def test_same_seed_same_scores(quick_run, tmp_path):
+    again = labkit.train(
+        "dnfad", "procedural/gear", "quick", out=tmp_path / "again", progress=False, limit=6
+    )
+    pd.testing.assert_frame_equal(again.scores, quick_run.scores, rtol=1e-4)

@@ -1,0 +1,146 @@
+"""Panels follow their controls, say what is wrong, and are a picture where nothing is live."""
+
+import base64
+import io
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit import figures, widgets
+
+EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
+
+
+@pytest.fixture
+def panel(quick_run):
+    return widgets.map_panel(quick_run, quick_run.samples()[-3:])
+
+
+def size(panel):
+    return Image.open(io.BytesIO(panel.picture.value)).size
+
+
+def upload(name, content):
+    when = datetime.now(timezone.utc)
+    told = {"name": name, "type": "image/png", "size": len(content), "last_modified": when}
+    return (told | {"content": memoryview(content)},)
+
+
+def png(values):
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_each_control_changes_the_picture(panel):
+    assert size(panel)[0] > 300
+    for name, control in panel.controls.items():
+        before = panel.picture.value
+        if hasattr(control, "options"):
+            control.value = next(o for o in control.options if o != control.value)
+        else:
+            control.value = control.min + 0.2 * (control.max - control.min)
+        assert panel.picture.value != before, name
+
+
+def test_the_map_panel_says_what_the_run_says(panel, quick_run):
+    sample = quick_run.samples()[-1]
+    panel.controls["image"].value = sample.key
+    answer = quick_run.predict(sample.read())[0]
+    assert f"p = {answer.p_value:.3f}, score {answer.score:.4f}" in panel.sentence.value
+    assert panel.controls["map"].value == answer.main
+    top = quick_run.detector.calibration.map_quantiles[answer.main]["0.999"]
+    assert panel.controls["threshold"].value == pytest.approx(top, rel=0.01)
+
+
+def test_an_image_is_judged_once(quick_run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        widgets, "predict", lambda run, image, name: seen.append(name) or asked(run, image, name)
+    )
+    panel = widgets.map_panel(quick_run, quick_run.samples()[:2])
+    panel.controls["opacity"].value = 0.9
+    panel.controls["image"].value = panel.controls["image"].options[1]
+    panel.controls["image"].value = panel.controls["image"].options[0]
+    assert seen == [sample.key for sample in quick_run.samples()[:2]]
+
+
+asked = widgets.predict
+
+
+def test_a_panel_forgets_its_oldest_answers():
+    known = {}
+    for k in range(widgets.LIMIT + 5):
+        assert widgets._remember(known, str(k), lambda k=k: k) == k
+    assert next(iter(known)) == "5"
+    assert len(known) == widgets.LIMIT
+
+
+def test_the_score_panel_counts_alarms_and_finds(quick_run):
+    panel = widgets.score_panel(quick_run)
+    slider = panel.controls["false_alarm"]
+    before = panel.picture.value
+    slider.value = 0.3
+    assert panel.picture.value != before
+    edge = quick_run.detector.calibration.threshold(0.3)
+    test = quick_run.scores.query("split == 'test'")
+    good, bad = test.query("label == 0").score, test.query("label == 1").score
+    assert f"{(good > edge).sum()} of {len(good)} good" in panel.sentence.value
+    assert f"{(bad > edge).sum()} of {len(bad)} defective" in panel.sentence.value
+    slider.value = slider.min
+    assert "nothing is ever called unusual" in panel.sentence.value
+
+
+def test_an_image_of_ones_own_by_path_or_upload(quick_run, tmp_path):
+    panel = widgets.own_panel(quick_run, EXAMPLE)
+    assert panel.sentence.value.startswith("example: ")
+    image = quick_run.samples()[0].read()
+    Image.fromarray(image).save(tmp_path / "mine.png")
+    before = panel.picture.value
+    panel.controls["path"].value = f" {tmp_path / 'mine.png'} "
+    assert panel.sentence.value.startswith("mine.png: ")
+    assert panel.picture.value != before
+    panel.controls["upload"].value = upload("two.png", png(255 - image))
+    assert panel.controls["path"].value == ""
+    assert panel.sentence.value.startswith("two.png: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.png", b"no image", "a.png is not an image that can be read"),
+        ("b.png", png(EXAMPLE)[:90], "b.png"),
+        ("c.png", png(EXAMPLE[:8]), "c.png is 64x8 pixels"),
+    ],
+)
+def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, said):
+    panel = widgets.own_panel(quick_run, EXAMPLE)
+    before = panel.picture.value
+    panel.controls["upload"].value = upload(name, content)
+    assert said in panel.sentence.value
+    assert panel.picture.value == before
+    panel.controls["path"].value = "no/such.png"
+    assert "There is no file" in panel.sentence.value or "cannot be read" in panel.sentence.value
+    panel.controls["path"].value = ""
+    panel.controls["upload"].value = ()
+    assert panel.sentence.value.startswith("example: ")
+
+
+def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
+    live = panel._repr_mimebundle_()
+    assert widgets.VIEW in live
+    monkeypatch.setenv("LABKIT_STATIC", "1")
+    still = panel._repr_mimebundle_()
+    assert set(still) == {"image/jpeg", "text/plain"}
+    assert base64.b64decode(still["image/jpeg"]) == panel.picture.value
+    assert len(panel.picture.value) < 60_000
+
+
+def test_only_figures_of_the_lab_can_be_shown():
+    from matplotlib.figure import Figure
+
+    assert widgets.encoded(figures.latent_histogram(np.zeros(3)))[0] == "png"
+    with pytest.raises(ValueError, match="cannot show itself"):
+        widgets.encoded(Figure())
