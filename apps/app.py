@@ -179,7 +179,8 @@ def launch(
             import webbrowser
 
             webbrowser.open(url)
-        threading.Event().wait()
+        while not threading.Event().wait(1):  # a wait without end ignores Ctrl+C on Windows
+            pass
     except KeyboardInterrupt:
         pass
     finally:
