@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import AsinhLocator
 from torch import Tensor
 
 from labkit import metrics, palette
@@ -51,15 +52,15 @@ def score_histogram(
 ) -> Figure:
     """Image scores of calibration, good and defective images in shared bins, as shares.
 
-    Bins reach to the 98th percentile of the defective images, so that a few extreme ones do not
-    squash the rest; the last bin then gathers what lies beyond, and the axis says so.
+    The score axis is linear over the normal range and logarithmic beyond it (asinh), so that
+    extreme defects do not squash the rest; bins have equal width on the paper.
 
     Args: calibration, good, bad: scores, any of them may be empty; own: this image's score;
           threshold: drawn where finite; unit: label of the score axis.
     """
     groups = [np.asarray(group, dtype=float).ravel() for group in (calibration, good, bad)]
     marks = [v for v in (own, threshold) if v is not None and np.isfinite(v)]
-    edges = _edges(groups, marks)
+    edges, width = _edges(groups, marks)
     figure = sheet(8.0, 3.4, note)
     ax = dress(figure.subplots(), unit, "share of images [%]", grid="y")
     looks = [(NORMAL, 0.28, 0.0), (NORMAL, 0.0, 1.6), (ANOMALOUS, 0.28, 1.6)]
@@ -67,7 +68,7 @@ def score_histogram(
     handles = []
     for values, (colour, fill, line), name in zip(groups, looks, names, strict=True):
         if values.size:
-            shares = np.histogram(np.minimum(values, edges[-1]), edges)[0] / values.size * 100
+            shares = np.histogram(values, edges)[0] / values.size * 100
             look = {"facecolor": (colour, fill), "edgecolor": colour, "linewidth": line}
             ax.stairs(shares, edges, fill=True, **look)
             handles.append(Patch(label=f"{name} (n = {values.size})", **look))
@@ -77,9 +78,9 @@ def score_histogram(
         handles.append(Line2D([], [], label=f"threshold {threshold:.3g}", **style))
     if own is not None:
         _mark_own(ax, own, edges)
-    beyond = sum(int((values > edges[-1]).sum()) for values in groups)
-    if beyond:
-        ax.set_xlabel(f"{unit}; last bin: {beyond} images at or beyond {edges[-1]:.3g}")
+    ax.set_xscale("asinh", linear_width=width)
+    ax.xaxis.set_major_locator(AsinhLocator(width, subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(0, ax.get_ylim()[1] * 1.02)
     if handles:
@@ -204,7 +205,7 @@ def latent_histogram(
         given = as_numpy(before).ravel()
         label = f"before: mean {given.mean():.2f}, standard deviation {given.std():.2f}"
         shares = np.histogram(given, edges)[0] / given.size / np.diff(edges)
-        ax.stairs(shares, edges, color=QUIET, linewidth=1.3, label=label)
+        ax.stairs(shares, edges, baseline=None, color=QUIET, linewidth=1.3, label=label)
     label = f"z: mean {values.mean():.2f}, standard deviation {values.std():.2f}"
     ax.stairs(density, edges, fill=True, facecolor=(NORMAL, 0.35), label=label)
     grid = np.linspace(-LATENT_REACH, LATENT_REACH, 401)
@@ -249,19 +250,22 @@ def lines(
     return figure
 
 
-def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> np.ndarray:
-    """Shared bin edges over the normal scores, most of the defective ones and the marks."""
-    bad = np.quantile(groups[2], [0, 0.98]) if groups[2].size else []
-    values = np.concatenate([groups[0], groups[1], bad, marks])
+def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> tuple[np.ndarray, float]:
+    """Shared bin edges, even in asinh(score / width), and the width of the linear part."""
+    values = np.concatenate([*groups, marks])
+    normal = groups[0] if groups[0].size else values
+    width = float(np.quantile(np.abs(normal), 0.99)) if normal.size else 1.0
+    width = width or 1.0
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    low, high = np.arcsinh(np.array([low, high]) / width)
     margin = 0.02 * (high - low) or 0.5
-    return np.linspace(low - margin, high + margin, BINS + 1)
+    return np.sinh(np.linspace(low - margin, high + margin, BINS + 1)) * width, width
 
 
 def _mark_own(ax: Axes, own: float, edges: np.ndarray) -> None:
     """This image's score: a line and, above the axes, a label kept inside them."""
     ax.axvline(own, color=INK, linewidth=2.0)
-    share = (own - edges[0]) / (edges[-1] - edges[0])
+    share = np.searchsorted(edges, own) / len(edges)  # bins have equal width on the paper
     side = "left" if share < 0.15 else "right" if share > 0.85 else "center"
     place = {"xycoords": ax.get_xaxis_transform(), "ha": side, "va": "bottom"}
     ax.annotate(f"this image {own:.3g}", (own, 1.02), fontsize=9, color=INK, **place)

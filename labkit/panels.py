@@ -163,7 +163,8 @@ def strip(
     low, high = _scale((low, high), unit, centred)
     first = next(iter(rows.values()))[0]
     columns, shape = next(iter(lengths.values())), first.shape[:2]
-    frame = _frame(len(rows), columns, shape, False, False, note, True, bars=bool(maps))
+    extras = {"side": True, "bars": bool(maps), "heads": bool(titles)}
+    frame = _frame(len(rows), columns, shape, False, False, note, **extras)
     colours, drawn = palette.DIFFERENCE_COLOURS if centred else palette.MAP_COLOURS, None
     for axes, (label, row) in zip(frame.axes, rows.items(), strict=True):
         axes[0].set_ylabel(label, fontsize=9, color=palette.INK)
@@ -176,6 +177,8 @@ def strip(
         _name(ax, title)
     if drawn is not None:
         frame.bar(drawn, unit, columns - 1, None)
+    if len(maps) == len(rows) * columns:
+        palette.flat(frame.figure)
     return frame.figure
 
 
@@ -193,9 +196,11 @@ def _frame(
     note: str | None,
     side: bool = False,
     bars: bool = True,
+    heads: bool = True,
 ) -> Frame:
     """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout."""
-    left, right, top = (0.34 if side else 0.06), (0.06 if below or not bars else 0.95), 0.3
+    left, right = (0.34 if side else 0.06), (0.06 if below or not bars else 0.95)
+    top = 0.3 if heads else 0.06
     cell = min(WIDEST_CELL, (WIDTH - left - right - GAP * (columns - 1)) / columns)
     tall = cell * size[0] / size[1]
     width = left + right + columns * cell + GAP * (columns - 1)
