@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from labkit import palette
@@ -20,7 +19,6 @@ from labkit.scores import Calibration
 THUMB, THUMBS = 128, 24  # pixels of a thumbnail, most samples offered
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT = 4  # runs that stay open
-SCORE_COLUMNS = ("key", "split", "defect", "label", "score", "p_value")
 
 
 @dataclass(frozen=True)
@@ -42,31 +40,22 @@ class OpenRun:
     @cached_property
     def test(self) -> pd.DataFrame:
         """Scores of the test images: key, defect, label, score, p_value."""
-        table = self._table(self.run.scores, "scores.csv", SCORE_COLUMNS)
-        return table[table["split"] == "test"]
+        return self.run.scores.query("split == 'test'")
 
-    @cached_property
+    @property
     def history(self) -> pd.DataFrame:
         """One row an epoch; empty for a method without epochs."""
-        history = self.run.history
-        return history if not {*history} else self._table(history, "history.csv", ("epoch",))
+        return self.run.history
 
     @cached_property
     def samples(self) -> dict[str, Sample]:
         """Its test images by key."""
         return {sample.key: sample for sample in self.run.samples()}
 
-    @cached_property
+    @property
     def legend(self) -> dict[str, tuple[str, str]]:
-        """Meaning and unit of each map, asked of the method on a black image; the main one last.
-
-        A prediction carries values only.
-        """
-        backbone, method = self.detector.backbone, self.detector.method
-        black = torch.zeros(1, 3, *method.shapes.image, device=backbone.mean.device)
-        maps, _ = self.detector.judge(backbone(black, method.needs))
-        names = sorted(maps, key=lambda name: name == maps.main)
-        return {name: (maps[name].meaning, maps[name].unit) for name in names}
+        """Meaning and unit of each map, the main one last."""
+        return self.detector.legend
 
     @property
     def main(self) -> str:
@@ -130,11 +119,6 @@ class OpenRun:
         told = self.run.summary()
         parts = (told[key] for key in ("data", "backbone", "budget", "seed", "protocol"))
         return f"{told['method']} · {palette.caption(*parts)}"
-
-    def _table(self, table: pd.DataFrame, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        if not {*columns} <= {*table}:
-            raise ValueError(f"{self.run.folder / name} is damaged; train the run again.")
-        return table
 
 
 def opened(folder: str) -> OpenRun:

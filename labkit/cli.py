@@ -31,7 +31,7 @@ Budget = Annotated[
 Root = Annotated[Path | None, typer.Option(help="Folder that holds the datasets.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any key of the specs, repeatable. Example: --set blocks=4"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
 ]
 
 
@@ -185,12 +185,28 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    import pandas as pd
+    """Rows as a table that fits the terminal, or 160 columns where there is none."""
+    from io import StringIO
 
-    return pd.DataFrame(rows).map(_short).to_string(index=False)
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*[name.replace("_", " ") for name in rows[0]], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*[escape(_short(value)) for value in row.values()])
+    terminal = sys.stdout.isatty()
+    page = StringIO()
+    console = Console(
+        file=page, width=Console().width if terminal else 160, force_terminal=terminal
+    )
+    console.print(table)
+    return page.getvalue().rstrip()
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

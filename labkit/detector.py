@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,14 @@ class Detector:
     def device(self) -> torch.device:
         """Where the method's tensors lie."""
         return next(iter(self.method.state_dict().values())).device
+
+    @cached_property
+    def legend(self) -> dict[str, tuple[str, str]]:
+        """Meaning and unit of each map, the main one last; found by judging a black image."""
+        black = torch.zeros(1, 3, *self.method.shapes.image, device=self.backbone.mean.device)
+        maps, _ = self.judge(self.backbone(black, self.method.needs))
+        names = sorted(maps, key=lambda name: name == maps.main)
+        return {name: (maps[name].meaning, maps[name].unit) for name in names}
 
     @torch.no_grad()
     def judge(self, features: Features) -> tuple[Maps, Tensor]:

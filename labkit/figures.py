@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import AsinhLocator
+from matplotlib.ticker import AsinhLocator, MaxNLocator
 from torch import Tensor
 
 from labkit import metrics, palette
@@ -177,6 +177,7 @@ def training_curves(
         axes[0].plot(epochs, history[term], marker=dot, ms=3, lw=1.6, color=colour, label=label)
     dress(axes[0], "" if rate else "epoch [passes over the data]", f"loss [{unit}]")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **LEGEND)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     if rate:
         axes[1].plot(epochs, history[rate], color=QUIET, lw=1.4)
         dress(axes[1], "epoch [passes over the data]", "learning\nrate [1]")

@@ -63,7 +63,7 @@ def sheet(width: float, height: float, note: str | None = None, pictures: bool =
         figure.text(0.06 / width, 0.05 / height, _wrapped(note, width), **style)
     # IPython asks an object for these; so no pyplot backend is needed, and the type stays Figure
     if pictures:
-        figure._repr_jpeg_ = lambda: _encoded(figure, "jpeg", quality=78, subsampling=0)
+        figure._repr_jpeg_ = lambda: _encoded(figure, "jpeg", quality=78, subsampling=1)
         return figure
     return flat(figure)
 

@@ -18,6 +18,7 @@ from labkit import palette
 Limits = tuple[float, float] | Mapping[str, tuple[float, float]]
 LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook width
 WIDTH, WIDEST_CELL, GAP = 9.0, 2.7, 0.08  # inches
+WIDEST_OF_STRIP = 1.9  # inches
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def strip(
     low, high = _scale((low, high), unit, centred)
     first = next(iter(rows.values()))[0]
     columns, shape = next(iter(lengths.values())), first.shape[:2]
-    extras = {"side": True, "bars": bool(maps), "heads": bool(titles)}
-    frame = _frame(len(rows), columns, shape, False, False, note, **extras)
+    extras = {"bars": bool(maps), "heads": bool(titles), "widest": WIDEST_OF_STRIP}
+    frame = _frame(len(rows), columns, shape, False, False, note, True, **extras)
     colours, drawn = palette.DIFFERENCE_COLOURS if centred else palette.MAP_COLOURS, None
     for axes, (label, row) in zip(frame.axes, rows.items(), strict=True):
         axes[0].set_ylabel(label, fontsize=9, color=palette.INK)
@@ -197,11 +198,12 @@ def _frame(
     side: bool = False,
     bars: bool = True,
     heads: bool = True,
+    widest: float = WIDEST_CELL,
 ) -> Frame:
     """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout."""
     left, right = (0.34 if side else 0.06), (0.06 if below or not bars else 0.95)
     top = 0.3 if heads else 0.06
-    cell = min(WIDEST_CELL, (WIDTH - left - right - GAP * (columns - 1)) / columns)
+    cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
     tall = cell * size[0] / size[1]
     width = left + right + columns * cell + GAP * (columns - 1)
     bottom = 0.08 + palette.note_height(note, width) + 0.56 * below + 0.22 * legend

@@ -108,7 +108,9 @@ class Run:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row a calibration or test image: key, split, defect, label, score, p_value."""
-        return _read_csv(self.folder / "scores.csv", "key", "split", "label", "score")
+        return _read_csv(
+            self.folder / "scores.csv", "key", "split", "defect", "label", "score", "p_value"
+        )
 
     def samples(self) -> list[Sample]:
         """The test images of its dataset that it was evaluated on, in the order of `scores`."""

@@ -1,0 +1,123 @@
+"""The committed notebooks: executed at the laptop budget, small, clean, and without machinery.
+
+That they run is checked by nbval at the quick budget (`make test`); here, what a reader sees.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LARGEST = 500_000  # bytes
+MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
+NOISE = ("Traceback", "Warning", "it/s]", "image/s]", " object at 0x")
+SHOWN = {"image/png", "image/jpeg", "text/plain", "text/html"}
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def book(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    return book
+
+
+def code(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def outputs(book):
+    return [(cell.id, out) for cell in code(book) for out in cell.outputs]
+
+
+def texts(book):
+    """What the outputs say, without pictures."""
+    for place, out in outputs(book):
+        if out.output_type == "stream":
+            yield place, out.text
+        for kind, value in out.get("data", {}).items():
+            if kind.startswith("text/"):
+                yield place, value
+
+
+def test_there_are_notebooks():
+    assert {"00_start_here", "10_dnfad"} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_size_and_cells(path, book):
+    assert path.stat().st_size <= LARGEST
+    assert len(book.cells) <= 30
+    assert [cell.id for cell in book.cells] == [f"c{k:02d}" for k in range(len(book.cells))]
+
+
+def test_parameters(book):
+    (cell,) = [cell for cell in code(book) if "parameters" in cell.metadata.get("tags", [])]
+    assert 'os.environ.get("LABKIT_BUDGET", "quick")' in cell.source
+    assert cell is code(book)[0]
+
+
+def test_it_asks_a_question_and_says_what_it_does_not_show(book):
+    first, last = book.cells[0], book.cells[-1]
+    assert first.cell_type == last.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    for word in ("**Question.**", "claim", "**Run time**"):
+        assert word in first.source
+    assert "does not show" in last.source.splitlines()[0]
+    assert any("Exercises" in cell.source for cell in book.cells)
+    assert any("Solutions" in cell.source for cell in code(book))
+
+
+def test_no_machinery(book):
+    for cell in code(book):
+        tree = ast.parse(cell.source)
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.ClassDef), f"{cell.id} defines {node.name}"
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 8, f"{cell.id}: {node.name} is long"
+        assert not re.search(r"seaborn|pyplot|import \*", cell.source), cell.id
+
+
+def test_claims_are_asserted(book):
+    count = sum("assert" in cell.source for cell in code(book))
+    assert count >= len(code(book)) // 2
+
+
+def test_executed_in_order_at_the_laptop_budget(book):
+    counts = [cell.execution_count for cell in code(book)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not any(out.output_type == "error" for _, out in outputs(book))
+    said = [place for place, text in texts(book) if "laptop budget" in text]
+    assert said, "no output says its budget"
+    assert not [place for place, text in texts(book) if "quick budget" in text]
+
+
+def test_no_path_noise_or_error_in_an_output(book):
+    for place, out in outputs(book):
+        assert out.get("name") != "stderr", f"{place} writes to stderr"
+    for place, text in texts(book):
+        assert not MACHINE.search(text), f"{place} names a machine path: {text[:200]}"
+        assert not [word for word in NOISE if word in text], f"{place}: {text[:200]}"
+
+
+def test_pictures_are_stored_and_no_live_widget_is(book):
+    """A widget nobody serves shows as an error; execute with LABKIT_STATIC=1."""
+    kinds = {kind for _, out in outputs(book) for kind in out.get("data", {})}
+    assert kinds <= SHOWN
+    assert "widgets" not in book.metadata
+    pictures = [
+        kind for _, out in outputs(book) for kind in out.get("data", {}) if "image" in kind
+    ]
+    assert len(pictures) >= 5
+
+
+def test_cells_hold_no_times(book):
+    """Times of execution would change in every commit."""
+    assert not any("execution" in cell.metadata for cell in book.cells)
