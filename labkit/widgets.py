@@ -27,7 +27,7 @@ from labkit.runs import Run
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 LIMIT = 32  # predictions that a panel keeps
-WIDE = {"style": {"description_width": "6em"}, "layout": {"width": "30em"}}
+WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "30em"}}
 SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
 Drawn = tuple[Figure, str]
 
@@ -42,7 +42,8 @@ class Panel(ipywidgets.VBox):
     def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]):
         self.draw, self.controls = draw, dict(controls)
         self.sentence = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
+        self.picture = ipywidgets.Image(format="png", layout=still)
         super().__init__([*self.controls.values(), self.sentence, self.picture])
         for control in self.controls.values():
             control.observe(self.redraw, names="value")

@@ -1,6 +1,7 @@
 """Shared by all tests: runs and features in a temporary folder, and one small trained run."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores wait for ever
 
@@ -38,10 +39,13 @@ def quick_run(_own_folders):
 
 
 @pytest.fixture(scope="session")
-def runs_folder(quick_run):
-    """The folder with `quick_run` and a second run, of other data."""
+def runs_folder(quick_run, tmp_path_factory):
+    """A folder with `quick_run` and an older run of other data, and nothing else."""
     import labkit
 
     other = labkit.train("dnfad", "procedural/weave", "quick", limit=4, progress=False)
-    os.utime(other.folder / "run.json", (0, 0))  # older, so the app begins with quick_run
-    return quick_run.folder.parent
+    folder = tmp_path_factory.mktemp("runs")
+    for run in (quick_run, other):
+        shutil.copytree(run.folder, folder / run.folder.name)
+    os.utime(folder / other.folder.name / "run.json", (0, 0))  # so the app begins with quick_run
+    return folder

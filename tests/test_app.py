@@ -15,8 +15,8 @@ from labkit.cli import main
 
 
 @pytest.fixture(scope="module")
-def run(quick_run):
-    return str(quick_run.folder)
+def run(quick_run, runs_folder):
+    return str(runs_folder / quick_run.folder.name)
 
 
 @pytest.fixture(scope="module")

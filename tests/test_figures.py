@@ -55,6 +55,8 @@ def everything(note=None):
         "defects": figures.defect_table(table, note=note),
         "training": figures.training_curves(history, note=note),
         "latent": figures.latent_histogram(torch.randn(2, 3, 4, 4), note=note),
+        "lines": figures.lines([1, 2], {"a": [1, 2]}, ("x [1]", "y [1]"), note=note),
+        "strip": figures.strip({"good": [IMAGE, MAPS["local"]]}, unit=palette.MAP_UNIT, note=note),
     }
 
 
@@ -84,7 +86,7 @@ def test_every_axis_has_a_unit_and_the_note_is_small_grey_and_alone(name):
 def test_a_notebook_shows_each_figure_by_itself(name):
     formatter = pytest.importorskip("IPython.core.formatters", reason="IPython is not installed")
     data, _ = formatter.DisplayFormatter().format(everything()[name])
-    kind = "image/jpeg" if name in ("overlay", "map_grid") else "image/png"
+    kind = "image/jpeg" if name in ("overlay", "map_grid", "strip") else "image/png"
     assert kind in data
     size = Image.open(io.BytesIO(data[kind])).size
     assert size[0] >= 300
@@ -218,6 +220,41 @@ def test_the_latent_histogram_is_a_density_beside_the_normal_one():
     assert y.max() == pytest.approx(1 / np.sqrt(2 * np.pi))
     assert np.diff(x) @ (y[1:] + y[:-1]) / 2 == pytest.approx(1, abs=1e-3)
     assert "beyond ±5" in figures.latent_histogram(10 * z).axes[0].get_xlabel()
+
+
+def test_the_latent_histogram_can_show_what_the_flow_was_given():
+    z = torch.randn(4, 8, 16, 16)
+    (ax,) = figures.latent_histogram(z, before=3 * z + 1).axes
+    assert [text.split(":")[0] for text in legend(ax)] == ["before", "z", "N(0, 1)"]
+    assert f"standard deviation {3 * z.std():.2f}" in legend(ax)[0]
+    given, latent = (patch.get_data().values for patch in ax.patches)
+    assert given.max() < latent.max()
+
+
+def test_lines_have_intervals_and_marks_in_the_legend():
+    x, y = np.array([0.1, 1.0, 10.0]), np.array([0.8, 0.9, 0.7])
+    band = {"AUROC": np.stack([y - 0.1, y + 0.1])}
+    labels = ("share [%]", "AUROC [1]")
+    (ax,) = figures.lines(x, {"AUROC": y, "AP": y / 2}, labels, band, {"3 %": 3}, log=True).axes
+    assert legend(ax) == ["AUROC", "AP", "3 %"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == (*labels, "log")
+    assert ax.lines[0].get_ydata().tolist() == y.tolist()
+    assert ax.lines[0].get_color() != ax.lines[1].get_color()
+    assert ax.lines[2].get_xdata() == [3, 3]
+    assert len(ax.collections) == 1
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(1.0)
+
+
+def test_epochs_are_whole_numbers():
+    history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5]})
+    (ax,) = figures.training_curves(history).axes
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_a_png_keeps_few_colours_and_is_small():
+    data = figures.latent_histogram(torch.randn(1000))._repr_png_()
+    assert len(Image.open(io.BytesIO(data)).convert("RGB").getcolors()) <= 128
+    assert len(data) < 15_000
 
 
 def test_a_caption_says_what_the_numbers_rest_on():

@@ -148,9 +148,43 @@ def test_differences_are_centred_and_of_another_colour():
     assert len(bars(figure)) == 2
 
 
+def test_a_strip_shows_pictures_and_small_maps_cell_by_cell_on_one_scale():
+    rows = {"good": [IMAGE, MAPS["local"]], "bad": [IMAGE, 2 * MAPS["fused"]]}
+    figure = figures.strip(rows, ["image", "gate"], unit="gate [1]")
+    cells = np.array(panels(figure)).reshape(2, 2)
+    assert [ax.get_title() for ax in cells[0]] == ["image", "gate"]
+    assert [ax.get_ylabel() for ax in cells[:, 0]] == ["good", "bad"]
+    (low, high), *more = {heat(ax)[0].get_clim() for ax in cells[:, 1]}
+    assert not more
+    assert low == min(MAPS["local"].min(), 2 * MAPS["fused"].min())
+    assert high == 2 * MAPS["fused"].max()
+    assert heat(cells[0, 1])[0].get_array().shape == (12, 16)
+    assert heat(cells[0, 1])[0].get_interpolation() == "nearest"
+    assert [bar.get_ylabel() for bar in bars(figure)] == ["gate [1]"]
+
+
+def test_a_strip_of_pictures_has_no_bar_and_signed_maps_are_centred():
+    assert not bars(figures.strip({"good": [IMAGE] * 3}))
+    figure = figures.strip({"code": [MAPS["local"] - 0.2]}, limits=(-0.2, 0.9), centred=True)
+    (picture,) = heat(panels(figure)[0], "PuOr")
+    assert picture.get_clim() == (-0.9, 0.9)
+    constant = figures.strip({"a": [np.ones((2, 2))]})
+    assert heat(panels(constant)[0])[0].get_clim() == (1, 2)
+
+
+def test_pictures_are_stored_as_jpeg_and_even_areas_as_png():
+    assert figures.strip({"a": [IMAGE, MAPS["local"]]})._repr_jpeg_()[:2] == b"\xff\xd8"
+    flat = figures.strip({"a": [MAPS["local"]]})
+    assert not hasattr(flat, "_repr_jpeg_")
+    assert flat._repr_png_()[1:4] == b"PNG"
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda: figures.strip({}), "equal length; found {}"),
+        (lambda: figures.strip({"a": []}), "equal length"),
+        (lambda: figures.strip({"a": [IMAGE], "b": [IMAGE] * 2}), "'a': 1, 'b': 2"),
         (lambda: figures.blend(IMAGE[..., 0], MAPS["local"], (0, 1)), "uint8, not"),
         (lambda: figures.blend(IMAGE, MAPS["local"], (1, 1)), "ascend"),
         (lambda: figures.blend(IMAGE, np.ones((1, 2, 2)), (0, 1)), "a map is"),

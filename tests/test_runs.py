@@ -121,7 +121,7 @@ def test_other_weights_are_refused(quick_run, tmp_path):
 
 
 def test_found_lists_whole_runs_newest_first(runs_folder, quick_run, tmp_path):
-    assert runs.found(runs_folder)[0].folder == quick_run.folder
+    assert runs.found(runs_folder)[0].folder.name == quick_run.folder.name
     shutil.copytree(quick_run.folder, tmp_path / "whole")
     shutil.copytree(quick_run.folder, tmp_path / "broken")
     (tmp_path / "broken" / "run.json").write_text("{")
