@@ -1,5 +1,6 @@
 # make demo   set up, train the default detector if there is no run yet, serve the app
 # make test   set up, lint, tests, notebooks; what .ci/run calls
+# make execute   run the notebooks for a commit
 
 PYTHON ?= python3
 VENV   := .venv
@@ -7,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PORT   ?= 7860
 
-.PHONY: setup demo test lint notebooks clean
+.PHONY: setup demo test lint notebooks execute clean
 
 setup: $(STAMP)
 
@@ -30,7 +31,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 notebooks: setup
-	LABKIT_BUDGET=quick $(BIN)/python -m pytest --nbval-lax notebooks
+	LABKIT_BUDGET=quick OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax notebooks
+
+# as they are committed: executed at the laptop budget, with a picture in place of a live panel
+execute: setup
+	LABKIT_BUDGET=laptop LABKIT_STATIC=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.store_widget_state=False \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
