@@ -9,7 +9,8 @@ from torch import nn
 from labkit import config, methods
 from labkit.flows import Flow
 from labkit.likelihood import nll
-from labkit.methods.dnfad import DNFAD, DSAM, DNFADSpec, IDConv, branch
+from labkit.methods.dnfad import DNFAD, DNFADSpec, branch
+from labkit.methods.dsam import DSAM, IDConv
 from labkit.records import Features, Shapes
 
 SHAPES = Shapes((24, 40), ((6, 3, 5),))
@@ -154,6 +155,23 @@ def test_the_gate_is_one_map_for_all_channels(gate):
     m = attention.mix(attention.dynamic(torch.cat([x.mean(1, True), x.amax(1, True)], 1)))
     gated = x * torch.sigmoid(m) if gate == "multiply" else x + m * torch.sigmoid(m)
     torch.testing.assert_close(attention(x), gated)
+
+
+@pytest.mark.parametrize("arch", ["paper", "official"])
+def test_attention_is_the_gate_that_the_first_subnets_use(arch):
+    method = tiny(branch_arch=arch, gate="multiply")
+    used = {}
+    for name, flow in method.flows.items():
+        coupling = next(step for step in flow.steps if hasattr(step, "subnet"))
+        coupling.subnet[0].register_forward_hook(
+            lambda _, given, out, name=name: used.setdefault(name, out / given[0])
+        )
+    method.flow(features(2))
+    for name, gate in method.attention(features(2)).items():
+        told = used[name].nanmean(1)  # 0 / 0 where the position code is 0
+        torch.testing.assert_close(told, gate, rtol=1e-6, atol=1e-9)
+    assert set(used) == {"global", "local"}
+    assert tiny(dsam=False).attention(features(2)) == {}
 
 
 def test_a_zero_start_keeps_volume_and_shape_of_the_data():

@@ -25,11 +25,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
 from labkit.methods.base import Method, on_one_grid
+from labkit.methods.dsam import DSAM, ChannelNorm
 from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
@@ -70,66 +70,6 @@ class DNFADSpec:
     fuse: Literal["nats", "probability"] = "nats"  # -log mean_b P_b, or eq. 16's max - sum_b P_b
     norm: Literal["none", "image", "train_max"] = "none"  # subtracted from each branch's log-map
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # Fig. 9, share of the pixels
-
-
-class IDConv(nn.Module):
-    """A depthwise convolution whose kernel is drawn per image from G learned ones.
-
-    k(x) = sum_g softmax_g(A(pool_3x3 x))_g P_g,   b(x) likewise from the global average
-    (TransXNet's dynamic convolution as DNFAD uses it; c = 2 channels, G = 8, kernel 3.)
-    """
-
-    def __init__(self, channels: int = 2, groups: int = 8, kernel: int = 3, reduction: int = 2):
-        super().__init__()
-        self.groups, self.kernel = groups, kernel
-        self.kernels = nn.Parameter(torch.empty(groups, channels, kernel, kernel))
-        self.biases = nn.Parameter(torch.empty(groups, channels))
-        for parameter in (self.kernels, self.biases):
-            nn.init.trunc_normal_(parameter, std=0.02)
-        inner = channels // reduction
-        self.attend = nn.Sequential(
-            nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, groups * channels, 1)
-        )
-
-    def weights(self, x: Tensor, size: int) -> Tensor:
-        """(B, G, c, size, size), summing to one over the groups G."""
-        logits = self.attend(F.adaptive_avg_pool2d(x, size))
-        return logits.reshape(len(x), self.groups, -1, size, size).softmax(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c, h, w) -> (B, c, h, w), each image with its own kernel and bias."""
-        kernel = (self.weights(x, self.kernel) * self.kernels).sum(1).flatten(2)  # (B, c, k*k)
-        bias = (self.weights(x, 1)[..., 0, 0] * self.biases).sum(1)  # (B, c)
-        windows = F.unfold(x, self.kernel, padding=self.kernel // 2)  # (B, c*k*k, h*w)
-        windows = windows.reshape(*x.shape[:2], self.kernel**2, -1)
-        out = (windows * kernel[..., None]).sum(2) + bias[..., None]
-        return out.reshape(x.shape)
-
-
-class DSAM(nn.Module):
-    """Dynamic spatial attention: which positions matter, from channel mean and maximum.
-
-    m = conv(IDConv([mean_c X, max_c X])),   X -> X * sigmoid(m)    (the code: X + m sigmoid(m))
-    """
-
-    def __init__(self, gate: str, gate_kernel: int):
-        super().__init__()
-        self.gate = gate
-        self.dynamic = IDConv()
-        self.mix = nn.Conv2d(2, 1, gate_kernel, padding=gate_kernel // 2, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> the same shape, gated by one map (B, 1, h, w)."""
-        m = self.mix(self.dynamic(torch.cat([x.mean(1, True), x.amax(1, True)], 1)))
-        return x * torch.sigmoid(m) if self.gate == "multiply" else x + F.silu(m)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels at each position of (B, C, h, w)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape; no copy where memory is channels-last."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Subnet(nn.Sequential):
@@ -264,6 +204,23 @@ class DNFAD(Method):
             out = flow(stem.z, cond)
             outs[name] = FlowOut(out.z, out.logdet + stem.logdet)
         return outs
+
+    @torch.no_grad()
+    def attention(self, features: Features) -> dict[str, Tensor]:
+        """sigmoid(m) of each branch's first DSAM, (B, h, w): a gate, not a likelihood."""
+        gates, y = {}, self.stem(self.gather(features)).z
+        cond = self.code.expand(len(y), -1, -1, -1) if self.spec.position else y[:, :0]
+        for name, flow in self.flows.items():
+            x = y
+            for step in flow.steps:
+                if isinstance(step, AffineCoupling):
+                    break
+                x, _ = step.to_latent(x, None)
+            first = step.subnet[0]
+            if isinstance(first, DSAM):
+                m = first.gate_map(torch.cat([x[:, : step.first], cond], 1))
+                gates[name] = torch.sigmoid(m)[:, 0]
+        return gates
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """L = L_M + L_P (eq. 8-14), each per dimension, or in the paper's two scales."""
