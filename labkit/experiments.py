@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from labkit import backbones, config, methods, training
 from labkit.datasets import catalogue
 from labkit.detector import Detector, evaluate
 from labkit.features import FeatureSet
-from labkit.records import Dataset, Sample
+from labkit.records import Dataset, Sample, Shapes
 from labkit.runs import FILES, Run, runs_folder, store
 
 
@@ -71,65 +73,71 @@ def train(
     parts = split(dataset, spec.split, seed)
     backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
     digest = _data_digest(parts)
-    name = f"{method}-{dataset.name.replace('/', '-')}-{budget}-s{seed}"
-    folder = Path(out or runs_folder() / f"{name}-{spec.digest(digest, backbone.weights)}")
+    mark = spec.digest(digest, backbone.weights)
+    short = re.sub(r"[^\w.]+", "-", "-".join(Path(dataset.name).parts[-2:])).strip("-")
+    folder = Path(out or runs_folder() / f"{method}-{short}-{budget}-s{seed}-{mark}")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not again and all((folder / file).is_file() for file in FILES):
             stored = Run.load(folder)
-            if stored.info["digest"] == spec.digest(digest, backbone.weights):
+            if stored.info["digest"] == mark:
                 return stored
             raise ValueError(
                 f"{folder} holds another run; give another --out, or --again to replace it."
             )
         if again:
             (folder / training.CHECKPOINT).unlink(missing_ok=True)
-        _claim(folder, spec.digest(digest, backbone.weights))
+        _claim(folder, mark)
         return _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch)
 
 
 def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch) -> Run:
-    seconds, needs, started = {}, kind.needs, time.perf_counter()
+    clock = [time.perf_counter()]
     train, calibration, test = (
-        FeatureSet(parts[name], backbone, needs).extract(f"{name} images", progress)
+        FeatureSet(parts[name], backbone, kind.needs).extract(f"{name} images", progress)
         for name in ("train", "calibration", "test")
     )
-    shapes = backbone.shapes(needs)
-    seconds["feature_seconds"] = time.perf_counter() - started
-    started = time.perf_counter()
+    shapes = backbone.shapes(kind.needs)
+    clock.append(time.perf_counter())
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
         method = kind(spec.flow, shapes)
         history = training.fit(method, train, spec.train, spec.seed, folder, progress, on_epoch)
-    seconds["fit_seconds"] = time.perf_counter() - started
-    started = time.perf_counter()
+    clock.append(time.perf_counter())
     detector = Detector(spec, backbone, method.cpu(), None)
     held = detector.calibrate(calibration)
     table, told = _score_table(detector, calibration, held, test, progress)
-    seconds["evaluate_seconds"] = time.perf_counter() - started
-    info = {
-        "labkit": version("labkit"),
-        "digest": spec.digest(digest, backbone.weights),
-        "config": spec.to_json(),
-        "weights": backbone.weights,
-        "data_digest": digest,
-        "shapes": {"image": shapes.image, "pyramid": shapes.pyramid, "token": shapes.token,
-                   "patches": shapes.patches},
-        "trainable_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+    clock.append(time.perf_counter())
+    feature, fit, evaluation = np.diff(clock).round(2).tolist()
+    info = _facts(detector, shapes, digest) | {
         "counts": _counts(parts),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | told,
-        "train_seconds": round(seconds["feature_seconds"] + seconds["fit_seconds"], 2),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "calibration": detector.calibration.to_json(),
-    }  # fmt: skip
-    store(
-        folder,
-        info,
-        method,
-        pd.DataFrame(history, columns=None if history else ["epoch", "loss"]),
-        table,
-    )
+        "train_seconds": round(feature + fit, 2),
+        "seconds": {
+            "feature_seconds": feature,
+            "fit_seconds": fit,
+            "evaluate_seconds": evaluation,
+        },
+    }
+    rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
+    store(folder, info, method, rows, table)
     return Run.load(folder)
+
+
+def _facts(detector: Detector, shapes: Shapes, digest: str) -> dict[str, Any]:
+    """What a later process needs to predict, and to know that nothing has changed."""
+    spec, weights = detector.config, detector.backbone.weights
+    trained = (p.numel() for p in detector.method.parameters() if p.requires_grad)
+    return {
+        "labkit": version("labkit"),
+        "digest": spec.digest(digest, weights),
+        "config": spec.to_json(),
+        "weights": weights,
+        "data_digest": digest,
+        "shapes": asdict(shapes),
+        "trainable_parameters": sum(trained),
+        "calibration": detector.calibration.to_json(),
+    }
 
 
 def _score_table(detector, calibration, held, test, progress):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -178,11 +177,8 @@ def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.Dat
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:
-    def pair(values: Sequence[int]) -> tuple[int, ...]:
-        return tuple(values)
-
-    levels = tuple(pair(level) for level in stored["pyramid"])
-    return Shapes(pair(stored["image"]), levels, stored["token"], pair(stored["patches"]))
+    levels = tuple(map(tuple, stored["pyramid"]))
+    return Shapes(tuple(stored["image"]), levels, stored["token"], tuple(stored["patches"]))
 
 
 def _read_csv(path: Path, *columns: str) -> pd.DataFrame:
