@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/labkit train dnfad elpv/mono --budget laptop
+	ls $${LABKIT_RUNS:-runs}/*/run.json >/dev/null 2>&1 || $(BIN)/labkit train dnfad elpv/mono
 	$(BIN)/labkit app --port $(PORT)
 
 test: lint
