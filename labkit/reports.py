@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from labkit.detector import Prediction
 from labkit.panels import overlay
@@ -38,8 +39,12 @@ def write_predictions(run: Run, predictions: list[Prediction], out: Path) -> lis
     return written
 
 
-def prediction_figure(run: Run, prediction: Prediction, opacity: float = 0.6):
-    """The image and each of its maps, on the scale of the run's calibration."""
-    calibration = run.detector.calibration
+def prediction_figure(run: Run, prediction: Prediction, opacity: float = 0.6) -> Figure:
+    """The image and its maps on the scale of the run's calibration, one scale where one unit."""
+    legend, calibration = run.detector.legend, run.detector.calibration
+    units = {name: unit for name, (_, unit) in legend.items()}
     limits = {name: calibration.limits(name) for name in prediction.maps}
-    return overlay(prediction.image, prediction.maps, limits, opacity, note=prediction.sentence())
+    if len(set(units.values())) == 1:
+        limits, units = limits[prediction.main], units[prediction.main]
+    note = prediction.sentence()
+    return overlay(prediction.image, prediction.maps, limits, opacity, unit=units, note=note)
