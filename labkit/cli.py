@@ -150,7 +150,7 @@ def main() -> None:
     """Run the command line; a ValueError is one line on stderr and exit code 2."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a folder that cannot be made or read
         print(f"labkit: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

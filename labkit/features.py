@@ -7,7 +7,7 @@ folder; the oldest files go when it grows past its limit; a damaged file is rebu
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import os
 import zlib
@@ -24,9 +24,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from labkit.backbones import Backbone
+from labkit.files import write_whole
 from labkit.records import Features, Needs, Sample
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_folder() -> Path:
@@ -62,7 +61,8 @@ class FeatureCache:
         if verify:
             if stored != _checksum(parts):
                 return None
-            os.utime(path)  # used now: the last to be evicted
+            with contextlib.suppress(OSError):  # evicted meanwhile, or another user's file
+                os.utime(path)  # used now: the last to be evicted
         return parts
 
     def write(self, key: str, parts: dict[str, Tensor]) -> None:
@@ -70,24 +70,12 @@ class FeatureCache:
 
         Raises: ValueError if the disk is full; nothing half-written is left.
         """
-        path = self.path(key)
         data = save(parts, metadata={"crc32": _checksum(parts)})
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if error.errno in FULL:
-                raise ValueError(
-                    f"The disk of the feature cache {self.folder} is full; free some space or set "
-                    "LABKIT_CACHE to a folder on another disk."
-                ) from None
-            raise ValueError(f"The feature cache cannot be written: {error}.") from None
+        remedy = "free some or set LABKIT_CACHE to a folder on another disk"
+        write_whole(self.path(key), lambda path: path.write_bytes(data), remedy)
 
     def evict(self) -> int:
-        """Remove the least recently used files until the folder fits its limit; returns bytes."""
+        """Remove the least recently used files until the folder fits; returns the bytes freed."""
         files = []
         for path in self.folder.glob("*/*.safetensors"):
             try:
@@ -95,13 +83,13 @@ class FeatureCache:
             except OSError:  # another process was faster
                 continue
             files.append((stat.st_mtime, stat.st_size, path))
-        excess = freed = sum(size for _, size, _ in files) - self.limit
+        excess, freed = sum(size for _, size, _ in files) - self.limit, 0
         for _, size, path in sorted(files):
-            if excess <= 0:
+            if freed >= excess:
                 break
             path.unlink(missing_ok=True)
-            excess -= size
-        return max(0, freed)
+            freed += size
+        return freed
 
 
 class FeatureSet:

@@ -26,7 +26,8 @@ from labkit import backbones, config, methods, training
 from labkit.datasets import catalogue
 from labkit.datasets.images import read_image
 from labkit.detector import Detector, Prediction, evaluate
-from labkit.features import FULL, FeatureSet
+from labkit.features import FeatureSet
+from labkit.files import write_whole
 from labkit.records import Sample, Shapes
 from labkit.scores import Calibration
 
@@ -164,15 +165,7 @@ def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.Dat
         "run.json": lambda path: path.write_text(json.dumps(info, indent=1) + "\n"),
     }
     for name, write in writers.items():
-        temporary = folder / f".{name}"
-        try:
-            write(temporary)
-            temporary.replace(folder / name)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            full = getattr(error, "errno", None) in FULL
-            reason = "the disk is full" if full else error
-            raise ValueError(f"The run {folder} cannot be written: {reason}.") from None
+        write_whole(folder / name, write)
     (folder / training.CHECKPOINT).unlink(missing_ok=True)
 
 

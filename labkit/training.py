@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from labkit.config import TrainSpec
 from labkit.features import FeatureSet
+from labkit.files import write_whole
 from labkit.methods.base import Method
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -103,7 +104,7 @@ def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch) -> Histor
                     on_epoch(history)
     fabric.barrier()
     method.eval()
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         method.finish(features.map(lambda t: t.to(fabric.device)) for features in data.batches())
     if folder and spec.devices > 1 and fabric.global_rank == 0:
         save_checkpoint(folder, method, optimizer, history)
@@ -184,9 +185,8 @@ def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: Histo
         for name, value in state.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    temporary = folder / f".{CHECKPOINT}"
-    save_file(tensors, temporary, metadata={"history": json.dumps(history)})
-    temporary.replace(folder / CHECKPOINT)
+    told = {"history": json.dumps(history)}
+    write_whole(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata=told))
 
 
 def load_checkpoint(folder: Path, method: Method) -> tuple[History, dict[str, Tensor]]:

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,16 +49,14 @@ def test_every_import_is_declared():
                 modules = [node.module]
             for module in {name.split(".")[0] for name in modules}:
                 package = known.get(module, module).lower().replace("-", "_")
-                own = (
-                    module in ("labkit", "apps") or module in __import__("sys").stdlib_module_names
-                )
+                own = module in ("labkit", "apps") or module in sys.stdlib_module_names
                 assert own or package in declared, f"{path.name} imports {module}"
 
 
 ORDER = [
-    "records", "config", "datasets", "backbones", "features", "flows", "stem", "likelihood",
-    "scores", "methods", "training", "sweep", "metrics", "detector", "runs", "experiments",
-    "palette", "panels", "figures", "reports", "widgets", "cli",
+    "files", "records", "config", "datasets", "backbones", "features", "flows", "stem",
+    "likelihood", "scores", "methods", "training", "sweep", "metrics", "detector", "runs",
+    "experiments", "palette", "panels", "figures", "reports", "widgets", "cli",
 ]  # fmt: skip
 
 

@@ -87,6 +87,17 @@ def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path):
         fit(data, folder=tmp_path)
 
 
+def test_a_checkpoint_that_cannot_be_written_is_one_sentence(data, tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_file", full)
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors cannot be written: its disk is"):
+        fit(data, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_loss_that_is_not_finite_stops_by_name(data, tmp_path):
     class Breaking(DNFAD):
         def loss(self, features, batch=None):
