@@ -22,6 +22,8 @@ class Sample:
 
     `read` returns the image as (H, W, 3) uint8, `read_mask` its defect as (H, W) bool. A dataset
     that has no masks has `read_mask = None` on every sample; a good image's mask is all False.
+    `read_regions` is for MVTec LOCO's sPRO: a pair for each annotated region, its mask (H, W) bool
+    and its saturation in pixels; regions may overlap, their union is the mask.
     `fingerprint` changes exactly when the pixels change; the feature cache is keyed by it.
     """
 
@@ -30,6 +32,7 @@ class Sample:
     read: Callable[[], np.ndarray]
     fingerprint: Callable[[], str]
     read_mask: Callable[[], np.ndarray] | None = None
+    read_regions: Callable[[], list[tuple[np.ndarray, int]]] | None = None
 
     @property
     def label(self) -> int:
@@ -42,6 +45,8 @@ class Dataset:
     """Normal images to train on and labelled images to test on.
 
     `train` holds normal images only; `test` may be empty (a folder of good images).
+    `calibration` holds the normals that the authors keep apart for it (MVTec LOCO's validation
+    part); where it is empty a share of `train` is held out instead.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Dataset:
     licence: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...] = ()
+    calibration: tuple[Sample, ...] = ()
 
     @property
     def has_masks(self) -> bool:
