@@ -18,7 +18,7 @@ def always(root: Path | None) -> bool:
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """The folder with the user's datasets: what is given, `LABKIT_DATA`, or `data` where you are."""
+    """The folder with downloaded data: `root`, else `LABKIT_DATA`, else `data` where you are."""
     return Path(root or os.environ.get("LABKIT_DATA", "data"))
 
 
