@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -40,6 +40,7 @@ class SplitSpec:
     calibration: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the normals held out
     calibration_min: Positive = 8
     limit: Positive | None = None  # use at most so many training images, and test images a kind
+    shots: Annotated[int, Field(ge=2)] | None = None  # train on just so many normals (few-shot)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,15 @@ def resolve(
             chosen[home[key]][key] = value
     built = {section: _build(spec, chosen[section]) for section, spec in specs.items()}
     return Config(method=method, data=data, budget=budget, seed=seed, **built)
+
+
+def change(config: Config, **flow: Any) -> Config:
+    """The same config with other values of the method's own keys, parsed and checked."""
+    kind = type(config.flow)
+    for key in flow:
+        if key not in keys_of(kind):
+            raise ValueError(unknown(f"key of {config.method}", key, keys_of(kind)))
+    return replace(config, flow=_build(kind, asdict(config.flow) | flow))
 
 
 def restore(stored: dict[str, Any], flow_spec: type) -> Config:

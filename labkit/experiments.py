@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from filelock import FileLock
 
 from labkit import backbones, config, methods, training
 from labkit.datasets import catalogue
+from labkit.datasets.entry import data_root
 from labkit.detector import Detector, evaluate
-from labkit.features import FeatureSet
+from labkit.features import DefectSet, FeatureSet
 from labkit.records import Dataset, Sample, Shapes
 from labkit.runs import FILES, Run, runs_folder, store
 
@@ -27,20 +29,33 @@ from labkit.runs import FILES, Run, runs_folder, store
 def split(dataset: Dataset, spec: config.SplitSpec, seed: int) -> dict[str, list[Sample]]:
     """Normals to train and to calibrate, and the test images; nothing of the test is looked at.
 
-    Raises: ValueError if fewer than two normals are left to train on.
+    The normals are drawn in an order that the seed fixes: first those that calibrate, unless the
+    dataset brings its own, then those that train. Few-shot (`shots`) trains on the first so many
+    of the latter, so 4 shots are among 16 of the same seed. The calibration normals stay as many
+    as without it: they give p-values alone, and no ranking metric depends on them.
+
+    Raises: ValueError if fewer than two normals, or than `shots`, are left to train on.
     """
     order = np.random.default_rng(seed).permutation(len(dataset.train))
-    held = max(spec.calibration_min, round(spec.calibration * len(order)))
+    least = max(spec.calibration_min, round(spec.calibration * len(order)))
+    held = 0 if dataset.calibration else least
     if len(order) - held < 2:
         raise ValueError(
             f"{dataset.name} has {len(order)} normal images; {held} are held out for calibration, "
             "so at least two more are needed to train on."
         )
-    calibration = [dataset.train[k] for k in sorted(order[:held])]
-    train = [dataset.train[k] for k in sorted(order[held:])]
+    if spec.shots and spec.shots > len(order) - held:
+        raise ValueError(
+            f"shots={spec.shots} does not fit: {dataset.name} has {len(order) - held} normal "
+            "images to train on; give at most so many."
+        )
+    drawn = order[held : held + spec.shots] if spec.shots else order[held:]
+    calibration = [dataset.train[k] for k in sorted(order[:held])] or list(dataset.calibration)
+    train = [dataset.train[k] for k in sorted(drawn)]
     test = list(dataset.test)
     if spec.limit:
-        train, calibration = train[: spec.limit], calibration[: spec.limit]
+        train = train if spec.shots else train[: spec.limit]
+        calibration = calibration[: spec.limit]
         kinds = dataset.defects()
         test = [s for kind in kinds for s in [t for t in test if t.defect == kind][: spec.limit]]
     return {"train": train, "calibration": calibration, "test": test}
@@ -55,6 +70,7 @@ def train(
     progress: bool = True,
     again: bool = False,
     on_epoch: Callable[[training.History], None] | None = None,
+    root: Path | str | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a method on a dataset under the clean protocol and store the run.
@@ -63,13 +79,16 @@ def train(
     anew); one that was killed goes on from its last epoch.
 
     Args:   data: a catalogue name or a folder. out: the run's folder, `runs/NAME` if not given.
-            overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`).
+            root: folder that holds downloaded datasets; the run remembers it.
+            overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`),
+            or `preset`, a name that the method gives to several of them.
     Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
             finite.
     """
     kind = methods.get(method)
+    overrides = methods.preset(kind, overrides)
     spec = config.resolve(method, kind.Spec, str(data), budget, seed, kind.budgets, overrides)
-    dataset = catalogue.load(data)
+    dataset = catalogue.load(data, root)
     parts = split(dataset, spec.split, seed)
     backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
     digest = _data_digest(parts)
@@ -88,28 +107,38 @@ def train(
         if again:
             (folder / training.CHECKPOINT).unlink(missing_ok=True)
         _claim(folder, mark)
-        return _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch)
+        place = _place(data, root)
+        return _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, place)
 
 
-def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch) -> Run:
+def _place(data: str, root: Path | str | None) -> str | None:
+    """The folder of datasets that a later process needs to find the images again."""
+    entry = catalogue.table().get(str(data))
+    return str(data_root(root).resolve()) if entry and entry.source else None
+
+
+def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, place) -> Run:
     clock = [time.perf_counter()]
     train, calibration, test = (
         FeatureSet(parts[name], backbone, kind.needs).extract(f"{name} images", progress)
         for name in ("train", "calibration", "test")
     )
+    defects = _bank(kind, spec, parts["train"], backbone, progress)
     shapes = backbone.shapes(kind.needs)
     clock.append(time.perf_counter())
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
         method = kind(spec.flow, shapes)
-        history = training.fit(method, train, spec.train, spec.seed, folder, progress, on_epoch)
+        job = (spec.train, spec.seed, folder, progress, on_epoch, defects)
+        history = training.fit(method, train, *job)
     clock.append(time.perf_counter())
     detector = Detector(spec, backbone, method.cpu(), None)
     held = detector.calibrate(calibration)
-    table, told = _score_table(detector, calibration, held, test, progress)
+    table, told = score_table(detector, calibration, held, test, progress)
     clock.append(time.perf_counter())
     feature, fit, evaluation = np.diff(clock).round(2).tolist()
     info = _facts(detector, shapes, digest) | {
+        "root": place,
         "counts": _counts(parts),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | told,
         "train_seconds": round(feature + fit, 2),
@@ -122,6 +151,30 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch) -> R
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     store(folder, info, method, rows, table)
     return Run.load(folder)
+
+
+def _bank(kind, spec, normals, backbone, progress) -> Callable[[int], DefectSet] | None:
+    """The synthetic defects of each epoch, painted on training normals alone, if there are any.
+
+    One bank a seed serves all epochs; with the method's `fresh` each epoch has its own.
+    """
+
+    def drawn(seed: int) -> DefectSet:
+        samples = kind.bank(spec.flow, normals, seed)
+        found = DefectSet(samples, backbone, kind.needs)
+        return found.extract("synthetic defects", progress)
+
+    if not (kind.needs.synthetic and kind.bank(spec.flow, normals, spec.seed)):
+        return None
+    if not spec.flow.fresh:
+        return partial(_always, drawn(spec.seed))
+    if spec.train.devices > 1:
+        raise ValueError("Fresh defects are made on one device; set devices=1 or fresh=false.")
+    return lambda epoch: drawn(spec.seed * 100_003 + epoch)
+
+
+def _always(found: DefectSet, epoch: int) -> DefectSet:
+    return found
 
 
 def _facts(detector: Detector, shapes: Shapes, digest: str) -> dict[str, Any]:
@@ -140,7 +193,10 @@ def _facts(detector: Detector, shapes: Shapes, digest: str) -> dict[str, Any]:
     }
 
 
-def _score_table(detector, calibration, held, test, progress):
+def score_table(
+    detector: Detector, calibration: FeatureSet, held: np.ndarray, test: FeatureSet, progress: bool
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Scores of calibration (`held`) and test images, one row each, and the test's metrics."""
     judged = detector.calibration.judge(held)
     pairs = zip(calibration.samples, held, judged.p_value, strict=True)
     rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]

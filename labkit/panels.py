@@ -18,6 +18,7 @@ from labkit import palette
 Limits = tuple[float, float] | Mapping[str, tuple[float, float]]
 LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook width
 WIDTH, WIDEST_CELL, GAP = 9.0, 2.7, 0.08  # inches
+NARROW = 1.5  # inches of a panel; a unit takes two lines below it
 WIDEST_OF_STRIP = 1.9  # inches
 
 
@@ -42,10 +43,12 @@ class Frame:
         side = "horizontal" if self.below else "vertical"
         opaque = ScalarMappable(picture.norm, picture.cmap)
         bar = self.figure.colorbar(opaque, cax=box, orientation=side, extend="both")
+        narrow = self.below and foot.width * width < NARROW
+        unit = unit.replace(" [", "\n[") if narrow else unit
         bar.set_label(unit, fontsize=8 if self.below else 9, color=palette.INK)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7 if self.below else 8, color=palette.QUIET)
-        bar.ax.locator_params(nbins=4 if self.below else 6)
+        bar.ax.locator_params(nbins=(2 if narrow else 4) if self.below else 6)
         if threshold is not None and bar.vmin < threshold < bar.vmax:
             line = bar.ax.axvline if self.below else bar.ax.axhline
             line(threshold, color="white", linewidth=2.4)
@@ -71,8 +74,8 @@ def overlay(
              outlined on every panel; titles, unit: by map name.
     Raises:  ValueError for an image, map or limits of the wrong form.
     """
-    size = _fit(palette.check_image(image).shape[:2])
-    small = _small_image(image, size)
+    size = fit(palette.check_image(image).shape[:2])
+    small = small_image(image, size)
     under = palette.muted(small, opacity).astype(np.uint8)
     lines = _outlines(threshold, mask)
     frame = _frame(1, 1 + len(maps), size, isinstance(limits, Mapping), bool(lines), note)
@@ -88,13 +91,13 @@ def overlay(
         )
         _name(panels[k], (titles or {}).get(name, name))
         edge = _of(threshold, name)
-        _contour(panels[k], spread, edge, palette.THRESHOLD, "dashed")
+        contour(panels[k], spread, edge, palette.THRESHOLD, "dashed")
         if frame.below or k == len(maps):
             frame.bar(picture, _of(unit, name) or palette.MAP_UNIT, k, edge)
     if mask is not None:
-        truth = _small_mask(mask, size)
+        truth = small_mask(mask, size)
         for panel in panels:
-            _contour(panel, truth, 0.5, palette.ANOMALOUS, "solid")
+            contour(panel, truth, 0.5, palette.ANOMALOUS, "solid")
     _legend(frame.figure, lines, note)
     return frame.figure
 
@@ -119,12 +122,12 @@ def map_grid(
     counts = {"images": len(images)} | {name: len(stack) for name, stack in maps.items()}
     if len(set(counts.values())) != 1 or not images:
         raise ValueError(f"a grid needs one map of each kind an image; found {counts}")
-    size = _fit(palette.check_image(images[0]).shape[:2], LONGEST // 2)
+    size = fit(palette.check_image(images[0]).shape[:2], LONGEST // 2)
     lead = 1 if masks is None else 2
     below = isinstance(limits, Mapping) or bool(centred)
     frame = _frame(len(images), lead + len(maps), size, below, False, note, bool(titles))
     for r, (row, image) in enumerate(zip(frame.axes, images, strict=True)):
-        row[0].imshow(_small_image(palette.check_image(image), size))
+        row[0].imshow(small_image(palette.check_image(image), size))
         if masks is not None:
             _truth(row[1], masks[r], size)
         for k, (name, stack) in enumerate(maps.items(), start=lead):
@@ -173,7 +176,7 @@ def strip(
             if np.ndim(picture) == 2:
                 drawn = ax.imshow(picture, colours, vmin=low, vmax=high, interpolation="nearest")
             else:
-                ax.imshow(_small_image(palette.check_image(picture), _fit(picture.shape[:2], 200)))
+                ax.imshow(small_image(palette.check_image(picture), fit(picture.shape[:2], 200)))
     for ax, title in zip(frame.axes[0], titles, strict=False):
         _name(ax, title)
     if drawn is not None:
@@ -206,7 +209,8 @@ def _frame(
     cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
     tall = cell * size[0] / size[1]
     width = left + right + columns * cell + GAP * (columns - 1)
-    bottom = 0.08 + palette.note_height(note, width) + 0.56 * below + 0.22 * legend
+    labels = (0.68 if cell < NARROW else 0.56) * below
+    bottom = 0.08 + palette.note_height(note, width) + labels + 0.22 * legend
     height = bottom + top + rows * tall + GAP * (rows - 1)
     figure = palette.sheet(width, height, note, pictures=True)
     axes = []
@@ -221,18 +225,20 @@ def _frame(
     return Frame(figure, axes, below)
 
 
-def _fit(size: tuple[int, int], longest: int = LONGEST) -> tuple[int, int]:
+def fit(size: tuple[int, int], longest: int = LONGEST) -> tuple[int, int]:
+    """Height and width shrunk, if need be, so that the longer side is `longest`."""
     factor = min(1.0, longest / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _small_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def small_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture at panel size."""
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _small_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def small_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask at panel size as 0.0 and 1.0; a region smaller than a pixel stays visible."""
     return (palette.resized(np.asarray(mask) > 0, size) > 0.02).astype(float)
 
@@ -242,14 +248,17 @@ def _truth(ax: Axes, mask: np.ndarray | None, size: tuple[int, int]) -> None:
         style = {"ha": "center", "va": "center", "fontsize": 9, "color": palette.QUIET}
         ax.text(0.5, 0.5, "no mask", transform=ax.transAxes, **style)
     else:
-        ax.imshow(_small_mask(mask, size), "gray", vmin=0, vmax=1)
+        ax.imshow(small_mask(mask, size), "gray", vmin=0, vmax=1)
 
 
-def _contour(ax: Axes, values: np.ndarray, level: float | None, colour: str, style: str) -> None:
+def contour(
+    ax: Axes, values: np.ndarray, level: float | None, colour: str, style: str, width: float = 1.2
+) -> None:
+    """The outline of what lies above a level, on a white edge; nothing if all or none does."""
     if level is None or not values.min() < level < values.max():
         return
-    ax.contour(values, [level], colors="white", linewidths=2.4, linestyles="solid")
-    ax.contour(values, [level], colors=colour, linewidths=1.2, linestyles=style)
+    ax.contour(values, [level], colors="white", linewidths=2 * width, linestyles="solid")
+    ax.contour(values, [level], colors=colour, linewidths=width, linestyles=style)
 
 
 def _outlines(threshold: object, mask: np.ndarray | None) -> list[Line2D]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 GOOD = "good"  # the defect name of a normal image, as MVTec AD writes it
@@ -72,14 +73,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as a method sees them, with what is known about each."""
+    """What training knows of the images in a step, and which part of them the step looks at."""
 
-    images: Tensor  # (B, 3, H, W) float in [0, 1]
     label: Tensor  # (B,) int, 1 is anomalous
-    mask: Tensor | None = None  # (B, H, W) bool
-    defect_mask: Tensor | None = None  # (B, H, W) bool, where a synthetic defect was painted
-    key: tuple[str, ...] = ()
-    defect: tuple[str, ...] = ()
+    defect_mask: Tensor | None = None  # (B, H, W) in [0, 1], where a synthetic defect was painted
+    level: int | None = None  # of the pyramid, if the step is one level's
+    place: Tensor | None = None  # (n,) into B h w, if the pyramid holds rows (n, C) of that level
 
 
 @dataclass(frozen=True)
@@ -89,22 +88,30 @@ class Features:
     pyramid: tuple[Tensor, ...] = ()  # of (B, C_k, h_k, w_k), fine to coarse
     token: Tensor | None = None  # (B, d)
     patches: Tensor | None = None  # (B, N, d)
+    image: Tensor | None = None  # (B, 3, H, W), as the backbone's own normalisation leaves it
 
     def parts(self) -> dict[str, Tensor]:
         """The tensors by name: `pyramid.0`, ..., `token`, `patches`."""
         named = {f"pyramid.{k}": level for k, level in enumerate(self.pyramid)}
-        named |= {"token": self.token, "patches": self.patches}
+        named |= {"token": self.token, "patches": self.patches, "image": self.image}
         return {name: part for name, part in named.items() if part is not None}
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> Features:
         """The inverse of `parts`."""
         levels = sorted((n for n in parts if n.startswith("pyramid.")), key=lambda n: int(n[8:]))
-        return cls(tuple(parts[n] for n in levels), parts.get("token"), parts.get("patches"))
+        others = (parts.get(name) for name in ("token", "patches", "image"))
+        return cls(tuple(parts[n] for n in levels), *others)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
         """The same features with `change` applied to every tensor."""
         return Features.of({name: change(part) for name, part in self.parts().items()})
+
+    @classmethod
+    def join(cls, *batches: Features) -> Features:
+        """One batch after the other."""
+        parts = [batch.parts() for batch in batches]
+        return cls.of({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def __len__(self) -> int:
         return len(next(iter(self.parts().values())))
@@ -127,6 +134,7 @@ class Needs:
     pyramid: bool = False
     token: bool = False
     patches: bool = False
+    image: bool = False  # the network's input itself
     synthetic: bool = False  # trains on synthetic defects besides normal images
 
 

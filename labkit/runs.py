@@ -112,9 +112,12 @@ class Run:
             self.folder / "scores.csv", "key", "split", "defect", "label", "score", "p_value"
         )
 
-    def samples(self) -> list[Sample]:
-        """The test images of its dataset that it was evaluated on, in the order of `scores`."""
-        dataset = catalogue.load(self.config.data)
+    def samples(self, root: Path | str | None = None) -> list[Sample]:
+        """The test images of its dataset that it was evaluated on, in the order of `scores`.
+
+        Args: root: folder that holds the dataset now, if not where it was when it was trained.
+        """
+        dataset = catalogue.load(self.config.data, root or self.info.get("root"))
         wanted = set(self.scores.query("split == 'test'")["key"])
         return [sample for sample in dataset.test if sample.key in wanted]
 
@@ -125,10 +128,12 @@ class Run:
                  for k, i in enumerate(images)]  # fmt: skip
         return self.detector.predict(arrays, given)
 
-    def evaluate(self, data: str | None = None, progress: bool = True) -> dict[str, Any]:
+    def evaluate(
+        self, data: str | None = None, progress: bool = True, root: Path | str | None = None
+    ) -> dict[str, Any]:
         """Metrics on another dataset's test images, or again on its own."""
-        dataset = catalogue.load(data or self.config.data)
-        samples = dataset.test if data else self.samples()
+        dataset = catalogue.load(data or self.config.data, root or self.info.get("root"))
+        samples = dataset.test if data else self.samples(root)
         if not samples:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
         features = FeatureSet(samples, self.detector.backbone, self.detector.method.needs)
@@ -137,8 +142,9 @@ class Run:
         return {"run": str(self.folder), "method": self.config.method, "data": dataset.name} | told
 
     def summary(self) -> dict[str, Any]:
-        """What `labkit train --json` prints."""
+        """What `labkit train --json` prints: the run in one flat row."""
         spec, told = self.config, self.info["metrics"]
+        told = {key: value for key, value in told.items() if not isinstance(value, dict | list)}
         head = {"run": str(self.folder), "method": spec.method, "data": spec.data}
         head |= {"budget": spec.budget, "seed": spec.seed, "backbone": spec.input.backbone}
         head |= {"protocol": "clean"} | told | self.info["counts"]

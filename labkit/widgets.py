@@ -19,16 +19,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import figures
+from labkit import figures, sheets
 from labkit.datasets import images
 from labkit.detector import Prediction
-from labkit.records import Sample
+from labkit.records import Dataset, Sample
 from labkit.runs import Run
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 LIMIT = 32  # predictions that a panel keeps
 WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "30em"}}
 SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
+ALL = "all kinds"
 Drawn = tuple[Figure, str]
 
 
@@ -134,6 +135,25 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
     ends = {"min": 0.01, "max": 0.5, "step": 0.01, "readout_format": ".0%"}
     slider = ipywidgets.FloatSlider(0.05, description="false alarms", **ends, **SLIDE)
     return Panel(draw, {"false_alarm": slider})
+
+
+def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
+    """Choose which kinds of a dataset's images to see, how many of each, and the outlines."""
+    known = sheets.rows(dataset)
+
+    def draw(kind: str, columns: int, outlines: bool) -> Drawn:
+        kinds = list(known) if kind == ALL else [kind]
+        figure = figures.contact_sheet(dataset, columns, kinds, outlines, note)
+        count = sum(len(known[name]) for name in kinds)
+        return figure, f"{dataset.name}: {count} images, {columns} of each kind at most are shown."
+
+    outlines = ipywidgets.Checkbox(dataset.has_masks, description="outlines of defects")
+    controls = {
+        "kind": ipywidgets.Dropdown(options=[ALL, *known], description="images", **WIDE),
+        "columns": ipywidgets.IntSlider(6, min=2, max=10, description="of each kind", **SLIDE),
+        "outlines": outlines,
+    }
+    return Panel(draw, controls)
 
 
 def predict(run: Run, image: np.ndarray, name: str) -> Prediction:

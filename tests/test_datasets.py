@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 
+import layouts
 import numpy as np
 import pytest
 
@@ -14,9 +15,10 @@ from labkit.records import GOOD
 has_cells = pytest.mark.skipif(
     importlib.util.find_spec("elpv_dataset") is None, reason="needs pip install 'labkit[elpv]'"
 )
-NAMES = [
+NAMES = [  # what needs no download
     pytest.param(name, marks=has_cells if name.startswith("elpv") else ())
-    for name in catalogue.names()
+    for name, entry in catalogue.table().items()
+    if entry.source is None
 ]
 
 
@@ -30,6 +32,7 @@ def test_a_dataset_is_what_the_catalogue_says(name):
     assert row["n_train"] == len(data.train)
     assert row["n_test_good"] == defects[GOOD]
     assert row["n_test_good"] + row["n_test_bad"] == len(data.test)
+    assert row["n_calibration"] == len(data.calibration)
     assert row["masks"] == data.has_masks
 
 
@@ -56,6 +59,47 @@ def test_the_list_is_plain_data():
     rows = json.loads(json.dumps(catalogue.describe()))
     assert [row["name"] for row in rows] == catalogue.names()
     assert {"elpv/mono", "elpv-cracks/poly", "procedural/weave"} <= set(catalogue.names())
+
+
+def test_the_list_tells_what_a_program_needs():
+    keys = ["name", "title", "licence", "n_train", "n_calibration", "n_test_good", "n_test_bad"]
+    keys += ["masks", "size", "found", "root", "how_to_get"]
+    rows = {row["name"]: row for row in catalogue.describe()}
+    assert all(list(row) == keys for row in rows.values())
+    assert rows["mvtec_ad/bottle"]["size"] == 5_264_982_680
+    assert rows["mvtec_loco/pushpins"]["n_calibration"] == 69
+    assert rows["lbot"]["n_train"] is None
+    assert rows["elpv/mono"]["size"] == 90_801_454
+    assert "labkit data get visa" in rows["visa/candle"]["how_to_get"]
+
+
+def test_one_source_can_be_listed():
+    assert len(catalogue.describe(of="mvtec_ad")) == 15
+    assert [row["name"] for row in catalogue.describe(of="btad/02")] == ["btad/02"]
+    with pytest.raises(ValueError, match="nearest name is 'mvtec_ad/"):
+        catalogue.describe(of="mvtec_add")
+
+
+def test_the_table_has_a_line_a_source(tmp_path):
+    layouts.mvtec_category(tmp_path / "mvtec_ad" / "bottle")
+    rows = catalogue.describe(tmp_path)
+    table = {row["name"]: row for row in catalogue.by_source(rows)}
+    assert len(table) == len({name.split("/")[0] for name in catalogue.names()})
+    assert table["mvtec_ad"]["datasets"] == 15
+    assert table["mvtec_ad"]["train"] == "60–391"
+    assert table["mvtec_ad"]["download"] == "5.3 GB"
+    assert table["mvtec_ad"]["here"] == f"1 of 15, {tmp_path / 'mvtec_ad'}"
+    assert (table["visa"]["here"], table["procedural"]["here"]) == ("no", "yes")
+    assert (table["lbot"]["train"], table["procedural"]["train"]) == ("unknown", "120")
+    (bottle,) = catalogue.one_by_one(catalogue.describe(tmp_path, "mvtec_ad/bottle"))
+    assert (bottle["train"], bottle["calibration"], bottle["bad"]) == (209, None, 63)
+
+
+def test_a_source_is_no_dataset():
+    with pytest.raises(
+        ValueError, match="mvtec_ad holds 15 datasets; give one, such as mvtec_ad/"
+    ):
+        catalogue.load("mvtec_ad")
 
 
 def test_an_unknown_name_gets_the_nearest():

@@ -70,6 +70,16 @@ def test_a_nested_folder_of_the_same_name_is_entered(part, tmp_path):
     assert len(folder.load(nested).train) == 12
 
 
+def test_a_validation_part_calibrates(part, tmp_path):
+    for k in range(2):
+        put(part / f"validation/good/{k:03d}.png")
+    out = catalogue.write(part, tmp_path / "copy")
+    for place in (part, out):
+        data = folder.load(place)
+        assert len(data.train) == 12
+        assert [s.key for s in data.calibration] == ["validation/good/000", "validation/good/001"]
+
+
 def test_without_ground_truth_there_are_no_masks(part):
     for mask in sorted((part / "ground_truth").rglob("*.*")):
         mask.unlink()
@@ -157,19 +167,6 @@ def test_an_empty_mask(part):
         ValueError, match=r"001_mask.png marks no pixel, but its image .* not good"
     ):
         sample.read_mask()
-
-
-def test_check_lists_what_is_wrong(part):
-    assert catalogue.check(part)["ok"]
-    (part / "test/dent/000.png").write_bytes(b"")
-    copied = (part / "train/good/003.png").read_bytes()
-    (part / "test/good/001.png").write_bytes(copied)
-    report = catalogue.check(part)
-    assert not report["ok"]
-    assert [fault["key"] for fault in report["unreadable"]] == ["test/dent/000"]
-    assert "is an empty file" in report["unreadable"][0]["error"]
-    assert report["duplicates"] == [{"train": "train/good/003", "test": "test/good/001"}]
-    assert (report["n_train"], report["n_test_good"], report["n_test_bad"]) == (12, 2, 4)
 
 
 def test_written_and_read_again(part, tmp_path):

@@ -173,3 +173,10 @@ def test_files_are_listed_by_suffix_without_case(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "c.png").mkdir()
     assert [p.name for p in images.image_files(tmp_path)] == ["a.png", "b.JPG"]
+
+
+def test_a_packed_mask_comes_back():
+    mask = np.random.default_rng(0).random((13, 21)) > 0.5
+    bits, shape = images.pack(mask)
+    assert len(bits) == -(-13 * 21 // 8)
+    np.testing.assert_array_equal(images.unpack(bits, shape), mask)

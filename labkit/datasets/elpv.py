@@ -36,6 +36,7 @@ TRAIN_SHARE = 0.7
 SEED = 2624  # of the split and of the drawn defects
 VERSION = 1  # raise it when the drawing of defects changes: it is part of their fingerprints
 LICENCE = "CC BY-NC-SA 4.0"
+SIZE = 90_801_454  # bytes of the package
 HOW_TO_GET = "pip install 'labkit[elpv]'"
 SPLITS = Path(__file__).parent / "splits"
 
@@ -122,6 +123,7 @@ def _entry(crystal: str, title: str, plan: Callable[[], Plan]) -> Entry:
         how_to_get=HOW_TO_GET,
         samples=partial(_samples, crystal, plan),
         found=_found,
+        size=SIZE,
     )
 
 
@@ -196,8 +198,13 @@ def _spoilt_image(path: Path, defect: str, mono: bool) -> np.ndarray:
     return np.repeat(_spoil(path, defect, mono)[0][..., None], 3, axis=-1)
 
 
+@lru_cache(maxsize=4096)  # 11 kB each; evaluation asks for each mask once a run
+def _packed(path: Path, defect: str, mono: bool) -> tuple[bytes, tuple[int, int]]:
+    return images.pack(_spoil(path, defect, mono)[1])
+
+
 def _spoilt_mask(path: Path, defect: str, mono: bool) -> np.ndarray:
-    return _spoil(path, defect, mono)[1].copy()
+    return images.unpack(*_packed(path, defect, mono))
 
 
 def _spoilt_fingerprint(path: Path, defect: str, mono: bool) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from labkit.records import Dataset, Sample
+from labkit.datasets.layout import Scan
+from labkit.records import GOOD, Dataset, Sample
 
 Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one, calibration
 
@@ -19,7 +21,7 @@ def always(root: Path | None) -> bool:
 
 def data_root(root: Path | str | None = None) -> Path:
     """The folder with downloaded data: `root`, else `LABKIT_DATA`, else `data` where you are."""
-    return Path(root or os.environ.get("LABKIT_DATA", "data"))
+    return Path(root or os.environ.get("LABKIT_DATA") or "data")
 
 
 @dataclass(frozen=True)
@@ -39,36 +41,96 @@ class Source:
     title: str
     licence: str
     page: str  # where a person reads about it and gets it
-    folders: tuple[str, ...]  # names of its folder under the root; the first is ours
+    folders: tuple[str, ...]  # names of its folder under the root, in any case; the first is ours
+    holds: tuple[str, ...] = ()  # what its folder is known by; one of these lies in it
     archives: tuple[Archive, ...] = ()  # empty: no public URL that needs no login
     size: int | None = None  # bytes to download
 
+    @property
+    def how_to_get(self) -> str:
+        """What a person does to have it."""
+        unpack = f"unpack it as ROOT/{self.folders[0]}"
+        if self.archives:
+            return f"labkit data get {self.name}, or download from {self.page} and {unpack}"
+        return f"ask for it at {self.page} and {unpack}"
+
     def place(self, root: Path | str | None = None) -> Path | None:
-        """Its folder under the root, or None if it is not there."""
+        """Its folder, or None if it is not there.
+
+        That is a folder of the root, one nested in it under such a name again, or the root itself;
+        one that holds what it should comes before one that only has the name.
+        """
         base = data_root(root)
-        return next((base / name for name in self.folders if (base / name).is_dir()), None)
+        named = list(_named(base, self.folders))
+        nested = [inner for outer in named for inner in _named(outer, self.folders)]
+        for folder in (*named, *nested, base):
+            if any((folder / part).exists() for part in self.holds):
+                return folder
+        return next(iter((*nested, *named)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A dataset by its counts, its licence and two functions of the folder with the user's data.
+    """A dataset by its counts, its licence and functions of the folder with the user's data.
 
     `samples` raises a ValueError that says how to get the data if it is not there; `found` says
-    whether it is, without reading it.
+    whether it is, without reading it. `scan`, for datasets of single files, lists them with all
+    that does not fit; `labkit data check` reads it. A count that nobody published is None.
     """
 
     title: str
     licence: str
-    n_train: int
-    n_test_good: int
-    n_test_bad: int
+    n_train: int | None
+    n_test_good: int | None
+    n_test_bad: int | None
     masks: bool
     how_to_get: str
     samples: Callable[[Path | None], Samples]
     found: Callable[[Path | None], bool] = always
-    n_calibration: int = 0  # normals that the authors keep apart; else a share of `train` is
+    n_calibration: int | None = 0  # normals that the authors keep apart; else a share of `train`
     source: Source | None = None  # None: it ships with labkit or with a package
+    size: int | None = None  # bytes to download, where it has no source
+    scan: Callable[[Path | None], Scan] | None = None
+    defects: Mapping[str, int] = field(default_factory=dict)  # images a kind, where known
+    image_size: tuple[int, int] | None = None  # width, height in pixels, as published
+    mask_values: frozenset[int] | None = None  # all that its mask files hold; None: any
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """The published numbers of images by the name of their part."""
+        parts = ("n_train", "n_calibration", "n_test_good", "n_test_bad")
+        return {part: getattr(self, part) for part in parts}
 
     def open(self, name: str, root: Path | None = None) -> Dataset:
-        """The dataset under its catalogue name."""
-        return Dataset(name, self.title, self.licence, *self.samples(root))
+        """The dataset under its catalogue name; it warns if there are not the published counts."""
+        dataset = Dataset(name, self.title, self.licence, *self.samples(root))
+        here = counts(dataset)
+        odd = [part for part, n in self.counts.items() if n is not None and n != here[part]]
+        if odd:
+            told = ", ".join(f"{part} {here[part]} instead of {self.counts[part]}" for part in odd)
+            warnings.warn(
+                f"{name} differs from what is published: {told}; "
+                f"`labkit data check {name}` says what is missing.",
+                stacklevel=3,
+            )
+        return dataset
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    """Numbers of images of a dataset's parts, named as in `Entry.counts`."""
+    good = sum(sample.defect == GOOD for sample in dataset.test)
+    return {
+        "n_train": len(dataset.train),
+        "n_calibration": len(dataset.calibration),
+        "n_test_good": good,
+        "n_test_bad": len(dataset.test) - good,
+    }
+
+
+def _named(base: Path, names: tuple[str, ...]) -> Iterator[Path]:
+    """Folders directly in `base` with one of the names, in the order of the names."""
+    if base.is_dir():
+        inside = {path.name.lower(): path for path in base.iterdir() if path.is_dir()}
+        for name in dict.fromkeys(map(str.lower, names)):
+            if name in inside:
+                yield inside[name]

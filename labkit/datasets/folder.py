@@ -4,20 +4,24 @@
     FOLDER/test/good/*             (all good)          (all good)
     FOLDER/test/<defect>/*
     FOLDER/ground_truth/<defect>/<stem>_mask.png or <stem>.png     (optional)
+    FOLDER/validation/good/*                                       (optional, to calibrate on)
 
-Images pair with masks by name. Stems may repeat across folders, not within one. Dot-files and what
-does not end like an image are skipped; one nested folder of the same name is entered.
+"normal", "0.normal" and "ok" mean good too. Images pair with masks by name. Stems may repeat
+across folders, not within one. Dot-files and what does not end like an image are skipped; one
+nested folder of the same name is entered.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from labkit.datasets import images
-from labkit.records import GOOD, Dataset, Sample
+from labkit.datasets import images, layout, mvtec
+from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.records import GOOD, Dataset
 
 MIN_GOOD = 10  # 8 held out for calibration, 2 to train on
 LAYOUT = "put good images into train/good and images to test into test/good and test/<defect>"
@@ -28,17 +32,33 @@ def load(path: Path | str) -> Dataset:
 
     Raises: ValueError naming the folder or file, what was found and what fits.
     """
+    train, test, calibration = scan(path).samples()
+    name = _entered(Path(path)).name
+    return Dataset(str(path), f"Folder {name}", "the owner's", train, test, calibration)
+
+
+def scan(path: Path | str) -> Scan:
+    """The files of a folder and what does not fit.
+
+    Raises: ValueError if it is no folder, or one whose layout is not understood.
+    """
     root = _entered(Path(path))
-    if (root / "train").is_dir():
-        train, test = _train(root), _test(root)
+    if not (root / TRAIN).is_dir():
+        files = _only_good(root)
+        pictures = tuple(Picture(TRAIN, GOOD, file, None) for file in files)
+        found = Scan(pictures, tuple(layout.twins(pictures)))
     else:
-        train, test = _only_good(root), ()
-    if len(train) < MIN_GOOD:
+        _check_folders(root)
+        found = mvtec.scan(root, masks=None, whole=False)
+        found = replace(found, faults=tuple(_worded(fault, root) for fault in found.faults))
+    n_train = sum(picture.split == TRAIN for picture in found.pictures)
+    if n_train < MIN_GOOD:
         raise ValueError(
-            f"{root} holds {len(train)} good training images; give at least {MIN_GOOD} "
+            f"{root} holds {n_train} good training images; give at least {MIN_GOOD} "
             f"(8 are held out for calibration, 2 to train)."
         )
-    return Dataset(str(path), f"Folder {root.name}", "the owner's", train, test)
+    faults = (*found.faults, *_unequal(found.pictures))
+    return Scan(found.pictures, faults, partial(layout.sample_of, read=_marked))
 
 
 def _entered(path: Path) -> Path:
@@ -53,26 +73,32 @@ def _entered(path: Path) -> Path:
     return path
 
 
-def _train(root: Path) -> tuple[Sample, ...]:
-    folder = root / "train" / GOOD
-    others = [f.name for f in _folders(root / "train") if f.name != GOOD]
+def _check_folders(root: Path) -> None:
+    """Only good images are trained on, and each test image lies in a folder of its kind."""
+    names = [folder.name for folder in layout.folders(root / TRAIN)]
+    others = [name for name in names if mvtec.kind(name) != GOOD]
     if others:
         raise ValueError(
-            f"{root / 'train'} has the folder {others[0]!r} beside 'good', but only good images "
-            f"are trained on; move it to {root / 'test' / others[0]}."
+            f"{root / TRAIN} has the folder {others[0]!r} beside 'good', but only good images "
+            f"are trained on; move it to {root / TEST / others[0]}."
         )
-    if not folder.is_dir():
-        raise ValueError(f"{root / 'train'} has no folder 'good'; {LAYOUT}.")
-    return tuple(_sample("train", GOOD, file) for file in _files(folder))
+    if not names:
+        raise ValueError(f"{root / TRAIN} has no folder 'good'; {LAYOUT}.")
+    loose = layout.image_files(root / TEST)
+    if loose:
+        raise ValueError(
+            f"{loose[0]} lies directly in {root / TEST}; move it to {root / TEST / GOOD} or to a "
+            "folder named after its defect."
+        )
 
 
-def _only_good(root: Path) -> tuple[Sample, ...]:
-    loose, folders = images.image_files(root), _folders(root)
+def _only_good(root: Path) -> list[Path]:
+    loose, folders = images.image_files(root), layout.folders(root)
     names = [folder.name for folder in folders]
-    if not loose and names == [GOOD]:
-        return tuple(_sample("train", GOOD, file) for file in _files(folders[0]))
-    if loose and not (GOOD in names or "test" in names):
-        return tuple(_sample("train", GOOD, file) for file in _files(root))
+    if not loose and len(names) == 1 and mvtec.kind(names[0]) == GOOD:
+        return layout.image_files(folders[0])
+    if loose and not (GOOD in names or TEST in names):
+        return loose
     inner = [
         name for name, folder in zip(names, folders, strict=True) if (folder / "train").is_dir()
     ]
@@ -88,96 +114,37 @@ def _only_good(root: Path) -> tuple[Sample, ...]:
     )
 
 
-def _test(root: Path) -> tuple[Sample, ...]:
-    folder = root / "test"
-    if not folder.is_dir():
-        return ()
-    loose = images.image_files(folder)
-    if loose:
-        raise ValueError(
-            f"{loose[0]} lies directly in {folder}; move it to {folder / GOOD} or to a folder "
-            "named after its defect."
-        )
-    masks = {f.name: _masks(f) for f in _folders(root / "ground_truth") if f.name != GOOD}
-    masked = any(masks.values())
-    found = [(defect.name, file) for defect in _folders(folder) for file in _files(defect)]
-    found.sort(key=lambda pair: (pair[0] != GOOD, pair))
-    samples = []
-    for defect, file in found:
-        mask = masks.get(defect, {}).get(file.stem)
-        if masked and defect != GOOD and mask is None:
-            wanted = root / "ground_truth" / defect / f"{file.stem}_mask.png"
-            raise ValueError(
-                f"{file} has no mask, but other images have one; add {wanted} or remove "
-                f"{root / 'ground_truth'}."
-            )
-        samples.append(_sample("test", defect, file, mask, masked))
-    return tuple(samples)
+def _worded(fault: Fault, root: Path) -> Fault:
+    """A missing mask may also mean that the few masks there are should go."""
+    if fault.kind != layout.MISSING:
+        return fault
+    return replace(fault, error=f"{fault.error[:-1]} or remove {root / 'ground_truth'}.")
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Masks of one defect by the stem of their image."""
-    files = images.image_files(folder)
-    return {f.stem: f for f in files} | {f.stem.removesuffix("_mask"): f for f in files}
+def _unequal(pictures: tuple[Picture, ...]) -> list[Fault]:
+    """Masks of another size than their image, by the headers; unreadable ones raise when read."""
+    faults = []
+    for picture in pictures:
+        for mask in picture.masks or ():
+            try:
+                (h, w), (mask_h, mask_w) = map(images.shape_of, (picture.path, mask))
+            except ValueError:
+                continue
+            if (h, w) != (mask_h, mask_w):
+                sentence = f"{mask} is {mask_w}x{mask_h} pixels, but its image {picture.path} is "
+                sentence += f"{w}x{h}; save the mask at the size of its image."
+                faults.append(Fault(layout.MISMATCHED, picture.key, sentence))
+    return faults
 
 
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _files(folder: Path) -> list[Path]:
-    files, stems = images.image_files(folder), {}
-    for file in files:
-        if file.stem in stems:
-            raise ValueError(
-                f"{file} and {stems[file.stem].name} differ only in their suffix; rename one."
-            )
-        stems[file.stem] = file
-    return files
-
-
-def _sample(
-    split: str, defect: str, file: Path, mask: Path | None = None, masked: bool = False
-) -> Sample:
-    read_mask = None
-    if mask is not None:
-        _check_shapes(file, mask)
-        read_mask = partial(_defect_mask, mask, file)
-    elif masked or split == "train":
-        read_mask = partial(_no_mask, file)
-    return Sample(
-        key=f"{split}/{defect}/{file.stem}",
-        defect=defect,
-        read=partial(images.read_image, file),
-        fingerprint=partial(images.file_fingerprint, file),
-        read_mask=read_mask,
-    )
-
-
-def _check_shapes(file: Path, mask: Path) -> None:
-    """Compare image and mask by their headers; one that cannot be read raises when it is read."""
-    try:
-        (h, w), (mask_h, mask_w) = images.shape_of(file), images.shape_of(mask)
-    except ValueError:
-        return
-    if (h, w) != (mask_h, mask_w):
-        raise ValueError(
-            f"{mask} is {mask_w}x{mask_h} pixels, but its image {file} is {w}x{h}; "
-            "save the mask at the size of its image."
-        )
-
-
-def _defect_mask(mask: Path, file: Path) -> np.ndarray:
-    values = images.read_mask(mask)
+def _marked(masks: tuple[Path, ...], image: Path) -> np.ndarray:
+    """The mask of an image; the owner can mend one that marks nothing, so it is refused."""
+    if not masks:
+        return np.zeros(images.shape_of(image), bool)
+    values = np.logical_or.reduce([images.read_mask(mask) for mask in masks])
     if not values.any():
         raise ValueError(
-            f"{mask} marks no pixel, but its image {file} is not good; mark the defect or move "
-            "the image to test/good."
+            f"{masks[0]} marks no pixel, but its image {image} is not good; mark the defect or "
+            "move the image to test/good."
         )
     return values
-
-
-def _no_mask(file: Path) -> np.ndarray:
-    return np.zeros(images.shape_of(file), bool)

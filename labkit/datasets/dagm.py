@@ -1,0 +1,81 @@
+"""DAGM 2007: ten synthetic textures; `Label/Labels.txt` says which images are defective.
+
+    Train/0576.PNG    Train/Label/0576_label.PNG (only of defective images)    Test likewise
+
+A row of `Labels.txt` is number, flag, image, ..., separated by tabs; its first line is a number
+alone. The defect-free Train images train, all Test images test. A mask is a coarse ellipse.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labkit.datasets import images, layout
+from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.records import GOOD
+
+DEFECT = "defect"
+FOLDERS = {TRAIN: "Train", TEST: "Test"}
+
+
+def scan(folder: Path) -> Scan:
+    """The files of one class."""
+    pictures, faults, masks = [], [], {}
+    for split, name in FOLDERS.items():
+        listed = folder / name / "Label" / "Labels.txt"
+        files = {file.stem: file for file in layout.image_files(folder / name)}
+        if not files:
+            faults.append(layout.absent(folder, name))
+            continue
+        if not listed.is_file():
+            faults.append(layout.absent(folder, f"{name}/Label/Labels.txt"))
+            continue
+        flags = read_flags(listed)
+        drawn = {_stem(file): file for file in layout.image_files(folder / name / "Label")}
+        faults += _unlisted(listed, flags, files, drawn)
+        for stem, file in files.items():
+            defective = flags.get(stem, True) or stem in drawn
+            if split == TEST or not defective:
+                pictures.append(Picture(split, DEFECT if defective else GOOD, file))
+        if split == TEST:
+            masks = {f"{TEST}/{DEFECT}/{stem}": (file,) for stem, file in drawn.items()}
+    found = layout.paired(pictures, masks, lambda p: p.path.parent / "Label" / _label(p.path))
+    return Scan(found.pictures, (*faults, *found.faults))
+
+
+def read_flags(path: Path) -> dict[str, bool]:
+    """Whether an image is defective, by its stem: the flag stands before the image's name."""
+    flags = {}
+    for line in path.read_text(errors="replace").splitlines():
+        cells = line.split()
+        names = [k for k, cell in enumerate(cells) if Path(cell).suffix.lower() in images.SUFFIXES]
+        if names and names[0] > 0:
+            flags[Path(cells[names[0]]).stem] = cells[names[0] - 1] != "0"
+    return flags
+
+
+def _unlisted(
+    listed: Path, flags: dict[str, bool], files: dict[str, Path], drawn: dict[str, Path]
+) -> list[Fault]:
+    """Where list, images and masks contradict each other; paired images are looked at later."""
+    faults = [
+        Fault(layout.MISSING, stem, f"{listed} names {stem}, but there is no such image.")
+        for stem in flags
+        if stem not in files
+    ]
+    for stem, file in files.items():
+        if stem not in flags:
+            faults.append(Fault(layout.MISSING, stem, f"{listed} does not name {file.name}."))
+        elif stem in drawn and not flags[stem]:
+            sentence = f"{drawn[stem]} is a mask, but {listed.name} says that its image is good; "
+            sentence += "it is taken for defective."
+            faults.append(Fault(layout.SURPLUS, stem, sentence, fatal=False))
+    return faults
+
+
+def _stem(mask: Path) -> str:
+    return mask.stem.lower().removesuffix("_label")
+
+
+def _label(image: Path) -> str:
+    return f"{image.stem}_label.PNG"

@@ -1,0 +1,107 @@
+"""MVTec LOCO AD: one PNG for each annotated region, and how much of a region must be found.
+
+Its layout is MVTec AD's with `validation/good` and `ground_truth/<kind>/<stem>/<region>.png`. A
+region's only value above 0 is its key into `defects_config.json`, which gives the saturation: the
+number of pixels, or the share of the region, that counts as found (Bergmann et al. 2022, sec. 4).
+Regions may overlap and have several pieces, so sPRO takes them one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from labkit.datasets import images, layout, mvtec
+from labkit.datasets.layout import Fault, Picture, Scan
+from labkit.records import Sample
+
+CONFIG = "defects_config.json"
+Saturations = Mapping[int, tuple[float, bool]]  # pixel value -> threshold, whether it is a share
+
+
+def scan(folder: Path) -> Scan:
+    """The files of one category; its samples know their regions."""
+    found = mvtec.scan(folder)
+    if not (folder / CONFIG).is_file():
+        return replace(found, faults=(layout.absent(folder, CONFIG), *found.faults))
+    try:
+        saturations = read_config(folder / CONFIG)
+    except ValueError as error:
+        fault = Fault(layout.MISMATCHED, CONFIG, str(error))
+        return replace(found, faults=(fault, *found.faults))
+    return replace(found, sample=partial(sample_of, saturations))
+
+
+def read_config(path: Path) -> dict[int, tuple[float, bool]]:
+    """The saturation of each pixel value that a region may have.
+
+    Raises: ValueError if the file is not the list of entries that it should be.
+    """
+    try:
+        return {
+            int(row["pixel_value"]): (
+                float(row["saturation_threshold"]),
+                bool(row["relative_saturation"]),
+            )
+            for row in json.loads(path.read_text())
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error!r}); it is a list of entries with pixel_value, "
+            "saturation_threshold and relative_saturation, so unpack its archive again."
+        ) from None
+
+
+def sample_of(saturations: Saturations, picture: Picture) -> Sample:
+    """A picture as a sample with regions."""
+    regions = partial(read_regions, picture.masks, picture.path, saturations)
+    return replace(layout.sample_of(picture), read_regions=regions)
+
+
+def read_regions(
+    masks: tuple[Path, ...], image: Path, saturations: Saturations
+) -> list[tuple[np.ndarray, int]]:
+    """Each region's mask (H, W) bool at the size of its image, and its saturation in pixels.
+
+    s = min(threshold, area), or max(1, floor(threshold * area)) for a share of the area
+
+    Raises: ValueError naming a region that holds no or several values, or one without an entry.
+    """
+    shape = images.shape_of(image)
+    regions = []
+    for path in masks:
+        mask = images.read_mask(path)
+        value = _value(path)
+        if value not in saturations:
+            raise ValueError(
+                f"{path} has the value {value}, which {CONFIG} of its category does not list; "
+                "unpack the archive again."
+            )
+        threshold, relative = saturations[value]
+        region = layout.fitted(mask, shape, path)
+        area = int(region.sum())
+        if relative:
+            saturation = math.floor(threshold * area)
+        else:
+            saturation = min(round(threshold * region.size / mask.size), area)
+        regions.append((region, max(1, saturation)))
+    return regions
+
+
+def _value(path: Path) -> int:
+    """The one value above 0 in a region's file."""
+    with Image.open(path) as image:
+        values = np.unique(np.asarray(image))
+    positive = [int(value) for value in values if value > 0]
+    if len(positive) != 1:
+        raise ValueError(
+            f"{path} holds the values {positive or 'only 0'}; a region has exactly one above 0."
+        )
+    return positive[0]

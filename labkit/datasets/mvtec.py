@@ -1,0 +1,105 @@
+"""MVTec AD's layout, which BTAD, MPDD, LBOT and most users' folders share up to names.
+
+    train/good/*     validation/good/* (MVTec LOCO)     test/good/*     test/<defect>/*
+    ground_truth/<defect>/<stem>_mask.png or <stem>.* or, one file a region, <stem>/*
+
+Names are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from labkit.datasets import layout
+from labkit.datasets.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
+from labkit.records import GOOD
+
+NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
+
+
+def scan(
+    folder: Path,
+    names: Mapping[str, str] | None = None,
+    masks: bool | None = True,
+    whole: bool = True,
+) -> Scan:
+    """The files of one category.
+
+    Args: names: folder names, in lower case -> what they mean, besides `NAMES`, the usual name of
+          the good ones first; masks: whether the dataset has them, None if that shows from
+          the files; whole: without normals to train on, good or defective test images or masks
+          it is incomplete.
+    """
+    own = dict(names or {GOOD: GOOD})
+    known = NAMES | own
+    pictures = [p for split in (TRAIN, CALIBRATION, TEST) for p in _part(folder, split, known)]
+    odd = {p.key: p for p in pictures if p.split != TEST and p.defect != GOOD}
+    pictures = [p for p in pictures if p.key not in odd]
+    drawn = _masks(folder, known)
+    if masks is None:
+        masks = any(not key.startswith(f"{TEST}/{GOOD}/") for key in drawn)
+    if masks:
+        found = layout.paired(pictures, drawn, _wanted(folder))
+    else:
+        bare = tuple(Picture(p.split, p.defect, p.path, None) for p in pictures)
+        found = Scan(bare, tuple(layout.twins(bare)))
+    faults = [
+        Fault(SURPLUS, key, f"{p.path} is not good; it is not trained on.", fatal=False)
+        for key, p in odd.items()
+    ]
+    if whole:
+        good = next(name for name, meaning in own.items() if meaning == GOOD)
+        faults = [*_gaps(folder, pictures, good, masks), *faults]
+    return Scan(found.pictures, (*faults, *found.faults))
+
+
+def kind(name: str, known: Mapping[str, str] = NAMES) -> str:
+    """What a folder's name means: GOOD or the name of a defect."""
+    return GOOD if name.lower() == GOOD else known.get(name.lower(), name)
+
+
+def _part(folder: Path, split: str, known: Mapping[str, str]) -> list[Picture]:
+    return [
+        Picture(split, kind(inner.name, known), file)
+        for inner in layout.folders(folder / split)
+        for file in layout.image_files(inner)
+    ]
+
+
+def _masks(folder: Path, known: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+    """Mask files by the key of their picture."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for inner in layout.folders(folder / "ground_truth"):
+        key = f"{TEST}/{kind(inner.name, known)}"
+        for file in layout.image_files(inner):
+            found[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
+        for regions in layout.folders(inner):
+            files = tuple(layout.image_files(regions))
+            if files:
+                found[f"{key}/{regions.name}"] = files
+    return found
+
+
+def _wanted(folder: Path) -> Callable[[Picture], Path]:
+    """Where the mask of a picture is looked for, in the words of its own folders."""
+
+    def place(picture: Picture) -> Path:
+        name = f"{picture.path.stem}_mask.png"
+        return folder / "ground_truth" / picture.path.parent.name / name
+
+    return place
+
+
+def _gaps(folder: Path, pictures: list[Picture], good: str, masks: bool) -> list[Fault]:
+    has = {(p.split, p.defect == GOOD) for p in pictures}
+    faults = [
+        layout.absent(folder, f"{split}/{good}")
+        for split in (TRAIN, TEST)
+        if (split, True) not in has
+    ]
+    if (TEST, False) not in has:
+        faults.append(layout.absent(folder, TEST, "defective images"))
+    elif masks and not (folder / "ground_truth").is_dir():
+        faults.append(layout.absent(folder, "ground_truth"))
+    return faults

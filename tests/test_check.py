@@ -1,0 +1,271 @@
+"""`labkit data check` names everything that is wrong and is stopped by nothing."""
+
+import json
+import sys
+from dataclasses import replace
+
+import layouts
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit import cli
+from labkit.datasets import catalogue, procedural
+from labkit.datasets.check import KINDS, check, text
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The catalogue as if the small fixtures were the published datasets."""
+
+    def pretend(name, **counts):
+        row = replace(catalogue.table()[name], image_size=layouts.SIZE, defects={}, **counts)
+        monkeypatch.setitem(catalogue.table(), name, row)
+
+    return pretend
+
+
+@pytest.fixture
+def bottle(tmp_path, published):
+    published("mvtec_ad/bottle", n_train=3, n_test_good=2, n_test_bad=2)
+    return layouts.mvtec_ad(tmp_path) / "bottle"
+
+
+def faults(report):
+    """Kind and key of each fault."""
+    return {(kind, fault["key"]) for kind in KINDS for fault in report[kind]}
+
+
+def sentence(report, kind, key):
+    return next(fault["error"] for fault in report[kind] if fault["key"] == key)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "counts"),
+    [
+        (layouts.mvtec_ad, "mvtec_ad/grid", (3, 0, 2, 2)),
+        (layouts.mpdd, "mpdd/tubes", (3, 0, 2, 1)),
+        (layouts.btad, "btad/01", (3, 0, 2, 1)),
+        (layouts.lbot, "lbot", (3, 0, 2, 1)),
+        (layouts.mvtec_loco, "mvtec_loco/pushpins", (3, 2, 2, 2)),
+        (layouts.visa, "visa/pcb1", (3, 0, 2, 2)),
+        (layouts.visa_pytorch, "visa/pcb1", (3, 0, 2, 2)),
+        (layouts.dagm, "dagm/Class1", (3, 0, 3, 1)),
+    ],
+)
+def test_a_whole_dataset_is_ok(tmp_path, published, write, name, counts):
+    parts = ("n_train", "n_calibration", "n_test_good", "n_test_bad")
+    published(name, **dict(zip(parts, counts, strict=True)))
+    write(tmp_path)
+    report = check(name, tmp_path)
+    assert faults(report) == set()
+    assert report["ok"]
+    assert not report["duplicates"]
+    assert report["expected"] == {part: report[part] for part in parts}
+    assert report["sizes"] == {"40x24": sum(counts)}
+    assert report["notes"] == []
+
+
+def test_counts_are_compared_with_the_published_ones(tmp_path):
+    layouts.mvtec_ad(tmp_path)
+    report = check("mvtec_ad/bottle", tmp_path)
+    assert ("missing", "n_train") in faults(report)
+    assert sentence(report, "missing", "n_train") == "n_train is 3, published are 209."
+    assert report["expected"]["n_test_bad"] == 63
+    assert report["notes"] == ["published are images of 900x900, here are 7 images of 40x24"]
+    layouts.mpdd(tmp_path)
+    assert ("missing", "parts_mismatch") in faults(check("mpdd/connector", tmp_path))
+
+
+def test_a_gap_in_the_numbers_is_named(bottle):
+    (bottle / "train/good/001.png").unlink()
+    said = sentence(check("mvtec_ad/bottle", bottle.parent), "missing", "n_train")
+    assert said == "n_train is 2, published are 3; 001 is left out."
+    layouts.picture(bottle / "train/good/001.png")
+    layouts.picture(bottle / "train/good/003.png")
+    assert ("surplus", "n_train") in faults(check("mvtec_ad/bottle", bottle.parent))
+
+
+def test_everything_wrong_is_reported_at_once(bottle):
+    (bottle / "train/good/000.png").write_bytes(b"")
+    good = bottle / "test/good/000.png"
+    good.write_bytes(good.read_bytes()[:300])
+    (bottle / "test/good/001.png").write_bytes((bottle / "train/good/001.png").read_bytes())
+    layouts.mask(bottle / "ground_truth/good/001_mask.png", 0)
+    layouts.mask(bottle / "ground_truth/bent/007_mask.png")
+    layouts.mask(bottle / "ground_truth/bent/000_mask.png", value=7, size=(20, 16))
+    (bottle / "ground_truth/broken/000_mask.png").unlink()
+    report = check("mvtec_ad/bottle", bottle.parent)
+    assert not report["ok"]
+    assert faults(report) == {
+        ("unreadable", "train/good/000"),
+        ("unreadable", "test/good/000"),
+        ("surplus", "test/good/001"),
+        ("surplus", "test/bent/007"),
+        ("mismatched", "test/bent/000"),
+        ("missing", "test/broken/000"),
+    }
+    assert report["duplicates"] == [{"train": "train/good/001", "test": "test/good/001"}]
+    assert sentence(report, "surplus", "test/good/001").endswith("mask, but its image is good.")
+    assert sentence(report, "surplus", "test/bent/007").endswith("mask, but it has no image.")
+    said = sentence(report, "mismatched", "test/bent/000")
+    assert "000_mask.png is 20x16 pixels, its image 40x24" in said
+    assert "000_mask.png holds the values 7 besides [0, 255]" in said
+    assert str(bottle / "train/good/000.png") in sentence(report, "unreadable", "train/good/000")
+
+
+def test_an_empty_mask_is_reported(bottle):
+    layouts.mask(bottle / "ground_truth/bent/000_mask.png", value=0)
+    report = check("mvtec_ad/bottle", bottle.parent)
+    assert faults(report) == {("mismatched", "test/bent/000")}
+    assert "marks no pixel of a defective image" in report["mismatched"][0]["error"]
+
+
+def test_an_unreadable_mask_is_reported(bottle):
+    (bottle / "ground_truth/bent/000_mask.png").write_bytes(b"none")
+    assert faults(check("mvtec_ad/bottle", bottle.parent)) == {("mismatched", "test/bent/000")}
+
+
+def test_the_same_pixels_in_another_format_are_duplicates(bottle):
+    Image.open(bottle / "train/good/000.png").save(bottle / "test/good/000.png", compress_level=0)
+    Image.open(bottle / "train/good/000.png").save(bottle / "train/good/001.png")  # no matter
+    report = check("mvtec_ad/bottle", bottle.parent)
+    assert report["duplicates"] == [{"train": "train/good/000", "test": "test/good/000"}]
+    assert not report["ok"]
+
+
+def test_a_reader_that_breaks_is_a_fault_of_its_file(bottle, monkeypatch):
+    def broken(path):
+        raise RuntimeError("the decoder gave up")
+
+    monkeypatch.setattr("labkit.datasets.images.to_rgb", lambda image, path: broken(path))
+    report = check("mvtec_ad/bottle", bottle.parent)
+    assert len(report["unreadable"]) == 7
+    assert report["unreadable"][0]["error"] == "RuntimeError: the decoder gave up"
+
+
+def test_loco_regions_are_looked_up(tmp_path, published):
+    published("mvtec_loco/pushpins", n_train=3, n_calibration=2, n_test_good=2, n_test_bad=2)
+    place = layouts.mvtec_loco(tmp_path)
+    layouts.mask(place / "pushpins/ground_truth/logical_anomalies/000/000.png", 9)
+    report = check("mvtec_loco/pushpins", tmp_path)
+    assert faults(report) == {("mismatched", "test/logical_anomalies/000")}
+    assert "has the value 9, which defects_config.json" in report["mismatched"][0]["error"]
+
+
+def test_visa_files_outside_the_list_are_surplus(tmp_path, published):
+    published("visa/candle", n_train=3, n_test_good=2, n_test_bad=2)
+    place = layouts.visa(tmp_path)
+    extra = layouts.picture(place / "candle/Data/Images/Normal/005.JPG")
+    assert faults(check("visa/candle", tmp_path)) == {("surplus", str(extra))}
+
+
+def test_dagm_contradictions_are_named(tmp_path, published):
+    published("dagm/Class1", n_train=2, n_test_good=3, n_test_bad=1)
+    place = layouts.dagm(tmp_path)
+    layouts.mask(place / "Class1/Train/Label/0006_label.PNG")
+    report = check("dagm/Class1", tmp_path)
+    assert faults(report) == {("surplus", "0006")}
+    assert "Labels.txt says that its image is good" in report["surplus"][0]["error"]
+
+
+def test_a_source_is_checked_with_all_its_datasets(tmp_path, bottle):
+    report = check("mvtec_ad", tmp_path)
+    assert len(report["categories"]) == 15
+    by_name = {category["name"]: category for category in report["categories"]}
+    assert by_name["mvtec_ad/bottle"]["ok"]
+    assert not by_name["mvtec_ad/grid"]["ok"]
+    assert "has no folder wood" in sentence(by_name["mvtec_ad/wood"], "missing", "mvtec_ad/wood")
+    assert report["ok"] is False
+    assert "mvtec_ad/bottle: ok (3 train, 2 test good, 2 test bad)" in text(report)
+
+
+def test_a_source_that_is_not_there_says_how_to_get_it(tmp_path):
+    for name in ("mvtec_ad", "mvtec_ad/bottle", "lbot"):
+        with pytest.raises(ValueError, match=r"has no folder .*; to have .*ROOT/"):
+            check(name, tmp_path)
+    with pytest.raises(ValueError, match="no dataset or folder 'mvtec'"):
+        check("mvtec", tmp_path)
+
+
+def test_masks_that_are_no_files_are_checked_too(monkeypatch):
+    train, test = procedural.samples("weave")
+    empty = replace(test[-1], read_mask=test[0].read_mask)
+    wide = replace(test[-2], read_mask=lambda: np.ones((8, 256), bool))
+    spoilt = replace(test[1], read_mask=test[-1].read_mask)
+    row = replace(
+        catalogue.table()["procedural/weave"],
+        samples=lambda root: (train[:2], (test[0], spoilt, test[-3], wide, empty)),
+        n_train=2,
+        n_test_good=2,
+        n_test_bad=3,
+    )
+    monkeypatch.setitem(catalogue.table(), "procedural/weave", row)
+    report = check("procedural/weave")
+    assert faults(report) == {("mismatched", s.key) for s in (spoilt, wide, empty)}
+    assert report["sizes"] == {"256x256": 7}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = layouts.mvtec_category(tmp_path / "part")
+    for k in range(10):
+        layouts.picture(place / f"train/good/1{k}.png")
+    return place
+
+
+def test_a_folder_of_the_users(folder):
+    assert check(folder)["ok"]
+    (folder / "test/bent/000.png").write_bytes(b"")
+    (folder / "test/good/001.png").write_bytes((folder / "train/good/10.png").read_bytes())
+    layouts.mask(folder / "ground_truth/broken/000_mask.png", size=(24, 40))
+    report = check(folder)
+    assert faults(report) == {("unreadable", "test/bent/000"), ("mismatched", "test/broken/000")}
+    assert "is an empty file" in report["unreadable"][0]["error"]
+    assert report["duplicates"] == [{"train": "train/good/10", "test": "test/good/001"}]
+    assert (report["n_train"], report["n_test_good"], report["n_test_bad"]) == (13, 2, 2)
+
+
+def test_a_folder_that_is_not_understood_is_reported(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    report = check(tmp_path)
+    assert not report["ok"]
+    assert "either keep only good images" in report["missing"][0]["error"]
+
+
+@pytest.fixture
+def labkit(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def test_the_exit_code_says_whether_all_is_well(labkit, folder):
+    assert labkit("data", "check", folder)[0] == 0
+    (folder / "test/bent/000.png").write_bytes(b"")
+    code, out, err = labkit("data", "check", folder, "--json")
+    assert code == 1
+    assert json.loads(out)["ok"] is False
+    assert "image/s" in err or "image" in err
+    code, out, _ = labkit("data", "check", folder)
+    assert code == 1
+    assert "NOT OK" in out
+    assert "unreadable: " in out
+    assert labkit("data", "check", "elpv/quarto")[0] == 2
+
+
+def test_long_lists_are_cut_in_the_text_alone(folder):
+    for k in range(14):
+        layouts.mask(folder / f"ground_truth/bent/9{k:02d}.png")
+    report = check(folder)
+    assert len(report["surplus"]) == 14
+    assert text(report).count("surplus: ") == 10
+    assert "... and 4 more; --json lists all" in text(report)

@@ -1,0 +1,108 @@
+"""A contact sheet shows every kind of image that a dataset has, and outlines its defects."""
+
+import json
+import sys
+from dataclasses import replace
+
+import layouts
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from labkit import cli, figures, palette, sheets, widgets
+from labkit.datasets import catalogue
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
+
+
+@pytest.fixture
+def loco(tmp_path):
+    layouts.mvtec_loco(tmp_path)
+    return catalogue.load("mvtec_loco/pushpins", tmp_path)
+
+
+def words(figure):
+    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+    return texts, [text.get_text() for text in figure.texts]
+
+
+def outlined(ax):
+    colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
+    return palette.ANOMALOUS.lower() in colours
+
+
+def test_each_part_and_kind_has_a_row(loco):
+    figure = figures.contact_sheet(loco, columns=4)
+    labels, around = words(figure)
+    names = ["training", "calibration", "test good", "logical\nanomalies", "structural\nanomalies"]
+    assert labels[::2] == names
+    assert labels[1::2] == ["3 images", "2 images", "2 images", "1 image", "1 image"]
+    note, name, title = around
+    assert (name, title) == ("mvtec_loco/pushpins", loco.title)
+    assert note == (
+        "3 training images · 2 to calibrate on · test images: 2 good, 2 defective · "
+        "masks of every defect · licence: CC BY-NC-SA 4.0"
+    )
+    drawn = [[ax for ax in figure.axes[4 * r : 4 * r + 4] if ax.images] for r in range(5)]
+    assert list(map(len, drawn)) == [3, 2, 2, 1, 1]
+    assert [outlined(ax) for row in drawn for ax in row] == [False] * 7 + [True] * 2
+
+
+def test_pictures_keep_their_shape_and_large_ones_are_drawn_small(loco):
+    figure = figures.contact_sheet(loco, columns=4)
+    width, height = figure.get_size_inches()
+    place = figure.axes[0].get_position()
+    assert place.width * width / (place.height * height) == pytest.approx(40 / 24)
+    wide = replace(loco.train[0], read=lambda: np.zeros((900, 1800, 3), np.uint8))
+    figure = figures.contact_sheet(replace(loco, train=(wide,), calibration=(), test=()))
+    assert figure.axes[0].images[0].get_array().shape[:2] == (180, 360)
+
+
+def test_images_are_spread_from_first_to_last():
+    weave = catalogue.load("procedural/weave")
+    shown = sheets._spread(weave.train, 3)
+    assert [weave.train.index(sample) for sample in shown] == [0, 60, 119]
+    assert len(sheets._spread(weave.train[:2], 6)) == 2
+
+
+def test_kinds_can_be_chosen_and_outlines_left_out(loco):
+    figure = figures.contact_sheet(loco, 2, ["logical_anomalies"], outlines=False)
+    assert words(figure)[0] == ["logical\nanomalies", "1 image"]
+    assert not any(outlined(ax) for ax in figure.axes)
+    assert not figure.legends
+    with pytest.raises(ValueError, match="has no images 'dent'; it has training, calibration, "):
+        figures.contact_sheet(loco, kinds=["dent"])
+
+
+def test_many_kinds_are_cut_and_named(loco):
+    test = tuple(replace(loco.test[-1], defect=f"kind{k:02d}") for k in range(20))
+    figure = figures.contact_sheet(replace(loco, test=test), columns=2)
+    assert len(figure.axes) == 2 * (sheets.MOST_KINDS + 3)
+    assert "not shown: kind13, kind14, " in words(figure)[1][0].replace("\n", " ")
+
+
+def test_the_command_writes_a_png(tmp_path, monkeypatch, capsys, loco):
+    out = tmp_path / "new" / "sheet.png"
+    call = ["labkit", "data", "show", loco.name, "--root", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*call, "--json"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert json.loads(capsys.readouterr().out) == {"data": loco.name, "file": str(out)}
+    assert Image.open(out).format == "PNG"
+    monkeypatch.setattr(sys, "argv", [*call[:-1], "sheet.jpg"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert "sheet.jpg does not end in .png" in capsys.readouterr().err
+
+
+def test_the_panel_follows_its_controls(loco):
+    panel = widgets.data_panel(loco)
+    assert "pushpins: 9 images" in panel.sentence.value
+    for name, value in (("kind", "calibration"), ("columns", 3), ("outlines", False)):
+        before = panel.picture.value
+        panel.controls[name].value = value
+        assert (panel.picture.value != before) == (name != "outlines")  # none of good images
+    assert "pushpins: 2 images, 3 of each kind at most" in panel.sentence.value

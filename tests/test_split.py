@@ -1,0 +1,150 @@
+"""Who trains and who calibrates: few-shot, a set's own calibration part, data under a root."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import labkit
+from labkit import cli, config, experiments
+from labkit.datasets import catalogue, semantic
+from labkit.records import Dataset, Sample
+from labkit.runs import Run
+
+GEAR = catalogue.load("procedural/gear")
+
+
+def split(seed=0, dataset=GEAR, **spec):
+    parts = experiments.split(dataset, config.SplitSpec(**spec), seed)
+    return {name: [sample.key for sample in samples] for name, samples in parts.items()}
+
+
+def with_calibration(count=3):
+    def sample(split, k):
+        return Sample(f"{split}/good/{k:03d}", "good", lambda: None, lambda: f"{split}{k}")
+
+    train, own = (
+        tuple(sample(split, k) for k in range(n)) for split, n in (("train", 20), ("val", count))
+    )
+    return Dataset("own", "with its own calibration part", "none", train, (), own)
+
+
+@pytest.mark.parametrize("shots", [2, 16])
+def test_shots_train_on_just_so_many(shots):
+    parts, whole = split(shots=shots), split()
+    assert len(parts["train"]) == shots
+    assert set(parts["train"]) < set(whole["train"])
+    assert not set(parts["train"]) & set(parts["calibration"])
+    assert parts["calibration"] == whole["calibration"]  # p-values are as fine as ever
+    assert parts["test"] == whole["test"]
+
+
+def test_shots_are_a_fixed_list_per_seed_and_nested():
+    assert split(shots=16) == split(shots=16)
+    assert split(shots=16)["train"] != split(seed=1, shots=16)["train"]
+    assert set(split(shots=4)["train"]) < set(split(shots=16)["train"])
+
+
+def test_the_list_of_a_seed_does_not_change():
+    names = [key.removeprefix("train/good/") for key in split(shots=4)["train"]]
+    assert names == ["044", "084", "098", "100"]  # published runs were trained on these
+
+
+def test_shots_count_where_limit_is_lower():
+    parts = split(shots=16, limit=5)
+    assert (len(parts["train"]), len(parts["calibration"])) == (16, 5)
+
+
+def test_more_shots_than_normals_are_refused():
+    most = len(split()["train"])
+    assert len(split(shots=most)["train"]) == most
+    with pytest.raises(ValueError, match=rf"shots={most + 1} does not fit: .*gear has {most} nor"):
+        split(shots=most + 1)
+
+
+@pytest.mark.parametrize("shots", ["0", "1", "many"])
+def test_shots_that_are_no_number_of_images_are_refused(shots):
+    with pytest.raises(ValueError, match=f"shots='{shots}' does not fit"):
+        config.resolve("m", config.InputSpec, "x", overrides={"shots": shots})
+
+
+def test_the_calibration_part_of_the_authors_is_used():
+    dataset = with_calibration()
+    parts = split(dataset=dataset)
+    assert parts["calibration"] == [sample.key for sample in dataset.calibration]
+    assert sorted(parts["train"]) == [sample.key for sample in dataset.train]  # none held out
+    assert len(split(dataset=dataset, shots=20)["train"]) == 20
+    without = split(dataset=replace(dataset, calibration=()))
+    assert (len(without["calibration"]), len(without["train"])) == (8, 12)
+
+
+def test_too_few_normals_are_refused_whoever_calibrates():
+    dataset = with_calibration()
+    for own, count in ((dataset.calibration, 1), ((), 9)):
+        with pytest.raises(ValueError, match="at least two"):
+            split(dataset=replace(dataset, train=dataset.train[:count], calibration=own))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """STL-10 with noise: 11 training images a class, 1 to test."""
+    base = tmp_path_factory.mktemp("data")
+    folder, rng = base / "stl10_binary", np.random.default_rng(0)
+    folder.mkdir()
+    for part, count in (("train", 110), ("test", 10)):
+        pixels = rng.integers(0, 256, (count, 3, 12, 12), dtype=np.uint8)
+        pixels.repeat(8, 2).repeat(8, 3).tofile(folder / f"{part}_X.bin")
+        (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{part}_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(semantic.STL10_CLASSES))
+    return base
+
+
+@pytest.mark.filterwarnings("ignore:stl10/cat differs")
+def test_a_run_finds_the_data_under_its_root_again(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root.parent)  # a relative root is stored as a whole path
+    run = labkit.train(
+        "dnfad", "stl10/cat", "quick", root=root.name, shots=3, out=tmp_path / "run",
+        progress=False,
+    )  # fmt: skip
+    assert run.info["counts"] == {
+        "n_train": 3, "n_calibration": 8, "n_test_good": 1, "n_test_bad": 9
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    again = Run.load(tmp_path / "run")
+    assert again.config.split.shots == 3
+    assert [sample.key for sample in again.samples()] == again.scores.query("split == 'test'")[
+        "key"
+    ].tolist()
+    told = again.evaluate(progress=False)
+    assert told["image_auroc"] == run.info["metrics"]["image_auroc"]
+    moved = root.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"STL-10 .* is not in"):
+        again.samples()
+    assert again.evaluate(progress=False, root=moved)["image_auroc"] == told["image_auroc"]
+
+
+def test_the_commands_hand_on_shots_and_root(monkeypatch, capsys, tmp_path):
+    class Told:
+        def __init__(self, *given, **named):
+            self.given = {"given": [str(value) for value in given], **named}
+
+        def summary(self):
+            return self.given
+
+        evaluate = staticmethod(lambda data, root: {"data": data, "root": root})
+
+    monkeypatch.setattr(experiments, "train", Told)
+    monkeypatch.setattr(Run, "load", Told)
+    for line in (f"train dnfad a/b --shots 16 --root {tmp_path}", f"evaluate r --root {tmp_path}"):
+        monkeypatch.setattr(sys, "argv", ["labkit", *line.split(), "--json"])
+        with pytest.raises(SystemExit):
+            cli.main()
+    trained, evaluated = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (trained["shots"], trained["root"]) == (16, str(tmp_path))
+    assert evaluated == {"data": None, "root": str(tmp_path)}
+
+
+def test_a_run_on_built_in_data_names_no_folder(quick_run):
+    assert quick_run.info["root"] is None
