@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from tqdm.auto import tqdm
 
 from labkit import metrics
 from labkit.backbones import Backbone
-from labkit.config import Config
+from labkit.config import Config, unknown
 from labkit.features import FeatureSet
 from labkit.methods.base import Method
 from labkit.records import Features, Maps
@@ -51,9 +52,14 @@ class Detector:
     """A backbone, a trained method and its calibration; safe to call from several threads."""
 
     def __init__(
-        self, config: Config, backbone: Backbone, method: Method, calibration: Calibration | None
+        self,
+        config: Config,
+        backbone: Backbone,
+        method: Method,
+        calibration: Calibration | None,
+        main: str | None = None,  # the map that scores and localises; the method's own if None
     ):
-        self.config, self.calibration = config, calibration
+        self.config, self.calibration, self.main = config, calibration, main
         self.backbone, self.method = backbone.eval(), method.eval()
 
     @property
@@ -73,6 +79,10 @@ class Detector:
     def judge(self, features: Features) -> tuple[Maps, Tensor]:
         """Maps at image resolution and raw scores (B,) of a batch of features."""
         maps = self.method.maps(features.map(lambda t: t.to(self.device)))
+        if self.main:
+            if self.main not in maps.family:
+                raise ValueError(unknown(f"map of {self.config.method}", self.main, maps))
+            maps = Maps(maps.family, self.main)
         return maps, self.method.score(maps).cpu()
 
     def predict(self, images: Sequence[np.ndarray], names: Sequence[str] = ()) -> list[Prediction]:
@@ -106,11 +116,15 @@ class Detector:
 
 def evaluate(
     detector: Detector, features: FeatureSet, progress: bool = True
-) -> tuple[pd.DataFrame, dict[str, float | None]]:
-    """Scores of labelled images, one row each, and the metrics of datasets.md section 4.
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Scores of labelled images, one row each, and every metric of them.
 
     Maps are brought to each mask's own size before pixels are compared. A metric that cannot
     exist (no masks, one class) is None.
+
+    Returns: columns key, defect, label, score, p_value; then image metrics, their `intervals`,
+             pixel and region metrics where there are masks, a row for each kind of defect in
+             `defects` and, where there are annotated regions, MVTec LOCO's metrics.
     """
     samples, rows, pixels = features.samples, [], metrics.PixelMetrics()
     masked = any(s.label and s.read_mask for s in samples)
@@ -127,11 +141,45 @@ def evaluate(
                 rows.append((sample.key, sample.defect, sample.label, *told))
                 if masked and sample.read_mask:
                     mask = sample.read_mask()
-                    pixels.update(to_size(maps.anomaly[row], mask.shape), mask)
+                    regions = sample.read_regions() if sample.read_regions else ()
+                    drawn = to_size(maps.anomaly[row], mask.shape)
+                    pixels.update(drawn, mask, regions, sample.defect)
             bar.update(len(chunk))
     table = pd.DataFrame(rows, columns=["key", "defect", "label", "score", "p_value"])
-    told = metrics.image_metrics(table["score"].to_numpy(), table["label"].to_numpy())
-    return table, told | (pixels.compute() if masked else {})
+    found = (pixels.compute(), pixels.per_defect()) if masked else ({}, {})
+    return table, judged(table, *found)
+
+
+def judged(
+    table: pd.DataFrame, pixels: dict[str, Any], apart: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Every metric: those of the image scores in a table, and given ones of pixels and regions.
+
+    Args: table: key, defect, label, score; pixels: `PixelMetrics.compute()`; apart: the same for
+          each kind of defect.
+    """
+    scores, labels = table["score"].to_numpy(), table["label"].to_numpy()
+    told = pixels | metrics.image_metrics(scores, labels)
+    defects = metrics.per_defect(scores, table["defect"].tolist()).to_dict("records")
+    defects = [apart.get(row["defect"], {}) | row for row in defects]
+    if told.get("au_spro_at"):
+        told |= _loco(told, {row["defect"]: row["image_auroc"] for row in defects})
+    return told | {"intervals": metrics.intervals(scores, labels), "defects": defects}
+
+
+def _loco(told: dict[str, Any], image_auroc: dict[str, float | None]) -> dict[str, Any]:
+    """Logical and structural anomalies apart, and their mean, as MVTec LOCO reports them."""
+    regions = told["au_spro_at"][f"{told['au_spro_limit']:g}"]
+    kinds = [name for name in regions if name != "mean"]
+    found = {name: image_auroc[name] for name in kinds}
+    if None not in found.values():
+        found["mean"] = float(np.mean(list(found.values())))
+    pairs = [("au_spro", regions), ("image_auroc", found)]
+    return {
+        f"{metric}_{name.removesuffix('_anomalies')}": value
+        for metric, by in pairs
+        for name, value in by.items()
+    }
 
 
 def to_size(values: Tensor, size: tuple[int, int]) -> np.ndarray:

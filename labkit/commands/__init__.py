@@ -1,0 +1,1 @@
+"""The commands of `labkit`, by what they work on; `cli.py` joins them."""

@@ -1,0 +1,71 @@
+"""How every command answers: plain text or one JSON value on stdout."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder that holds the datasets; LABKIT_DATA if left out.")
+]
+Budget = Annotated[
+    str, typer.Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")
+]
+
+
+def say(value: Any, json: bool, plain: Callable[[], str]) -> None:
+    """Print a result: as JSON, or as the text that `plain` makes of it."""
+    print(jsonlib.dumps(finite(value)) if json else plain(), flush=True)
+
+
+def finite(value: Any) -> Any:
+    """The same value with null where JSON knows no number, and text for paths."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def pairs(values: dict[str, Any]) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, values))
+    return "\n".join(f"{key:<{width}}  {short(value)}" for key, value in values.items())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table that fits the terminal, or 160 columns where there is none."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(*[name.replace("_", " ") for name in rows[0]], box=None, header_style="bold")
+    for row in rows:
+        drawn.add_row(*[escape(short(value)) for value in row.values()])
+    terminal = sys.stdout.isatty()
+    page = StringIO()
+    console = Console(
+        file=page, width=Console().width if terminal else 160, force_terminal=terminal
+    )
+    console.print(drawn)
+    return page.getvalue().rstrip()
+
+
+def short(value: Any) -> str:
+    """A value as a cell of a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,154 @@
+"""What a method costs: trainable parameters, FLOPs of one image, seconds an image.
+
+FLOPs are torch's flop counter's: matrix products, convolutions and attention, a multiplication
+with its addition counted as 2; elementwise work is not counted. Papers print "FLOPs (G)" by tools
+that differ (thop counts such a pair as 1), so hold theirs against ours and against half of it.
+Counting needs shapes alone and is done on the meta device, without weights or data.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from labkit import backbones, config, methods
+from labkit.backbones import Backbone
+from labkit.config import Config
+from labkit.methods.base import Method
+from labkit.records import Features
+
+WARM_UP, REPEATS = 2, 7  # images before the clock starts, images timed
+CONVENTION = (
+    "FLOPs of one image: products, convolutions and attention, a multiplication with its addition "
+    "as 2\n(half of it is what papers call MACs, and some of them FLOPs); seconds with batch 1."
+)
+TIMES = ("seconds_per_image", "method_seconds", "images_per_second", "device")
+
+
+def complexity(
+    names: Sequence[str] = (),
+    budget: str = "paper",
+    timed: bool = False,
+    progress: bool = True,
+    settings: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """What each method costs at one budget's size; no weights are fetched.
+
+    Args:    names: methods, all if empty; timed: measure seconds too, on a GPU if there is one;
+             settings: keys of the specs, as for training.
+    Returns: a row a method: method, backbone, image_size, trainable_parameters,
+             backbone_parameters (frozen), flops and backbone_flops (of one image),
+             seconds_per_image (backbone and method, batch 1), method_seconds (method alone),
+             images_per_second, device; the last four None unless timed.
+    Raises:  ValueError for an unknown method or budget.
+    """
+    rows = []
+    bar = tqdm(list(names) or methods.names(), desc="complexity", unit="method", leave=False,
+               disable=not progress)  # fmt: skip
+    for name in bar:
+        bar.set_postfix_str(name)
+        spec, backbone = untrained(name, budget, settings)
+        row = {"method": name, "backbone": spec.input.backbone, "image_size": backbone.image_size}
+        timing = times(spec, backbone) if timed else dict.fromkeys(TIMES)
+        rows.append(row | counts(spec, backbone) | timing)  # counts give its weights up
+    return rows
+
+
+def readable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `complexity` in the units that papers print."""
+    told = {"method": row["method"], "backbone": row["backbone"], "pixels": row["image_size"]}
+    told["trainable [M]"] = f"{row['trainable_parameters'] / 1e6:.1f}"
+    told["flops [G]"] = f"{row['flops'] / 1e9:.1f}"
+    told["backbone flops [G]"] = f"{row['backbone_flops'] / 1e9:.1f}"
+    if row["device"]:
+        told["method [ms]"] = f"{row['method_seconds'] * 1e3:.0f}"
+        told["whole [ms]"] = f"{row['seconds_per_image'] * 1e3:.0f}"
+        told["FPS"] = f"{row['images_per_second']:.1f} on {row['device']}"
+    return told
+
+
+def untrained(
+    name: str, budget: str = "paper", settings: dict[str, Any] | None = None
+) -> tuple[Config, Backbone]:
+    """A method's config at a budget and its backbone, with random weights."""
+    kind = methods.get(name)
+    spec = config.resolve(name, kind.Spec, "", budget, 0, kind.budgets, settings)
+    arch = spec.input.backbone.removeprefix("random/")
+    arch = backbones.OFFLINE[arch][2] if arch in backbones.OFFLINE else arch
+    return spec, backbones.load(f"random/{arch}", spec.input.image_size, spec.input.taps)
+
+
+def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
+    """Parameters, and FLOPs of one image; the backbone's weights are given up for it."""
+    side, needs = backbone.image_size, methods.get(spec.method).needs
+    image, backbone = torch.empty(1, 3, side, side, device="meta"), backbone.to("meta")
+    features = backbone(image, needs)
+    method = _method(spec, backbone, "meta")
+    return {
+        "trainable_parameters": trainable(method),
+        "backbone_parameters": sum(p.numel() for p in backbone.parameters()),
+        "flops": _method_flops(spec, backbone, method, features),
+        "backbone_flops": flops(lambda: backbone(image, needs)),
+    }
+
+
+def trainable(module: nn.Module) -> int:
+    """Number of parameters that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def flops(call: Callable[[], Any]) -> int:
+    """FLOPs of a call, a multiplication with its addition as 2; attention by its definition."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        call()
+    return counter.get_total_flops()
+
+
+def seconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
+    """Median wall time of a call, after a warm-up."""
+    taken = []
+    for _ in range(WARM_UP + repeats):
+        started = time.perf_counter()
+        with torch.no_grad():
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[WARM_UP:])
+
+
+def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str, Any]:
+    """Seconds from one image to its maps and score, backbone included, and of the method alone."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone, needs = backbone.to(device), methods.get(spec.method).needs
+    method = _method(spec, backbone, device)
+    image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
+    features = backbone(image, needs)
+    alone = seconds(lambda: method.score(method.maps(features)), device, repeats)
+    whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device, repeats)
+    return dict(zip(TIMES, (whole, alone, 1 / whole, device.type), strict=True))
+
+
+def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:
+    kind = methods.get(spec.method)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(spec.seed)
+        return kind(spec.flow, backbone.shapes(kind.needs)).eval()
+
+
+def _method_flops(spec: Config, backbone: Backbone, method: Method, features: Features) -> int:
+    """FLOPs of the maps; a method that looks at values cannot run on meta and runs on zeros."""
+    try:
+        return flops(lambda: method.maps(features))
+    except RuntimeError:
+        real = _method(spec, backbone, "cpu")
+        zeros = features.map(lambda part: torch.zeros(part.shape))
+        return flops(lambda: real.maps(zeros))

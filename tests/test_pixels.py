@@ -1,0 +1,304 @@
+"""Golden values, scikit-learn and a brute-force AUPRO as oracles, and the metrics' symmetries."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from labkit import metrics
+
+SEEDS = st.integers(0, 2**32 - 1)
+METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+
+
+def tied_images(seed, levels=6, size=(7, 9), count=4):
+    """Random maps with few distinct values, random masks, the first image good."""
+    rng = np.random.default_rng(seed)
+    maps = rng.integers(0, levels, (count, *size)) / levels
+    masks = rng.random((count, *size)) < 0.25
+    masks[0] = False
+    return maps, masks
+
+
+def measured(maps, masks, **options):
+    accumulator = metrics.PixelMetrics(**options)
+    for one, mask in zip(maps, masks, strict=True):
+        accumulator.update(one, mask)
+    return accumulator.compute()
+
+
+def brute_aupro(maps, masks, limit):
+    """AUPRO from its definition: every distinct score, a loop over regions, an exact integral."""
+    regions = []
+    for one, mask in zip(maps, masks, strict=True):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        regions += [one[labels == k] for k in range(1, count + 1)]
+    free = np.concatenate([one[~mask] for one, mask in zip(maps, masks, strict=True)])
+    points = [(0.0, 0.0)]
+    for t in sorted({v for one in maps for v in one.ravel()}, reverse=True):
+        points.append(((free >= t).mean(), np.mean([(r >= t).mean() for r in regions])))
+    area = 0.0
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x0 >= limit or x1 == x0:
+            continue
+        part = (min(x1, limit) - x0) / (x1 - x0)
+        area += part * (x1 - x0) * (y0 + part * (y1 - y0) / 2)
+    return area / limit
+
+
+def best_f1(labels, scores):
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+
+
+GOLDEN = [
+    (0.6, {0.3: 11 / 21, 0.05: 0.25, 1.0: 0.857143}, (6 / 7, 0.755556, 0.75)),
+    (0.7, {0.3: 17 / 42, 1.0: 0.821429}, (5 / 6, 0.7, None)),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("x", "aupro", "pixel"), GOLDEN)
+def test_golden_values(x, aupro, pixel, dtype):
+    maps = np.array([[[0.9, 0.4, 0.8, 0.7, 0.1]], [[x, 0.3, 0.2, 0.15, 0.12]]], dtype)
+    masks = np.array([[[1, 1, 0, 1, 0]], [[0] * 5]], bool)
+    for limit, expected in aupro.items():
+        found = measured(maps, masks, limit=limit)
+        assert found["aupro"] == pytest.approx(expected, abs=1e-6)
+        assert found["aupro_limit"] == limit
+    for name, expected in zip(METRICS[:3], pixel, strict=True):
+        assert expected is None or found[name] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "relative", "expected"),
+    [(2, False, (0.5, 0.75)), (1.0, True, (0.25, 0.375)), (0.5, True, (0.5, 0.75))],
+)
+def test_golden_spro(threshold, relative, expected):
+    free = np.concatenate([np.linspace(0.7, 0.72, 25), np.linspace(0.55, 0.6, 25), [0.05] * 450])
+    map_ = np.concatenate([[0.9, 0.65, 0.5, 0.1], free])[None]
+    mask = (np.arange(504) < 4)[None]
+    for limit, value in zip((0.05, 0.1), expected, strict=True):
+        accumulator = metrics.PixelMetrics(spro_limit=limit)
+        saturation = metrics.saturation(4, threshold, relative)
+        accumulator.update(map_, mask, [(mask, saturation)])
+        assert accumulator.compute()["au_spro"] == pytest.approx(value, abs=1e-9)
+
+
+def test_saturation_of_a_region_is_at_least_a_pixel_and_at_most_the_region():
+    assert metrics.saturation(1, 0.5, relative=True) == 1
+    assert metrics.saturation(10, 6300, relative=False) == 10
+    assert metrics.saturation(100, 0.29, relative=True) == 29
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from([2, 6, 500]), st.sampled_from([0.05, 0.3, 0.77, 1.0]))
+def test_aupro_equals_its_definition(seed, levels, limit):
+    maps, masks = tied_images(seed, levels)
+    found = measured(maps, masks, limit=limit)["aupro"]
+    assert found == pytest.approx(brute_aupro(maps, masks, limit), abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_spro_with_full_saturation_is_pro(seed):
+    maps, masks = tied_images(seed)
+    accumulator = metrics.PixelMetrics(limit=0.3, spro_limit=0.3)
+    for one, mask in zip(maps, masks, strict=True):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        pieces = [labels == k for k in range(1, count + 1)]
+        accumulator.update(one, mask, [(piece, int(piece.sum())) for piece in pieces])
+    found = accumulator.compute()
+    assert found["au_spro"] == pytest.approx(found["aupro"])
+
+
+def test_overlapping_regions_count_apart():
+    mask = np.array([[1, 1, 1, 0, 0]], bool)
+    left, right = np.array([[1, 1, 0, 0, 0]], bool), np.array([[0, 1, 1, 0, 0]], bool)
+    accumulator = metrics.PixelMetrics(spro_limit=1.0)
+    accumulator.update(np.array([[0.1, 0.9, 0.1, 0.5, 0.5]]), mask, [(left, 1), (right, 1)])
+    assert accumulator.compute()["au_spro"] == 1  # the shared pixel saturates both
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sampled_from([3, 1000]))
+def test_pixel_metrics_equal_scikit_learns_on_pooled_pixels(seed, levels):
+    maps, masks = tied_images(seed, levels)
+    found = measured(maps, masks)
+    truth, scores = masks.ravel(), maps.ravel()
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(truth, scores))
+    assert found["pixel_ap"] == pytest.approx(average_precision_score(truth, scores))
+    assert found["pixel_f1_max"] == pytest.approx(best_f1(truth, scores))
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.lists(st.integers(0, 8), max_size=4))
+def test_neither_order_nor_shards_nor_an_early_look_matter(seed, cuts):
+    maps, masks = tied_images(seed, count=8)
+    order = np.random.default_rng(seed).permutation(8)
+    sharded = metrics.PixelMetrics()
+    for start, stop in pairwise(sorted({0, 8, *cuts})):
+        part = order[start:stop]
+        sharded.update(torch.tensor(maps[part]), torch.tensor(masks[part]))
+        sharded.compute()
+    assert sharded.compute() == pytest.approx(measured(maps, masks), abs=1e-12)
+
+
+def test_maps_of_different_sizes_pool_their_pixels():
+    accumulator = metrics.PixelMetrics(limit=1.0)
+    accumulator.update(np.array([[0.9, 0.1, 0.2]]), np.array([[1, 0, 0]]))
+    accumulator.update(np.array([[0.1], [0.2]]), None)
+    found = accumulator.compute()
+    assert all(found[name] == 1 for name in METRICS)
+
+
+def test_known_detectors():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((12, 64, 64), bool)
+    masks[:6, 20:40, 10:30] = True
+    masks[:3, 50:60, 50:60] = True
+    perfect = measured(masks + 0.1 * rng.random(masks.shape), masks)
+    assert all(perfect[name] == pytest.approx(1) for name in METRICS)
+    chance = measured(rng.random(masks.shape), masks)
+    assert chance["aupro"] == pytest.approx(0.3 / 2, abs=0.02)
+    assert chance["pixel_auroc"] == pytest.approx(0.5, abs=0.02)
+    flat = measured(np.full(masks.shape, 3.0), masks)
+    assert flat["pixel_auroc"] == 0.5
+    assert flat["aupro"] == pytest.approx(0.15)
+    assert flat["pixel_ap"] == pytest.approx(masks.mean())
+
+
+def test_float64_maps_keep_differences_that_float32_loses():
+    map_ = np.array([[1.0, 1.0 + 1e-12]])
+    assert measured([map_], [np.array([[0, 1]])])["pixel_auroc"] == 1
+    assert measured([map_.astype(np.float32)], [np.array([[0, 1]])])["pixel_auroc"] == 0.5
+    half = torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)
+    assert measured([half], [np.array([[0, 1]])])["pixel_auroc"] == 1
+
+
+def test_a_refused_image_leaves_no_trace():
+    accumulator = metrics.PixelMetrics()
+    mask = np.array([[1, 0]], bool)
+    with pytest.raises(ValueError, match="region"):
+        accumulator.update(np.ones((1, 2)), mask, [(mask, 1), (~mask & mask, 1)])
+    assert accumulator.compute()["pixel_auroc"] is None
+
+
+def test_memory_does_not_grow_with_the_number_of_maps():
+    code = """
+import resource, sys
+import numpy as np
+from labkit import metrics
+rng = np.random.default_rng(0)
+mask = np.zeros((256, 256), bool)
+mask[60:120, 60:140] = True
+peak = []
+for count in (48, 48, 320):
+    pixels = metrics.PixelMetrics(chunk=1 << 22)
+    for k in range(count):
+        pixels.update(rng.random((256, 256), np.float32), mask if k % 4 else None)
+    found = pixels.compute()
+    peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)  # MiB
+assert 0.49 < found["pixel_auroc"] < 0.51, found
+assert peak[2] - peak[1] < 24, peak  # the scores alone would be 68 MiB more
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.sampled_from([2, 6, 500]))
+def test_what_went_to_files_counts_the_same(seed, levels):
+    maps, masks = tied_images(seed, levels, (30, 31), 8)
+    kinds = ["good", "cut", "cut", "hole", "good", "hole", "cut", "hole"]
+    masks[4] = False
+    masks[1:4, 0, 0] = masks[5:, 0, 0] = True
+    found = []
+    for chunk in (1 << 26, 1 << 12):
+        pixels = metrics.PixelMetrics(spro_limit=0.3, chunk=chunk)
+        for one, mask, kind in zip(maps, masks, kinds, strict=True):
+            regions = [(mask, 5)] if mask.any() else ()
+            pixels.update(one, mask, regions, kind)
+        flat = pd.json_normalize([pixels.compute(), *pixels.per_defect().values()]).stack()
+        curves = [pixels.roc_curve(), pixels.pro_curve(), pixels.spro_curve("cut")]
+        found.append([*flat, *[curve.area for curve in curves]])
+        drawn = np.diff(curves[0].x) @ (curves[0].y[1:] + curves[0].y[:-1]) / 2
+        assert drawn == pytest.approx(curves[0].area, abs=2e-3)
+    assert found[0] == pytest.approx(found[1], abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_a_kind_of_defect_is_judged_with_the_good_images_alone(seed):
+    maps, masks = tied_images(seed, 500, count=6)
+    masks[1:, 3, 3] = True
+    kinds = ["good", "cut", "hole", "cut", "hole", "hole"]
+    pixels = metrics.PixelMetrics(limit=0.2, spro_limit=0.1)
+    for one, mask, kind in zip(maps, masks, kinds, strict=True):
+        regions = [(mask, 3)] if mask.any() else ()
+        pixels.update(one, mask, regions, kind)
+    found, spro = pixels.per_defect(), pixels.spro()
+    assert set(found) == {"cut", "hole"}
+    for kind in found:
+        alone = metrics.PixelMetrics(limit=0.2, spro_limit=0.1)
+        for one, mask, name in zip(maps, masks, kinds, strict=True):
+            if name in (kind, "good"):
+                alone.update(one, mask, [(mask, 3)] if mask.any() else ())
+        expected = alone.compute()
+        assert found[kind] == pytest.approx({name: expected[name] for name in METRICS})
+        assert spro[0.1][kind] == pytest.approx(expected["au_spro"])
+    assert list(spro) == [0.01, 0.05, 0.1, 0.3, 1.0]
+    for by in spro.values():
+        assert by["mean"] == pytest.approx((by["cut"] + by["hole"]) / 2)
+    assert pixels.compute()["au_spro"] == spro[0.1]["mean"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sampled_from([np.exp, lambda v: 5 * v - 3, lambda v: np.sign(v) * v**2]))
+def test_an_increasing_transform_of_all_scores_changes_nothing(seed, transform):
+    maps, masks = tied_images(seed)
+    assert measured(transform(maps), masks) == measured(maps, masks)
+
+
+def test_what_cannot_exist_is_none():
+    found = metrics.PixelMetrics().compute()
+    assert [found[name] for name in METRICS] == [None] * 4
+    assert measured([np.ones((3, 3))], [None])["aupro"] is None  # no defect
+    assert measured([np.ones((3, 3))], [np.ones((3, 3))])["aupro"] is None  # nothing normal
+    empty = metrics.PixelMetrics()
+    assert empty.roc_curve() is empty.pro_curve() is empty.spro_curve() is None
+    assert empty.spro() == empty.per_defect() == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: metrics.PixelMetrics(limit=0), "limit must be above 0"),
+        (lambda: measured([np.ones((2, 2))], [np.ones((2, 3))]), "must both be"),
+        (lambda: measured([np.full((2, 2), np.inf)], [None]), "4 of 4 are not finite"),
+    ],
+)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_curves_are_thin_and_keep_their_ends_and_area():
+    maps, masks = tied_images(0, 1000, (40, 40))
+    accumulator = metrics.PixelMetrics()
+    accumulator.update(maps, masks)
+    curve = accumulator.pro_curve(points=64)
+    assert len(curve.x) <= 66
+    assert (np.diff([curve.x, curve.y]) >= 0).all()
+    assert curve.area == accumulator.compute()["aupro"]
+    for curve in (accumulator.roc_curve(), accumulator.roc_curve(points=64)):
+        assert (curve.x[0], curve.x[-1], curve.y[-1]) == (0, 1, 1)
+        assert abs(np.diff(curve.x) @ (curve.y[1:] + curve.y[:-1]) / 2 - curve.area) < 2e-3
