@@ -1,0 +1,197 @@
+"""Natural synthetic anomalies: patches of another normal image, blended in seamlessly.
+
+Schlüter et al., NSA, ECCV 2022, whose code gives all numbers; Chiu & Lai (selfsup) train on them.
+Patches stay on the object where the background has an even brightness. NSA blends object and
+background of both images alike, which is the whole rectangle: its mask of objects chooses the
+place and the label, never the blending. Differences: the solver (`poisson.py`), pillow's
+resizing, and the label: it keeps what an earlier patch changed where a later one overlaps it, and
+marks the background where light spills on it visibly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from labkit.datasets.drawing import Rng
+from labkit.defects.poisson import clone
+from labkit.defects.steps import Box, Patch, Steps, checked, grey_change, resized, window
+
+Range = tuple[float, float]
+Objects = tuple[np.ndarray, np.ndarray] | None  # where source and base show the object
+SMALLEST = 50  # pixels that are solved for; NSA gives up below
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsaSpec:
+    """How patches are drawn and blended; the defaults are NSA's for textures."""
+
+    name: ClassVar[str] = "nsa"
+    version: ClassVar[int] = 1  # raise it when the same spec draws another defect
+
+    patches: int = 4  # attempts: the first always, each further one by `chance`
+    chance: float = 0.5
+    offset: float = 0.03  # half-width = offset + Gamma(shape, scale), share of the side,
+    shape: float = 2.0
+    scale: float = 0.05
+    rows: Range = (0.03, 0.4)  # clipped to these bounds
+    columns: Range = (0.03, 0.4)
+    resize: Range = (0.5, 2.0)  # factor N(1, spread) clipped to these bounds
+    spread: float = 0.5
+    mixed: bool = True  # the stronger gradient of the two images, or the patch's own
+    background: tuple[float, float] | None = None  # grey level, and how far an object is from it
+    blur: int = 7  # side of the median that cleans an object mask, pixels
+    min_object: float = 0.5  # least share of a patch that shows the object
+    min_overlap: float = 0.25  # least share of the patch's object that falls on the base's
+    tries: int = 200  # places drawn before a patch is given up
+    visible: float = 1.0  # grey levels; an object's pixel that changes by more is marked,
+    spill: float = 8.0  # one that is background in both images by more than this; NSA: never
+    label_blur: int = 5  # side of the median that cleans the mask, pixels
+
+
+def _object(
+    background: tuple[float, float] | None, min_object: float, **more: Range | int
+) -> NsaSpec:
+    given = {"patches": 3, "resize": (0.7, 1.3), "mixed": False, **more}
+    return NsaSpec(background=background, min_object=min_object, **given)
+
+
+BRIGHT, DARK = (200.0, 60.0), (20.0, 20.0)  # backgrounds of MVTec AD
+OBJECTS = {  # what NSA's code sets by category of MVTec AD; `gear` is ours
+    "bottle": _object(BRIGHT, 0.7),
+    "cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4)),
+    "capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15)),
+    "hazelnut": _object(DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35)),
+    "metal_nut": _object(DARK, 0.5),
+    "pill": _object(DARK, 0.7, rows=(0.03, 0.2)),
+    "screw": _object(BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12)),
+    "toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2)),
+    "transistor": _object(None, 0.0),
+    "zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2)),
+    "gear": _object((50.0, 45.0), 0.5),
+}
+
+
+def spec_for(data: str) -> NsaSpec:
+    """NSA's settings for a category by its name, "mvtec_ad/bottle"; a texture's if unknown."""
+    return OBJECTS.get(data.rstrip("/").split("/")[-1], NsaSpec())
+
+
+def blend_patches(base: np.ndarray, source: np.ndarray, spec: NsaSpec, rng: Rng) -> Steps:
+    """Patches of the source cloned into the base, each on the result of those before.
+
+    The binary mask is where the mean change of the channels exceeds `visible`, or `spill` on the
+    background, after a median; the soft mask is the same. It is empty if no place was found.
+
+    Args:   base: (H, W, 3) uint8, left as it is; source: a uint8 picture of any size.
+    Raises: ValueError for pictures of another form or a base below 32 pixels.
+    """
+    source = checked(base, source)
+    objects = None
+    if spec.background is not None:
+        objects = object_mask(source, spec), object_mask(base, spec)
+    image, inside, patches = base.copy(), np.zeros(base.shape[:2], bool), []
+    for k in range(spec.patches):
+        if k == 0 or rng.random() < spec.chance:
+            patch = _patch(image, source, objects, spec, rng)
+            if patch is not None:
+                image[window(patch.box)] = patch.result
+                inside[window(patch.box)] |= patch.cover > 0
+                patches.append(patch)
+    least = np.where(inside, spec.visible, spec.spill)
+    mask = _majority(grey_change(image, base) > least, spec.label_blur)
+    return Steps(base, source, tuple(patches), image, mask.astype(np.float32), mask, objects)
+
+
+def half_widths(spec: NsaSpec, rng: Rng, sides: tuple[int, int]) -> tuple[int, int]:
+    """Half the height and half the width of a patch in its source, pixels.
+
+    clip(offset + Gamma(shape, scale), bounds) of each side      (NSA's code; mean 0.13 unclipped)
+    """
+    shares = spec.offset + rng.gamma(spec.shape, spec.scale, 2)
+    least, most = bounds(spec, sides)
+    wide = np.clip(shares * sides, least, most).astype(int)
+    return int(wide[0]), int(wide[1])
+
+
+def bounds(spec: NsaSpec, sides: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest half-widths, and sizes once resized, pixels: (rows, columns) each."""
+    shares = np.array([spec.rows, spec.columns])
+    return tuple(np.round(shares.T * sides).astype(int))
+
+
+def object_mask(image: np.ndarray, spec: NsaSpec) -> np.ndarray:
+    """Where the grey mean is further than the threshold from the background; (H, W) bool."""
+    level, threshold = spec.background
+    return _majority(np.abs(image.mean(-1) - level) > threshold, spec.blur)
+
+
+def _patch(
+    image: np.ndarray, source: np.ndarray, objects: Objects, spec: NsaSpec, rng: Rng
+) -> Patch | None:
+    sides = image.shape[:2]
+    half = half_widths(spec, rng, sides)
+    shown, under = objects or (np.ones(sides, bool),) * 2
+    source_box = _first(
+        lambda: _source_box(half, spec, rng, sides),
+        lambda box: objects is None or shown[window(box)].mean() > spec.min_object,
+        spec.tries,
+    )
+    if source_box is None:
+        return None
+    cut = source[window(source_box)]
+    factor, size = _resizing(cut.shape[:2], spec, rng, sides)
+    pasted = resized(cut, size)
+    piece = resized(shown[window(source_box)].astype(np.uint8) * 255, size) > 127
+
+    def fits(box: Box) -> bool:
+        both = (piece & under[window(box)]).sum()
+        return piece.mean() > spec.min_object and both > spec.min_overlap * piece.sum()
+
+    box = _first(lambda: _inner_box(size, rng, sides), fits, spec.tries)
+    if box is None or (size[0] - 2) * (size[1] - 2) < SMALLEST:
+        return None
+    cover = (piece | under[window(box)]).astype(np.float32)
+    result = clone(image[window(box)], pasted, spec.mixed)
+    drawn = {"half_height": half[0], "half_width": half[1], "factor": factor}
+    return Patch(drawn, source_box, box, cut, pasted, cover, result)
+
+
+def _first(draw: Callable[[], Box], fits: Callable[[Box], bool], tries: int) -> Box | None:
+    """The first drawn box that fits, if there is one among so many."""
+    return next((box for box in (draw() for _ in range(tries)) if fits(box)), None)
+
+
+def _source_box(half: tuple[int, int], spec: NsaSpec, rng: Rng, sides: tuple[int, int]) -> Box:
+    """A box about a uniform centre that keeps the least half-width from the border, clipped."""
+    least, _ = bounds(spec, sides)
+    y, x = (int(rng.integers(low, side - low)) for low, side in zip(least, sides, strict=True))
+    top, left = max(y - half[0], 0), max(x - half[1], 0)
+    return top, left, min(y + half[0], sides[0]), min(x + half[1], sides[1])
+
+
+def _inner_box(size: tuple[int, int], rng: Rng, sides: tuple[int, int]) -> Box:
+    """A uniform box of this size that leaves at least one pixel of the image on each side."""
+    top, left = (int(rng.integers(1, side - n)) for n, side in zip(size, sides, strict=True))
+    return top, left, top + size[0], left + size[1]
+
+
+def _resizing(
+    size: tuple[int, int], spec: NsaSpec, rng: Rng, sides: tuple[int, int]
+) -> tuple[float, tuple[int, int]]:
+    """The factor drawn for both sides, and the new size, kept in the bounds and in proportion."""
+    factor = float(np.clip(rng.normal(1, spec.spread), *spec.resize))
+    least, most = bounds(spec, sides)
+    height = np.clip(factor * size[0], least[0], most[0])
+    width = np.clip(int(height / size[0] * size[1]), least[1], most[1])
+    height = np.clip(int(width / size[1] * size[0]), least[0], most[0])
+    return factor, (int(height), int(width))
+
+
+def _majority(mask: np.ndarray, side: int) -> np.ndarray:
+    """The median of a mask over squares of an odd side, edges repeated."""
+    return ndimage.uniform_filter(mask.astype(np.float32), side, mode="nearest") > 0.5

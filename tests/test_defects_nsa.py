@@ -1,0 +1,180 @@
+"""NSA's patches: Poisson's equation solved exactly, sizes and places as its code draws them."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from labkit.datasets import drawing, procedural
+from labkit.defects import NsaSpec, make, nsa, spec_for
+from labkit.defects.poisson import clone, solve
+from labkit.defects.steps import resized
+from labkit.records import GOOD
+
+
+def rng(*key):
+    return drawing.generator("test", *key)
+
+
+def smooth(seed, shape=(60, 80)):
+    """A coloured picture without steps, its levels between 60 and 180."""
+    noise = ndimage.gaussian_filter(rng(seed).standard_normal((*shape, 3)), (5, 5, 0))
+    return np.round(120 + 60 * noise / np.abs(noise).max()).astype(np.uint8)
+
+
+GEAR = spec_for("procedural/gear")
+SPECS = {"texture": NsaSpec(), "object": GEAR}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return [procedural.draw("gear", GOOD, k)[0] for k in range(2)]
+
+
+def test_the_solver_inverts_the_five_point_laplacian():
+    u = np.zeros((14, 9, 2))
+    u[1:-1, 1:-1] = rng("u").standard_normal((12, 7, 2))
+    star = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[..., None]
+    laplacian = ndimage.convolve(u, star)[1:-1, 1:-1]
+    np.testing.assert_allclose(solve(laplacian), u[1:-1, 1:-1], atol=1e-12)
+
+
+def test_a_patch_that_differs_by_a_harmonic_field_changes_nothing():
+    under = smooth("under")
+    down = np.arange(60)[:, None]
+    ramp = under + (down - 30)[..., None]
+    for patch in (under + np.uint8(37), ramp.astype(np.uint8)):
+        assert np.array_equal(clone(under, patch, mixed=False), under)
+    assert np.array_equal(clone(under, under + np.uint8(37), mixed=True), under)
+    bent = under + ((down - 30) ** 2 // 20)[..., None]
+    assert np.abs(clone(under, bent.astype(np.uint8), mixed=False) - under.astype(int)).max() > 10
+
+
+def test_a_flat_patch_leaves_the_base_when_mixed_and_a_membrane_when_not():
+    under = smooth("under")
+    flat = np.full_like(under, 90)
+    assert np.array_equal(clone(under, flat, mixed=True), under)
+    plain = clone(under, flat, mixed=False).astype(int)
+    ring = np.ones((60, 80), bool)
+    ring[1:-1, 1:-1] = False
+    assert np.array_equal(plain[ring], under[ring])
+    inner = plain[1:-1, 1:-1]
+    mean = (plain[:-2, 1:-1] + plain[2:, 1:-1] + plain[1:-1, :-2] + plain[1:-1, 2:]) / 4
+    assert np.abs(inner - mean).max() <= 1  # harmonic, to rounding
+    assert np.abs(inner - under[1:-1, 1:-1]).max() > 10
+
+
+def test_a_plain_clone_keeps_the_patchs_gradients_and_the_ring():
+    under, patch = smooth("under"), smooth("patch")
+    result = clone(under, patch, mixed=False)
+    offset = result.astype(int) - patch
+    ring = under.astype(int) - patch
+    assert np.array_equal(result[0], under[0])
+    assert np.array_equal(result[:, -1], under[:, -1])
+    edge = np.concatenate([ring[0], ring[-1], ring[:, 0], ring[:, -1]])
+    assert (offset.min((0, 1)) >= edge.min(0) - 1).all()  # the maximum principle
+    assert (offset.max((0, 1)) <= edge.max(0) + 1).all()
+
+
+def test_a_mixed_clone_follows_the_stronger_gradient():
+    under, patch = np.full((40, 40, 3), 100, np.uint8), np.full((40, 40, 3), 100, np.uint8)
+    under[:, 20:] = 120
+    patch[18:22, 4:10] = 180
+    result = clone(under, patch, mixed=True).astype(int)
+    assert (result[19, 5:9] - result[19, 1] > 60).all()  # the patch's spot
+    assert (result[5:35, 24] - result[5:35, 16] > 15).all()  # the base's edge
+    assert clone(under, patch, mixed=False)[19, 22, 0] < 119  # which a plain clone loses
+
+
+def test_half_widths_have_the_gammas_moments_before_clipping():
+    spec = NsaSpec(rows=(0, 99), columns=(0, 99))
+    source = rng("half-widths")
+    draws = np.array([nsa.half_widths(spec, source, (10**6,) * 2) for _ in range(100_000)]) / 10**6
+    assert draws.mean() == pytest.approx(0.13, rel=0.01)
+    assert draws.var() == pytest.approx(0.005, rel=0.01)
+    assert draws.min() >= 0.03
+    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.02
+
+
+def test_half_widths_are_clipped_not_drawn_again():
+    spec = NsaSpec(rows=(0.1, 0.15), columns=(0.03, 0.2))
+    source = rng("clipped")
+    draws = np.array([nsa.half_widths(spec, source, (200, 400)) for _ in range(5000)])
+    assert (draws.min(0) == (20, 12)).all()
+    assert (draws.max(0) == (30, 80)).all()
+    below = 1 - np.exp(-1.4) * 2.4  # P(Gamma(2, 0.05) < 0.07)
+    above = np.exp(-2.4) * 3.4  # P(Gamma(2, 0.05) > 0.12)
+    assert (draws[:, 0] == 20).mean() > below - 0.02
+    assert (draws[:, 0] == 30).mean() == pytest.approx(above, abs=0.02)
+
+
+def test_the_number_of_patches_is_one_and_a_coin_for_each_further_one():
+    noise = [rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(2)]
+    spec = NsaSpec(patches=4, rows=(0.2, 0.3), columns=(0.2, 0.3))
+    counts = [len(make(*noise, spec, k).patches) for k in range(500)]
+    assert set(counts) == {1, 2, 3, 4}
+    assert np.mean(counts) == pytest.approx(2.5, abs=0.12)
+
+
+def test_patches_keep_their_proportions_and_bounds_when_resized(pair):
+    for seed in range(30):
+        for patch in make(*pair, NsaSpec(), seed).patches:
+            height, width = patch.pasted.shape[:2]
+            assert 8 <= min(height, width) <= max(height, width) <= 102
+            assert 0.5 <= patch.drawn["factor"] <= 2
+            if min(height, width) > 8 and max(height, width) < 102:
+                ratio = patch.cut.shape[0] / patch.cut.shape[1]
+                assert height / width == pytest.approx(ratio, abs=0.15 * ratio)
+
+
+def test_every_patch_shows_the_object_and_meets_the_bases(pair):
+    laid = 0
+    for seed in range(25):
+        steps = make(*pair, GEAR, seed)
+        shown, under = steps.objects
+        for patch in steps.patches:
+            a, b, c, d = patch.source_box
+            assert shown[a:c, b:d].mean() > GEAR.min_object
+            cut = np.uint8(255) * shown[a:c, b:d]
+            piece = resized(cut, patch.cover.shape) > 127
+            a, b, c, d = patch.box
+            own = (patch.cover > 0) & ~under[a:c, b:d]  # object of the source alone
+            assert np.array_equal(own, piece & ~under[a:c, b:d])
+            assert (piece & under[a:c, b:d]).sum() > GEAR.min_overlap * piece.sum()
+            assert min(a, b) >= 1
+            assert max(c, d) < 256
+            laid += 1
+    assert laid > 47  # of the 50 that are expected; places are found
+
+
+def test_an_object_mask_is_the_object_without_grain():
+    image = np.full((80, 80, 3), 200, np.uint8)
+    image[20:60, 30:70] = 90
+    image[5, 5] = 0
+    mask = nsa.object_mask(image, NsaSpec(background=(200, 60)))
+    assert not mask[:18].any()
+    assert mask[24:56, 34:66].all()
+    assert np.array_equal(mask, ndimage.median_filter(np.abs(image.mean(-1) - 200.0) > 60, 7))
+
+
+@pytest.mark.parametrize("name", ["texture", "object"])
+def test_the_mask_marks_what_changed_visibly(pair, name):
+    missed = marked = idle = 0
+    for seed in range(20):
+        steps = make(*pair, SPECS[name], seed)
+        missed += ((steps.change > 12) & ~steps.mask).sum()
+        idle += ((steps.change <= 1) & steps.mask).sum()
+        marked += steps.mask.sum()
+        edge = ndimage.binary_dilation(steps.change > 1, np.ones((5, 5)))
+        assert not (steps.mask & ~edge).any()
+    assert missed < 0.02 * marked
+    assert idle < 0.1 * marked
+
+
+def test_settings_go_by_category_and_a_texture_is_the_default():
+    assert spec_for("mvtec_ad/bottle").background == (200, 60)
+    assert spec_for("mvtec_ad/capsule").rows == (0.03, 0.15)
+    assert spec_for("mvtec_ad/screw").patches == 4
+    assert not spec_for("mvtec_ad/cable").mixed
+    assert spec_for("mvtec_ad/cable").background is None
+    for name in ("mvtec_ad/wood", "elpv/mono", "dagm/1"):
+        assert spec_for(name) == NsaSpec(patches=4, mixed=True, resize=(0.5, 2.0))
