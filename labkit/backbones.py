@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +90,12 @@ class Backbone(nn.Module):
             levels = self.model.forward_intermediates(x, **options)
         by_tap = dict(zip(wanted, levels, strict=True))
         pyramid = tuple(by_tap[tap].contiguous() for tap in self.taps) if needs.pyramid else ()
-        if not whole:
-            return Features(pyramid)
-        token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
-        return Features(
-            pyramid, token if needs.token else None, patches if needs.patches else None
-        )
+        parts = {"image": x.contiguous()} if needs.image else {}
+        if whole:
+            token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
+            parts |= {"token": token} if needs.token else {}
+            parts |= {"patches": patches} if needs.patches else {}
+        return Features(pyramid, **parts)
 
     def _tokens(self, final: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.model.num_prefix_tokens
@@ -114,7 +115,8 @@ class Backbone(nn.Module):
 
     def fingerprint(self, needs: Needs) -> str:
         """Changes with weights, preprocessing, taps or needs: the key of cached features."""
-        facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", needs)
+        parts = replace(needs, synthetic=False)  # features of an image do not depend on it
+        facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", parts)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

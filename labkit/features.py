@@ -21,6 +21,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit.backbones import Backbone
@@ -113,9 +114,7 @@ class FeatureSet:
         """Make sure that every image's features are stored and intact; one process at a time."""
         self.cache.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache.folder / ".lock"):
-            missing = [
-                k for k, key in enumerate(self.keys) if not self.cache.read(key, verify=True)
-            ]
+            missing = [k for k in range(len(self)) if not self._stored(k)]
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
                        disable=not (progress and missing))  # fmt: skip
             with bar, ThreadPoolExecutor(2) as pool:
@@ -134,8 +133,7 @@ class FeatureSet:
             if stored is None:
                 if self.backbone is None:
                     raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
-                image = self.backbone.preprocess(self.samples[index].read())
-                self._compute([index], image[None])
+                self._compute([index], self._read(index)[None])
                 stored = self.cache.read(self.keys[index]) or {}
             parts.append(stored)
         names = parts[0]
@@ -146,18 +144,21 @@ class FeatureSet:
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))
 
+    def _stored(self, index: int) -> bool:
+        return self.cache.read(self.keys[index], verify=True) is not None
+
+    def _read(self, index: int) -> Tensor:
+        return self.backbone.preprocess(self.samples[index].read())
+
     def _ahead(self, indices, size, pool) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of preprocessed images, the next being read while one is used."""
 
-        def read(index: int) -> Tensor:
-            return self.backbone.preprocess(self.samples[index].read())
-
         rest = iter(indices)
         chunk = list(islice(rest, size))
-        pending = [pool.submit(read, index) for index in chunk]
+        pending = [pool.submit(self._read, index) for index in chunk]
         while chunk:
             following = list(islice(rest, size))
-            upcoming = [pool.submit(read, index) for index in following]
+            upcoming = [pool.submit(self._read, index) for index in following]
             yield chunk, torch.stack([future.result() for future in pending])
             chunk, pending = following, upcoming
 
@@ -169,6 +170,42 @@ class FeatureSet:
         for row, index in enumerate(indices):
             self.cache.write(self.keys[index], {n: p[row].contiguous() for n, p in half.items()})
         self.computed += len(indices)
+
+
+class DefectSet(FeatureSet):
+    """The features of synthetic defects and, beside them in the cache, where each was painted."""
+
+    def __init__(self, samples: Sequence[Sample], backbone: Backbone, needs: Needs, cache=None):
+        super().__init__(samples, backbone, needs, cache)
+        self.side = backbone.image_size
+        marks = [f"mask:{self.side}:{sample.fingerprint()}" for sample in self.samples]
+        self.mask_keys = [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
+
+    def masks(self, indices: Sequence[int]) -> Tensor:
+        """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
+        stored = []
+        for index in indices:
+            parts = self.cache.read(self.mask_keys[index])
+            if parts is None:
+                if self.backbone is None:
+                    raise ValueError("Cached masks vanished; raise LABKIT_CACHE_GB and resume.")
+                self._read(index)
+                parts = self.cache.read(self.mask_keys[index]) or {}
+            stored.append(parts["mask"])
+        return torch.stack(stored).float() / 255
+
+    def _stored(self, index: int) -> bool:
+        return super()._stored(index) and bool(self.cache.read(self.mask_keys[index], verify=True))
+
+    def _read(self, index: int) -> Tensor:
+        """The image; its mask, painted in the same drawing, goes to the cache at once."""
+        sample = self.samples[index]
+        image = super()._read(index)
+        soft = torch.from_numpy(sample.read_soft_mask())[None, None]
+        small = F.interpolate(soft.float(), (self.side, self.side), mode="area")[0, 0]
+        mask = (small * 255).ceil().to(torch.uint8)  # what is touched stays above 0
+        self.cache.write(self.mask_keys[index], {"mask": mask})
+        return image
 
 
 def _checksum(parts: dict[str, Tensor]) -> str:

@@ -82,11 +82,31 @@ class Permute(Step):
 
     def to_latent(self, x, cond=None):
         """z_c = x_order(c); volume is kept."""
-        return x[:, self.order], zeros_per_position(x)
+        return _picked(x, self.order), zeros_per_position(x)
 
     def to_data(self, z, cond=None):
         """x_c = z_back(c)."""
-        return z[:, self.back]
+        return _picked(z, self.back)
+
+
+class Rotate(Step):
+    """A fixed random orthogonal mixing of the channels: z = Q x, |det Q| = 1, Q from Haar measure.
+
+    FrEIA's `permute_soft`, as CFLOW-AD's code uses it: C x C numbers where `Permute` has C.
+    """
+
+    def __init__(self, channels: int, generator: torch.Generator | None = None):
+        super().__init__(channels)
+        q, r = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+        self.register_buffer("q", q * r.diagonal().sign())
+
+    def to_latent(self, x, cond=None):
+        """z = Q x at every position; volume is kept."""
+        return torch.einsum("ij,bj...->bi...", self.q, x), zeros_per_position(x)
+
+    def to_data(self, z, cond=None):
+        """x = Q^T z."""
+        return torch.einsum("ji,bj...->bi...", self.q, z)
 
 
 class AffineCoupling(Step):
@@ -142,14 +162,14 @@ class AffineCoupling(Step):
 
 
 class ChannelAffine(Step):
-    """A learned scale and offset per channel: z = x * softplus(g) / 10 + o, scale 1 at the start.
+    """A learned scale and offset per channel: z = x * softplus(g) / 10 + o, `scale` at the start.
 
     The "global affine" of FrEIA's AllInOneBlock (type SOFTPLUS, beta = 1/2).
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, scale: float = 1.0):
         super().__init__(channels)
-        start = 2.0 * math.log(math.exp(5.0) - 1.0)
+        start = 2.0 * math.log(math.expm1(5.0 * scale))
         self.raw_scale = nn.Parameter(torch.full((channels,), start))
         self.offset = nn.Parameter(torch.zeros(channels))
 
@@ -235,6 +255,11 @@ def _Given(step: Step):
 def zeros_per_position(x: Tensor) -> Tensor:
     """The log-det of a map that keeps volume: (B, h, w) for (B, C, h, w), (B,) for (B, C)."""
     return x.new_zeros(x.shape[:1] + x.shape[2:])
+
+
+def _picked(x: Tensor, order: Tensor) -> Tensor:
+    """Channels in another order; of rows by index_select, whose gradient is four times faster."""
+    return x.index_select(1, order) if x.ndim == 2 else x[:, order]
 
 
 def _per_image(logdet: Tensor) -> Tensor:

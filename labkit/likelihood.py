@@ -44,6 +44,33 @@ def nll(out: FlowOut) -> Tensor:
     return ((energy - logdet) / (out.z.shape[1] * positions)).mean()
 
 
+def base_density(
+    z: Tensor,
+    mean: Tensor | float = 0.0,
+    precision: Tensor | float = 1.0,
+    log_variance: Tensor | float = 0.0,
+) -> Tensor:
+    """Log-density of each latent under an isotropic Gaussian of its own, nats per channel.
+
+    -(log 2 pi + log s2_i) / 2 - (1 / s2_i) mean_c (z_ci - mu_i)^2 / 2
+
+    Args:    z: (B, C, ...) or (N, C); mean, precision (1 / s2) and log_variance (log s2): numbers,
+             or (B, ...) or (N,), one a position; expectations over s2 may stand for both.
+    Returns: (B, ...) or (N,), in the type of z.
+    """
+    apart = z if isinstance(mean, float) and mean == 0 else z - _with_channels(mean)
+    return -0.5 * (LOG_2PI + log_variance + precision * apart.square().mean(1))
+
+
+def log_sigmoid_loss(log_density: Tensor) -> Tensor:
+    """CFLOW-AD's objective at each position: -log sigmoid(u), u the log-density per channel.
+
+    A monotone reweighting of the negative log-density: its gradient is -sigmoid(-u) du, so what
+    already fits well counts less (Gudovskiy et al. 2022, official code).
+    """
+    return F.softplus(-log_density)
+
+
 def fuse(log_densities: list[Tensor]) -> Tensor:
     """Log of the mean density over branches or scales: log (1/n) sum_b exp(log p_b).
 
@@ -65,3 +92,8 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     codes of DNFAD and CFLOW-AD align corners instead, which moves the rim by half a cell.
     """
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _with_channels(values: Tensor | float) -> Tensor | float:
+    """(B, ...) as (B, 1, ...), to broadcast over channels."""
+    return values if isinstance(values, float) else values.unsqueeze(1)

@@ -42,25 +42,12 @@ class Standardise(Step):
         else:
             self.register_buffer("std", torch.ones(channels, *places))
 
-    @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Estimate the statistics from batches (B, C, h, w) of training normals, in one pass."""
-        if self.kind == "none":
-            return
-        count, total, square = 0, 0.0, 0.0
+        moments = Moments(self)
         for x in batches:
-            x = x.double()
-            if self.kind == "channel":  # every position is one more observation
-                x = x.movedim(1, -1).reshape(-1, self.channels, 1, 1)
-            count, total = count + len(x), total + x.sum(0)
-            square = square + (_outer_products(x) if self.kind == "whiten" else (x * x).sum(0))
-        mean = total / count
-        self.mean.copy_(mean)
-        if self.kind == "whiten":
-            self._fit_whitener(square / count, mean)
-        else:
-            std = (square / count - mean * mean).clamp_min(0).sqrt()
-            self.std.copy_(std.clamp_min(1e-3 * std.mean()))
+            moments.add(x)
+        moments.settle()
 
     def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
         flat = mean.flatten(1).T  # (h w, C)
@@ -74,12 +61,18 @@ class Standardise(Step):
     def to_latent(self, x, cond=None):
         """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
         x = x - self.mean
+        logdet = zeros_per_position(x) + self.logdet()
         if self.kind != "whiten":
-            logdet = zeros_per_position(x) - self.std.log().sum(0)
             return x / self.std, logdet
         z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2)).reshape(x.shape)
-        logdet = self.whitener.diagonal(dim1=1, dim2=2).log().sum(1).reshape(x.shape[2:])
-        return z, zeros_per_position(x) + logdet
+        return z, logdet
+
+    def logdet(self) -> Tensor:
+        """The log-det at each place, whatever the image: (h, w), or (1, 1) if all are alike."""
+        if self.kind != "whiten":
+            return -self.std.log().sum(0)
+        diagonal = self.whitener.diagonal(dim1=1, dim2=2)
+        return diagonal.log().sum(1).reshape(self.mean.shape[1:])
 
     def to_data(self, z, cond=None):
         """The place's own scale and mean put back."""
@@ -88,6 +81,40 @@ class Standardise(Step):
         flat = z.flatten(2).permute(2, 1, 0)  # (h w, C, B)
         x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
         return x.permute(2, 1, 0).reshape(z.shape) + self.mean
+
+
+class Moments:
+    """Sums over training normals from which `Standardise` takes its statistics."""
+
+    def __init__(self, step: Standardise):
+        self.step = step
+        self.count, self.total, self.square = 0, 0.0, 0.0
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Count a batch (B, C, h, w)."""
+        kind = self.step.kind
+        if kind == "none":
+            return
+        x = x.double()
+        if kind == "channel":  # every position is one more observation
+            x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
+        self.count, self.total = self.count + len(x), self.total + x.sum(0)
+        self.square = self.square + (_outer_products(x) if kind == "whiten" else (x * x).sum(0))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the step its mean and scale."""
+        step = self.step
+        if step.kind == "none":
+            return
+        mean = self.total / self.count
+        step.mean.copy_(mean)
+        if step.kind == "whiten":
+            step._fit_whitener(self.square / self.count, mean)
+        else:
+            std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
+            step.std.copy_(std.clamp_min(1e-3 * std.mean()))
 
 
 def _outer_products(x: Tensor) -> Tensor:

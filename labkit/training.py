@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from labkit.config import TrainSpec
-from labkit.features import FeatureSet
+from labkit.features import DefectSet, FeatureSet
 from labkit.files import write_whole
 from labkit.methods.base import Method
+from labkit.records import Batch, Features
 
 CHECKPOINT = "checkpoint.safetensors"
 History = list[dict[str, float]]
@@ -38,17 +40,22 @@ def fit(
     folder: Path | None = None,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
+    defects: Callable[[int], DefectSet] | None = None,
 ) -> History:
     """Train a method on cached features of normal images; returns one row an epoch.
 
     Args:   folder: where the checkpoint of each epoch goes; one found there is resumed.
             on_epoch: called with the history after each epoch; an exception from it stops.
-    Raises: ValueError if a loss is not finite (the last epoch's checkpoint stays) or `devices`
-            asks for more than the machine has.
+            defects: the synthetic defects of an epoch, counted from 0; all of them are spread
+            over its steps, beside the `batch` normal images of each.
+    Raises: ValueError if a loss is not finite (the last epoch's checkpoint stays), `devices`
+            asks for more than the machine has, or a method's steps cannot be shared.
     """
     several = spec.devices > 1
     if several and folder is None:
         raise ValueError("Training on several devices needs a folder for its checkpoints.")
+    if several and method.by_parts:
+        raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
         fabric = Fabric(
             accelerator=spec.accelerator,
@@ -58,7 +65,7 @@ def fit(
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"This machine cannot train so: {str(error).splitlines()[0]}") from None
-    job = (method, data, spec, seed, folder, progress, on_epoch)
+    job = (method, data, spec, seed, folder, progress, on_epoch, defects)
     if not several:
         return _fit(fabric, *job)
     fabric.launch(partial(_work, job))  # worker 0's weights come back through its checkpoint
@@ -70,7 +77,7 @@ def _work(job: tuple, fabric: Fabric) -> None:
     _fit(fabric, *job)
 
 
-def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch) -> History:
+def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch, defects) -> History:
     optimizer = torch.optim.AdamW(
         method.parameters(),
         lr=spec.lr,
@@ -96,7 +103,9 @@ def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch) -> Histor
     with bar:
         for epoch in range(len(history), spec.epochs):
             model.train()
-            history.append(_epoch(fabric, model, optimizer, data, spec, seed, epoch, groups, bar))
+            bad = defects(epoch) if defects else None
+            job = (data, bad, spec, seed, epoch)
+            history.append(_epoch(fabric, model, optimizer, groups, job, bar))
             if fabric.global_rank == 0:
                 if folder:
                     save_checkpoint(folder, method, optimizer, history)
@@ -111,41 +120,58 @@ def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch) -> Histor
     return history
 
 
-def _epoch(fabric, model, optimizer, data, spec, seed, epoch, groups, bar) -> dict[str, float]:
-    started, totals, seen = time.perf_counter(), {}, 0
+def _epoch(fabric, model, optimizer, groups, job, bar) -> dict[str, float]:
+    data, _, spec, seed, epoch = job
+    started, totals = time.perf_counter(), {}
     steps = math.ceil(len(data) / spec.batch)
-    for step, indices in enumerate(order(len(data), spec.batch, seed, epoch)):
-        mine = indices[fabric.global_rank :: fabric.world_size]
-        if not mine:  # a last batch smaller than the number of workers: repeat one image
-            mine = indices[:1]
-        features = data.batch(mine).map(lambda t: t.to(fabric.device, non_blocking=True))
+    for step, (features, batch) in enumerate(_batches(fabric, *job)):
         rate = learning_rate(spec, epoch * steps + step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = model.loss(features)
-        loss = sum(losses.values())
-        if not torch.isfinite(loss):
-            _stop(losses, epoch, step, rate)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        if spec.clip:
-            for group in groups:
-                nn.utils.clip_grad_norm_(group, spec.clip)
-        optimizer.step()
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(indices)
-        seen += len(indices)
-        bar.set_postfix(loss=f"{sum(totals.values()) / seen:.3f}", refresh=False)
+        generator = torch.Generator().manual_seed((seed * 100_003 + epoch) * 100_003 + step)
+        for seen, told in model.module.parts(features, batch, generator):
+            losses = model.loss(seen, told)
+            loss = sum(losses.values())
+            if not torch.isfinite(loss):
+                _stop(losses, epoch, step, rate)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if spec.clip:
+                for group in groups:
+                    nn.utils.clip_grad_norm_(group, spec.clip)
+            optimizer.step()
+            for name, value in losses.items():
+                total, count = totals.get(name, (0.0, 0))
+                totals[name] = (total + value.item() * len(seen), count + len(seen))
+        means = {name: total / count for name, (total, count) in totals.items()}
+        bar.set_postfix(loss=f"{sum(means.values()):.3f}", refresh=False)
         bar.update()
-    means = {name: total / seen for name, total in totals.items()}
     seconds = time.perf_counter() - started
-    return {
-        "epoch": epoch + 1,
-        **means,
-        "loss": sum(means.values()),
-        "lr": rate,
-        "seconds": seconds,
-    }
+    told = {"loss": sum(means.values()), "lr": rate, "seconds": seconds}
+    return {"epoch": epoch + 1, **means, **told}
+
+
+def _batches(fabric, data, bad, spec, seed, epoch) -> Iterator[tuple[Features, Batch]]:
+    """This worker's share of each step: normal images, and after them synthetic defects."""
+    good = order(len(data), spec.batch, seed, epoch)
+    size = math.ceil(len(bad) / len(good)) if bad else 1
+    drawn = order(len(bad), size, seed + 1, epoch) if bad else []
+    for indices, extra in zip_longest(good, drawn, fillvalue=()):
+        features, mask = data.batch(_share(fabric, indices)), None
+        label = torch.zeros(len(features), dtype=torch.int64)
+        if bad and extra:
+            mine = _share(fabric, extra)
+            masks = bad.masks(mine)
+            mask = torch.cat([masks.new_zeros(len(features), *masks.shape[1:]), masks])
+            features = Features.join(features, bad.batch(mine))
+            label = torch.cat([label, torch.ones(len(mine), dtype=torch.int64)])
+        told = [t if t is None else t.to(fabric.device) for t in (label, mask)]
+        yield features.map(lambda t: t.to(fabric.device, non_blocking=True)), Batch(*told)
+
+
+def _share(fabric, indices: Sequence[int]) -> Sequence[int]:
+    """Every n-th; of a batch smaller than the number of workers its first for those left out."""
+    return indices[fabric.global_rank :: fabric.world_size] or indices[:1]
 
 
 def _stop(losses: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:

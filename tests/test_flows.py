@@ -14,6 +14,7 @@ from labkit.flows import (
     ChannelAffine,
     Flow,
     Permute,
+    Rotate,
     position_code,
     soft_clamp,
 )
@@ -44,10 +45,17 @@ def fitted(kind, channels, size=(H, W)):
     return step
 
 
+def rotation(channels):
+    step = Rotate(channels).double()
+    step.q.copy_(torch.linalg.qr(step.q)[0])  # orthogonal in float64 too
+    return step
+
+
 def steps(channels, cond):
     torch.manual_seed(0)
     return {
         "permute": Permute(channels),
+        "rotate": rotation(channels),
         "two-sided": AffineCoupling(channels, convolution(3), cond),
         "one-sided": AffineCoupling(channels, convolution(3), cond, two_sided=False),
         "one-sided tanh": AffineCoupling(

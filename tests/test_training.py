@@ -13,10 +13,10 @@ import pytest
 import torch
 from test_features import samples
 
-from labkit import backbones, config, methods, training
+from labkit import backbones, config, training
 from labkit.features import FeatureCache, FeatureSet
 from labkit.methods.dnfad import DNFAD, DNFADSpec
-from labkit.records import Features, Needs
+from labkit.records import Needs
 
 SPEC = config.TrainSpec(epochs=3, batch=4, lr=1e-3, warmup=2)
 FLOW = DNFADSpec(blocks=1, hidden=0.25, position=4, grid=4, standardise="place")
@@ -111,6 +111,31 @@ def test_a_loss_that_is_not_finite_stops_by_name(data, tmp_path):
         training.fit(method, data, SPEC, folder=tmp_path, progress=False)
     history, _ = training.load_checkpoint(tmp_path, build(data))
     assert len(history) == 1
+
+
+def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
+    class Twice(DNFAD):
+        by_parts = True
+        calls = 0
+
+        def parts(self, features, batch, generator):
+            yield features, batch
+            yield features, batch
+
+        def loss(self, features, batch=None):
+            Twice.calls += 1
+            assert batch.label.tolist() == [0] * len(features)
+            assert batch.defect_mask is None
+            return super().loss(features)
+
+    torch.manual_seed(0)
+    method = Twice(FLOW, data.backbone.shapes(data.needs))
+    history = training.fit(method, data, config.TrainSpec(epochs=1, batch=4), progress=False)
+    assert Twice.calls == 6  # three batches of ten images
+    assert history[0]["loss"] == pytest.approx(history[0]["global"] + history[0]["local"])
+    spec = config.TrainSpec(devices=2, accelerator="cpu")
+    with pytest.raises(ValueError, match="set devices=1"):
+        training.fit(method, data, spec, folder=tmp_path, progress=False)
 
 
 def test_each_epoch_sees_every_image_once_in_a_new_order():
@@ -232,18 +257,3 @@ def test_a_run_killed_by_a_signal_goes_on_from_its_last_epoch(tmp_path):
     assert len(after) == 25
     assert after["seconds"][: len(before)].tolist() == [row["seconds"] for row in before]
     assert not checkpoint.exists()
-
-
-@pytest.mark.parametrize("name", methods.names())
-def test_every_method_fills_the_interface(name, data):
-    kind = methods.get(name)
-    spec = config.resolve(name, kind.Spec, "x", "quick", 0, kind.budgets)
-    method = kind(spec.flow, data.backbone.shapes(kind.needs))
-    method.prepare(data.batches())
-    features: Features = data.batch([0, 1, 2])
-    losses = method.loss(features)
-    assert all(value.ndim == 0 for value in losses.values())
-    maps = method.eval().maps(features)
-    assert maps.anomaly.shape == (3, 64, 64)
-    assert method.score(maps).dtype == torch.float64
-    assert all(maps[m].meaning and maps[m].unit for m in maps)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from labkit.config import unknown
 from labkit.methods.base import Method
+from labkit.methods.cflow import CFLOW
 from labkit.methods.dnfad import DNFAD
+from labkit.methods.sanflow import SANFlow
 
 TABLE: dict[str, type[Method]] = {
     "dnfad": DNFAD,
+    "sanflow": SANFlow,
+    "cflow": CFLOW,
 }
 
 
@@ -24,3 +30,17 @@ def get(name: str) -> type[Method]:
     if name not in TABLE:
         raise ValueError(unknown("method", name, TABLE))
     return TABLE[name]
+
+
+def preset(kind: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides with `preset=NAME` written out; keys given beside it count more.
+
+    Raises: ValueError with the nearest known name.
+    """
+    own = {key: value for key, value in overrides.items() if key != "preset"}
+    if "preset" not in overrides:
+        return own
+    name = str(overrides["preset"])
+    if name not in kind.presets:
+        raise ValueError(unknown("preset", name, kind.presets))
+    return kind.presets[name] | own

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.records import Batch, Features, Maps, Needs, Shapes
+from labkit.records import Batch, Features, Maps, Needs, Sample, Shapes
 
 
 class Method(nn.Module):
@@ -21,6 +21,9 @@ class Method(nn.Module):
 
     Spec: ClassVar[type]  # a frozen dataclass: every switch and number of the paper
     budgets: ClassVar[dict[str, dict[str, Any]]] = {}  # budget -> keys this method sets otherwise
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> keys set together: `preset=NAME`
+    score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
+    reduce_keys: ClassVar[frozenset[str]] = frozenset()  # of those: they leave the maps alone
     needs: ClassVar[Needs]
     title: ClassVar[str]
 
@@ -31,8 +34,24 @@ class Method(nn.Module):
     def prepare(self, batches: Iterable[Features]) -> None:
         """Take fixed statistics from the training normals, before the first step; one pass."""
 
+    @classmethod
+    def bank(cls, spec: Any, normals: Sequence[Sample], seed: int) -> Sequence[Sample]:
+        """Synthetic defects on the training normals, to train against; none by default."""
+        return ()
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether a batch of images takes more than one step; see `parts`."""
+        return False
+
+    def parts(
+        self, features: Features, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[Features, Batch]]:
+        """What each optimiser step of a batch of images looks at: all of it, once."""
+        yield features, batch
+
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Named scalars; their sum is minimised."""
+        """Named scalars, means over what the step looks at; their sum is minimised."""
         raise NotImplementedError
 
     def finish(self, batches: Iterable[Features]) -> None:

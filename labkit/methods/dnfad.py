@@ -137,6 +137,8 @@ class DNFAD(Method):
     """The dual-branch flow: features -> two densities a position -> fused map -> score."""
 
     Spec = DNFADSpec
+    score_keys = frozenset({"logdet", "fuse", "norm", "top_k"})
+    reduce_keys = frozenset({"top_k"})
     needs = Needs(pyramid=True)
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
     budgets: ClassVar = {

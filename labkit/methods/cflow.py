@@ -1,0 +1,282 @@
+"""CFLOW-AD: a conditional normalizing flow on each level of a feature pyramid, place by place.
+
+Gudovskiy, Ishizaka and Kozuka, "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with
+Localization via Conditional Normalizing Flows", WACV 2022. Positions are samples: a flow sees one
+feature vector v_i at a time, and a sinusoidal code of its place as the condition of every block.
+Because no subnet sees a neighbour, log p(v_i) is an exact density.
+
+Where we differ, and why (each is a switch of `CFLOWSpec`):
+- max u of the score comes from training features (`finish`); the code takes it from the whole
+  test set, and a score then depends on the other images.
+- positions are shuffled hard (`mixing`); the code's random rotation costs C x C numbers a block.
+- rotating the images by up to 5 degrees is left out: features are computed once.
+- features are standardised per place from training normals (`standardise`), pooled and, where
+  `grid` says so, averaged to a coarser grid; the subnets may start at zero (`zero_init`); the
+  score may be the mean of the highest pixels (`top_k`). The paper does none of these: 0 and
+  "none" leave it as printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, Rotate, Step, position_code
+from labkit.likelihood import anomaly, base_density, fuse, log_sigmoid_loss, upsample
+from labkit.methods.base import Method, on_one_grid
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.scores import top_mean
+from labkit.stem import Moments, Standardise
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CFLOWSpec:
+    """Every switch of CFLOW-AD, with the values of the paper."""
+
+    blocks: Positive = 8
+    hidden: Annotated[float, Field(gt=0)] = 2.0  # subnet's inner channels / its input channels
+    clamp: Annotated[float, Field(gt=0)] = 1.9  # largest log-scale of a block, nats
+    position: Annotated[int, Field(ge=0, multiple_of=4)] = 128  # channels of the code; 0 is off
+    mixing: Literal["permute", "rotate"] = "permute"  # after each block; official rotate
+    zero_init: bool = False  # couplings start as the identity
+    objective: Literal["logsigmoid", "plain"] = "logsigmoid"  # or the mean negative log-density
+    fibre: Positive | None = None  # positions a step, level by level; None: all that there are
+    level_steps: bool = False  # a step for each level; matters only to what levels share
+    standardise: Literal["none", "channel", "place", "whiten"] = "none"
+    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
+    place_logdet: bool = False  # the log-det of `standardise` in maps and score
+    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
+    grid: Positive | None = None  # finest grid of a level; None: its own
+    fuse: Literal["probability", "nats"] = "probability"  # sum_k P_k, or its logarithm
+    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
+
+
+WHITENED = {  # what helps where a flow has minutes, not days: it starts as a Gaussian per place
+    "standardise": "whiten",
+    "zero_init": True,
+    "place_logdet": True,
+    "pool": 3,
+    "fuse": "nats",
+    "top_k": 0.03,
+}
+
+
+class Subnet(nn.Sequential):
+    """Linear, ReLU, Linear: a passive half and the code of its place to [W_s, W_t]."""
+
+    def __init__(self, c_in: int, c_out: int, hidden: float, zero_init: bool):
+        inner = max(1, round(hidden * c_in))
+        last = nn.Linear(inner, c_out)
+        if zero_init:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        super().__init__(nn.Linear(c_in, inner), nn.ReLU(), last)
+
+
+def blocks(spec: CFLOWSpec, channels: int, scale: float = 1.0) -> list[Step]:
+    """The steps of one level: FrEIA's AllInOneBlock, conditioned, `blocks` times.
+
+    `scale` is that of the last block at the start: the standard deviation of the base.
+    """
+
+    def subnet(c_in: int, c_out: int) -> Subnet:
+        return Subnet(c_in, c_out, spec.hidden, spec.zero_init)
+
+    mix = Rotate if spec.mixing == "rotate" else Permute
+    one_sided = {"two_sided": False, "soft": "tanh", "gain": 0.1}
+    steps: list[Step] = []
+    for k in range(spec.blocks):
+        coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp, **one_sided)
+        affine = ChannelAffine(channels, scale if k == spec.blocks - 1 else 1.0)
+        steps += [coupling, affine, mix(channels)]
+    return steps
+
+
+class Level(nn.Module):
+    """One level of the pyramid: its grid, the fixed statistics of its places, and its flow."""
+
+    def __init__(self, spec: CFLOWSpec, channels: int, grid: tuple[int, int], scale: float):
+        super().__init__()
+        self.grid = tuple(min(side, spec.grid or side) for side in grid)
+        self.channels, self.pool = channels, spec.pool
+        self.stem = Standardise(spec.standardise, channels, self.grid, spec.shrink)
+        self.flow = Flow(blocks(spec, channels, scale))
+        code = position_code(spec.position, *self.grid) if spec.position else None
+        rows = None if code is None else code.flatten(1).T.contiguous()  # (h w, D)
+        self.register_buffer("code", rows, persistent=False)
+
+    def gather(self, level: Tensor) -> Tensor:
+        """The level pooled and on its grid, (B, C, h, w)."""
+        return on_one_grid([level], self.grid, self.pool)
+
+    def rows(self, level: Tensor) -> Tensor:
+        """Standardised feature vectors with positions in the batch, (B h w, C)."""
+        x = self.gather(level)
+        if self.stem.kind != "none":
+            x, _ = self.stem.to_latent(x)
+        return x.movedim(1, -1).reshape(-1, self.channels)
+
+    def forward(self, rows: Tensor, place: Tensor | None = None) -> FlowOut:
+        """z (n, C) and log-det (n,) of rows, each conditioned on the code of its place."""
+        if self.code is None:
+            return self.flow(rows)
+        if place is None:
+            return self.flow(rows, self.code.repeat(len(rows) // len(self.code), 1))
+        return self.flow(rows, self.code[place % len(self.code)])
+
+    def on_grid(self, rows: Tensor) -> Tensor:
+        """Rows (B h w, ...) as maps (B, ..., h, w)."""
+        maps = rows.reshape(-1, *self.grid, *rows.shape[1:])
+        return maps.movedim(-1, 1) if rows.ndim > 1 else maps
+
+
+class CFLOW(Method):
+    """Features -> rows -> one density a position and level -> fused map -> score."""
+
+    Spec = CFLOWSpec
+    score_keys = frozenset({"place_logdet", "fuse", "top_k"})
+    needs = Needs(pyramid=True)
+    title = "CFLOW-AD: a conditional flow on each level, place by place"
+    budgets: ClassVar = {
+        "quick": WHITENED | {"blocks": 1, "hidden": 0.5, "position": 8, "grid": 8},
+        "laptop": WHITENED
+        | {"blocks": 4, "position": 32, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
+        "paper": {
+            "backbone": "wide_resnet50_2.tv_in1k",
+            "taps": (2, 3, 4),
+            "image_size": 256,
+            "mixing": "rotate",
+            "fibre": 256,
+            "epochs": 200,
+            "batch": 32,
+            "lr": 2e-4,
+            "betas": (0.9, 0.999),
+            "weight_decay": 0.0,
+            "warmup": 128,  # two of 25 meta-epochs at eight steps an epoch
+            "warmup_from": 0.1,
+            "clip": None,
+        },
+    }
+
+    def __init__(self, spec: CFLOWSpec, shapes: Shapes, scale: float = 1.0):
+        super().__init__(spec, shapes)
+        self.levels = nn.ModuleList(Level(spec, c, (h, w), scale) for c, h, w in shapes.pyramid)
+        self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Statistics of each level's places from the training normals (none in the paper)."""
+        if self.spec.standardise == "none":
+            return
+        moments = [Moments(level.stem) for level in self.levels]
+        for features in batches:
+            for level, sums, x in zip(self.levels, moments, features.pyramid, strict=True):
+                sums.add(level.gather(x))
+        for sums in moments:
+            sums.settle()
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Features]) -> None:
+        """The largest log-density of each level over the training normals: max u of the score."""
+        peak = torch.full_like(self.peak, -torch.inf)
+        for features in batches:
+            highest = [u.max() for u in self.densities(features)]
+            peak = torch.maximum(peak, torch.stack(highest))
+        self.peak.copy_(peak)
+
+    @property
+    def by_parts(self) -> bool:
+        """A step for each fibre, or for each level."""
+        return bool(self.spec.fibre or self.spec.level_steps)
+
+    def parts(
+        self, features: Features, batch: Batch, generator: torch.Generator
+    ) -> Iterator[tuple[Features, Batch]]:
+        """What each step of a batch of images sees: all of it, a level, or a fibre of a level.
+
+        A fibre is `fibre` positions of one level, drawn from all images of the batch without
+        replacement: every position of the batch is in one step (CFLOW-AD, section 4).
+        """
+        if not self.by_parts:
+            yield features, batch
+            return
+        for k, level in enumerate(self.levels):
+            if not self.spec.fibre:
+                yield features, replace(batch, level=k)
+                continue
+            rows = level.rows(features.pyramid[k])
+            order = torch.randperm(len(rows), generator=generator).to(rows.device)
+            for place in order.split(self.spec.fibre):
+                part = replace(features, pyramid=(rows[place],))
+                yield part, replace(batch, level=k, place=place)
+
+    def seen(
+        self, features: Features, batch: Batch | None
+    ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Level, rows (n, C) and their places of what a step looks at; see `parts`."""
+        if batch is not None and batch.place is not None:
+            yield batch.level, features.pyramid[0], batch.place
+            return
+        for k, level in enumerate(self.levels):
+            if batch is None or batch.level in (None, k):
+                yield k, level.rows(features.pyramid[k]), None
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """L = -mean log sigmoid(u), u = log p(v_i) / C, for each level; `plain`: -mean u."""
+        losses = {}
+        for k, rows, place in self.seen(features, batch):
+            out = self.levels[k](rows, place)
+            u = base_density(out.z) + out.logdet / rows.shape[1]
+            loss = log_sigmoid_loss(u) if self.spec.objective == "logsigmoid" else -u
+            losses[f"scale{k + 1}"] = loss.mean()
+        return losses
+
+    def latents(self, features: Features) -> list[FlowOut]:
+        """Each level's z (B, C, h, w) and log-det (B, h, w), float64."""
+        outs = []
+        for level, x in zip(self.levels, features.pyramid, strict=True):
+            out = level(level.rows(x))
+            logdet = level.on_grid(out.logdet.double())
+            if self.spec.place_logdet:
+                logdet = logdet + level.stem.logdet()
+            outs.append(FlowOut(level.on_grid(out.z.double()), logdet))
+        return outs
+
+    def densities(self, features: Features) -> list[Tensor]:
+        """u of each level, (B, h, w), nats per channel."""
+        return [base_density(o.z) + o.logdet / o.z.shape[1] for o in self.latents(features)]
+
+    def maps(self, features: Features) -> Maps:
+        """Anomaly maps of each level and of all, (B, H, W) float64."""
+        return self.draw(self.densities(features))
+
+    def draw(self, densities: list[Tensor]) -> Maps:
+        """Densities u_k to maps: P_k = exp(u_k - max u_k) is 1 at the most normal position seen.
+
+        probability:  A = K - sum_k P_k,             A_k = 1 - P_k
+        nats:         A = -log (1/K) sum_k P_k,      A_k = -log P_k     (the same order of pixels)
+        """
+        logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
+        size, nats = self.shapes.image, self.spec.fuse == "nats"
+        drawn = [upsample(log if nats else log.exp(), size) for log in logs]
+        values = [anomaly(p) if nats else 1 - p for p in drawn]
+        unit = "−log P [nats per channel]" if nats else "1 − P"
+        what = "level {}, P against the most normal position of training"
+        family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}
+        fused = anomaly(fuse(drawn)) if nats else sum(values)
+        family["fused"] = Map(fused, "all levels, their P added", unit)
+        return Maps(family, "fused")
+
+    def score(self, maps: Maps) -> Tensor:
+        """The maximum of the main map, or the mean of its K largest values, K = top_k of them."""
+        return top_mean(maps.anomaly, self.spec.top_k or 1 / maps.anomaly[0].numel())
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """Each level by itself."""
+        return [list(level.parameters()) for level in self.levels]

@@ -1,0 +1,153 @@
+"""What every method promises, whatever its name."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from labkit import config, methods
+from labkit.records import Batch, Features, Shapes
+
+SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)), token=10, patches=(15, 8))
+each_method = pytest.mark.parametrize("name", methods.names())
+
+
+def build(name, seed=0):
+    """A tiny method in float64, its statistics taken from drawn features."""
+    kind = methods.get(name)
+    spec = config.resolve(name, kind.Spec, "x", "quick", seed, kind.budgets)
+    torch.manual_seed(seed)
+    method = kind(spec.flow, SHAPES).double()
+    method.prepare([features(20, seed=9)])
+    return method
+
+
+def features(n=4, seed=0):
+    """All that a backbone can give, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [*SHAPES.pyramid, (SHAPES.token,), SHAPES.patches, (3, *SHAPES.image)]
+    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
+    count = len(SHAPES.pyramid)
+    return Features(tuple(drawn[:count]), *drawn[count:])
+
+
+def batch(n=4):
+    """The second half of the images has a defect in its upper left quarter."""
+    mask = torch.zeros(n, *SHAPES.image)
+    mask[n // 2 :, : SHAPES.image[0] // 2, : SHAPES.image[1] // 2] = 0.5
+    return Batch(label=(torch.arange(n) >= n // 2).long(), defect_mask=mask)
+
+
+def trained(name, steps=3):
+    """After a few steps, every parameter has left its start."""
+    method = build(name).train()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    for step in range(steps):
+        optimizer.zero_grad()
+        sum(method.loss(features(4, step), batch()).values()).backward()
+        optimizer.step()
+    method.eval().finish([features(8, seed=5)])
+    return method
+
+
+@each_method
+def test_it_fills_the_interface(name):
+    method = trained(name)
+    assert method.title
+    losses = method.loss(features(3), batch(3))
+    assert losses
+    assert all(value.ndim == 0 for value in losses.values())
+    maps = method.maps(features(3))
+    assert maps.main in maps.family
+    for one in maps.family.values():
+        assert one.values.shape == (3, *SHAPES.image)
+        assert torch.isfinite(one.values).all()
+        assert one.meaning
+        assert one.unit
+    score = method.score(maps)
+    assert score.shape == (3,)
+    assert score.dtype == torch.float64
+    keys = config.keys_of(method.Spec)
+    assert method.score_keys <= set(keys)
+    assert all(set(preset) <= set(keys) for preset in method.presets.values())
+
+
+@each_method
+def test_every_parameter_gets_a_finite_gradient(name):
+    method = build(name)
+    generator = torch.Generator().manual_seed(0)
+    for seen, told in method.parts(features(), batch(), generator):
+        sum(method.loss(seen, told).values()).backward()
+    for key, parameter in method.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+    clipped = {id(p) for group in method.clip_groups() for p in group}
+    assert clipped == {id(p) for p in method.parameters()}
+
+
+@each_method
+def test_an_image_s_score_and_maps_ignore_the_rest_of_the_batch(name):
+    method = trained(name)
+    together = method.maps(features(4))
+    for k in range(4):
+        alone = method.maps(features(4).map(lambda t, k=k: t[k : k + 1]))
+        for key in alone:
+            torch.testing.assert_close(
+                alone[key].values[0], together[key].values[k], rtol=1e-9, atol=1e-11
+            )
+        score = method.score(together)[k : k + 1]
+        torch.testing.assert_close(method.score(alone), score, rtol=1e-9, atol=1e-11)
+
+
+@each_method
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(name):
+    one, again, other = (build(name, seed) for seed in (0, 0, 1))
+    state = [torch.cat([p.flatten() for p in m.parameters()]) for m in (one, again, other)]
+    assert torch.equal(state[0], state[1])
+    assert not torch.equal(state[0], state[2])
+    first, second = (trained(name).maps(features()).anomaly for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@each_method
+def test_it_is_stored_whole_and_read_back(name, tmp_path):
+    method = trained(name)
+    state = {key: value.contiguous() for key, value in method.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    other = type(method)(method.spec, SHAPES).double().eval()
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    ours, theirs = method.maps(features()), other.maps(features())
+    assert list(ours) == list(theirs)
+    for key in ours:
+        assert torch.equal(ours[key].values, theirs[key].values), key
+
+
+@each_method
+def test_several_threads_may_ask_at_once_and_nothing_is_written(name):
+    method = trained(name)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    expected = [method.maps(features(2, seed)).anomaly for seed in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda s: method.maps(features(2, s)).anomaly, range(6)))
+    for ours, theirs in zip(expected, found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
+
+
+@each_method
+@pytest.mark.parametrize("budget", list(config.BUDGETS))
+def test_every_budget_and_preset_resolves(name, budget):
+    kind = methods.get(name)
+    for preset in (None, *kind.presets):
+        overrides = methods.preset(kind, {"preset": preset} if preset else {})
+        spec = config.resolve(name, kind.Spec, "x", budget, 0, kind.budgets, overrides)
+        assert all(spec.value(key) == value for key, value in overrides.items())
+        assert config.restore(spec.to_json(), kind.Spec) == spec
+
+
+def test_an_unknown_preset_is_refused_by_name():
+    with pytest.raises(ValueError, match="Unknown preset 'offcial'; did you mean 'official'"):
+        methods.preset(methods.get("sanflow"), {"preset": "offcial"})
+    own = methods.preset(methods.get("sanflow"), {"preset": "1b", "kl": 0.5})
+    assert own == {"bce": 0, "kl": 0.5}

@@ -1,0 +1,245 @@
+"""SANFlow against its brief: counts, the models of its tables, synthetic defects, its maps."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+import labkit
+from labkit import backbones, config, experiments, training
+from labkit.datasets import catalogue
+from labkit.features import DefectSet, FeatureCache, FeatureSet
+from labkit.methods.cflow import CFLOW, CFLOWSpec
+from labkit.methods.sanflow import SANFlow, SANFlowSpec
+from labkit.records import Batch, Features, Shapes
+
+SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
+TINY = {"blocks": 2, "position": 8, "filters": 4}
+
+
+def tiny(**switches):
+    torch.manual_seed(0)
+    return SANFlow(SANFlowSpec(**(TINY | switches)), SHAPES).double()
+
+
+def features(n=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [*SHAPES.pyramid, (3, *SHAPES.image)]
+    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
+    return Features(tuple(drawn[:2]), image=drawn[2])
+
+
+def batch(n=3, painted=(1, 2)):
+    mask = torch.zeros(n, *SHAPES.image)
+    for k in painted:
+        mask[k, :12, :20] = 0.3
+    return Batch(label=(mask.amax((1, 2)) > 0).long(), defect_mask=mask)
+
+
+def test_parameter_counts_of_the_paper():
+    shapes = Shapes((256, 256), ((512, 32, 32), (1024, 16, 16), (2048, 8, 8)))
+    with torch.device("meta"):
+        method = SANFlow(SANFlowSpec(), shapes)
+    assert sum(p.numel() for p in method.levels.parameters()) == 137_502_720
+    assert sum(p.numel() for p in method.base.parameters()) == 113_856
+
+
+@pytest.mark.parametrize("objective", ["logsigmoid", "plain"])
+def test_model_1a_is_cflow(objective):
+    torch.manual_seed(0)
+    plain = CFLOW(CFLOWSpec(blocks=2, position=8, objective=objective), SHAPES).double()
+    ours = tiny(**SANFlow.presets["1a"], objective=objective)
+    assert ours.base.network is None
+    ours.load_state_dict(plain.state_dict())
+    none = batch(painted=())
+    theirs, losses = plain.loss(features(), none), ours.loss(features(), none)
+    assert list(losses) == ["nll"]
+    assert abs(losses["nll"] - sum(theirs.values())) < 1e-6
+    for method in (plain, ours):
+        method.eval().finish([features(6, seed=4)])
+    scores = [method.score(method.maps(features())) for method in (plain, ours)]
+    assert (scores[0] - scores[1]).abs().max() < 1e-6
+
+
+TERMS = {
+    "full": {"nll", "bce", "kl"}, "official": {"objective"}, "1a": {"nll"}, "1b": {"nll"},
+    "1c": {"nll", "bce"}, "1d": {"nll", "kl"}, "2a": {"nll", "kl"}, "3a": {"nll", "bce"},
+    "3b": {"nll", "bce"}, "3c": {"nll", "bce", "kl"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_each_model_of_the_tables_has_its_terms_and_trains_all_it_has(name):
+    assert set(SANFlow.presets) | {"full"} == set(TERMS)
+    method = tiny(**SANFlow.presets.get(name, {}))
+    losses = method.loss(features(), batch() if method.spec.copies else batch(painted=()))
+    assert set(losses) == TERMS[name]
+    sum(losses.values()).backward()
+    for key, parameter in method.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+    outputs = {"1a": (), "3a": (), "3b": ("mean",), "3c": ("log_alpha", "log_beta", "mean")}
+    assert method.base.outputs == outputs.get(name, ("log_alpha", "log_beta"))
+
+
+def test_weights_of_the_terms_are_the_papers_lambdas():
+    whole = tiny(bce=1.0, kl=1.0).loss(features(), batch())
+    for bce, kl in ((0.1, 2.0), (0.5, 0.2)):
+        part = tiny(bce=bce, kl=kl).loss(features(), batch())
+        torch.testing.assert_close(part["bce"], bce * whole["bce"])
+        torch.testing.assert_close(part["kl"], kl * whole["kl"])
+        torch.testing.assert_close(part["nll"], whole["nll"])
+
+
+def test_level_steps_add_up_to_one_step():
+    method, generator = tiny(level_steps=True), torch.Generator()
+    whole = method.loss(features(), batch())
+    parts = [method.loss(*part) for part in method.parts(features(), batch(), generator)]
+    assert len(parts) == 2
+    for name, value in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), value)
+
+
+def test_fibres_carry_statistics_and_masks_of_their_own_places():
+    method = tiny(fibre=10, bce=0.0, kl=0.0).eval()
+    whole, total = method.loss(features(), batch()), 0
+    for seen, told in method.parts(features(), batch(), torch.Generator().manual_seed(0)):
+        count = (45, 18)[told.level]
+        total = total + method.loss(seen, told)["nll"] * len(told.place) / count
+    torch.testing.assert_close(total, whole["nll"])
+
+
+def test_maps_are_named_and_the_variance_is_what_the_network_says():
+    method = tiny(mean="estimated").eval()
+    method.finish([features(6, seed=4)])
+    maps = method.maps(features())
+    names = ["scale1", "scale2", "fused", "abnormal", "s", "variance", "mean"]
+    assert list(maps) == names
+    assert maps.main == "fused"
+    told = method.base.read(features().image)
+    variance = told[:, 1].exp() / (told[:, 0].exp() + 1)
+    torch.testing.assert_close(maps["variance"].values, variance)
+    torch.testing.assert_close(maps["mean"].values, told[:, 2])
+    assert ((maps["s"].values >= 0) & (maps["s"].values <= 1)).all()
+    assert len({maps[name].unit for name in names}) == 5
+    assert tiny(score_map="s").eval().maps(features()).main == "s"
+    assert list(tiny(**SANFlow.presets["1a"]).eval().maps(features())) == names[:3]
+
+
+@pytest.mark.parametrize("how", ["expectation", "mode"])
+def test_the_variance_of_the_score_is_a_switch(how):
+    method = tiny(test_variance=how).eval()
+    (out, *_), told = method.latents(features()), method.base.read(features().image)
+    stats = method.base.at(told, (3, 5))
+    alpha, beta = stats.log_alpha.exp(), stats.log_beta.exp()
+    variance = {"expectation": (beta.log() - alpha.digamma(), alpha / beta)}
+    variance["mode"] = (stats.mode.log(), 1 / stats.mode)
+    log_s2, precision = variance[how]
+    constant = torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64))
+    expected = -0.5 * (constant + log_s2 + precision * out.z.square().mean(1)) + out.logdet / 6
+    torch.testing.assert_close(method.densities(features())[0], expected)
+
+
+@pytest.fixture(scope="module")
+def normals():
+    return experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
+
+
+def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(normals):
+    samples = SANFlow.bank(SANFlowSpec(copies=3), normals["train"], 0)
+    assert len(samples) == 3 * len(normals["train"])
+    kinds = Counter(s.steps().patches[0].drawn["kind"] for s in samples)
+    assert kinds == dict.fromkeys(("small", "medium", "circle"), len(normals["train"]))
+    keys = {sample.key for sample in normals["train"]}
+    for sample in samples:
+        recipe = sample.read.args[0]
+        assert {recipe.base.key, recipe.source.key} <= keys
+    assert len(SANFlow.bank(SANFlowSpec(copies=1), normals["train"], 0)) == len(normals["train"])
+    assert SANFlow.bank(SANFlowSpec(copies=0), normals["train"], 0) == ()
+    turned = SANFlow.bank(SANFlowSpec(patches="official", kinds=("small",)), normals["train"], 0)
+    assert turned[0].read.args[0].spec.turn == 45
+
+
+@pytest.fixture(scope="module")
+def sets(normals, tmp_path_factory):
+    backbone = backbones.load("random/resnet18", 64)
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"))
+    samples = SANFlow.bank(SANFlowSpec(copies=2), normals["train"], 0)
+    good = FeatureSet(normals["train"], backbone, SANFlow.needs, cache).extract(progress=False)
+    return good, DefectSet(samples, backbone, SANFlow.needs, cache).extract(progress=False)
+
+
+QUICK = SANFlowSpec(
+    blocks=1, hidden=0.5, position=8, filters=4, statistics_size=16, grid=4, copies=2,
+    standardise="place", zero_init=True, level_steps=False,
+)  # fmt: skip
+
+
+def test_training_sees_every_normal_and_every_defect_with_its_mask(sets, monkeypatch):
+    good, bad = sets
+    seen = []
+    loss = SANFlow.loss
+
+    def spy(self, features, batch=None):
+        seen.append((len(features), batch))
+        return loss(self, features, batch)
+
+    monkeypatch.setattr(SANFlow, "loss", spy)
+    method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
+    spec = config.TrainSpec(epochs=1, batch=4)
+    training.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
+    labels = torch.cat([told.label for _, told in seen])
+    assert len(labels) == sum(n for n, _ in seen) == 18
+    assert labels.sum() == 12
+    for n, told in seen:
+        assert told.defect_mask.shape == (n, 64, 64)
+        painted = told.defect_mask.amax((1, 2)) > 0
+        assert torch.equal(painted, told.label == 1)
+
+
+def test_masks_lie_where_the_image_was_changed(sets):
+    bad = sets[1]
+    for index in (0, 7):
+        sample = bad.samples[index]
+        base, image = (bad.backbone.preprocess(i) for i in (sample.steps().base, sample.read()))
+        change = (image - base).abs().mean(0)
+        mask = bad.masks([index])[0] > 0
+        assert mask.any()
+        assert change[mask].mean() > 10 * change[~mask].mean()
+
+
+def test_training_with_defects_repeats_and_tells_them_apart(sets):
+    good, bad = sets
+    scores = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
+        spec = config.TrainSpec(epochs=15, batch=3, lr=1e-2)
+        history = training.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
+        assert history[-1]["nll"] < history[0]["nll"]
+        indices = range(len(bad))
+        with torch.no_grad():
+            maps = method.maps(bad.batch(indices))
+        mask = bad.masks(indices) > 0
+        scores.append([maps[name].values for name in ("fused", "s")])
+        for values in scores[-1]:
+            assert values[mask].mean() > values[~mask].mean()
+    assert all(torch.equal(a, b) for a, b in zip(*scores, strict=True))
+
+
+def test_a_run_draws_one_bank_or_a_fresh_one_each_epoch(monkeypatch):
+    seeds = []
+    bank = SANFlow.bank
+
+    def spy(spec, normals, seed):
+        seeds.append(seed)
+        return bank(spec, normals, seed)
+
+    monkeypatch.setattr(SANFlow, "bank", spy)
+    options = {"limit": 2, "image_size": 64, "epochs": 2, "progress": False}
+    run = labkit.train("sanflow", "procedural/gear", "quick", seed=3, **options)
+    assert set(seeds) == {3}
+    assert {"nll", "bce", "kl"} <= set(run.history)
+    seeds.clear()
+    labkit.train("sanflow", "procedural/gear", "quick", seed=3, fresh=True, **options)
+    assert {3 * 100_003, 3 * 100_003 + 1} <= set(seeds)
