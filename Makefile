@@ -1,5 +1,6 @@
 # make demo   set up, train the default detector if there is no run yet, serve the app
 # make test   set up, lint, tests, notebooks; what .ci/run calls
+# make study NAME=dnfad-depth   run an ablation, or what it still lacks
 # make execute   run the notebooks for a commit
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PORT   ?= 7860
 
-.PHONY: setup demo test lint notebooks execute clean
+.PHONY: setup demo study test lint notebooks execute clean
 
 setup: $(STAMP)
 
@@ -21,6 +22,9 @@ $(STAMP): pyproject.toml
 demo: setup
 	ls $${LABKIT_RUNS:-runs}/*/run.json >/dev/null 2>&1 || $(BIN)/labkit train dnfad elpv/mono
 	$(BIN)/labkit app --port $(PORT)
+
+study: setup
+	$(BIN)/labkit study $(NAME)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests

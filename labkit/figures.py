@@ -21,10 +21,12 @@ from labkit import metrics, palette
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
 from labkit.panels import map_grid, overlay, strip
 from labkit.scores import as_numpy
+from labkit.sheets import contact_sheet
 
 __all__ = [
     "blend",
     "caption",
+    "contact_sheet",
     "curves",
     "defect_table",
     "latent_histogram",
@@ -58,11 +60,26 @@ def score_histogram(
     Args: calibration, good, bad: scores, any of them may be empty; own: this image's score;
           threshold: drawn where finite; unit: label of the score axis.
     """
+    figure = sheet(8.0, 3.4, note)
+    ax = dress(figure.subplots(), unit, "share of images [%]", grid="y")
+    handles = draw_scores(ax, calibration, good, bad, own, threshold)
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **LEGEND)
+    return figure
+
+
+def draw_scores(
+    ax: Axes,
+    calibration: np.ndarray,
+    good: np.ndarray,
+    bad: np.ndarray,
+    own: float | None = None,
+    threshold: float | None = None,
+) -> list[Patch | Line2D]:
+    """What `score_histogram` shows, on axes that exist; returns the handles of its legend."""
     groups = [np.asarray(group, dtype=float).ravel() for group in (calibration, good, bad)]
     marks = [v for v in (own, threshold) if v is not None and np.isfinite(v)]
     edges, width = _edges(groups, marks)
-    figure = sheet(8.0, 3.4, note)
-    ax = dress(figure.subplots(), unit, "share of images [%]", grid="y")
     looks = [(NORMAL, 0.28, 0.0), (NORMAL, 0.0, 1.6), (ANOMALOUS, 0.28, 1.6)]
     names = ["held-out normal", "test normal", "test defective"]
     handles = []
@@ -83,11 +100,9 @@ def score_histogram(
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(0, ax.get_ylim()[1] * 1.02)
-    if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **LEGEND)
     if not any(values.size for values in groups):
         _say(ax, "no scores yet")
-    return figure
+    return handles
 
 
 def curves(

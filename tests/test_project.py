@@ -54,9 +54,11 @@ def test_every_import_is_declared():
 
 
 ORDER = [
-    "files", "records", "config", "datasets", "backbones", "features", "flows", "stem",
-    "likelihood", "scores", "methods", "training", "sweep", "metrics", "detector", "runs",
-    "experiments", "palette", "panels", "figures", "reports", "widgets", "cli",
+    "files", "records", "config", "datasets", "defects", "backbones", "features", "flows", "stem",
+    "likelihood", "scores", "methods", "training", "spool", "sweep", "pixels", "metrics",
+    "detector", "runs", "experiments", "cost", "bench", "published", "plans", "results", "tasks",
+    "schedule", "engines", "studies", "palette", "panels", "sheets", "galleries", "variants",
+    "figures", "tables", "study_figures", "reports", "widgets", "commands", "cli",
 ]  # fmt: skip
 
 
@@ -91,3 +93,13 @@ def test_files_keep_to_their_size():
     for folder in ("labkit", "apps"):
         for path in (ROOT / folder).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 320, path
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for folder in ("labkit", "apps")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(listed) == found

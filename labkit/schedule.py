@@ -1,0 +1,127 @@
+"""Before a study starts: group its tasks, compute the features they share, estimate the cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm.auto import tqdm
+
+from labkit import backbones, config, methods, training
+from labkit.datasets import catalogue
+from labkit.experiments import split
+from labkit.features import FeatureSet
+from labkit.plans import Task
+from labkit.tasks import Job, jobs
+
+PROBE = 2  # steps that are timed for an estimate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs, how many processes share them, and what they should take."""
+
+    jobs: list[Job]
+    workers: int
+    seconds: float | None  # training alone, on this machine; None where it was not timed
+
+    def sentence(self) -> str:
+        """For a person who waits."""
+        tasks = sum(len(job.tasks) for job in self.jobs)
+        said = f"{tasks} tasks, {len(self.jobs)} trainings in {self.workers} process"
+        said += "es" if self.workers > 1 else ""
+        return said + (f", about {duration(self.seconds)}" if self.seconds else "")
+
+
+def plan(
+    tasks: Sequence[Task], workers: int | None, progress: bool = True, local: bool = True
+) -> Plan:
+    """Jobs of the tasks, their features computed and their cost estimated if they run here.
+
+    Two processes of one thread each finish more trainings than one of two threads; a GPU is not
+    shared. The quick budget runs in this process: starting others would take longer.
+    """
+    cores = os.cpu_count() or 1
+    grouped = jobs(tasks)
+    if workers is None:
+        alone = torch.cuda.is_available() or all(task.budget == "quick" for task in tasks)
+        workers = 1 if alone else cores
+    workers = max(1, min(workers, len(grouped)))
+    grouped = [replace(job, threads=max(1, cores // workers)) for job in grouped]
+    if not local or tasks[0].measure == "cost":
+        return Plan(grouped, workers, None)
+    _extract(grouped, progress)
+    timed = tasks[0].budget == "laptop"
+    return Plan(grouped, workers, estimate(grouped, progress) if timed else None)
+
+
+def estimate(jobs: Sequence[Job], progress: bool = True) -> float:
+    """Seconds of training that the jobs should take on this machine, from a few timed steps.
+
+    Each distinct configuration trains on two batches; what cannot be set up counts nothing here
+    and tells its reason when it runs.
+    """
+    known: dict[str, float] = {}
+    for job in tqdm(jobs, desc="estimating", unit="training", leave=False, disable=not progress):
+        if _kind(job) not in known:
+            known[_kind(job)] = _training_seconds(job)
+    return sum(known[_kind(job)] for job in jobs)
+
+
+def _kind(job: Job) -> str:
+    """All that decides the cost of a training: not its seed."""
+    return json.dumps([job.head.method, job.head.data, job.trained], sort_keys=True)
+
+
+def _training_seconds(job: Job) -> float:
+    try:
+        spec, backbone, parts = _set_up(job)
+    except ValueError:
+        return 0.0
+    steps = spec.train.epochs * math.ceil(len(parts["train"]) / spec.train.batch)
+    return steps * _step_seconds(spec, backbone, parts["train"])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _set_up(job: Job):
+    head = job.head
+    kind = methods.get(head.method)
+    spec = config.resolve(head.method, kind.Spec, head.data, head.budget, head.seed, kind.budgets,
+                          job.trained)  # fmt: skip
+    parts = split(catalogue.load(head.data), spec.split, head.seed)
+    return spec, backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps), parts
+
+
+def _extract(jobs: Sequence[Job], progress: bool) -> None:
+    """The backbone's work, once and with all cores, before the processes share them."""
+    done = set()
+    for job in jobs:
+        try:
+            spec, backbone, parts = _set_up(job)
+        except ValueError:  # the job itself will say so
+            continue
+        samples = [sample for part in parts.values() for sample in part]
+        needs = methods.get(spec.method).needs
+        key = (backbone.fingerprint(needs), job.head.data, len(samples))
+        if key not in done:
+            FeatureSet(samples, backbone, needs).extract(f"{job.head.data} images", progress)
+            done.add(key)
+
+
+def _step_seconds(spec, backbone, samples) -> float:
+    kind = methods.get(spec.method)
+    few = FeatureSet(samples[: PROBE * spec.train.batch], backbone, kind.needs)
+    method = kind(spec.flow, backbone.shapes(kind.needs))
+    short = replace(spec.train, epochs=1)
+    history = training.fit(method, few.extract(progress=False), short, progress=False)
+    return history[0]["seconds"] / math.ceil(len(few) / spec.train.batch)

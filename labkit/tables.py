@@ -1,0 +1,117 @@
+"""A study as a table to read: published and measured side by side, never in one column."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from labkit.results import Results
+
+SHORT = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "image_ap": "image AP",
+    "image_f1_max": "image F1-max",
+    "trainable_parameters": "trainable parameters",
+    "flops": "FLOPs",
+    "params": "parameters",
+    "fps": "images/s",
+    "seconds_per_image": "s/image",
+    "images_per_second": "images/s",
+    "d_prime": "d'",
+    "fit_seconds": "training, s",
+}
+UNITS = {"percent": "%", "-": "", "fps": ""}
+SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}
+
+
+def name(metric: str) -> str:
+    """A metric as a heading says it."""
+    return SHORT.get(metric, metric.replace("_", " "))
+
+
+def side_by_side(results: Results) -> pd.DataFrame:
+    """One row a cell: the paper's numbers, then ours with spread and difference to the base.
+
+    Text, ready to print. "†" marks a published cell that is doubtful (`notes` says why); "-" is
+    not published or not run. A spread is the standard deviation over seeds; [low, high] is the
+    95 % bootstrap interval over test images.
+    """
+    cells = list(results.cells)
+    printed = results.published()
+    others = list(printed.loc[printed["cell"] == "", "variant"].unique())
+    others += [c for c in printed["cell"].unique() if c and c not in cells]
+    columns: dict[str, list[str]] = {"": [*cells, *others]}
+    for key, group in printed.groupby(["dataset", "metric"], sort=False):
+        columns[_heading(*key, group)] = [_printed(group, row) for row in columns[""]]
+    for place in results.places:
+        for metric in results.study.metrics:
+            summary = results.summary
+            found = summary[(summary["data"] == place) & (summary["metric"] == metric)]
+            if found.empty:
+                continue
+            rows = {row.cell: row for row in found.itertuples()}
+            unit = f" [{SCALES[metric][1]}]" if metric in SCALES else ""
+            where = f", {place}" if place != "-" else ""
+            columns[f"measured: {name(metric)}{unit}{where}"] = [
+                _measured(rows.get(row), metric) for row in columns[""]
+            ]
+            if results.base in rows and len(rows) > 1 and metric == results.study.metrics[0]:
+                columns[f"minus base{where}"] = [
+                    _difference(rows.get(row), results.base) for row in columns[""]
+                ]
+    return pd.DataFrame(columns)
+
+
+def notes(results: Results) -> list[str]:
+    """What must be read with the table: the setting, doubts about published cells, failures."""
+    said = [results.caption]
+    printed = results.published()
+    if len(printed):
+        source = f"{results.study.paper}, {results.study.source}"
+        said.append(f"Published: {source}, as printed; other data, backbone and training.")
+    for reason, rows in printed[printed["suspect"] != ""].groupby("suspect", sort=False):
+        cells = dict.fromkeys(f"{row.variant} {name(row.metric)}" for row in rows.itertuples())
+        said.append(f"† {', '.join(cells)}: {reason}.")
+    if results.study.note:
+        said.append(results.study.note)
+    for task in results.tasks:
+        if task.mark in results.failed:
+            what = f"{task.cell} on {task.data}, seed {task.seed}"
+            said.append(f"Failed: {what}: {results.failed[task.mark]}")
+    return said
+
+
+def _heading(dataset: str, metric: str, group: pd.DataFrame) -> str:
+    unit = group["unit"].iloc[0]
+    unit = UNITS.get(unit, unit)
+    where = f", {dataset}" if dataset != "-" else ""
+    return f"published: {name(metric)}{f' [{unit}]' if unit else ''}{where}"
+
+
+def _printed(group: pd.DataFrame, row: str) -> str:
+    hit = group[(group["cell"] == row) | ((group["cell"] == "") & (group["variant"] == row))]
+    if hit.empty:
+        return "-"
+    first = hit.iloc[0]
+    return f"{first['value']}{'†' if first['suspect'] else ''}"
+
+
+def _measured(row, metric: str) -> str:
+    if row is None:
+        return "-"
+    if metric in SCALES:
+        return f"{row.mean / SCALES[metric][0]:.1f}"
+    spread = f" ± {row.sd:.3f}" if row.n > 1 else ""
+    interval = f" [{row.low:.3f}, {row.high:.3f}]" if pd.notna(row.low) else ""
+    return f"{row.mean:.3f}{spread}{interval}"
+
+
+def _difference(row, base: str) -> str:
+    if row is None or pd.isna(row.difference):
+        return "-"
+    if row.cell == base:
+        return "base"
+    ends = (row.difference_low, row.difference_high)
+    interval = f" [{ends[0]:+.3f}, {ends[1]:+.3f}]" if pd.notna(ends[0]) else ""
+    return f"{row.difference:+.3f}{interval}"

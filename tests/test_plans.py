@@ -1,0 +1,121 @@
+"""Ablations as data: every shipped study is sound, and a wrong file is told in one sentence."""
+
+import pytest
+import yaml
+
+from labkit import config, methods, plans, published
+from labkit.config import BUDGETS
+from labkit.datasets import catalogue
+
+GOOD = {
+    "title": "T",
+    "question": "Q?",
+    "paper": "dnfad",
+    "source": "Table 7",
+    "method": "dnfad",
+    "data": ["procedural/gear"],
+    "vary": {"blocks": [1, 2]},
+    "base": "blocks=1",
+}
+
+
+def written(folder, name="mine", **changes):
+    told = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(told))
+    return path
+
+
+@pytest.mark.parametrize("name", plans.names())
+@pytest.mark.parametrize("budget", list(BUDGETS))
+def test_every_cell_of_every_study_is_a_config(name, budget):
+    for task in plans.get(name).plan(budget):
+        kind = methods.get(task.method)
+        spec = config.resolve(
+            task.method, kind.Spec, task.data, budget, task.seed, kind.budgets, task.set
+        )
+        assert all(spec.value(key) is not None or value in (None, "none")
+                   for key, value in task.set.items())  # fmt: skip
+        assert task.data == "-" or task.data in catalogue.names()
+
+
+@pytest.mark.parametrize("name", plans.names())
+def test_every_published_variant_exists(name):
+    study = plans.get(name)
+    rows = [row for p in study.published for row in published.rows(p.file, **p.where).variant]
+    named = [cell.published for cell in study.rows if cell.published]
+    assert set(named) <= set(rows), set(named) - set(rows)
+    assert study.base in [cell.name for cell in study.rows]
+    assert study.source != "ours" or not named
+
+
+def test_a_sweep_is_every_combination():
+    told = GOOD | {"vary": {"blocks": [1, 2], "clamp": [1.5, 1e-5]}, "base": "blocks=1, clamp=1.5"}
+    study = plans.Study(name="s", **{**told, "data": ("d",)})
+    names = [cell.name for cell in study.rows]
+    assert names == [f"blocks={b}, clamp={c}" for b in (1, 2) for c in ("1.5", "1e-5")]
+    assert study.rows[3].set == {"blocks": 2, "clamp": 1e-5}
+
+
+def test_settings_are_layered_and_marks_follow_them(tmp_path):
+    path = written(
+        tmp_path,
+        set={"clamp": 1.0, "hidden": 0.5},
+        budgets={"quick": {"set": {"hidden": 0.25}, "seeds": [7]}},
+    )
+    study = plans.get(path)
+    quick, laptop = study.plan("quick"), study.plan("laptop")
+    assert [task.set for task in quick] == [
+        {"clamp": 1.0, "hidden": 0.25, "blocks": b} for b in (1, 2)
+    ]
+    assert {task.seed for task in quick} == {7}
+    assert {task.seed for task in laptop} == {0, 1, 2}
+    assert len({task.mark for task in quick + laptop}) == 8
+    again = plans.get(written(tmp_path, "other", set={"clamp": 1.0, "hidden": 0.5}))
+    assert again.plan("laptop")[0].mark == laptop[0].mark  # the study's name decides nothing
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sed": {"blocks": 1}}, "did you mean 'seeds'|did you mean 'set'"),
+        ({"data": None}, "'data' is missing"),
+        ({"base": "blocks=3"}, "base: Unknown cell 'blocks=3'"),
+        ({"budgets": {"laptpo": {}}}, "did you mean 'laptop'"),
+        ({"budgets": {"quick": {"sets": {}}}}, "did you mean 'set'"),
+        ({"cells": [{"name": "blocks=1"}]}, "two cells are named 'blocks=1'"),
+        ({"cells": [{"name": "x", "sett": {}}]}, "did you mean 'set'"),
+        ({"seeds": "many"}, "seeds = 'many' does not fit"),
+        ({"measure": "time"}, "measure = 'time' does not fit"),
+    ],
+)
+def test_a_wrong_key_is_one_sentence_with_the_file(tmp_path, changes, sentence):
+    path = written(tmp_path, **changes)
+    with pytest.raises(ValueError, match=sentence) as error:
+        plans.get(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_study_is_told(tmp_path):
+    (tmp_path / "broken.yaml").write_text("title: [unclosed\nbase: 1")
+    (tmp_path / "list.yaml").write_text("- 1\n- 2")
+    with pytest.raises(ValueError, match="no valid YAML near line"):
+        plans.get(tmp_path / "broken.yaml")
+    with pytest.raises(ValueError, match="holds no keys"):
+        plans.get(tmp_path / "list.yaml")
+    with pytest.raises(ValueError, match="cannot be read"):
+        plans.get(tmp_path / "absent.yaml")
+    with pytest.raises(ValueError, match="did you mean 'dnfad-depth'"):
+        plans.get("dnfad-dept")
+
+
+def test_unknown_cells_and_budgets_are_told():
+    study = plans.get("dnfad-depth")
+    assert {task.cell for task in study.plan(cells=["blocks=2"])} == {"blocks=2"}
+    with pytest.raises(ValueError, match="Unknown cell of dnfad-depth 'blocks=3'"):
+        study.plan(cells=["blocks=3"])
+    with pytest.raises(ValueError, match="Unknown budget"):
+        study.plan("fast")
+    with pytest.raises(ValueError, match="no cell that runs at the budget laptop"):
+        plans.get("dnfad-backbones").plan("laptop", cells=["DINO"])

@@ -1,0 +1,300 @@
+"""The engine: finished tasks are kept, shared trainings happen once, every engine agrees."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from labkit import engines, studies, study_figures, tables, tasks
+from labkit.metrics import image_auroc
+from labkit.results import Results, bootstrap_means
+
+TINY = {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1}
+STUDY = {
+    "title": "Tiny",
+    "question": "Does it run?",
+    "paper": "dnfad",
+    "source": "Table 7",
+    "method": "dnfad",
+    "data": ["procedural/gear"],
+    "seeds": [0, 1],
+    "set": TINY,
+    "cells": [
+        {"name": "base", "published": "layers=1"},
+        {"name": "maximum", "set": {"top_k": 1e-5}},
+        {"name": "local", "map": "local"},
+        {"name": "deeper", "set": {"blocks": 2}, "published": "layers=2"},
+    ],
+    "base": "base",
+    "published": [{"file": "dnfad-table7.csv"}],
+}
+
+
+def written(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(STUDY | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A finished study and the file that declares it."""
+    folder = tmp_path_factory.mktemp("study")
+    path = written(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+        results = studies.run(path, "quick", out=folder / "out", workers=1, progress=False)
+    return path, results
+
+
+def test_cells_that_need_no_training_share_a_run(tiny):
+    path, results = tiny
+    assert len(results.records) == 8
+    assert not results.failed
+    runs = {t.cell: results.records[t.mark]["run"] for t in results.tasks if t.seed == 0}
+    assert runs["base"] == runs["maximum"] == runs["local"] != runs["deeper"]
+    assert len(list((path.parent / "runs").glob("*/run.json"))) == 4  # 2 trainings x 2 seeds
+    assert len(tasks.jobs(results.tasks)) == 4
+
+
+def test_a_rescored_cell_equals_a_run_trained_with_its_switch(tiny):
+    path, results = tiny
+    import labkit
+
+    trained = labkit.train("dnfad", "procedural/gear", "quick", 0, progress=False, top_k=1e-5,
+                           out=path.parent / "own", **TINY)  # fmt: skip
+    task = next(t for t in results.tasks if t.cell == "maximum" and t.seed == 0)
+    pd.testing.assert_frame_equal(results.scores(task), trained.scores, rtol=1e-6)
+    told = results.records[task.mark]["metrics"]
+    assert told["aupro"] == pytest.approx(trained.info["metrics"]["aupro"], abs=1e-6)
+    base = next(t for t in results.tasks if t.cell == "base" and t.seed == 0)
+    assert not np.allclose(results.scores(base)["score"], trained.scores["score"])
+
+
+def test_the_map_of_a_cell_scores_and_localises(tiny):
+    _, results = tiny
+    local, base = (next(t for t in results.tasks if t.cell == c) for c in ("local", "base"))
+    assert results.records[local.mark]["metrics"] != results.records[base.mark]["metrics"]
+
+
+def test_a_finished_study_is_read_not_run(tiny, monkeypatch):
+    path, results = tiny
+    monkeypatch.setattr(tasks, "perform", lambda job: pytest.fail("nothing should run"))
+    again = studies.run(path, "quick", out=results.folder, progress=False)
+    pd.testing.assert_frame_equal(again.table, results.table)
+    pd.testing.assert_frame_equal(again.summary, results.summary)
+
+
+def test_opening_a_finished_study_does_not_import_torch(tiny):
+    path, results = tiny
+    code = (
+        "import sys; from labkit import studies; "
+        f"r = studies.run({str(path)!r}, 'quick', out={str(results.folder)!r}, progress=False); "
+        "assert len(r.records) == 8 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_only_what_is_missing_or_damaged_runs_again(tiny, monkeypatch, tmp_path):
+    path, results = tiny
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", results.folder, folder], check=True)
+    monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
+    files = sorted((folder / "tasks").glob("*.json"))
+    files[0].unlink()
+    files[1].write_text('{"task": ')
+    ran = []
+    perform = tasks.perform
+    monkeypatch.setattr(
+        engines, "perform", lambda job: ran.extend(t.mark for t in job.tasks) or perform(job)
+    )
+    again = studies.run(path, "quick", out=folder, workers=1, progress=False)
+    assert sorted(ran) == sorted(f.stem for f in files[:2])
+    metrics = ~again.table["metric"].str.endswith("seconds")
+    pd.testing.assert_frame_equal(again.table[metrics], results.table[metrics])
+
+
+def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):
+    path, _ = tiny
+    monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
+    cells = [*STUDY["cells"], {"name": "bad", "set": {"blcks": 2}},
+             {"name": "no such map", "map": "globl"}]  # fmt: skip
+    results = studies.run(written(tmp_path, cells=cells, seeds=[0]), "quick",
+                          out=tmp_path / "out", workers=1, progress=False)  # fmt: skip
+    told = {t.cell: results.failed[t.mark] for t in results.tasks if t.mark in results.failed}
+    assert set(told) == {"bad", "no such map"}
+    assert len(results.records) == 4
+    assert "did you mean 'blocks'" in told["bad"]
+    assert "'global'" in told["no such map"]
+    assert any("Failed: bad" in note for note in tables.notes(results))
+
+
+def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    path, first = tiny
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    found = []
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / engine / "runs"))
+        out = tmp_path / engine / "out"
+        results = studies.run(path, "quick", engine=engine, workers=2, out=out, progress=False)
+        assert not results.failed
+        found.append(results.table[~results.table["metric"].str.endswith("seconds")])
+    pd.testing.assert_frame_equal(*found)
+    here = first.table[~first.table["metric"].str.endswith("seconds")]
+    pd.testing.assert_frame_equal(found[0], here, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_study_killed_ten_times_ends_with_the_same_table(tiny, tmp_path):
+    path, whole = tiny
+    code = (
+        "from labkit import studies\n"
+        f"if __name__ == '__main__': studies.run({str(path)!r}, 'quick', workers=1, "
+        f"out={str(tmp_path / 'out')!r}, progress=False)"
+    )
+    environment = os.environ | {"LABKIT_RUNS": str(tmp_path / "runs")}
+    dice = random.Random(0)
+    killed = 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, start_new_session=True
+        )
+        try:
+            process.wait(dice.uniform(0.5, 7.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+    results = studies.stored(path, "quick", out=tmp_path / "out")
+    told, want = (r.table[~r.table["metric"].str.endswith("seconds")] for r in (results, whole))
+    pd.testing.assert_frame_equal(told, want, rtol=1e-4)
+    assert not [p for p in (tmp_path / "out").rglob(".*") if time.time() - p.stat().st_mtime < 1]
+
+
+def test_results_of_another_version_are_kept_and_told(tiny, tmp_path):
+    path, results = tiny
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-r", results.folder, folder], check=True)
+    file = next((folder / "tasks").glob("*.json"))
+    file.write_text(file.read_text().replace('"labkit": "', '"labkit": "9.'))
+    before = file.read_text()
+    with pytest.raises(ValueError, match=r"holds results of labkit 9.*they are kept"):
+        studies.run(path, "quick", out=folder, progress=False)
+    assert file.read_text() == before
+
+
+def test_bad_input_is_one_sentence(tiny, monkeypatch, tmp_path):
+    path, _ = tiny
+    with pytest.raises(ValueError, match="Unknown engine 'rya'; did you mean 'ray'"):
+        studies.run(path, "quick", engine="rya", out=tmp_path, progress=False)
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"No Ray cluster answers at 127\.0\.0\.1:1") as error:
+        studies.run(path, "quick", engine="ray", out=tmp_path, progress=False)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_told_and_what_is_finished_stays(tiny, monkeypatch, tmp_path):
+    path, _ = tiny
+    monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
+    write, count = Results.write, []
+
+    def full(self, task, record, scores):
+        count.append(task)
+        if len(count) > 2:
+            raise ValueError(f"{self.folder} cannot be written: its disk is full; free some.")
+        write(self, task, record, scores)
+
+    monkeypatch.setattr(Results, "write", full)
+    with pytest.raises(ValueError, match="its disk is full"):
+        studies.run(path, "quick", out=tmp_path / "out", workers=1, progress=False)
+    assert len(studies.stored(path, "quick", out=tmp_path / "out").records) == 2
+
+
+def test_summary_is_what_it_says(tiny):
+    _, results = tiny
+    row = results.summary.query("cell == 'deeper' and metric == 'image_auroc'").iloc[0]
+    values = results.table.query("metric == 'image_auroc'").pivot(
+        index="seed", columns="cell", values="value"
+    )
+    assert row["mean"] == pytest.approx(values["deeper"].mean())
+    assert row["sd"] == pytest.approx(values["deeper"].std())
+    assert row["difference"] == pytest.approx((values["deeper"] - values["base"]).mean())
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    stored = pd.read_csv(results.folder / "summary.csv")
+    assert len(stored) == len(results.summary)
+
+
+def test_the_bootstrap_is_the_aurocs():
+    rng = np.random.default_rng(0)
+    good, bad = rng.normal(0, 1, 60), rng.normal(1, 1, 40).round(1)
+    wins = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)
+    scores, labels = np.concatenate([good, bad]), np.repeat([0, 1], [60, 40])
+    draws = bootstrap_means(wins, 4000)
+    area = image_auroc(scores, labels)
+    assert wins.mean() == pytest.approx(area)
+    assert draws.mean() == pytest.approx(area, abs=0.003)
+    spread = np.sqrt(area * (1 - area) / 40)  # of the right size
+    assert 0.3 * spread < draws.std() < 1.2 * spread
+    assert np.ptp(bootstrap_means(np.ones((4, 4)))) == 0
+    shifted = bootstrap_means(np.clip(wins - 0.1, 0, 1), 4000)  # the same images are drawn
+    assert (draws - shifted).std() < draws.std() / 2
+
+
+def test_published_and_measured_never_share_a_column(tiny):
+    _, results = tiny
+    table = tables.side_by_side(results)
+    kinds = [c.split(":")[0] for c in table.columns[1:] if not c.startswith("minus")]
+    assert set(kinds) == {"published", "measured"}
+    rows = table.set_index("")
+    printed = next(c for c in rows if c.startswith("published: image AUROC"))
+    assert rows.loc["base", printed] == "93.4"
+    assert rows.loc["maximum", printed] == "-"
+    assert "layers=10" in rows.index
+    assert rows.loc["layers=10"].iloc[-1] == "-"
+    caption = tables.notes(results)[0]
+    for said in ("procedural/gear", "efficientnet_lite0 at 64 px", "quick", "0, 1", "clean"):
+        assert said in caption
+
+
+def test_figures_show_every_cell_and_both_axes(tiny):
+    _, results = tiny
+    figure = study_figures.draw(results)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["base", "maximum", "local", "deeper"]
+    titles = [ax.get_xlabel() for ax in figure.axes]
+    assert any("published" in t for t in titles)
+    assert any("measured" in t for t in titles)
+    assert not [
+        ax for ax in figure.axes if "published" in (t := ax.get_xlabel()) and "measured" in t
+    ]
+
+
+def test_states_tell_what_is_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
+    rows = {row["name"]: row for row in studies.states()}
+    assert set(rows) == set(studies.names())
+    depth = rows["dnfad-depth"]
+    assert depth["state"] == "never run"
+    assert depth["tasks"] == "0/18"
+    assert depth["result"] is None
+    task = studies.get("dnfad-depth").plan()[0]
+    record = {"metrics": {"image_auroc": 0.9}, "seconds": {"fit_seconds": 2.4}}
+    studies.stored("dnfad-depth").write(task, record, None)
+    depth = {row["name"]: row for row in studies.states()}["dnfad-depth"]
+    assert depth["state"] == "partial"
+    assert depth["seconds"] == 2
+    assert "0.900" in depth["result"]
+    json.dumps(list(rows.values()))
