@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -18,10 +18,12 @@ import torch
 from filelock import FileLock
 
 from labkit import backbones, config, methods, training
+from labkit.backbones import Backbone
 from labkit.datasets import catalogue
 from labkit.datasets.entry import data_root
 from labkit.detector import Detector, evaluate
 from labkit.features import DefectSet, FeatureSet
+from labkit.methods.base import Method
 from labkit.records import Dataset, Sample, Shapes
 from labkit.runs import FILES, Run, runs_folder, store
 
@@ -123,7 +125,7 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
         FeatureSet(parts[name], backbone, kind.needs).extract(f"{name} images", progress)
         for name in ("train", "calibration", "test")
     )
-    defects = _bank(kind, spec, parts["train"], backbone, progress)
+    defects = bank(kind, spec, parts["train"], backbone, progress)
     shapes = backbone.shapes(kind.needs)
     clock.append(time.perf_counter())
     with torch.random.fork_rng():
@@ -153,7 +155,13 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
     return Run.load(folder)
 
 
-def _bank(kind, spec, normals, backbone, progress) -> Callable[[int], DefectSet] | None:
+def bank(
+    kind: type[Method],
+    spec: config.Config,
+    normals: Sequence[Sample],
+    backbone: Backbone,
+    progress: bool = True,
+) -> Callable[[int], DefectSet] | None:
     """The synthetic defects of each epoch, painted on training normals alone, if there are any.
 
     One bank a seed serves all epochs; with the method's `fresh` each epoch has its own.

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from labkit import backbones, config, methods, training
 from labkit.datasets import catalogue
-from labkit.experiments import split
+from labkit.experiments import bank, split
 from labkit.features import FeatureSet
 from labkit.plans import Task
 from labkit.tasks import Job, jobs
@@ -96,8 +96,10 @@ def duration(seconds: float) -> str:
 def _set_up(job: Job):
     head = job.head
     kind = methods.get(head.method)
-    spec = config.resolve(head.method, kind.Spec, head.data, head.budget, head.seed, kind.budgets,
-                          job.trained)  # fmt: skip
+    overrides = methods.preset(kind, job.trained)
+    spec = config.resolve(
+        head.method, kind.Spec, head.data, head.budget, head.seed, kind.budgets, overrides
+    )
     parts = split(catalogue.load(head.data), spec.split, head.seed)
     return spec, backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps), parts
 
@@ -121,7 +123,8 @@ def _extract(jobs: Sequence[Job], progress: bool) -> None:
 def _step_seconds(spec, backbone, samples) -> float:
     kind = methods.get(spec.method)
     few = FeatureSet(samples[: PROBE * spec.train.batch], backbone, kind.needs)
+    defects = bank(kind, spec, few.samples, backbone, progress=False)
     method = kind(spec.flow, backbone.shapes(kind.needs))
-    short = replace(spec.train, epochs=1)
-    history = training.fit(method, few.extract(progress=False), short, progress=False)
+    short, few = replace(spec.train, epochs=1), few.extract(progress=False)
+    history = training.fit(method, few, short, progress=False, defects=defects)
     return history[0]["seconds"] / math.ceil(len(few) / spec.train.batch)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
+from labkit.plans import Study
 from labkit.results import Results
 
 SHORT = {
@@ -28,6 +31,42 @@ SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}
 def name(metric: str) -> str:
     """A metric as a heading says it."""
     return SHORT.get(metric, metric.replace("_", " "))
+
+
+def cells(study: Study, budget: str = "laptop") -> pd.DataFrame:
+    """What a study varies: a row for what all cells set at a budget, then one a cell.
+
+    "-" is nothing beyond the row above it, or no row of the paper's table.
+    """
+    tasks = {task.cell: task for task in study.plan(budget)}
+    kept = [cell for cell in study.rows if cell.name in tasks]
+    alike = [k for k in tasks[kept[0].name].set if not any(k in cell.set for cell in kept)]
+    shared = {key: tasks[kept[0].name].set[key] for key in alike}
+    rows = [("all cells", _settings(shared), "-", "-")]
+    for cell in kept:
+        own = {key: value for key, value in tasks[cell.name].set.items() if key not in shared}
+        rows.append((cell.name, _settings(own), cell.map or "-", cell.published or "-"))
+    columns = ["cell", "sets", "scored by the map", "row of the paper"]
+    told = pd.DataFrame(rows, columns=columns).set_index("cell")
+    return told.loc[:, (told != "-").any()]
+
+
+def by_defect(results: Results, place: str, metric: str = "image_auroc") -> pd.DataFrame:
+    """A metric of each kind of defect (columns) in each cell (rows), its mean over seeds.
+
+    Raises: ValueError if no finished task of the dataset has it.
+    """
+    rows = [
+        (task.cell, told["defect"].replace("_", " "), told.get(metric))
+        for cell in results.cells
+        for task in results.finished(cell, place)
+        for told in results.records[task.mark]["metrics"].get("defects", ())
+    ]
+    found = pd.DataFrame(rows, columns=["cell", "defect", metric]).dropna()
+    if found.empty:
+        raise ValueError(f"{results.study.name} has no {metric} by kind of defect on {place}.")
+    wide = found.pivot_table(metric, "cell", "defect")
+    return wide.reindex([cell for cell in results.cells if cell in wide.index])
 
 
 def side_by_side(results: Results) -> pd.DataFrame:
@@ -80,6 +119,16 @@ def notes(results: Results) -> list[str]:
             what = f"{task.cell} on {task.data}, seed {task.seed}"
             said.append(f"Failed: {what}: {results.failed[task.mark]}")
     return said
+
+
+def _settings(told: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={_plain(value)}" for key, value in told.items()) or "-"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _heading(dataset: str, metric: str, group: pd.DataFrame) -> str:

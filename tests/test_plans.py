@@ -31,11 +31,12 @@ def written(folder, name="mine", **changes):
 def test_every_cell_of_every_study_is_a_config(name, budget):
     for task in plans.get(name).plan(budget):
         kind = methods.get(task.method)
+        told = methods.preset(kind, task.set)
         spec = config.resolve(
-            task.method, kind.Spec, task.data, budget, task.seed, kind.budgets, task.set
+            task.method, kind.Spec, task.data, budget, task.seed, kind.budgets, told
         )
         assert all(spec.value(key) is not None or value in (None, "none")
-                   for key, value in task.set.items())  # fmt: skip
+                   for key, value in told.items())  # fmt: skip
         assert task.data == "-" or task.data in catalogue.names()
 
 
