@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from labkit.config import unknown
@@ -73,10 +74,8 @@ def _labkit(stream: Iterator[Map]) -> dict[str, float]:
 
 def _anomalib(kind: str, name: str, **options: Any) -> Callable[[Iterator[Map]], dict[str, float]]:
     def run(stream: Iterator[Map]) -> dict[str, float]:
-        import torch
-        from anomalib import metrics
-
-        metric = getattr(metrics, kind)(fields=["anomaly_map", "gt_mask"], **options)
+        peer = importlib.import_module("anomalib.metrics")
+        metric = getattr(peer, kind)(fields=["anomaly_map", "gt_mask"], **options)
         for values, mask in stream:
             pair = torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int()
             metric.update(SimpleNamespace(anomaly_map=pair[0], gt_mask=pair[1]))
@@ -87,10 +86,8 @@ def _anomalib(kind: str, name: str, **options: Any) -> Callable[[Iterator[Map]],
 
 def _pyaupro(reference: bool) -> Callable[[Iterator[Map]], dict[str, float]]:
     def run(stream: Iterator[Map]) -> dict[str, float]:
-        import torch
-        from pyaupro import PerRegionOverlap
-
-        metric = PerRegionOverlap(thresholds=None, reference_implementation=reference)
+        peer = importlib.import_module("pyaupro")
+        metric = peer.PerRegionOverlap(thresholds=None, reference_implementation=reference)
         for values, mask in stream:
             metric.update(torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int())
         fpr, pro = metric.compute()

@@ -118,8 +118,9 @@ class Run:
         Args: root: folder that holds the dataset now, if not where it was when it was trained.
         """
         dataset = catalogue.load(self.config.data, root or self.info.get("root"))
-        wanted = set(self.scores.query("split == 'test'")["key"])
-        return [sample for sample in dataset.test if sample.key in wanted]
+        keys = self.scores.loc[self.scores["split"] == "test", "key"]
+        found = {sample.key: sample for sample in dataset.test}
+        return [found[key] for key in keys if key in found]
 
     def predict(self, *images: str | Path | np.ndarray) -> list[Prediction]:
         """Maps and calibrated scores of image files or arrays (H, W, 3) uint8."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,17 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit import backbones, config, methods, training
+from labkit.backbones import Backbone
+from labkit.config import Config
 from labkit.datasets import catalogue
 from labkit.experiments import bank, split
 from labkit.features import FeatureSet
 from labkit.plans import Task
+from labkit.records import Sample
 from labkit.tasks import Job, jobs
 
 PROBE = 2  # steps that are timed for an estimate
+MOST = 8  # processes at once, if not told otherwise
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def plan(
     grouped = jobs(tasks)
     if workers is None:
         alone = torch.cuda.is_available() or all(task.budget == "quick" for task in tasks)
-        workers = 1 if alone else cores
+        workers = 1 if alone else min(cores, MOST)
     workers = max(1, min(workers, len(grouped)))
     grouped = [replace(job, threads=max(1, cores // workers)) for job in grouped]
     if not local or tasks[0].measure == "cost":
@@ -62,28 +65,19 @@ def plan(
 def estimate(jobs: Sequence[Job], progress: bool = True) -> float:
     """Seconds of training that the jobs should take on this machine, from a few timed steps.
 
-    Each distinct configuration trains on two batches; what cannot be set up counts nothing here
-    and tells its reason when it runs.
+    Each distinct model trains on two batches; what cannot be set up counts nothing here and tells
+    its reason when it runs.
     """
     known: dict[str, float] = {}
+    total = 0.0
     for job in tqdm(jobs, desc="estimating", unit="training", leave=False, disable=not progress):
-        if _kind(job) not in known:
-            known[_kind(job)] = _training_seconds(job)
-    return sum(known[_kind(job)] for job in jobs)
-
-
-def _kind(job: Job) -> str:
-    """All that decides the cost of a training: not its seed."""
-    return json.dumps([job.head.method, job.head.data, job.trained], sort_keys=True)
-
-
-def _training_seconds(job: Job) -> float:
-    try:
-        spec, backbone, parts = _set_up(job)
-    except ValueError:
-        return 0.0
-    steps = spec.train.epochs * math.ceil(len(parts["train"]) / spec.train.batch)
-    return steps * _step_seconds(spec, backbone, parts["train"])
+        with contextlib.suppress(ValueError):
+            spec = _config(job)
+            model = repr((spec.method, spec.data, spec.input, spec.split, spec.flow))
+            if model not in known:
+                known[model] = _epoch_seconds(job)
+            total += spec.train.epochs * known[model]
+    return total
 
 
 def duration(seconds: float) -> str:
@@ -93,38 +87,45 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _set_up(job: Job):
+def _config(job: Job) -> Config:
     head = job.head
     kind = methods.get(head.method)
     overrides = methods.preset(kind, job.trained)
-    spec = config.resolve(
+    return config.resolve(
         head.method, kind.Spec, head.data, head.budget, head.seed, kind.budgets, overrides
     )
-    parts = split(catalogue.load(head.data), spec.split, head.seed)
-    return spec, backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps), parts
+
+
+def _set_up(job: Job) -> tuple[Config, Backbone, dict[str, list[Sample]]]:
+    spec = _config(job)
+    backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+    return spec, backbone, split(catalogue.load(spec.data), spec.split, spec.seed)
 
 
 def _extract(jobs: Sequence[Job], progress: bool) -> None:
     """The backbone's work, once and with all cores, before the processes share them."""
     done = set()
     for job in jobs:
-        try:
-            spec, backbone, parts = _set_up(job)
-        except ValueError:  # the job itself will say so
-            continue
-        samples = [sample for part in parts.values() for sample in part]
-        needs = methods.get(spec.method).needs
-        key = (backbone.fingerprint(needs), job.head.data, len(samples))
-        if key not in done:
-            FeatureSet(samples, backbone, needs).extract(f"{job.head.data} images", progress)
+        with contextlib.suppress(ValueError):  # the job itself will say so
+            spec = _config(job)
+            few = spec.split.limit or spec.split.shots  # then each seed draws other images
+            needs = methods.get(spec.method).needs
+            key = repr((spec.data, spec.input, needs, spec.split, few and spec.seed))
+            if key in done:
+                continue
             done.add(key)
+            _, backbone, parts = _set_up(job)
+            samples = [sample for part in parts.values() for sample in part]
+            FeatureSet(samples, backbone, needs).extract(f"{spec.data} images", progress)
 
 
-def _step_seconds(spec, backbone, samples) -> float:
+def _epoch_seconds(job: Job) -> float:
+    """Seconds of an epoch, from two batches."""
+    spec, backbone, parts = _set_up(job)
     kind = methods.get(spec.method)
-    few = FeatureSet(samples[: PROBE * spec.train.batch], backbone, kind.needs)
+    few = FeatureSet(parts["train"][: PROBE * spec.train.batch], backbone, kind.needs)
     defects = bank(kind, spec, few.samples, backbone, progress=False)
     method = kind(spec.flow, backbone.shapes(kind.needs))
     short, few = replace(spec.train, epochs=1), few.extract(progress=False)
     history = training.fit(method, few, short, progress=False, defects=defects)
-    return history[0]["seconds"] / math.ceil(len(few) / spec.train.batch)
+    return history[0]["seconds"] / len(few) * len(parts["train"])

@@ -121,6 +121,28 @@ def _groups(scores: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray, np.nda
     return tuple(scores.loc[rows, "score"].to_numpy() for rows in chosen)
 
 
+def by_defect(
+    results: Results, place: str, cells: Sequence[str] = (), metric: str = "image_auroc"
+) -> Figure:
+    """A metric of each kind of defect (rows) in some cells (marks), its mean over seeds.
+
+    Args: cells: all of the study, if none are named.
+    """
+    table = tables.by_defect(results, place, metric)
+    table = table.loc[list(cells) or table.index]
+    note = f"{tables.notes(results)[0]} Means over seeds."
+    figure = sheet(7.6, 1.2 + 0.16 * len(table.columns) * (2 + len(table) / 2), note)
+    ax = dress(figure.subplots(), f"measured {tables.name(metric)}, {place}", "", grid="x")
+    for k, (cell, row) in enumerate(table.iterrows()):
+        shift = 0.5 * (k - (len(table) - 1) / 2) / max(1, len(table) - 1)
+        places, colour = np.arange(len(row)) + shift, SERIES[(k + 4) % len(SERIES)]
+        ax.plot(row, places, MARKS[k % len(MARKS)], color=colour, ms=6, mfc="white", label=cell)
+    ax.set_yticks(range(len(table.columns)), table.columns)
+    ax.set_ylim(len(table.columns) - 0.5, -0.5)
+    figure.legend(loc="outside right upper", **LEGEND)
+    return figure
+
+
 def maps(
     detectors: Mapping[str, Detector], samples: Sequence[Sample], note: str | None = None
 ) -> Figure:
@@ -137,7 +159,7 @@ def maps(
         drawn[name] = [answer.maps[main] for answer in answers]
         limits[name], units[name] = (quantiles["0.5"], quantiles["1"]), detector.legend[main][1]
     masks = [sample.read_mask() if sample.read_mask else None for sample in samples]
-    titles = [sample.key for sample in samples]
+    titles = [sample.defect.replace("_", " ") for sample in samples]
     return map_grid(pictures, drawn, limits, masks, titles, units, note=note)
 
 

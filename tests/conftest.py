@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores wait for ever
 
@@ -52,3 +53,21 @@ def runs_folder(quick_run, tmp_path_factory):
         shutil.copytree(run.folder, folder / run.folder.name)
     os.utime(folder / other.folder.name / "run.json", (0, 0))  # so the app begins with quick_run
     return folder
+
+
+@pytest.fixture
+def labkit(monkeypatch, capsys):
+    """The command line as a user types it: exit code, stdout, stderr."""
+    from labkit import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call

@@ -1,7 +1,6 @@
 """`labkit data check` names everything that is wrong and is stopped by nothing."""
 
 import json
-import sys
 from dataclasses import replace
 
 import layouts
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import cli
 from labkit.datasets import catalogue, procedural
 from labkit.datasets.check import KINDS, check, text
 
@@ -231,21 +229,6 @@ def test_a_folder_that_is_not_understood_is_reported(tmp_path):
     report = check(tmp_path)
     assert not report["ok"]
     assert "either keep only good images" in report["missing"][0]["error"]
-
-
-@pytest.fixture
-def labkit(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_the_exit_code_says_whether_all_is_well(labkit, folder):

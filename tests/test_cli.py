@@ -1,28 +1,10 @@
 """The commands as a user types them; bad input is one line and exit code 2."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from labkit import cli
-
-
-@pytest.fixture
-def labkit(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture
