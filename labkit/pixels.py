@@ -217,14 +217,6 @@ class PixelMetrics:
         return above, reached
 
 
-def saturation(area: int, threshold: float, relative: bool) -> int:
-    """How many pixels of a LOCO region suffice, in pixels, at least 1.
-
-    s = min(threshold, area) if absolute, else floor(threshold area)  (MVTec LOCO, defects_config)
-    """
-    return max(1, int(threshold * area + 1e-9) if relative else int(min(threshold, area)))
-
-
 def _saturated(values: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
     """The `size` highest scores of a region, each worth 1 / size: min(count / size, 1) exactly."""
     if mask.shape != values.shape or not mask.any():

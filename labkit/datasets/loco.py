@@ -9,7 +9,6 @@ Regions may overlap and have several pieces, so sPRO takes them one by one.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -70,8 +69,6 @@ def read_regions(
 ) -> list[tuple[np.ndarray, int]]:
     """Each region's mask (H, W) bool at the size of its image, and its saturation in pixels.
 
-    s = min(threshold, area), or max(1, floor(threshold * area)) for a share of the area
-
     Raises: ValueError naming a region that holds no or several values, or one without an entry.
     """
     shape = images.shape_of(image)
@@ -86,13 +83,18 @@ def read_regions(
             )
         threshold, relative = saturations[value]
         region = layout.fitted(mask, shape, path)
-        area = int(region.sum())
-        if relative:
-            saturation = math.floor(threshold * area)
-        else:
-            saturation = min(round(threshold * region.size / mask.size), area)
-        regions.append((region, max(1, saturation)))
+        if not relative:  # pixels of the file, which `fitted` may have resized
+            threshold = round(threshold * region.size / mask.size)
+        regions.append((region, saturation(int(region.sum()), threshold, relative)))
     return regions
+
+
+def saturation(area: int, threshold: float, relative: bool) -> int:
+    """How many pixels of a LOCO region suffice, in pixels, at least 1.
+
+    s = min(threshold, area) if absolute, else floor(threshold area)  (MVTec LOCO, defects_config)
+    """
+    return max(1, int(threshold * area + 1e-9) if relative else int(min(threshold, area)))
 
 
 def _value(path: Path) -> int:
