@@ -69,8 +69,10 @@ def by_defect(results: Results, place: str, metric: str = "image_auroc") -> pd.D
     return wide.reindex([cell for cell in results.cells if cell in wide.index])
 
 
-def side_by_side(results: Results) -> pd.DataFrame:
+def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
     """One row a cell: the paper's numbers, then ours with spread and difference to the base.
+
+    Of all datasets, or of one `place` (then its name is left out of the headings).
 
     Text, ready to print. "†" marks a published cell that is doubtful (`notes` says why); "-" is
     not published or not run. A spread is the standard deviation over seeds; [low, high] is the
@@ -83,15 +85,15 @@ def side_by_side(results: Results) -> pd.DataFrame:
     columns: dict[str, list[str]] = {"": [*cells, *others]}
     for key, group in printed.groupby(["dataset", "metric"], sort=False):
         columns[_heading(*key, group)] = [_printed(group, row) for row in columns[""]]
-    for place in results.places:
+    for one in [place] if place else results.places:
         for metric in results.study.metrics:
             summary = results.summary
-            found = summary[(summary["data"] == place) & (summary["metric"] == metric)]
+            found = summary[(summary["data"] == one) & (summary["metric"] == metric)]
             if found.empty:
                 continue
             rows = {row.cell: row for row in found.itertuples()}
             unit = f" [{SCALES[metric][1]}]" if metric in SCALES else ""
-            where = f", {place}" if place != "-" else ""
+            where = f", {one}" if not place and one != "-" else ""
             columns[f"measured: {name(metric)}{unit}{where}"] = [
                 _measured(rows.get(row), metric) for row in columns[""]
             ]

@@ -75,10 +75,13 @@ def _told(results) -> dict[str, Any]:
 
 
 def _page(results, tables) -> str:
-    rows = tables.side_by_side(results).rename(columns={"": "cell"}).to_dict("records")
-    head = f"{results.study.title}: {results.study.question}"
-    return "\n\n".join([head, table(rows), "\n".join(tables.notes(results)),
-                        f"In {results.folder}: results.csv, summary.csv, figure.png"])  # fmt: skip
+    parts = [f"{results.study.title}: {results.study.question}"]
+    for place in results.places:
+        rows = tables.side_by_side(results, place).rename(columns={"": "cell"})
+        told = table(rows.to_dict("records"))
+        parts.append(f"{place}\n{told}" if len(results.places) > 1 else told)
+    parts.append("\n".join(tables.notes(results)))
+    return "\n\n".join([*parts, f"In {results.folder}: results.csv, summary.csv, figure.png"])
 
 
 def _draw(results) -> None:
