@@ -90,7 +90,7 @@ def test_a_user_inspects_images(page, quick_run, tmp_path):
     path = tmp_path / "my gear.png"
     Image.fromarray(next(s for s in quick_run.samples() if s.label).read()).save(path)
     _, uploaded = _changes(page, lambda: _upload(page, path))
-    page.get_by_text("my gear.png").first.wait_for(timeout=WAIT)
+    page.locator("#verdict").get_by_text("my gear.png").wait_for(timeout=WAIT)
     verdict = page.inner_text("#verdict")
     _, muted = _changes(page, lambda: _set(page, "opacity", "0.2"))
     low, _, start, _ = shelf.opened(str(quick_run.folder)).slider

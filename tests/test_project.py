@@ -64,7 +64,7 @@ ORDER = [
     "likelihood", "scores", "methods", "training", "spool", "sweep", "pixels", "metrics",
     "detector", "runs", "experiments", "cost", "bench", "published", "plans", "results", "tasks",
     "schedule", "engines", "studies", "palette", "panels", "sheets", "galleries", "variants",
-    "figures", "tables", "study_figures", "reports", "widgets", "commands", "cli",
+    "clouds", "figures", "tables", "study_figures", "reports", "widgets", "commands", "cli",
 ]  # fmt: skip
 
 
