@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from labkit import tables
 from labkit.figures import LEGEND, draw_scores, map_grid
-from labkit.palette import SERIES, dress, sheet
+from labkit.palette import INK, SERIES, dress, sheet
 from labkit.records import Sample
 from labkit.results import Results
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "#8c6d1f"  # ochre: what is printed, nowhere else in the lab's figures
 MARKS = "osD^vP"
+LONGEST = 26  # characters of a map's heading on one line
 
 
 def draw(results: Results) -> Figure:
@@ -32,31 +35,32 @@ def draw(results: Results) -> Figure:
 def dots(results: Results) -> Figure:
     """Each cell as a row: every seed a dot, their mean a mark, the interval a line.
 
-    One panel a measured metric; the paper's numbers stand in their own panels on their own axes.
+    One panel a measured metric; the paper's numbers stand in panels below, on their own axes.
     """
     measured, printed = _metrics(results), _printed_metrics(results)
-    cells = results.cells
-    figure = sheet(
-        2.0 + 2.9 * (len(measured) + len(printed)),
-        1.3 + 0.34 * len(cells) * max(1, len(results.places) / 2),
-        tables.notes(results)[0],
-    )
-    axes = figure.subplots(1, len(measured) + len(printed), sharey=True, squeeze=False)[0]
-    for ax, metric in zip(axes, measured, strict=False):
+    cells, rows = results.cells, 2 if printed else 1
+    columns = max(len(measured), len(printed))
+    tall = 0.75 + 0.34 * len(cells) * max(1, len(results.places) / 2)
+    figure = sheet(2.0 + 2.9 * columns, 0.5 + tall * rows, tables.notes(results)[0])
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for ax, metric in zip(axes[0], measured, strict=False):
         for k, place in enumerate(results.places):
             shift = 0.16 * (k - (len(results.places) - 1) / 2)
             _measured_rows(ax, results, metric, place, k, shift)
-        dress(ax, f"measured {tables.name(metric)}", "", grid="x")
-    for ax, (dataset, metric) in zip(axes[len(measured) :], printed, strict=True):
-        rows = _rows(results.published(), dataset=dataset, metric=metric)
-        values = rows.set_index("cell")["value"]
+        dress(ax, _measured_label(metric), "", grid="x")
+    for ax, (dataset, metric) in zip(axes[-1] if printed else (), printed, strict=False):
+        found = _rows(results.published(), dataset=dataset, metric=metric)
+        values = found.set_index("cell")["value"]
         known = [(values[cell], k) for k, cell in enumerate(cells) if cell in values.index]
         if known:
             ax.plot(*zip(*known, strict=True), "D", color=PUBLISHED, markersize=5)
-        dress(ax, _published_label(rows), "", grid="x")
-    axes[0].set_yticks(range(len(cells)), cells)
-    axes[0].set_ylim(len(cells) - 0.5, -0.5)
-    _legend(figure, axes[0], len(results.places))
+        dress(ax, _published_label(found), "", grid="x")
+    for row, used in zip(axes, (len(measured), len(printed)), strict=False):
+        for ax in row[used:]:
+            ax.set_axis_off()
+    axes[0, 0].set_yticks(range(len(cells)), cells)
+    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    _legend(figure, axes[0, 0], len(results.places))
     return figure
 
 
@@ -68,7 +72,8 @@ def curve(results: Results) -> Figure:
     measured, printed = _metrics(results), _printed_metrics(results)
     columns = max(len(measured), len(printed), 1)
     rows = 2 if printed else 1
-    figure = sheet(1.2 + 3.4 * columns, 0.9 + 2.3 * rows, tables.notes(results)[0])
+    size = (max(6.4, 1.2 + 3.4 * columns), 0.9 + 2.3 * rows)
+    figure = sheet(*size, tables.notes(results)[0])
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     key = results.study.axis
     x = {cell.name: cell.set[key] for cell in results.study.rows if key in cell.set}
@@ -87,11 +92,13 @@ def curve(results: Results) -> Figure:
     for ax in axes[0, len(printed) : len(measured)] if printed else ():
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(key, fontsize=9)
-    values = sorted(x.values())
-    if values[0] > 0 and values[-1] / values[0] > 15:
+    values = np.array(sorted(x.values()))
+    log = values[0] > 0 and values[-1] / values[0] > 15
+    if log:
         axes[0, 0].set_xscale("log")
+    named = _apart(np.log(values) if log else values)
     for ax in axes.flat:
-        ax.set_xticks(values, [f"{v:g}" for v in values])
+        ax.set_xticks(values, [f"{v:g}" * name for v, name in zip(values, named, strict=True)])
         ax.minorticks_off()
     _legend(figure, axes[0, 0], len(results.places))
     return figure
@@ -100,7 +107,8 @@ def curve(results: Results) -> Figure:
 def histograms(results: Results) -> Figure:
     """The image scores of each cell (rows) on each dataset (columns), of the first seed."""
     cells, places = results.cells, results.places
-    figure = sheet(1.0 + 4.2 * len(places), 0.8 + 1.9 * len(cells), tables.notes(results)[0])
+    size = (max(6.4, 1.0 + 4.2 * len(places)), 0.8 + 1.9 * len(cells))
+    figure = sheet(*size, tables.notes(results)[0])
     axes = figure.subplots(len(cells), len(places), squeeze=False)
     for cell, row in zip(cells, axes, strict=True):
         for place, ax in zip(places, row, strict=True):
@@ -108,6 +116,9 @@ def histograms(results: Results) -> Figure:
             scores = results.scores(done[0]) if done else None
             held, good, bad = _groups(scores)
             handles = draw_scores(ax, held, good, bad)
+            low, high = ax.get_xlim()
+            if sum(low <= tick <= high for tick in ax.get_xticks()) < 2:  # all in one decade
+                ax.xaxis.set_major_locator(MaxNLocator(5))
             dress(ax, "image score [the method's unit]", "share [%]", f"{cell}, {place}", "y")
     figure.legend(handles=handles, loc="outside upper left", ncols=3, **LEGEND)
     return figure
@@ -131,7 +142,7 @@ def by_defect(
     table = tables.by_defect(results, place, metric)
     table = table.loc[list(cells) or table.index]
     note = f"{tables.notes(results)[0]} Means over seeds."
-    figure = sheet(7.6, 1.2 + 0.16 * len(table.columns) * (2 + len(table) / 2), note)
+    figure = sheet(7.6, 1.2 + 0.1 * len(table.columns) * (2 + len(table) / 2), note)
     ax = dress(figure.subplots(), f"measured {tables.name(metric)}, {place}", "", grid="x")
     for k, (cell, row) in enumerate(table.iterrows()):
         shift = 0.5 * (k - (len(table) - 1) / 2) / max(1, len(table) - 1)
@@ -160,7 +171,11 @@ def maps(
         limits[name], units[name] = (quantiles["0.5"], quantiles["1"]), detector.legend[main][1]
     masks = [sample.read_mask() if sample.read_mask else None for sample in samples]
     titles = [sample.defect.replace("_", " ") for sample in samples]
-    return map_grid(pictures, drawn, limits, masks, titles, units, note=note)
+    figure = map_grid(pictures, drawn, limits, masks, titles, units, note=note)
+    for ax in figure.axes:
+        if len(ax.get_title()) > LONGEST:
+            ax.set_title(textwrap.fill(ax.get_title(), LONGEST), fontsize=7, color=INK, pad=3)
+    return figure
 
 
 def _measured_rows(
@@ -200,6 +215,15 @@ def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
     return table
 
 
+def _apart(places: np.ndarray, least: float = 0.05) -> list[bool]:
+    """Which of ascending places can bear a label: those not too near the last that has one."""
+    kept, last = [], -np.inf
+    for place in places:
+        kept.append(bool(place - last >= least * (places[-1] - places[0])))
+        last = place if kept[-1] else last
+    return kept
+
+
 def _metrics(results: Results) -> list[str]:
     have = set(results.table["metric"])
     return [metric for metric in results.study.metrics if metric in have]
@@ -209,6 +233,11 @@ def _printed_metrics(results: Results) -> list[tuple[str, str]]:
     rows = results.published()
     rows = rows[rows["cell"].isin(results.cells)]
     return list(dict.fromkeys(zip(rows["dataset"], rows["metric"], strict=True)))
+
+
+def _measured_label(metric: str) -> str:
+    unit = tables.SCALES.get(metric, (1.0, ""))[1]
+    return f"measured {tables.name(metric)}{f' [{unit}]' if unit else ''}"
 
 
 def _published_label(rows: pd.DataFrame) -> str:
