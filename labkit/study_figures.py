@@ -38,9 +38,9 @@ def dots(results: Results) -> Figure:
     One panel a measured metric; the paper's numbers stand in panels below, on their own axes.
     """
     measured, printed = _metrics(results), _printed_metrics(results)
-    cells, rows = results.cells, 2 if printed else 1
+    lines, rows = tables.rows(results), 2 if printed else 1
     columns = max(len(measured), len(printed))
-    tall = 0.75 + 0.34 * len(cells) * max(1, len(results.places) / 2)
+    tall = 0.75 + 0.34 * len(lines) * max(1, len(results.places) / 2)
     figure = sheet(2.0 + 2.9 * columns, 0.5 + tall * rows, tables.notes(results)[0])
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, metric in zip(axes[0], measured, strict=False):
@@ -50,16 +50,16 @@ def dots(results: Results) -> Figure:
         dress(ax, _measured_label(metric), "", grid="x")
     for ax, (dataset, metric) in zip(axes[-1] if printed else (), printed, strict=False):
         found = _rows(results.published(), dataset=dataset, metric=metric)
-        values = found.set_index("cell")["value"]
-        known = [(values[cell], k) for k, cell in enumerate(cells) if cell in values.index]
-        if known:
-            ax.plot(*zip(*known, strict=True), "D", color=PUBLISHED, markersize=5)
+        known = [(tables.printed(found, line), k) for k, line in enumerate(lines)]
+        for row, k in known:
+            if row is not None:
+                ax.plot(row["value"], k, "D", color=PUBLISHED, markersize=5)
         dress(ax, _published_label(found), "", grid="x")
     for row, used in zip(axes, (len(measured), len(printed)), strict=False):
         for ax in row[used:]:
             ax.set_axis_off()
-    axes[0, 0].set_yticks(range(len(cells)), cells)
-    axes[0, 0].set_ylim(len(cells) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(lines)), lines)
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     _legend(figure, axes[0, 0], len(results.places))
     return figure
 
@@ -231,7 +231,6 @@ def _metrics(results: Results) -> list[str]:
 
 def _printed_metrics(results: Results) -> list[tuple[str, str]]:
     rows = results.published()
-    rows = rows[rows["cell"].isin(results.cells)]
     return list(dict.fromkeys(zip(rows["dataset"], rows["metric"], strict=True)))
 
 

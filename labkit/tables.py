@@ -69,6 +69,13 @@ def by_defect(results: Results, place: str, metric: str = "image_auroc") -> pd.D
     return wide.reindex([cell for cell in results.cells if cell in wide.index])
 
 
+def rows(results: Results) -> list[str]:
+    """The cells, then what is published beyond them: variants of the paper, cells not run here."""
+    printed, cells = results.published(), results.cells
+    others = list(printed.loc[printed["cell"] == "", "variant"].unique())
+    return [*cells, *others, *(c for c in printed["cell"].unique() if c and c not in cells)]
+
+
 def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
     """One row a cell: the paper's numbers, then ours with spread and difference to the base.
 
@@ -78,11 +85,8 @@ def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
     not published or not run. A spread is the standard deviation over seeds; [low, high] is the
     95 % bootstrap interval over test images.
     """
-    cells = list(results.cells)
     printed = results.published()
-    others = list(printed.loc[printed["cell"] == "", "variant"].unique())
-    others += [c for c in printed["cell"].unique() if c and c not in cells]
-    columns: dict[str, list[str]] = {"": [*cells, *others]}
+    columns: dict[str, list[str]] = {"": rows(results)}
     for key, group in printed.groupby(["dataset", "metric"], sort=False):
         columns[_heading(*key, group)] = [_printed(group, row) for row in columns[""]]
     for one in [place] if place else results.places:
@@ -91,15 +95,15 @@ def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
             found = summary[(summary["data"] == one) & (summary["metric"] == metric)]
             if found.empty:
                 continue
-            rows = {row.cell: row for row in found.itertuples()}
+            means = {row.cell: row for row in found.itertuples()}
             unit = f" [{SCALES[metric][1]}]" if metric in SCALES else ""
             where = f", {one}" if not place and one != "-" else ""
             columns[f"measured: {name(metric)}{unit}{where}"] = [
-                _measured(rows.get(row), metric) for row in columns[""]
+                _measured(means.get(row), metric) for row in columns[""]
             ]
-            if results.base in rows and len(rows) > 1 and metric == results.study.metrics[0]:
+            if results.base in means and len(means) > 1 and metric == results.study.metrics[0]:
                 columns[f"minus base{where}"] = [
-                    _difference(rows.get(row), results.base) for row in columns[""]
+                    _difference(means.get(row), results.base) for row in columns[""]
                 ]
     return pd.DataFrame(columns)
 
@@ -140,11 +144,16 @@ def _heading(dataset: str, metric: str, group: pd.DataFrame) -> str:
     return f"published: {name(metric)}{f' [{unit}]' if unit else ''}{where}"
 
 
-def _printed(group: pd.DataFrame, row: str) -> str:
+def printed(group: pd.DataFrame, row: str) -> pd.Series | None:
+    """The published line of a row of the table among those of one dataset and metric, if any."""
     hit = group[(group["cell"] == row) | ((group["cell"] == "") & (group["variant"] == row))]
-    if hit.empty:
+    return None if hit.empty else hit.iloc[0]
+
+
+def _printed(group: pd.DataFrame, row: str) -> str:
+    first = printed(group, row)
+    if first is None:
         return "-"
-    first = hit.iloc[0]
     return f"{first['value']}{'†' if first['suspect'] else ''}"
 
 

@@ -1,0 +1,56 @@
+"""What a study's tables say of its cells, and of each kind of defect."""
+
+import pytest
+
+from labkit import plans, tables
+from labkit.results import Results
+
+PLACE = "procedural/gear"
+
+
+def stored(folder, name, budget="laptop", place=PLACE, **told):
+    """A study's results, as if each task had found the kind `a_b` with its own number."""
+    study = plans.get(name)
+    results = Results(study, budget, folder, study.plan(budget, data=[place]))
+    for k, task in enumerate(results.tasks):
+        metrics = {"defects": [{"defect": "a_b", "image_auroc": k / 100, "aupro": None}]}
+        results.write(task, {"metrics": metrics | told}, None)
+    return results
+
+
+@pytest.mark.parametrize("name", plans.names())
+def test_cells_tell_apart_every_cell_that_runs(name):
+    study = plans.get(name)
+    told = tables.cells(study)
+    assert list(told.index[1:]) == list(dict.fromkeys(task.cell for task in study.plan("laptop")))
+    rows = [tuple(row) for row in told.iloc[1:].itertuples(index=False)]
+    assert len(set(rows)) == len(rows) or any(cell.method for cell in study.rows)
+
+
+def test_what_all_cells_set_is_told_once_and_of_its_budget():
+    told = tables.cells(plans.get("dnfad-depth"), "quick")
+    assert "epochs=2" in told.loc["all cells", "sets"]
+    assert told.loc["blocks=4", "sets"] == "blocks=4"
+    assert told.loc["blocks=4", "row of the paper"] == "layers=4"
+
+
+def test_a_kind_of_defect_is_averaged_over_seeds(tmp_path):
+    results = stored(tmp_path, "dnfad-maps")
+    told = tables.by_defect(results, PLACE)
+    assert list(told.index) == results.cells
+    assert list(told.columns) == ["a b"]
+    ranks = [k for k, task in enumerate(results.tasks) if task.cell == "local"]
+    assert told.loc["local", "a b"] == pytest.approx(sum(ranks) / len(ranks) / 100)
+
+
+@pytest.mark.parametrize(("place", "metric"), [("elpv/mono", "image_auroc"), (PLACE, "aupro")])
+def test_a_kind_that_nobody_measured_is_told(tmp_path, place, metric):
+    with pytest.raises(ValueError, match=f"no {metric} by kind of defect on {place}"):
+        tables.by_defect(stored(tmp_path, "dnfad-maps"), place, metric)
+
+
+def test_rows_hold_what_is_published_beyond_the_cells(tmp_path):
+    results = stored(tmp_path, "dnfad-backbones")
+    rows = tables.rows(results)
+    assert rows[: len(results.cells)] == results.cells
+    assert rows[len(results.cells) :] == ["ResNet18", "WideResNet50", "DINO", "ViT"]
