@@ -1,11 +1,13 @@
 """What a study's tables say of its cells, and of each kind of defect."""
 
+import pandas as pd
 import pytest
 
 from labkit import plans, tables
 from labkit.results import Results
 
 PLACE = "procedural/gear"
+SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
 
 
 def stored(folder, name, budget="laptop", place=PLACE, **told):
@@ -14,7 +16,7 @@ def stored(folder, name, budget="laptop", place=PLACE, **told):
     results = Results(study, budget, folder, study.plan(budget, data=[place]))
     for k, task in enumerate(results.tasks):
         metrics = {"defects": [{"defect": "a_b", "image_auroc": k / 100, "aupro": None}]}
-        results.write(task, {"metrics": metrics | told}, None)
+        results.write(task, {"metrics": metrics | told}, SCORES)
     return results
 
 
