@@ -146,11 +146,13 @@ class Results:
         """Image AUROC, mean over seeds, in each bootstrap draw of the test images of a dataset."""
         wins, tasks = None, self.finished(cell, place)
         for task in tasks if self.study.measure == "train" else ():
-            tested = self.scores(task).query("split == 'test'")
-            good, bad = (tested[tested["label"] == label]["score"] for label in (0, 1))
+            table = self.scores(task)
+            test, label = (table["split"] == "test").to_numpy(), table["label"].to_numpy()
+            scores = table["score"].to_numpy()
+            good, bad = (scores[test & (label == kind)] for kind in (0, 1))
             if not (len(good) and len(bad)) or len(good) * len(bad) > LARGEST:
                 return None
-            gap = bad.to_numpy()[:, None] - good.to_numpy()
+            gap = bad[:, None] - good
             won = (gap > 0).astype(np.float32) + (gap == 0) * np.float32(0.5)
             wins = won if wins is None else wins + won
         return None if wins is None else bootstrap_means(wins / len(tasks))

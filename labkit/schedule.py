@@ -54,7 +54,8 @@ def plan(
         alone = torch.cuda.is_available() or all(task.budget == "quick" for task in tasks)
         workers = 1 if alone else min(cores, MOST)
     workers = max(1, min(workers, len(grouped)))
-    grouped = [replace(job, threads=max(1, cores // workers)) for job in grouped]
+    if workers > 1:  # alone, it keeps the threads that its user gave it
+        grouped = [replace(job, threads=max(1, cores // workers)) for job in grouped]
     if not local or tasks[0].measure == "cost":
         return Plan(grouped, workers, None)
     _extract(grouped, progress)
