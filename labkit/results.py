@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -206,10 +206,17 @@ def bootstrap_means(wins: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.n
     Args:    wins: K (defective, good), a mean over seeds or not.
     Returns: (draws,) in [0, 1].
     """
-    rng, (bad, good) = np.random.default_rng(seed), wins.shape
-    of_bad = rng.multinomial(bad, np.full(bad, 1 / bad), draws).astype(np.float32)
-    of_good = rng.multinomial(good, np.full(good, 1 / good), draws).astype(np.float32)
+    bad, good = wins.shape
+    of_bad, of_good = _drawn(bad, good, draws, seed)
     return np.einsum("db,db->d", of_bad, of_good @ wins.T, dtype=np.float64) / (bad * good)
+
+
+@lru_cache(maxsize=4)  # the cells of one dataset share them
+def _drawn(bad: int, good: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each image is drawn, (draws, bad) and (draws, good)."""
+    rng = np.random.default_rng(seed)
+    counts = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (bad, good))
+    return tuple(one.astype(np.float32) for one in counts)
 
 
 def _ends(values: np.ndarray | None) -> tuple[float | None, float | None]:
