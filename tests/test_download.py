@@ -212,6 +212,7 @@ def test_another_checksum_or_size_is_told_and_removed(server, tmp_path):
     ("content", "name"),
     [(WHOLE[:-2000], "t.tar.gz"), (b"no archive", "t.tar"), (zipped(MEMBERS)[:-9], "t.zip"),
      (tar(MEMBERS, "xz")[:-2000], "t.tar.xz")],
+    ids=["tar.gz", "no archive", "zip", "tar.xz"],  # the bytes hold the time: workers would differ
 )  # fmt: skip
 def test_a_damaged_archive_without_checksum_is_told_and_removed(server, tmp_path, content, name):
     with pytest.raises(ValueError, match=rf"{name} is damaged .*; it was removed"):
@@ -237,6 +238,7 @@ def link(target):
         (zipped({"../evil": b"x"}), "t.zip"),
         (link("/etc"), "t.tar"),
     ],
+    ids=["parent", "parent of a folder", "zip", "link"],
 )
 def test_nothing_is_written_outside(server, tmp_path, content, name):
     with pytest.raises(ValueError, match=rf"{name} (has the member|is not unpacked)"):
