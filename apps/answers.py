@@ -51,9 +51,12 @@ def choose(run, seen, opacity, truth):
     if not run:
         return (gr.skip(),) * 9
     shown, seen = shelf.opened(run), views.see_again(run, seen)
-    low, high, start, step = shown.slider
     least, rate = shown.rates
-    threshold = gr.update(minimum=low, maximum=high, value=start, step=step, info=shown.unit)
+    threshold, start = gr.update(visible=False), 0.0
+    if shown.slider:
+        low, high, start, step = shown.slider
+        ends = {"minimum": low, "maximum": high, "value": start, "step": step}
+        threshold = gr.update(**ends, info=shown.unit, visible=True)
     alarms = [gr.update(minimum=least, value=rate) for _ in range(2)]  # Gradio empties a used one
     drawn = _drawn(run, seen, opacity, start, truth, rate)
     pictures = [(picture, caption) for picture, caption, _ in shown.offered]

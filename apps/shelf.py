@@ -58,14 +58,14 @@ class OpenRun:
         return self.detector.legend
 
     @property
-    def main(self) -> str:
-        """The map that scores and localises."""
-        return list(self.legend)[-1]
+    def main(self) -> str | None:
+        """The map that scores and localises; None if an image is judged as a whole."""
+        return self.detector.localises
 
     @property
     def unit(self) -> str:
-        """The unit of the main map and of the threshold."""
-        return self.legend[self.main][1]
+        """The unit of the score and, where there is one, of the main map and its threshold."""
+        return self.detector.unit
 
     @cached_property
     def limits(self) -> dict[str, tuple[float, float]]:
@@ -81,8 +81,10 @@ class OpenRun:
         return self.calibration.map_quantiles[self.main][EDGE]
 
     @property
-    def slider(self) -> tuple[float, float, float, float]:
-        """Of the threshold: minimum, maximum, start and step, in the main map's unit."""
+    def slider(self) -> tuple[float, float, float, float] | None:
+        """Of the threshold: minimum, maximum, start and step, in the main map's unit, if any."""
+        if self.main is None:
+            return None
         low, high = self.limits[self.unit]
         step = 10.0 ** np.floor(np.log10((high - low) / 100))
         marks = np.floor(low / step), np.ceil((1.5 * high - 0.5 * low) / step), self.edge / step

@@ -23,6 +23,7 @@ from labkit.detector import Prediction, to_size
 
 SHOWN, OVERLAYS = 480, 48  # pixels of a picture's longer side; most overlays of a batch
 NO_IMAGE = "No image is shown. Choose a test image or upload one."
+WHOLE = "This method judges an image as a whole: no map says where it is unusual."
 METRICS = {
     "image_auroc": ("image AUROC", "chance that a defective image scores above a good one"),
     "image_ap": ("image average precision", "area under precision against recall"),
@@ -90,11 +91,14 @@ def see_again(run: str, seen: Seen | None) -> Seen | None:
 
 
 def draw_maps(seen: Seen | None, opacity: float, threshold: float, truth: bool = True) -> str:
-    """The picture and each map over it, on one scale a unit, with contours (HTML)."""
+    """The picture and each map over it, on one scale a unit, with contours (HTML).
+
+    The threshold is the main map's; where a method has none, a sentence says so.
+    """
     if seen is None:
         return markup.message(NO_IMAGE)
     picture, shown = seen.answer.image, opened(seen.run)
-    size = picture.shape[:2]
+    size, marked = picture.shape[:2], shown.unit if shown.main else None
     edge = ""
     if truth and seen.mask is not None:
         edge = markup.outline(palette.resized(seen.mask, size), 0.5, size)
@@ -102,16 +106,19 @@ def draw_maps(seen: Seen | None, opacity: float, threshold: float, truth: bool =
     for name, (meaning, unit) in shown.legend.items():
         values = seen.answer.maps[name]
         mixed = palette.blend(picture, values, shown.limits[unit], opacity)
-        contour = markup.outline(values, threshold, size) if unit == shown.unit else ""
+        contour = markup.outline(values, threshold, size) if unit == marked else ""
         panels.append(markup.panel(name, meaning, mixed, contour, edge, name == shown.main))
-    bars = [markup.colour_bar(limits, threshold if unit == shown.unit else None, unit)
+    bars = [markup.colour_bar(limits, threshold if unit == marked else None, unit)
             for unit, limits in shown.limits.items()]  # fmt: skip
-    return markup.maps(panels, bars, threshold, bool(edge))
+    drawn = markup.maps(panels, bars, threshold if marked else None, bool(edge))
+    return drawn if marked else drawn + markup.message(WHOLE)
 
 
 def draw_scale(run: str) -> str:
-    """The colour bar of the main map with the contour that `overlay` draws (HTML)."""
+    """The colour bar of the main map with the contour that `overlay` draws (HTML), if any."""
     shown = opened(run)
+    if shown.main is None:
+        return ""
     return markup.colour_bar(shown.limits[shown.unit], shown.edge, shown.unit)
 
 
@@ -213,9 +220,11 @@ def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
 def regions(run: str, tick: Callable[[int, int], None] = lambda done, total: None) -> Figure:
     """The curves with region overlap, from the maps of every test image, computed anew.
 
-    Raises: ValueError if the data has no masks.
+    Raises: ValueError if the data has no masks or the method no map.
     """
     shown, pixels = opened(run), metrics.PixelMetrics()
+    if shown.main is None:
+        raise ValueError(f"{WHOLE} Regions cannot be compared.")
     masked = [sample for sample in shown.samples.values() if sample.read_mask]
     if not any(sample.label for sample in masked):
         raise ValueError(f"{shown.run.config.data} has no masks, so regions cannot be compared.")
@@ -227,9 +236,14 @@ def regions(run: str, tick: Callable[[int, int], None] = lambda done, total: Non
 
 
 def overlay(seen: Seen, longest: int = SHOWN) -> np.ndarray:
-    """The main map over the image, with the contour of what few normal pixels exceed."""
-    shown, values = opened(seen.run), seen.answer.maps[seen.answer.main]
-    picture, limits = fit(seen.answer.image, longest), shown.limits[shown.unit]
+    """The main map over the image, with the contour of what few normal pixels exceed.
+
+    The image alone if there is no such map.
+    """
+    shown, picture = opened(seen.run), fit(seen.answer.image, longest)
+    if shown.main is None:
+        return picture
+    values, limits = seen.answer.maps[shown.main], shown.limits[shown.unit]
     return palette.blend(picture, values, limits, 0.6, shown.edge)
 
 

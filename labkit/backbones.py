@@ -22,6 +22,9 @@ import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate
 
 from labkit.config import unknown
 from labkit.records import Features, Needs, Shapes
@@ -34,6 +37,7 @@ OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
     )
     for k in (0, 1, 2)
 }
+TURNED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -77,8 +81,12 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, needs: Needs) -> Features:
         """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not."""
+        x = self._normalised(images)
+        parts = {"image": x.contiguous()} if needs.image else {}
+        parts |= {"turned": self._turned(images, needs.turns)} if needs.turns else {}
         whole = needs.token or needs.patches
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if not (whole or needs.pyramid):
+            return Features(**parts)
         last = len(self.model.feature_info) - 1
         wanted = sorted({*self.taps, last}) if whole and not self.is_transformer else self.taps
         final, levels = None, ()
@@ -90,12 +98,40 @@ class Backbone(nn.Module):
             levels = self.model.forward_intermediates(x, **options)
         by_tap = dict(zip(wanted, levels, strict=True))
         pyramid = tuple(by_tap[tap].contiguous() for tap in self.taps) if needs.pyramid else ()
-        parts = {"image": x.contiguous()} if needs.image else {}
         if whole:
             token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
             parts |= {"token": token} if needs.token else {}
             parts |= {"patches": patches} if needs.patches else {}
         return Features(pyramid, **parts)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _turned(self, images: Tensor, turns: int) -> Tensor:
+        """The pooled last stage of the image turned by k 360 / turns degrees, (B, turns, 3 d).
+
+        Each copy at S, S / 2 and S / 4 pixels, side by side; corners turned in are black
+        (DifferNet, Rudolph et al. 2021, 3.1 and 3.2).
+        """
+        last = len(self.model.feature_info) - 1
+        least = max(TURNED_SCALES) * list(self.model.feature_info)[last]["reduction"]
+        if self.is_transformer or self.image_size < least:
+            raise ValueError(
+                f"Turned copies are seen at {len(TURNED_SCALES)} sizes, which takes a "
+                f"convolutional network and image_size={least} or more; got {self.name} at "
+                f"{self.image_size}."
+            )
+        options = {"indices": [last], "intermediates_only": True}
+        copies = []
+        for k in range(turns):
+            copy, pooled = rotate(images, k * 360 / turns, InterpolationMode.BILINEAR), []
+            for scale in TURNED_SCALES:
+                size = (self.image_size // scale,) * 2
+                small = F.interpolate(copy, size, mode="bilinear", antialias=True)
+                (stage,) = self.model.forward_intermediates(self._normalised(small), **options)
+                pooled.append(stage.mean((2, 3)))
+            copies.append(torch.cat(pooled, 1))
+        return torch.stack(copies, 1)
 
     def _tokens(self, final: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.model.num_prefix_tokens
@@ -111,12 +147,15 @@ class Backbone(nn.Module):
             pyramid=tuple(tuple(level.shape[1:]) for level in out.pyramid),
             token=0 if out.token is None else out.token.shape[1],
             patches=(0, 0) if out.patches is None else tuple(out.patches.shape[1:]),
+            turned=(0, 0) if out.turned is None else tuple(out.turned.shape[1:]),
         )
 
     def fingerprint(self, needs: Needs) -> str:
         """Changes with weights, preprocessing, taps or needs: the key of cached features."""
         parts = replace(needs, synthetic=False)  # features of an image do not depend on it
         facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", parts)
+        if needs.turns:  # not in the text of `Needs`, so the keys of all others stay as they were
+            facts += (needs.turns,)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

@@ -38,7 +38,7 @@ Set = Annotated[
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="Such as dnfad, cflow, sanflow.")],
+    method: Annotated[str, typer.Argument(help="Such as dnfad, sanflow, selfsup, fastflow.")],
     data: Annotated[str, typer.Argument(help="A catalogue name (elpv/mono) or a folder.")],
     backbone: Annotated[
         str | None, typer.Option(help="efficientnet_lite0, a timm tag, or a weight file.")

@@ -28,7 +28,8 @@ class Prediction:
     """What a detector says of one image.
 
     score in the method's unit, higher is more anomalous; quantile among the held-out normals;
-    p_value conformal; maps (H, W) float32 at the detector's image size, by name.
+    p_value conformal; maps (H, W) float32 at the detector's image size, by name; `main` names the
+    one that scores and localises, None of a method that judges an image as a whole.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Prediction:
     quantile: float
     p_value: float
     maps: dict[str, np.ndarray]
-    main: str
+    main: str | None
 
     def sentence(self, false_alarm: float = 0.05) -> str:
         """The verdict in words."""
@@ -68,18 +69,39 @@ class Detector:
         return next(iter(self.method.state_dict().values())).device
 
     @cached_property
-    def legend(self) -> dict[str, tuple[str, str]]:
-        """Meaning and unit of each map, the main one last; found by judging a black image."""
+    def _example(self) -> Maps:
+        """What it says of a black image: its maps' names, meanings and units."""
         black = torch.zeros(1, 3, *self.method.shapes.image, device=self.backbone.mean.device)
-        maps, _ = self.judge(self.backbone(black, self.method.needs))
+        return self.judge(self.backbone(black, self.method.needs))[0]
+
+    @cached_property
+    def legend(self) -> dict[str, tuple[str, str]]:
+        """Meaning and unit of each map, the main one last."""
+        maps = self._example
         names = sorted(maps, key=lambda name: name == maps.main)
         return {name: (maps[name].meaning, maps[name].unit) for name in names}
+
+    @property
+    def localises(self) -> str | None:
+        """The map that scores and localises; None if an image is judged as a whole."""
+        return self._example.main
+
+    @property
+    def unit(self) -> str:
+        """The unit of the score."""
+        maps = self._example
+        return maps.whole.unit if maps.main is None else maps[maps.main].unit
 
     @torch.no_grad()
     def judge(self, features: Features) -> tuple[Maps, Tensor]:
         """Maps at image resolution and raw scores (B,) of a batch of features."""
         maps = self.method.maps(features.map(lambda t: t.to(self.device)))
         if self.main:
+            if maps.main is None:
+                raise ValueError(
+                    f"{self.config.method} judges an image as a whole, so no map of it can score; "
+                    f"leave out map={self.main}."
+                )
             if self.main not in maps.family:
                 raise ValueError(unknown(f"map of {self.config.method}", self.main, maps))
             maps = Maps(maps.family, self.main)
@@ -120,7 +142,7 @@ def evaluate(
     """Scores of labelled images, one row each, and every metric of them.
 
     Maps are brought to each mask's own size before pixels are compared. A metric that cannot
-    exist (no masks, one class) is None.
+    exist (no masks, no map, one class) is None.
 
     Returns: columns key, defect, label, score, p_value; then image metrics, their `intervals`,
              pixel and region metrics where there are masks, a row for each kind of defect in
@@ -139,14 +161,14 @@ def evaluate(
             for row, sample in enumerate(chunk):
                 told = (float(scores.raw[row]), float(scores.p_value[row]))
                 rows.append((sample.key, sample.defect, sample.label, *told))
-                if masked and sample.read_mask:
+                if masked and maps.main and sample.read_mask:
                     mask = sample.read_mask()
                     regions = sample.read_regions() if sample.read_regions else ()
                     drawn = to_size(maps.anomaly[row], mask.shape)
                     pixels.update(drawn, mask, regions, sample.defect)
             bar.update(len(chunk))
     table = pd.DataFrame(rows, columns=["key", "defect", "label", "score", "p_value"])
-    found = (pixels.compute(), pixels.per_defect()) if masked else ({}, {})
+    found = (pixels.compute(), pixels.per_defect()) if pixels.seen else ({}, {})
     return table, judged(table, *found)
 
 

@@ -167,12 +167,14 @@ def bank(
     One bank a seed serves all epochs; with the method's `fresh` each epoch has its own.
     """
 
+    told = {"data": spec.data, "size": spec.input.image_size}
+
     def drawn(seed: int) -> DefectSet:
-        samples = kind.bank(spec.flow, normals, seed)
+        samples = kind.bank(spec.flow, normals, seed, **told)
         found = DefectSet(samples, backbone, kind.needs)
         return found.extract("synthetic defects", progress)
 
-    if not (kind.needs.synthetic and kind.bank(spec.flow, normals, spec.seed)):
+    if not (kind.needs.synthetic and kind.bank(spec.flow, normals, spec.seed, **told)):
         return None
     if not spec.flow.fresh:
         return partial(_always, drawn(spec.seed))

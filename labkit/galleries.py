@@ -47,11 +47,12 @@ def defect_gallery(samples: Sequence[SyntheticSample], note: str | None = None) 
     return figure
 
 
-def defect_steps(steps: Steps, note: str | None = None) -> Figure:
+def defect_steps(steps: Steps, note: str | None = None, shown: int = 4) -> Figure:
     """One row a patch: where it was cut, how it is pasted, its cover, the image after it.
 
     The numbers that were drawn for each patch stand below, after the note.
 
+    Args:   shown: so many of the four columns; the others stay empty.
     Raises: ValueError if no patch was laid.
     """
     if not steps.patches:
@@ -70,6 +71,10 @@ def defect_steps(steps: Steps, note: str | None = None) -> Figure:
     for k, patch in enumerate(steps.patches):
         _frame(figure, 4 * k, patch.source_box, steps.mask.shape)
         _frame(figure, 4 * k + 3, patch.box, steps.mask.shape)
+    count = 4 * len(steps.patches)
+    for k, ax in enumerate(figure.axes):
+        column = k % 4 if k < count else 2  # the colour bar goes with the covers
+        ax.set_visible(column < shown)
     return figure
 
 

@@ -32,6 +32,7 @@ METHODS = {  # colour, line style: the papers in colour, baselines grey
     "selfsup": ("#CC79A7", "--"),
     "cflow": ("#555555", "-"),
     "fastflow": ("#777777", "--"),
+    "fastflow-sp": ("#777777", "-."),
     "csflow": ("#777777", ":"),
     "differnet": ("#999999", "-."),
     "knn": ("#999999", ":"),

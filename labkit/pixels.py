@@ -66,6 +66,11 @@ class PixelMetrics:
         self._kinds: dict[str, Kind] = {}
         self._sorting: list[Future[Chunk]] = []
 
+    @property
+    def seen(self) -> bool:
+        """Whether there has been an image."""
+        return bool(self._kinds)
+
     @cached_property
     def _workers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(WORKERS)

@@ -8,7 +8,7 @@ is more anomalous. The sign flips once, in `likelihood.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -89,18 +89,20 @@ class Features:
     token: Tensor | None = None  # (B, d)
     patches: Tensor | None = None  # (B, N, d)
     image: Tensor | None = None  # (B, 3, H, W), as the backbone's own normalisation leaves it
+    turned: Tensor | None = None  # (B, R, D), of the image turned R ways; see `Needs.turns`
 
     def parts(self) -> dict[str, Tensor]:
-        """The tensors by name: `pyramid.0`, ..., `token`, `patches`."""
+        """The tensors by name: `pyramid.0`, ..., `token`, `patches`, `image`, `turned`."""
         named = {f"pyramid.{k}": level for k, level in enumerate(self.pyramid)}
         named |= {"token": self.token, "patches": self.patches, "image": self.image}
+        named |= {"turned": self.turned}
         return {name: part for name, part in named.items() if part is not None}
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> Features:
         """The inverse of `parts`."""
         levels = sorted((n for n in parts if n.startswith("pyramid.")), key=lambda n: int(n[8:]))
-        others = (parts.get(name) for name in ("token", "patches", "image"))
+        others = (parts.get(name) for name in ("token", "patches", "image", "turned"))
         return cls(tuple(parts[n] for n in levels), *others)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
@@ -125,6 +127,7 @@ class Shapes:
     pyramid: tuple[tuple[int, int, int], ...] = ()  # (C_k, h_k, w_k) of each tapped level
     token: int = 0  # d
     patches: tuple[int, int] = (0, 0)  # N, d
+    turned: tuple[int, int] = (0, 0)  # R, D
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class Needs:
     patches: bool = False
     image: bool = False  # the network's input itself
     synthetic: bool = False  # trains on synthetic defects besides normal images
+    turns: int = field(default=0, repr=False)  # copies of the image, 360 / turns degrees apart
 
 
 @dataclass(frozen=True)
@@ -148,19 +152,24 @@ class FlowOut:
 
 @dataclass(frozen=True)
 class Map:
-    """One map of a family, with what it means."""
+    """One map of a family, with what it means; or one number an image, likewise."""
 
-    values: Tensor  # (B, H, W), at feature or image resolution
+    values: Tensor  # (B, H, W), at feature or image resolution; (B,) of `Maps.whole`
     meaning: str
     unit: str = "−log p [nats per channel]"
 
 
 @dataclass(frozen=True)
 class Maps:
-    """A named family of anomaly maps; `main` names the one that scores and localises."""
+    """A named family of maps; `main` names the one that scores and localises.
+
+    A method that judges an image as a whole has no main map: `whole` scores, and its family, which
+    may be empty, holds what helps to understand the score and localises nothing.
+    """
 
     family: dict[str, Map]
-    main: str
+    main: str | None
+    whole: Map | None = None  # values (B,), higher is more anomalous
 
     def __getitem__(self, name: str) -> Map:
         return self.family[name]
@@ -170,7 +179,12 @@ class Maps:
 
     @property
     def anomaly(self) -> Tensor:
-        """(B, H, W), the values of the main map; higher is more anomalous."""
+        """(B, H, W), the values of the main map; higher is more anomalous.
+
+        Raises: ValueError if there is none.
+        """
+        if self.main is None:
+            raise ValueError("This method judges an image as a whole; it has no anomaly map.")
         return self.family[self.main].values
 
 

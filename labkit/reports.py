@@ -44,7 +44,7 @@ def prediction_figure(run: Run, prediction: Prediction, opacity: float = 0.6) ->
     legend, calibration = run.detector.legend, run.detector.calibration
     units = {name: unit for name, (_, unit) in legend.items()}
     limits = {name: calibration.limits(name) for name in prediction.maps}
-    if len(set(units.values())) == 1:
+    if prediction.main and len(set(units.values())) == 1:
         limits, units = limits[prediction.main], units[prediction.main]
     note = prediction.sentence()
     return overlay(prediction.image, prediction.maps, limits, opacity, unit=units, note=note)

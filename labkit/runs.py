@@ -178,7 +178,8 @@ def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.Dat
 
 def _shapes(stored: dict[str, Any]) -> Shapes:
     levels = tuple(map(tuple, stored["pyramid"]))
-    return Shapes(tuple(stored["image"]), levels, stored["token"], tuple(stored["patches"]))
+    others = (tuple(stored.get(part, (0, 0))) for part in ("patches", "turned"))
+    return Shapes(tuple(stored["image"]), levels, stored["token"], *others)
 
 
 def _read_csv(path: Path, *columns: str) -> pd.DataFrame:

@@ -160,7 +160,12 @@ def maps(
     """What each detector (columns) sees on each image (rows).
 
     Each column has its own scale, from the median to the maximum of its held-out normal maps.
+
+    Raises: ValueError if none of them has a map; those that have none are left out.
     """
+    detectors = {name: one for name, one in detectors.items() if one.localises}
+    if not detectors:
+        raise ValueError("These methods judge an image as a whole; there are no maps to draw.")
     pictures = [sample.read() for sample in samples]
     drawn, limits, units = {}, {}, {}
     for name, detector in detectors.items():

@@ -44,6 +44,8 @@ def fit(
 ) -> History:
     """Train a method on cached features of normal images; returns one row an epoch.
 
+    One without parameters takes what it needs of them and has no epochs.
+
     Args:   folder: where the checkpoint of each epoch goes; one found there is resumed.
             on_epoch: called with the history after each epoch; an exception from it stops.
             defects: the synthetic defects of an epoch, counted from 0; all of them are spread
@@ -51,6 +53,10 @@ def fit(
     Raises: ValueError if a loss is not finite (the last epoch's checkpoint stays), `devices`
             asks for more than the machine has, or a method's steps cannot be shared.
     """
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        method.prepare(data.batches())
+        method.eval().finish(data.batches())
+        return []
     several = spec.devices > 1
     if several and folder is None:
         raise ValueError("Training on several devices needs a folder for its checkpoints.")
@@ -102,6 +108,8 @@ def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch, defects) 
     )
     with bar:
         for epoch in range(len(history), spec.epochs):
+            with torch.no_grad():
+                method.begin(epoch, _normals(fabric, data))
             model.train()
             bad = defects(epoch) if defects else None
             job = (data, bad, spec, seed, epoch)
@@ -114,7 +122,7 @@ def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch, defects) 
     fabric.barrier()
     method.eval()
     with torch.no_grad():
-        method.finish(features.map(lambda t: t.to(fabric.device)) for features in data.batches())
+        method.finish(_normals(fabric, data))
     if folder and spec.devices > 1 and fabric.global_rank == 0:
         save_checkpoint(folder, method, optimizer, history)
     return history
@@ -131,7 +139,7 @@ def _epoch(fabric, model, optimizer, groups, job, bar) -> dict[str, float]:
         generator = torch.Generator().manual_seed((seed * 100_003 + epoch) * 100_003 + step)
         for seen, told in model.module.parts(features, batch, generator):
             losses = model.loss(seen, told)
-            loss = sum(losses.values())
+            loss = _objective(losses, model.module)
             if not torch.isfinite(loss):
                 _stop(losses, epoch, step, rate)
             optimizer.zero_grad()
@@ -144,11 +152,22 @@ def _epoch(fabric, model, optimizer, groups, job, bar) -> dict[str, float]:
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = (total + value.item() * len(seen), count + len(seen))
         means = {name: total / count for name, (total, count) in totals.items()}
-        bar.set_postfix(loss=f"{sum(means.values()):.3f}", refresh=False)
+        whole = _objective(means, model.module)
+        bar.set_postfix(loss=f"{whole:.3f}", refresh=False)
         bar.update()
     seconds = time.perf_counter() - started
-    told = {"loss": sum(means.values()), "lr": rate, "seconds": seconds}
-    return {"epoch": epoch + 1, **means, **told}
+    return {"epoch": epoch + 1, **means, "loss": whole, "lr": rate, "seconds": seconds}
+
+
+def _normals(fabric, data) -> Iterator[Features]:
+    """All training normals in order, on the device."""
+    for features in data.batches():
+        yield features.map(lambda t: t.to(fabric.device))
+
+
+def _objective(terms: dict[str, Any], method: Method) -> Any:
+    """The sum of the terms, those left out that a method only watches."""
+    return sum(value for name, value in terms.items() if name not in method.watched)
 
 
 def _batches(fabric, data, bad, spec, seed, epoch) -> Iterator[tuple[Features, Batch]]:

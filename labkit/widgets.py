@@ -19,8 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import figures, sheets
+from labkit import defects, figures, galleries, sheets
 from labkit.datasets import images
+from labkit.defects import Steps
 from labkit.detector import Prediction
 from labkit.records import Dataset, Sample
 from labkit.runs import Run
@@ -31,6 +32,7 @@ WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "30em"}}
 SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
 ALL = "all kinds"
 Drawn = tuple[Figure, str]
+STEPS = ("half-widths", "patch", "mask", "blend", "change")  # of a synthetic defect
 
 
 class Panel(ipywidgets.VBox):
@@ -72,18 +74,18 @@ class Panel(ipywidgets.VBox):
 
 
 def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
-    """Choose an image, a map, its opacity and the threshold of its outline.
+    """Choose an image, a map, its opacity and the threshold of its outline, where it has these.
 
     Args: samples: what to choose from, the run's test images if none are given.
     """
     by_name = {sample.key: sample for sample in samples or run.samples()}
     known: dict[str, Prediction] = {}
 
-    def draw(image: str, map: str, opacity: float, threshold: float) -> Drawn:
+    def draw(image: str, **look: object) -> Drawn:
         sample = by_name[image]
         answer = _remember(known, image, lambda: predict(run, sample.read(), image))
         mask = sample.read_mask() if sample.label and sample.read_mask else None
-        figure = _overlay(run, answer, map, opacity, threshold, mask, note)
+        figure = _overlay(run, answer, look, mask, note)
         return figure, answer.sentence()
 
     first = next(iter(by_name))
@@ -99,10 +101,10 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     """
     known = {"example": predict(run, example, "example")}
 
-    def draw(upload: tuple, path: str, map: str, opacity: float, threshold: float) -> Drawn:
+    def draw(upload: tuple, path: str, **look: object) -> Drawn:
         name, key, image = _given(upload, path, example)
         answer = _remember(known, key, lambda: predict(run, image, name))
-        figure = _overlay(run, answer, map, opacity, threshold, None, note)
+        figure = _overlay(run, answer, look, None, note)
         return figure, answer.sentence()
 
     upload = ipywidgets.FileUpload(accept="image/*", description="your image")
@@ -156,6 +158,53 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
     return Panel(draw, controls)
 
 
+def defect_panel(
+    normals: Sequence[Sample],
+    spec: defects.Spec,
+    size: int | None = 256,
+    note: str | None = None,
+) -> Panel:
+    """Follow a synthetic defect as it is made: choose the normal image, the seed and the step.
+
+    Args: normals: what the defects are painted on and cut from; size: side to which images are
+          brought first, pixels, as in `defects.bank`.
+    """
+    by_name = {sample.key: k for k, sample in enumerate(normals)}
+
+    def draw(image: str, seed: int, step: str) -> Drawn:
+        sample = defects.bank(normals, spec, seed, size=size)[by_name[image]]
+        steps, shown = sample.steps(), STEPS.index(step) + 1
+        if step == "change":
+            return galleries.defect_gallery([sample], note), _step_words(steps, step)
+        return galleries.defect_steps(steps, note, shown), _step_words(steps, step)
+
+    choice = ipywidgets.Dropdown(options=list(by_name), description="image", **WIDE)
+    controls = {
+        "image": choice,
+        "seed": ipywidgets.IntSlider(0, min=0, max=99, description="seed", **SLIDE),
+        "step": ipywidgets.SelectionSlider(
+            options=STEPS, value="blend", description="step", **SLIDE
+        ),
+    }
+    return Panel(draw, controls)
+
+
+def _step_words(steps: Steps, step: str) -> str:
+    """What a step of a defect does, in a sentence."""
+    count = len(steps.patches)
+    changed = steps.change[steps.mask]
+    words = {
+        "half-widths": f"Patches: {count}. Half the height and width of each are drawn, then "
+        "where it is cut from another normal image.",
+        "patch": "Each patch is resized by a factor that is drawn, and a place for it too.",
+        "mask": "Where the patch or the image below shows the object, the defect will count.",
+        "blend": "The patch keeps its gradients but meets the pixels around it (Poisson).",
+        "change": f"{steps.mask.mean():.1%} of the image is marked as defective; it changed by "
+        f"{changed.mean():.0f} grey levels of 255 there, on average.",
+    }
+    return f"Step {STEPS.index(step) + 1} of {len(STEPS)}, {step}. {words[step]}"
+
+
 def predict(run: Run, image: np.ndarray, name: str) -> Prediction:
     """The run's answer for one image (H, W, 3) uint8, under a name."""
     return run.detector.predict([image], [name])[0]
@@ -170,25 +219,39 @@ def encoded(figure: Figure) -> tuple[str, bytes]:
     raise ValueError("The figure does not come from labkit.figures; it cannot show itself.")
 
 
-def _map_controls(run: Run, main: str) -> dict[str, ipywidgets.Widget]:
-    """Map, opacity and threshold; the threshold starts at the top of the normal range."""
+def _map_controls(run: Run, main: str | None) -> dict[str, ipywidgets.Widget]:
+    """Map, opacity and threshold; the threshold starts at the top of the normal range.
+
+    A run without maps has no controls, one without a main map no threshold.
+    """
     calibration = run.detector.calibration
+    known = list(calibration.map_quantiles)
+    if not known:
+        return {}
+    controls = {
+        "map": ipywidgets.Dropdown(
+            options=known, value=main or known[0], description="map", **WIDE
+        ),
+        "opacity": ipywidgets.FloatSlider(0.5, min=0, max=1, description="opacity", **SLIDE),
+    }
+    if main is None:
+        return controls
     low, high = calibration.limits(main)
     ends = {"min": low, "max": high, "step": (high - low) / 100}
     start = calibration.map_quantiles[main]["0.999"]
-    names = {"options": list(calibration.map_quantiles), "value": main}
-    return {
-        "map": ipywidgets.Dropdown(description="map", **names, **WIDE),
-        "opacity": ipywidgets.FloatSlider(0.5, min=0, max=1, description="opacity", **SLIDE),
-        "threshold": ipywidgets.FloatSlider(start, description="threshold", **ends, **SLIDE),
-    }
+    slider = ipywidgets.FloatSlider(start, description="threshold", **ends, **SLIDE)
+    return controls | {"threshold": slider}
 
 
-def _overlay(run, answer, name, opacity, threshold, mask, note) -> Figure:
-    limits = run.detector.calibration.limits(name)
-    maps = {name: answer.maps[name]}
-    marks = {"opacity": opacity, "threshold": threshold, "mask": mask}
-    return figures.overlay(answer.image, maps, limits, note=note, **marks)
+def _overlay(run, answer, look, mask, note) -> Figure:
+    """The image under what the map controls, if there are any, are set to."""
+    marks = {key: value for key, value in look.items() if key != "map"} | {"mask": mask}
+    name = look.get("map")
+    if name is None:
+        return figures.overlay(answer.image, {}, {}, note=note, **marks)
+    unit = run.detector.legend[name][1]
+    drawn = {name: answer.maps[name]}, run.detector.calibration.limits(name)
+    return figures.overlay(answer.image, *drawn, unit=unit, note=note, **marks)
 
 
 def _remember(known: dict[str, Prediction], key: str, make: Callable[[], Prediction]):

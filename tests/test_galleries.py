@@ -70,6 +70,9 @@ def test_the_steps_of_a_defect_have_a_row_a_patch_and_their_numbers():
     text = figure.texts[0].get_text()
     assert f"half height {steps.patches[0].drawn['half_height']}" in text
     assert text.startswith("seed 0 · patch 1: ")
+    first = galleries.defect_steps(steps, shown=2)
+    assert [ax.get_visible() for ax in panels(first)[0]] == [True, True, False, False]
+    assert not first.axes[-1].get_visible()
     disc = make(*WEAVE[:2], PatchSpec(kinds=("circle",)), 0)
     assert "kind circle" in galleries.defect_steps(disc).texts[0].get_text()
 

@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from labkit import config, methods
 from labkit.records import Batch, Features, Shapes
 
-SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)), token=10, patches=(15, 8))
+SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)), token=8, patches=(15, 8), turned=(4, 6))
+UNTRAINED = {"knn"}  # no parameters
 each_method = pytest.mark.parametrize("name", methods.names())
+each_trained = pytest.mark.parametrize("name", [n for n in methods.names() if n not in UNTRAINED])
 
 
 def build(name, seed=0):
@@ -26,7 +28,7 @@ def build(name, seed=0):
 def features(n=4, seed=0):
     """All that a backbone can give, float64."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = [*SHAPES.pyramid, (SHAPES.token,), SHAPES.patches, (3, *SHAPES.image)]
+    sizes = [*SHAPES.pyramid, (SHAPES.token,), SHAPES.patches, (3, *SHAPES.image), SHAPES.turned]
     drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
     count = len(SHAPES.pyramid)
     return Features(tuple(drawn[:count]), *drawn[count:])
@@ -42,6 +44,8 @@ def batch(n=4):
 def trained(name, steps=3):
     """After a few steps, every parameter has left its start."""
     method = build(name).train()
+    if name in UNTRAINED:
+        return method.eval()
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
     for step in range(steps):
         optimizer.zero_grad()
@@ -51,15 +55,27 @@ def trained(name, steps=3):
     return method
 
 
+def scored(method, n=4, seed=0):
+    """Every map and the scores of drawn features, in one row an image."""
+    maps = method.maps(features(n, seed))
+    drawn = [maps[key].values.flatten(1) for key in maps]
+    return torch.cat([*drawn, method.score(maps)[:, None]], 1)
+
+
 @each_method
 def test_it_fills_the_interface(name):
     method = trained(name)
     assert method.title
     losses = method.loss(features(3), batch(3))
-    assert losses
+    assert bool(losses) == (name not in UNTRAINED) == bool(list(method.parameters()))
     assert all(value.ndim == 0 for value in losses.values())
     maps = method.maps(features(3))
-    assert maps.main in maps.family
+    assert maps.main in maps.family or (maps.main is None and maps.whole.values.shape == (3,))
+    if maps.main is None:
+        assert maps.whole.meaning
+        assert maps.whole.unit
+        with pytest.raises(ValueError, match="no anomaly map"):
+            _ = maps.anomaly
     for one in maps.family.values():
         assert one.values.shape == (3, *SHAPES.image)
         assert torch.isfinite(one.values).all()
@@ -73,7 +89,7 @@ def test_it_fills_the_interface(name):
     assert all(set(preset) <= set(keys) for preset in method.presets.values())
 
 
-@each_method
+@each_trained
 def test_every_parameter_gets_a_finite_gradient(name):
     method = build(name)
     generator = torch.Generator().manual_seed(0)
@@ -100,13 +116,13 @@ def test_an_image_s_score_and_maps_ignore_the_rest_of_the_batch(name):
         torch.testing.assert_close(method.score(alone), score, rtol=1e-9, atol=1e-11)
 
 
-@each_method
+@each_trained
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(name):
     one, again, other = (build(name, seed) for seed in (0, 0, 1))
     state = [torch.cat([p.flatten() for p in m.parameters()]) for m in (one, again, other)]
     assert torch.equal(state[0], state[1])
     assert not torch.equal(state[0], state[2])
-    first, second = (trained(name).maps(features()).anomaly for _ in range(2))
+    first, second = (scored(trained(name)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -121,15 +137,16 @@ def test_it_is_stored_whole_and_read_back(name, tmp_path):
     assert list(ours) == list(theirs)
     for key in ours:
         assert torch.equal(ours[key].values, theirs[key].values), key
+    assert torch.equal(method.score(ours), other.score(theirs))
 
 
 @each_method
 def test_several_threads_may_ask_at_once_and_nothing_is_written(name):
     method = trained(name)
     before = {key: value.clone() for key, value in method.state_dict().items()}
-    expected = [method.maps(features(2, seed)).anomaly for seed in range(6)]
+    expected = [scored(method, 2, seed) for seed in range(6)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda s: method.maps(features(2, s)).anomaly, range(6)))
+        found = list(pool.map(lambda seed: scored(method, 2, seed), range(6)))
     for ours, theirs in zip(expected, found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())

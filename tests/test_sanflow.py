@@ -231,9 +231,9 @@ def test_a_run_draws_one_bank_or_a_fresh_one_each_epoch(monkeypatch):
     seeds = []
     bank = SANFlow.bank
 
-    def spy(spec, normals, seed):
+    def spy(spec, normals, seed, **told):
         seeds.append(seed)
-        return bank(spec, normals, seed)
+        return bank(spec, normals, seed, **told)
 
     monkeypatch.setattr(SANFlow, "bank", spy)
     options = {"limit": 2, "image_size": 64, "epochs": 2, "progress": False}

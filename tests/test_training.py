@@ -138,6 +138,36 @@ def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
         training.fit(method, data, spec, folder=tmp_path, progress=False)
 
 
+def test_what_is_only_watched_is_recorded_and_changes_nothing(data):
+    class Watching(DNFAD):
+        watched = frozenset({"norm"})
+
+        def loss(self, features, batch=None):
+            return super().loss(features) | {"norm": 1e9 * self.flow(features)["local"].z.norm()}
+
+    torch.manual_seed(0)
+    method = Watching(FLOW, data.backbone.shapes(data.needs))
+    history = training.fit(method, data, SPEC, progress=False)
+    plain, expected = fit(data)
+    assert torch.equal(weights(method), weights(plain))
+    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
+    assert all(row["norm"] > 1e9 for row in history)
+
+
+def test_each_epoch_begins_with_all_training_normals(data, tmp_path):
+    class Beginning(DNFAD):
+        def begin(self, epoch, batches):
+            assert not torch.is_grad_enabled()
+            begun.append((epoch, sum(len(features) for features in batches)))
+
+    for epochs, expected in ((2, [0, 1]), (3, [2])):  # the second resumes the first
+        begun = []
+        spec = config.TrainSpec(epochs=epochs, batch=4)
+        method = Beginning(FLOW, data.backbone.shapes(data.needs))
+        training.fit(method, data, spec, folder=tmp_path, progress=False)
+        assert begun == [(epoch, 10) for epoch in expected]
+
+
 def test_each_epoch_sees_every_image_once_in_a_new_order():
     epochs = [[k for b in training.order(10, 4, 0, e) for k in b] for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)

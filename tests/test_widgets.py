@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import figures, widgets
+from labkit import config, defects, experiments, figures, widgets
+from labkit.datasets import catalogue
+from labkit.records import GOOD, Sample
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -144,3 +146,29 @@ def test_only_figures_of_the_lab_can_be_shown():
     assert widgets.encoded(figures.latent_histogram(np.zeros(3)))[0] == "png"
     with pytest.raises(ValueError, match="cannot show itself"):
         widgets.encoded(Figure())
+
+
+def test_a_defect_is_made_step_by_step():
+    normals = experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
+    panel = widgets.defect_panel(normals["train"], defects.spec_for("gear"), note="gear")
+    slider, pictures = panel.controls["step"], []
+    for k, step in enumerate(widgets.STEPS, start=1):
+        slider.value = step
+        pictures.append(panel.picture.value)
+        assert panel.sentence.value.startswith(f"Step {k} of 5, {step}.")
+    assert len(set(pictures)) == 5
+    painted = defects.bank(normals["train"], defects.spec_for("gear"), 0, size=256)[0].steps()
+    assert f"{painted.mask.mean():.1%} of the image is marked" in panel.sentence.value
+    for name in ("seed", "image"):
+        control = panel.controls[name]
+        control.value = 7 if name == "seed" else control.options[-1]
+        assert panel.picture.value != pictures[-1]
+        pictures.append(panel.picture.value)
+
+
+def test_a_defect_that_cannot_be_made_is_said():
+    flat = [
+        Sample(f"train/good/{k}", GOOD, EXAMPLE.copy, lambda k=k: f"flat {k}") for k in range(2)
+    ]
+    panel = widgets.defect_panel(flat, defects.NsaSpec(), size=None)
+    assert "shows on train/good/0/0 after 20 attempts" in panel.sentence.value

@@ -1,4 +1,4 @@
-"""`labkit bench metrics` and `labkit bench complexity`."""
+"""`labkit bench metrics`, `labkit bench flows` and `labkit bench complexity`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,37 @@ def metrics(
 
     Example: labkit bench metrics --maps 1000 --maps 4000
     """
-    from labkit import bench
+    import labkit.bench.maps as bench
 
     rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
     done = [bench.readable(row) for row in rows if row["seconds"]]
     say(rows, json, lambda: "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)]))
+
+
+@app.command()
+def flows(
+    method: Annotated[list[str] | None, typer.Option(help="Which race; repeatable.")] = None,
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1, help="Of every contender.")] = 2,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Training images, and test images a kind, at most.")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds one contender may take.")
+    ] = 1800.0,
+    json: Json = False,
+) -> None:
+    """CFLOW-AD or FastFlow beside anomalib's: training, inference, memory, AUROC.
+
+    Example: labkit bench flows --method cflow --epochs 2
+    """
+    import labkit.bench.flows as bench
+
+    job = bench.Job(data, epochs, limit)
+    rows = bench.race(method or ("cflow",), job, time_limit)
+    done = [bench.readable(row) for row in rows if row["train_seconds"]]
+    told = [table(done), bench.FAIR] if done else []
+    say(rows, json, lambda: "\n\n".join([*told, bench.verdict(rows)]))
 
 
 @app.command()

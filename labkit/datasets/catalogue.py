@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from labkit.datasets import elpv, folder, industrial, procedural, semantic, video
+from labkit.datasets import digits, elpv, folder, industrial, procedural, semantic, video
 from labkit.datasets.entry import Entry
 from labkit.records import Dataset, Sample
 
@@ -20,7 +20,7 @@ from labkit.records import Dataset, Sample
 @lru_cache(maxsize=1)
 def table() -> dict[str, Entry]:
     """The catalogue: a row per dataset, by name."""
-    modules = (elpv, procedural, industrial, semantic, video)
+    modules = (elpv, procedural, digits, industrial, semantic, video)
     return {name: entry for module in modules for name, entry in module.entries().items()}
 
 

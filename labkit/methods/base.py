@@ -24,6 +24,7 @@ class Method(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> keys set together: `preset=NAME`
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
     reduce_keys: ClassVar[frozenset[str]] = frozenset()  # of those: they leave the maps alone
+    watched: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
     needs: ClassVar[Needs]
     title: ClassVar[str]
 
@@ -35,9 +36,25 @@ class Method(nn.Module):
         """Take fixed statistics from the training normals, before the first step; one pass."""
 
     @classmethod
-    def bank(cls, spec: Any, normals: Sequence[Sample], seed: int) -> Sequence[Sample]:
-        """Synthetic defects on the training normals, to train against; none by default."""
+    def bank(
+        cls,
+        spec: Any,
+        normals: Sequence[Sample],
+        seed: int,
+        data: str = "",
+        size: int | None = None,
+    ) -> Sequence[Sample]:
+        """Synthetic defects on the training normals, to train against; none by default.
+
+        Args: data: name of the dataset; size: side of the network's input, pixels.
+        """
         return ()
+
+    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
+        """Set what an epoch, counted from 0, needs of the training normals, before its steps.
+
+        It goes into a buffer: a checkpoint holds what earlier epochs have set.
+        """
 
     @property
     def by_parts(self) -> bool:
@@ -51,19 +68,21 @@ class Method(nn.Module):
         yield features, batch
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Named scalars, means over what the step looks at; their sum is minimised."""
+        """Named scalars, means over what the step looks at; all but `watched` are minimised."""
         raise NotImplementedError
 
     def finish(self, batches: Iterable[Features]) -> None:
         """Take constants of the score from the training normals, after the last step; one pass."""
 
     def maps(self, features: Features) -> Maps:
-        """The method's family of anomaly maps at image resolution, (B, H, W) each."""
+        """The method's family of maps at image resolution, (B, H, W) each; `whole` is (B,)."""
         raise NotImplementedError
 
     def score(self, maps: Maps) -> Tensor:
-        """One raw score an image, (B,) float64; higher is more anomalous."""
-        raise NotImplementedError
+        """One raw score an image, (B,) float64; higher is more anomalous; by default `whole`."""
+        if maps.whole is None:
+            raise NotImplementedError
+        return maps.whole.values.double()
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together; by default all of them."""

@@ -18,7 +18,7 @@ Where we differ, and why (each is a switch of `CFLOWSpec`):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -26,46 +26,30 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, Rotate, Step, position_code
-from labkit.likelihood import anomaly, base_density, fuse, log_sigmoid_loss, upsample
-from labkit.methods.base import Method, on_one_grid
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.scores import top_mean
-from labkit.stem import Moments, Standardise
-
-Positive = Annotated[int, Field(gt=0)]
+from labkit.flows import Flow, Permute, Rotate, position_code
+from labkit.likelihood import base_density, log_sigmoid_loss
+from labkit.methods.pyramid import (
+    WHITENED,
+    Positive,
+    Pyramid,
+    PyramidLevel,
+    PyramidSpec,
+    one_sided,
+)
+from labkit.records import Batch, Features, FlowOut
 
 
 @dataclass(frozen=True, kw_only=True)
-class CFLOWSpec:
+class CFLOWSpec(PyramidSpec):
     """Every switch of CFLOW-AD, with the values of the paper."""
 
-    blocks: Positive = 8
     hidden: Annotated[float, Field(gt=0)] = 2.0  # subnet's inner channels / its input channels
     clamp: Annotated[float, Field(gt=0)] = 1.9  # largest log-scale of a block, nats
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 128  # channels of the code; 0 is off
     mixing: Literal["permute", "rotate"] = "permute"  # after each block; official rotate
-    zero_init: bool = False  # couplings start as the identity
     objective: Literal["logsigmoid", "plain"] = "logsigmoid"  # or the mean negative log-density
     fibre: Positive | None = None  # positions a step, level by level; None: all that there are
     level_steps: bool = False  # a step for each level; matters only to what levels share
-    standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
-    place_logdet: bool = False  # the log-det of `standardise` in maps and score
-    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
-    grid: Positive | None = None  # finest grid of a level; None: its own
-    fuse: Literal["probability", "nats"] = "probability"  # sum_k P_k, or its logarithm
-    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
-
-
-WHITENED = {  # what helps where a flow has minutes, not days: it starts as a Gaussian per place
-    "standardise": "whiten",
-    "zero_init": True,
-    "place_logdet": True,
-    "pool": 3,
-    "fuse": "nats",
-    "top_k": 0.03,
-}
 
 
 class Subnet(nn.Sequential):
@@ -80,48 +64,24 @@ class Subnet(nn.Sequential):
         super().__init__(nn.Linear(c_in, inner), nn.ReLU(), last)
 
 
-def blocks(spec: CFLOWSpec, channels: int, scale: float = 1.0) -> list[Step]:
-    """The steps of one level: FrEIA's AllInOneBlock, conditioned, `blocks` times.
-
-    `scale` is that of the last block at the start: the standard deviation of the base.
-    """
-
-    def subnet(c_in: int, c_out: int) -> Subnet:
-        return Subnet(c_in, c_out, spec.hidden, spec.zero_init)
-
-    mix = Rotate if spec.mixing == "rotate" else Permute
-    one_sided = {"two_sided": False, "soft": "tanh", "gain": 0.1}
-    steps: list[Step] = []
-    for k in range(spec.blocks):
-        coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp, **one_sided)
-        affine = ChannelAffine(channels, scale if k == spec.blocks - 1 else 1.0)
-        steps += [coupling, affine, mix(channels)]
-    return steps
-
-
-class Level(nn.Module):
-    """One level of the pyramid: its grid, the fixed statistics of its places, and its flow."""
+class Level(PyramidLevel):
+    """A level whose positions are the samples of its flow, each with the code of its place."""
 
     def __init__(self, spec: CFLOWSpec, channels: int, grid: tuple[int, int], scale: float):
-        super().__init__()
-        self.grid = tuple(min(side, spec.grid or side) for side in grid)
-        self.channels, self.pool = channels, spec.pool
-        self.stem = Standardise(spec.standardise, channels, self.grid, spec.shrink)
-        self.flow = Flow(blocks(spec, channels, scale))
+        super().__init__(spec, channels, grid)
+        mix = Rotate if spec.mixing == "rotate" else Permute
+
+        def subnet(_: int, c_in: int, c_out: int) -> Subnet:
+            return Subnet(c_in, c_out, spec.hidden, spec.zero_init)
+
+        self.flow = Flow(one_sided(spec, channels, subnet, spec.position, mix, scale))
         code = position_code(spec.position, *self.grid) if spec.position else None
         rows = None if code is None else code.flatten(1).T.contiguous()  # (h w, D)
         self.register_buffer("code", rows, persistent=False)
 
-    def gather(self, level: Tensor) -> Tensor:
-        """The level pooled and on its grid, (B, C, h, w)."""
-        return on_one_grid([level], self.grid, self.pool)
-
     def rows(self, level: Tensor) -> Tensor:
         """Standardised feature vectors with positions in the batch, (B h w, C)."""
-        x = self.gather(level)
-        if self.stem.kind != "none":
-            x, _ = self.stem.to_latent(x)
-        return x.movedim(1, -1).reshape(-1, self.channels)
+        return self.standardised(level).movedim(1, -1).reshape(-1, self.channels)
 
     def forward(self, rows: Tensor, place: Tensor | None = None) -> FlowOut:
         """z (n, C) and log-det (n,) of rows, each conditioned on the code of its place."""
@@ -137,12 +97,10 @@ class Level(nn.Module):
         return maps.movedim(-1, 1) if rows.ndim > 1 else maps
 
 
-class CFLOW(Method):
+class CFLOW(Pyramid):
     """Features -> rows -> one density a position and level -> fused map -> score."""
 
-    Spec = CFLOWSpec
-    score_keys = frozenset({"place_logdet", "fuse", "top_k"})
-    needs = Needs(pyramid=True)
+    Spec, level = CFLOWSpec, Level
     title = "CFLOW-AD: a conditional flow on each level, place by place"
     budgets: ClassVar = {
         "quick": WHITENED | {"blocks": 1, "hidden": 0.5, "position": 8, "grid": 8},
@@ -164,31 +122,6 @@ class CFLOW(Method):
             "clip": None,
         },
     }
-
-    def __init__(self, spec: CFLOWSpec, shapes: Shapes, scale: float = 1.0):
-        super().__init__(spec, shapes)
-        self.levels = nn.ModuleList(Level(spec, c, (h, w), scale) for c, h, w in shapes.pyramid)
-        self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
-
-    def prepare(self, batches: Iterable[Features]) -> None:
-        """Statistics of each level's places from the training normals (none in the paper)."""
-        if self.spec.standardise == "none":
-            return
-        moments = [Moments(level.stem) for level in self.levels]
-        for features in batches:
-            for level, sums, x in zip(self.levels, moments, features.pyramid, strict=True):
-                sums.add(level.gather(x))
-        for sums in moments:
-            sums.settle()
-
-    @torch.no_grad()
-    def finish(self, batches: Iterable[Features]) -> None:
-        """The largest log-density of each level over the training normals: max u of the score."""
-        peak = torch.full_like(self.peak, -torch.inf)
-        for features in batches:
-            highest = [u.max() for u in self.densities(features)]
-            peak = torch.maximum(peak, torch.stack(highest))
-        self.peak.copy_(peak)
 
     @property
     def by_parts(self) -> bool:
@@ -247,36 +180,3 @@ class CFLOW(Method):
                 logdet = logdet + level.stem.logdet()
             outs.append(FlowOut(level.on_grid(out.z.double()), logdet))
         return outs
-
-    def densities(self, features: Features) -> list[Tensor]:
-        """u of each level, (B, h, w), nats per channel."""
-        return [base_density(o.z) + o.logdet / o.z.shape[1] for o in self.latents(features)]
-
-    def maps(self, features: Features) -> Maps:
-        """Anomaly maps of each level and of all, (B, H, W) float64."""
-        return self.draw(self.densities(features))
-
-    def draw(self, densities: list[Tensor]) -> Maps:
-        """Densities u_k to maps: P_k = exp(u_k - max u_k) is 1 at the most normal position seen.
-
-        probability:  A = K - sum_k P_k,             A_k = 1 - P_k
-        nats:         A = -log (1/K) sum_k P_k,      A_k = -log P_k     (the same order of pixels)
-        """
-        logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
-        size, nats = self.shapes.image, self.spec.fuse == "nats"
-        drawn = [upsample(log if nats else log.exp(), size) for log in logs]
-        values = [anomaly(p) if nats else 1 - p for p in drawn]
-        unit = "−log P [nats per channel]" if nats else "1 − P"
-        what = "level {}, P against the most normal position of training"
-        family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}
-        fused = anomaly(fuse(drawn)) if nats else sum(values)
-        family["fused"] = Map(fused, "all levels, their P added", unit)
-        return Maps(family, "fused")
-
-    def score(self, maps: Maps) -> Tensor:
-        """The maximum of the main map, or the mean of its K largest values, K = top_k of them."""
-        return top_mean(maps.anomaly, self.spec.top_k or 1 / maps.anomaly[0].numel())
-
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Each level by itself."""
-        return [list(level.parameters()) for level in self.levels]

@@ -22,20 +22,21 @@ abnormal positions its KL still trains alpha, through half of its terms.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import defects
 from labkit.defects.patches import Kind
 from labkit.likelihood import fuse, upsample
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
-from labkit.methods.statistics import SemanticBase, Statistics, StatisticsSpec
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
+from labkit.methods.pyramid import SemanticPyramid
+from labkit.methods.statistics import StatisticsSpec
+from labkit.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 
 KINDS = get_args(Kind)
 
@@ -78,11 +79,11 @@ OFFICIAL = {
 }
 
 
-class SANFlow(CFLOW):
+class SANFlow(SemanticPyramid, CFLOW):
     """Features and image -> latents and their statistics -> two densities a position -> maps."""
 
     Spec = SANFlowSpec
-    score_keys = CFLOW.score_keys | {"test_variance", "score_map"}
+    score_keys = SemanticPyramid.score_keys | {"score_map"}
     needs = Needs(pyramid=True, image=True, synthetic=True)
     title = "SANFlow: base distributions that vary from place to place"
     budgets: ClassVar = {
@@ -117,12 +118,17 @@ class SANFlow(CFLOW):
     }
 
     def __init__(self, spec: SANFlowSpec, shapes: Shapes):
-        begins = spec.fixed_variance if spec.variance == "fixed" else spec.prior_mode
-        super().__init__(spec, shapes, begins**0.5 if spec.zero_init else 1.0)
-        self.base = SemanticBase(spec, spec.objective)
+        super().__init__(spec, shapes, spec.objective)
 
     @classmethod
-    def bank(cls, spec: SANFlowSpec, normals: Sequence[Sample], seed: int) -> Sequence[Sample]:
+    def bank(
+        cls,
+        spec: SANFlowSpec,
+        normals: Sequence[Sample],
+        seed: int,
+        data: str = "",
+        size: int | None = None,
+    ) -> Sequence[Sample]:
         """`copies` defects on every normal image, each kind equally often where that can be."""
         if spec.copies == 0:
             return ()
@@ -155,22 +161,6 @@ class SANFlow(CFLOW):
             return torch.zeros(len(image), *level.grid, dtype=torch.bool, device=image.device)
         return self.base.abnormal_places(batch.defect_mask, level.grid)
 
-    def _read(
-        self, features: Features
-    ) -> tuple[Tensor | None, Iterator[tuple[FlowOut, Statistics]]]:
-        """h's answer over the image and, for each level, latents and statistics (float64)."""
-        told = self.base.read(features.image)
-        told = told if told is None else told.double()
-        outs = self.latents(features)
-        pairs = ((out, self.base.at(told, out.z.shape[2:])) for out in outs)
-        return told, pairs
-
-    def densities(self, features: Features) -> list[Tensor]:
-        """u of each level under the normal base, (B, h, w), nats per channel."""
-        how = self.spec.test_variance
-        pairs = self._read(features)[1]
-        return [self.base.normal(o.z, t, how) + o.logdet / o.z.shape[1] for o, t in pairs]
-
     def maps(self, features: Features) -> Maps:
         """Anomaly maps of each level and of all; what synthetic defects taught; the statistics.
 
@@ -178,13 +168,12 @@ class SANFlow(CFLOW):
         (Figure 4 b). `s` is 1 - s(z), the mean over levels (S4, S5). `variance` and `mean` are
         h's answers: statistics of the base, no anomaly maps.
         """
-        told, pairs = self._read(features)
+        told, pairs = self.read(features)
         how, size = self.spec.test_variance, self.shapes.image
         normal, abnormal, chances = [], [], []
         for (out, stats), peak in zip(pairs, self.peak, strict=True):
-            change = out.logdet / out.z.shape[1]
-            normal.append(self.base.normal(out.z, stats, how) + change)
-            bad = self.base.abnormal(out.z, stats, how) + change - peak
+            normal.append(self.density(out, stats))
+            bad = self.base.abnormal(out.z, stats, how) + out.logdet / out.z.shape[1] - peak
             abnormal.append(upsample(bad, size))
             chances.append(upsample(1 - self.base.normality(out.z, stats), size))
         family = self.draw(normal).family
@@ -193,24 +182,7 @@ class SANFlow(CFLOW):
             family["abnormal"] = Map(fuse(abnormal), what, "log p [nats per channel]")
             what = "chance of the abnormal base against the normal one"
             family["s"] = Map(sum(chances) / len(chances), what, "1 − s(z)")
-        if told is not None:
-            family |= self._statistics(told)
-        return Maps(family, self.spec.score_map)
-
-    def _statistics(self, told: Tensor) -> dict[str, Map]:
-        stats, size = self.base.at(told, told.shape[2:]), self.shapes.image
-        family = {}
-        if stats.log_alpha is not None:
-            what = "likeliest variance of the base, β / (α + 1)"
-            family["variance"] = Map(upsample(stats.mode, size), what, "σ² [1]")
-        if stats.mean is not None:
-            family["mean"] = Map(upsample(stats.mean, size), "mean of the normal base", "μ [1]")
-        return family
-
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Each level by itself, and h."""
-        own = list(self.base.parameters())
-        return super().clip_groups() + ([own] if own else [])
+        return Maps(family | self.statistics(told), self.spec.score_map)
 
 
 def _picked(values: Tensor, place: Tensor | None) -> Tensor:

@@ -7,16 +7,11 @@ the memory that is free, and a given time; one that needs more is reported so, n
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import resource
-import subprocess
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,12 +19,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from labkit.bench import processes
 from labkit.config import unknown
 from labkit.pixels import PixelMetrics
 
 SIDE, LIMIT = 256, 0.3  # pixels of a map; false-positive rate up to which AUPRO is integrated
 AUPRO, AUROC = "aupro", "pixel_auroc"
-INSTALL = "pip install 'labkit[peers]'"
 Map = tuple[np.ndarray, np.ndarray]  # scores (256, 256) float32 in [0, 1], mask bool
 
 
@@ -168,21 +163,8 @@ EMPTY = dict.fromkeys(
 
 
 def _contend(name: str, count: int, time_limit: float) -> dict[str, Any]:
-    package = CONTENDERS[name].package
-    if importlib.util.find_spec(package) is None:
-        return {"package": package, "note": f"not installed: {INSTALL}"}
-    told = {"package": package, "version": version(package)}
-    command = [sys.executable, "-W", "ignore", "-m", "labkit.bench", name, str(count)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit)
-    except subprocess.TimeoutExpired:
-        return told | {"note": f"stopped: not done after {time_limit:g} s"}
-    if done.returncode == 0:
-        return told | json.loads(done.stdout.splitlines()[-1])
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    if "memory" in lines[-1].lower() or done.returncode < 0:
-        return told | {"note": f"did not fit into {_allowed() / 2**30:.1f} GiB of memory"}
-    return told | {"note": f"failed: {lines[-1][:120]}"}
+    arguments = (name, str(count))
+    return processes.alone(CONTENDERS[name].package, __spec__.name, arguments, time_limit)
 
 
 def measure(name: str, count: int) -> dict[str, Any]:
@@ -192,33 +174,15 @@ def measure(name: str, count: int) -> dict[str, Any]:
     """
     contender = CONTENDERS[name]
     contender.run(maps(8))  # imports, and whatever else is done once
-    before, started, cpu = _peak(), time.perf_counter(), time.process_time()
+    before, started, cpu = processes.peak(), time.perf_counter(), time.process_time()
     values = contender.run(maps(count))
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_mib": (_peak() - before) / 2**20,
+        "peak_mib": (processes.peak() - before) / 2**20,
     } | values
 
 
-def _peak() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _allowed() -> int:
-    """Bytes of memory a run may take, four fifths of what is free; 0 where nobody can say."""
-    file = Path("/proc/meminfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((int(line.split()[1]) * 820 for line in lines if "MemAvailable" in line), 0)
-
-
-def _main(name: str, count: str) -> None:
-    if allowed := _allowed():
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, resource.RLIM_INFINITY))
-    print(json.dumps(measure(name, int(count))))
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    processes.bound()
+    processes.report(measure(sys.argv[1], int(sys.argv[2])))

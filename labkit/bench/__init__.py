@@ -1,0 +1,1 @@
+"""Races against peers: metrics of maps (`maps`) and whole flow methods (`flows`)."""

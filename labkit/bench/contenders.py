@@ -1,0 +1,220 @@
+"""Who races in `flows`: each method here at a peer's settings, at our own, and the peer itself.
+
+A contender is two functions: `train` makes a detector of normal images, `infer` takes images
+(H, W, 3) uint8 to anomaly maps (B, 256, 256) and raw scores (B,). A new pair of methods is one
+more entry of `RACES`. The peers' code runs as they ship it; only timm hands it our weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from labkit import backbones, config, experiments, methods, training
+from labkit.backbones import Backbone
+from labkit.datasets import catalogue
+from labkit.detector import Detector
+from labkit.features import FeatureSet
+from labkit.records import Sample
+
+BATCH = 32  # images a step and images at once: anomalib's default
+ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")
+PEER = "anomalib"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every contender of a race is given: the same images, weights and epochs."""
+
+    data: str = "elpv/mono"
+    epochs: int = 2
+    limit: int | None = None  # training images, and test images a kind
+    backbone: str = "efficientnet_lite0"
+    image_size: int = 256
+
+    def parts(self) -> dict[str, list[Sample]]:
+        """Normals to train and to calibrate on, and test images: labkit's split of seed 0."""
+        spec = config.SplitSpec(limit=self.limit)
+        return experiments.split(catalogue.load(self.data), spec, seed=0)
+
+    def network(self) -> Backbone:
+        """The frozen network with its weights, tapped at strides 8 and 16."""
+        return backbones.load(self.backbone, self.image_size)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to train a flow and to judge images with it, and what it imports first."""
+
+    title: str
+    package: str
+    train: Callable[[Job, Mapping[str, Sequence[Sample]], Path], Any]
+    infer: Callable[[Any, Sequence[np.ndarray]], tuple[Tensor, Tensor]]
+    modules: tuple[str, ...] = ()
+
+
+def ours(method: str, title: str, budget: str, **settings: Any) -> Contender:
+    """Our method at a budget, with settings of its spec changed."""
+    train = partial(_train, method=method, budget=budget, settings=settings)
+    return Contender(f"labkit, {title}", "labkit", train, _infer)
+
+
+def _train(job: Job, parts, folder: Path, method: str, budget: str, settings) -> Detector:
+    """Features from the images on, training with checkpoints, calibration: all a user waits for.
+
+    The caller sees to it that the cache of features is empty.
+    """
+    kind = methods.get(method)
+    given = {"backbone": job.backbone, "image_size": job.image_size, "epochs": job.epochs}
+    shared = given | {"accelerator": "cpu"} | settings
+    spec = config.resolve(method, kind.Spec, job.data, budget, 0, kind.budgets, shared)
+    backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+    normals, held = (
+        FeatureSet(parts[name], backbone, kind.needs).extract(progress=False)
+        for name in ("train", "calibration")
+    )
+    defects = experiments.bank(kind, spec, parts["train"], backbone, progress=False)
+    torch.manual_seed(spec.seed)
+    flow = kind(spec.flow, backbone.shapes(kind.needs))
+    training.fit(flow, normals, spec.train, spec.seed, folder, progress=False, defects=defects)
+    detector = Detector(spec, backbone, flow, None)
+    detector.calibrate(held)
+    return detector
+
+
+def _infer(detector: Detector, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    batch = torch.stack([detector.backbone.preprocess(image) for image in images])
+    maps, scores = detector.judge(detector.backbone(batch, detector.method.needs))
+    return maps.anomaly, scores
+
+
+def theirs(build: Callable[[Job, Backbone, dict[str, Any]], Any]) -> Contender:
+    """A model of anomalib's, trained by its engine and judged before its post-processing."""
+    return Contender("anomalib", PEER, partial(_fit_peer, build=build), _ask_peer, ANOMALIB)
+
+
+def _fit_peer(job: Job, parts, folder: Path, build) -> Any:
+    torch.manual_seed(0)
+    loader = torch.utils.data.DataLoader(
+        [_Lazy(sample) for sample in parts["train"]],
+        batch_size=BATCH,
+        shuffle=True,
+        collate_fn=lambda found: _batch([one.item() for one in found]),
+    )
+    model = peer_model(job, build)
+    engine = importlib.import_module("anomalib.engine").Engine(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        max_epochs=job.epochs,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    engine.fit(model, train_dataloaders=loader)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """A sample that is read when its batch is made, as from anomalib's own folders."""
+
+    sample: Sample
+
+    def item(self) -> Any:
+        data = importlib.import_module("anomalib.data")
+        return data.ImageItem(image=_tensor(self.sample.read()), gt_label=torch.tensor(0))
+
+
+def _batch(items: list[Any]) -> Any:
+    return importlib.import_module("anomalib.data").ImageBatch.collate(items)
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+@torch.no_grad()
+def _ask_peer(model: nn.Module, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    fitted = [model.pre_processor.transform(_tensor(image)) for image in images]
+    found = model.model(torch.stack(fitted))
+    return found.anomaly_map, found.pred_score
+
+
+def peer_model(job: Job, build: Callable[[Job, Backbone, dict[str, Any]], Any]) -> Any:
+    """A model of anomalib's on our weights: timm gives it their network while it is built."""
+    from torchvision.transforms import v2
+
+    frozen = job.network()
+    arch, side = frozen.model.default_cfg["architecture"], (job.image_size, job.image_size)
+    levels = timm.create_model(arch, features_only=True, out_indices=frozen.taps)
+    missing, _ = levels.load_state_dict(frozen.model.state_dict(), strict=False)
+    if missing:
+        raise ValueError(f"{job.backbone} has no features that anomalib can use; take a CNN.")
+    statistics = (frozen.mean.flatten().tolist(), frozen.std.flatten().tolist())
+    fit = v2.Compose([v2.Resize(side, antialias=True), v2.Normalize(*statistics)])
+    pre = importlib.import_module("anomalib.pre_processing").PreProcessor(fit)
+    off = {"post_processor": False, "evaluator": False, "visualizer": False}
+    with mock.patch.object(timm, "create_model", return_value=levels):
+        return build(job, frozen, {"pre_processor": pre, "pre_trained": False} | off)
+
+
+def cflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
+    """anomalib's CFLOW-AD at its defaults: 8 blocks, fibres of 64, Adam at 1e-4."""
+    models = importlib.import_module("anomalib.models")
+    return models.Cflow(backbone=job.backbone, layers=backbone.taps, **options)
+
+
+def fastflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
+    """anomalib's FastFlow at its defaults; "resnet18" is how it is told of a CNN."""
+    models = importlib.import_module("anomalib.models")
+    return models.Fastflow(backbone="resnet18", **options)
+
+
+PLAIN = {  # anomalib's optimiser: Adam at a constant rate, nothing clipped
+    "taps": None,
+    "batch": BATCH,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "warmup": 0,
+    "schedule": "constant",
+    "clip": None,
+}
+RACES: dict[str, dict[str, Contender]] = {  # method -> contenders by name
+    "cflow": {
+        "labkit-published": ours(
+            "cflow",
+            "anomalib's settings",
+            "paper",
+            **PLAIN | {"mixing": "permute", "fibre": 64, "lr": 1e-4},
+        ),
+        "labkit-fibres": ours(
+            "cflow",
+            "anomalib's network, fibres of 2048",
+            "paper",
+            **PLAIN | {"mixing": "permute", "fibre": 2048, "lr": 1e-3},
+        ),
+        "labkit": ours("cflow", "laptop default", "laptop"),
+        PEER: theirs(cflow),
+    },
+    "fastflow": {
+        "labkit-published": ours(
+            "fastflow",
+            "anomalib's settings",
+            "paper",
+            **PLAIN | {"norm": "gain", "lr": 1e-3, "weight_decay": 1e-5},
+        ),
+        "labkit": ours("fastflow", "laptop default", "laptop"),
+        PEER: theirs(fastflow),
+    },
+}

@@ -1,0 +1,230 @@
+"""SANF: a flow over the global token of an image, conditioned on its patch tokens.
+
+Ma et al., "Semantic-Aware Normalizing Flow with Feature Fusion"; ICME 2023, "A Semantics-aware
+Normalizing Flow Model for Anomaly Detection". The class token y_sem flows through two-sided
+couplings; their subnets (`fusion.py`) attend to the patch tokens y_spa, which nothing transforms.
+An image is judged as a whole. Where the fusion looks is drawn beside the score as `attention`: it
+is no likelihood and says nothing of where a defect is.
+
+Where we differ, and why (each is a switch of `SANFSpec`):
+- the official code pools its patch tokens in a wrong layout, nine channels of one token where nine
+  neighbouring tokens are meant; `official_layout` replicates that.
+- with y_spa as the main input (Table 4) the same subnets swap their roles, the class token being
+  the condition; the authors' snapshot of that variant has an attention alone, without the MLP.
+- the score is the paper's negative log-density; the code leaves the log-det out (`logdet`).
+- tokens are standardised from training normals (`standardise`) and couplings may start as the
+  identity (`zero_init`); the paper does neither.
+- the code clamps latents to +-1e6, after which no inverse exists; here nothing is clamped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit.flows import Flow, Permute, Step
+from labkit.likelihood import anomaly, log_likelihood, nll, upsample
+from labkit.methods.base import Method
+from labkit.methods.fusion import FFM, FusionCoupling
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.stem import Moments, Standardise
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SANFSpec:
+    """Every switch of SANF's ablations and ours, with the values of the paper and its code."""
+
+    fusion: Literal["none", "mean", "query", "token"] = "token"  # Table 3: without, M1, M2, M3
+    main_input: Literal["y_sem", "y_spa"] = "y_sem"  # Table 4; the other one is the condition
+    blocks: Positive = 4  # Table 10
+    clamp: Annotated[float, Field(gt=0)] = 2.0  # alpha of eq. 9, nats; Tables 11 and 12
+    hidden: Annotated[float, Field(gt=0)] = 1.0  # width of the MLP / channels of a token
+    heads: Positive = 4
+    token_pool: Literal[1, 3] = 3  # side of the blocks of patch tokens that are averaged
+    official_layout: bool = False  # pool as the code does, in a scrambled layout
+    aligned: bool = True  # patch tokens follow the permutations of what flows
+    zero_init: bool = False  # couplings start as permutations
+    standardise: Literal["none", "channel", "whiten"] = "none"  # whiten: y_sem alone
+    shrink: Annotated[float, Field(gt=0)] = 0.1  # of `whiten`, share of the mean variance
+    logdet: bool = True  # log-det in the score
+
+
+def patch_grid(shapes: Shapes) -> tuple[int, int]:
+    """Rows and columns of the patch tokens, in the proportions of the image.
+
+    Raises: ValueError if so many patches fill no grid.
+    """
+    count, (height, width) = shapes.patches[0], shapes.image
+    rows = max(1, round((count * height / width) ** 0.5))
+    if count % rows or not count:
+        raise ValueError(f"{count} patches of an image {height} x {width} fill no grid.")
+    return rows, count // rows
+
+
+def pool_tokens(
+    tokens: Tensor, grid: tuple[int, int], side: int, official_layout: bool = False
+) -> Tensor:
+    """Means over side x side neighbouring tokens: (B, N, d) -> (B, N', d), a rest left out.
+
+    `official_layout` reads (B, N, d) as (B, d, h, w) without a transpose, as the authors' code:
+    each cell then averages channels of one token.
+    """
+    if side == 1 and not official_layout:
+        return tokens
+    if official_layout:
+        maps = tokens.reshape(len(tokens), tokens.shape[2], *grid)
+    else:
+        maps = tokens.transpose(1, 2).unflatten(2, grid)
+    return F.avg_pool2d(maps, side).flatten(2).transpose(1, 2)
+
+
+def couplings(spec: SANFSpec, channels: int) -> list[Step]:
+    """The steps of the flow: shuffle, then couple, `blocks` times (eq. 2-9)."""
+
+    def subnet(width: int, out: int) -> FFM:
+        hidden = max(1, round(spec.hidden * channels))
+        return FFM(width, out, spec.fusion, hidden, spec.heads, spec.zero_init)
+
+    steps: list[Step] = []
+    order = torch.arange(channels)
+    for _ in range(spec.blocks):
+        shuffle = Permute(channels)
+        order = order[shuffle.order] if spec.aligned else order
+        steps += [shuffle, FusionCoupling(channels, subnet, order, spec.clamp)]
+    return steps
+
+
+class SANF(Method):
+    """Tokens -> flow of one of them given the others -> a density and a score an image."""
+
+    Spec = SANFSpec
+    score_keys = frozenset({"logdet"})
+    needs = Needs(token=True, patches=True)
+    title = "SANF: a flow over the class token with patch tokens fused in"
+    budgets: ClassVar = {
+        "quick": {"blocks": 1, "hidden": 0.25, "token_pool": 1, "standardise": "channel"},
+        "laptop": {
+            "hidden": 0.5,
+            "token_pool": 1,
+            "zero_init": True,
+            "standardise": "whiten",
+            "epochs": 8,
+        },
+        "paper": {
+            "backbone": "vit_large_patch16_384.augreg_in21k_ft_in1k",
+            "image_size": 384,
+            "epochs": 20,  # of CIFAR-10; 100 of MVTec AD, neither paper gives a number
+            "batch": 32,
+            "lr": 5e-5,
+            "betas": (0.9, 0.999),
+            "warmup": 0,
+            "schedule": "constant",
+            "clip": None,
+        },
+    }
+
+    def __init__(self, spec: SANFSpec, shapes: Shapes):
+        super().__init__(spec, shapes)
+        self.channels, self.grid = shapes.token, patch_grid(shapes)
+        if shapes.patches[1] != shapes.token:
+            raise ValueError(
+                f"SANF fuses tokens of one width; the class token has {shapes.token} channels, "
+                f"a patch {shapes.patches[1]}."
+            )
+        if spec.token_pool > min(self.grid):
+            raise ValueError(
+                f"token_pool={spec.token_pool} does not fit a grid of {self.grid[0]} x "
+                f"{self.grid[1]} patches; set token_pool=1 or a larger image_size."
+            )
+        channelwise = "none" if spec.standardise == "none" else "channel"
+        self.sem_stem = Standardise(spec.standardise, self.channels, (1, 1), spec.shrink)
+        self.spa_stem = Standardise(channelwise, self.channels, (1, 1))
+        self.couplings = Flow(couplings(spec, self.channels))
+
+    def gather(self, features: Features) -> tuple[Tensor, Tensor]:
+        """y_sem (B, d, 1, 1) and y_spa (B, d, N, 1), pooled."""
+        spec = self.spec
+        pooled = pool_tokens(features.patches, self.grid, spec.token_pool, spec.official_layout)
+        return features.token[:, :, None, None], pooled.transpose(1, 2)[..., None]
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Statistics of both kinds of tokens from the training normals (none in the paper)."""
+        stems = self.sem_stem, self.spa_stem
+        moments = [Moments(stem) for stem in stems]
+        for features in batches:
+            for sums, tokens in zip(moments, self.gather(features), strict=True):
+                sums.add(tokens)
+        for sums in moments:
+            sums.settle()
+
+    def inputs(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """What flows, (B, d) or (B, d, N), its condition (B, M, d), the stem's log-det."""
+        sem, spa = self.gather(features)
+        sem, sem_logdet = self.sem_stem.to_latent(sem)
+        spa, spa_logdet = self.spa_stem.to_latent(spa)
+        if self.spec.main_input == "y_sem":
+            return sem[..., 0, 0], spa[..., 0].transpose(1, 2), sem_logdet[..., 0, 0]
+        return spa[..., 0], sem[..., 0].transpose(1, 2), spa_logdet[..., 0]
+
+    def flow(self, features: Features) -> FlowOut:
+        """z (B, d) and log-det (B,), or (B, d, N) and (B, N) of y_spa; the stem's included."""
+        return self._look(features)[0]
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """(||z||^2 / 2 - J) / d, the mean over images (eq. 20-22, divided as in the code)."""
+        return {"nll": nll(self.flow(features))}
+
+    @torch.no_grad()
+    def attention(self, features: Features) -> Tensor | None:
+        """Mean weight of each pooled patch token over couplings and heads, (B, h', w').
+
+        It is multiplied by the number of tokens: 1 is what even attention would give. None where
+        no token is asked for, or where tokens are no places.
+        """
+        return self._drawn(self._look(features)[1])
+
+    def _look(self, features: Features) -> tuple[FlowOut, list[Tensor]]:
+        x, tokens, logdet = self.inputs(features)
+        weights: list[Tensor] = []
+        for step in self.couplings.steps:
+            if isinstance(step, FusionCoupling):
+                x, local, seen = step.look(x, tokens)
+                logdet, weights = logdet + local, weights + [s for s in seen if s is not None]
+            else:
+                x, _ = step.to_latent(x)
+        return FlowOut(x, logdet), weights
+
+    def _drawn(self, weights: list[Tensor]) -> Tensor | None:
+        if not weights or self.spec.official_layout or self.spec.main_input == "y_spa":
+            return None
+        rows = torch.stack(weights)[..., 0, :]  # (2 blocks, B, heads, 1 + N)
+        cells = rows.mean((0, 2))[:, 1:] * rows.shape[-1]
+        return cells.unflatten(1, tuple(side // self.spec.token_pool for side in self.grid))
+
+    def maps(self, features: Features) -> Maps:
+        """-log p of the image, per channel (of y_spa the mean over patches), and `attention`.
+
+        nats:            (||z||^2 / 2 - J) / d + log(2 pi) / 2
+        without logdet:  the same without J, which ranks as the code's mean z^2
+        """
+        out, weights = self._look(features)
+        log = log_likelihood(out, self.spec.logdet).flatten(1 if out.z.ndim > 2 else 0)
+        log = log.mean(1) if log.ndim > 1 else log
+        what = f"−log density of {self.spec.main_input}"
+        whole = Map(anomaly(log), what)
+        if not self.spec.logdet:
+            whole = Map(anomaly(log), "energy of the latent", "z²/2 + const. [nats per channel]")
+        cells, family = self._drawn(weights), {}
+        if cells is not None:
+            drawn = upsample(cells.double(), self.shapes.image)
+            what = "where the fusion looks; not a likelihood, it has no part in the score"
+            family["attention"] = Map(drawn, what, "attention [1 = even]")
+        return Maps(family, None, whole)

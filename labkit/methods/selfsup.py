@@ -1,0 +1,254 @@
+"""selfsup: a flow on one grid of features, trained to find synthetic defects unlikely.
+
+Chiu & Lai, "Self-Supervised Normalizing Flows for Image Anomaly Detection and Localization".
+Five one-sided couplings whose subnet (`attention.py`) sees the whole image; every normal image
+raises the likelihood, and a synthetic defect (NSA, `defects/nsa.py`) lowers its own for as long
+as it is among the likely ones.
+
+Where we differ, and why (each is a switch of `SelfSupSpec`):
+- likelihoods are nats per dimension, so that the threshold c means the same for every backbone.
+- c is a "constant" without a value: here it lies `threshold` below the mean likelihood of the
+  training normals after `alone` epochs without L_syn, and stays there.
+- min_d l_d is taken over the normal images of the step (with DDP: of the worker's share); the
+  paper does not say over which.
+- the paper's random permutations leave 1/32 of the channels untouched by all five couplings;
+  the last ones here are drawn so that each channel is transformed at least once.
+- "upsample -z and aggregate over channels" is read as CS-Flow does: mean_c z^2 / 2.
+- features are standardised per place from training normals (`standardise`), pooled and averaged
+  to a coarser grid (`grid`); the map may have the log-det in it (`logdet`); the score may be the
+  mean of the highest pixels (`top_k`). The paper does none of these. Whitened per place, nearly
+  every synthetic defect is below the minimum from the start: the flow then trains unsupervised.
+
+Attention makes z at one position depend on all others: lambda_i, the log-scales of position i,
+is a decomposition of the log-det, not a density of that position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from labkit import defects
+from labkit.flows import AffineCoupling, Flow, Permute, Step
+from labkit.likelihood import anomaly, base_density, log_likelihood, upsample
+from labkit.methods.attention import Subnet
+from labkit.methods.base import Method, on_one_grid
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
+from labkit.scores import top_mean
+from labkit.stem import Standardise
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfSupSpec:
+    """Every switch of the paper's ablations and ours, with the values of the paper."""
+
+    supervision: bool = True  # Table 9; off: the plain flow, on normal images alone
+    blocks: Positive = 5
+    subnet: Literal["residual", "plain", "convolution"] = "residual"  # Table 10
+    hidden: Annotated[float, Field(gt=0)] = 0.5  # subnet's inner channels / its input channels
+    heads: Positive = 4
+    clamp: Annotated[float, Field(gt=0)] = 2.0  # largest log-scale of a coupling, nats
+    zero_init: bool = True  # couplings start as the identity
+    threshold: Annotated[float, Field(ge=0)] | None = 1.0  # c, below the mean l_d; none: off
+    minimum: bool = True  # a defect below every normal image of the step is left alone
+    mean_over: Literal["all", "selected"] = "all"  # what L_syn is divided by
+    alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
+    fresh: bool = False  # other defects every epoch, and their features; else one bank a seed
+    standardise: Literal["none", "channel", "place", "whiten"] = "none"
+    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
+    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
+    grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
+    logdet: bool = False  # log-det of stem and flow in maps and score
+    unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
+    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
+
+
+def permutations(channels: int, steps: int) -> list[Permute]:
+    """Fixed random orders before each coupling, every channel in an active half at least once.
+
+    Drawn uniformly; where too few steps are left for the channels that were passive so far, the
+    first of these in the drawn order go to its end, which is the active half.
+    """
+    active = channels // 2
+    layout, never, drawn = torch.arange(channels, device="cpu"), set(range(channels)), []
+    for left in reversed(range(steps)):
+        order = torch.randperm(channels, device="cpu")
+        owed = min(len(never) - left * active, active)
+        if owed > 0:
+            waiting = [k for k in order.tolist() if int(layout[k]) in never][:owed]
+            order = torch.tensor([k for k in order.tolist() if k not in waiting] + waiting)
+        layout = layout[order]
+        never -= set(layout[channels - active :].tolist())
+        step = Permute(channels)
+        step.order.copy_(order)
+        step.back.copy_(order.argsort())
+        drawn.append(step)
+    return drawn
+
+
+def couplings(spec: SelfSupSpec, channels: int) -> list[Step]:
+    """The steps of the flow: a permutation, then FrEIA's one-sided coupling (eq. 2-3).
+
+    y1 = x1,   y2 = x2 * exp(s(x1)) + t(x1),   s = alpha tanh(W_s),   lambda = sum_c s
+    """
+
+    def subnet(c_in: int, c_out: int) -> Subnet:
+        return Subnet(c_in, c_out, spec.subnet, spec.hidden, spec.heads, spec.zero_init)
+
+    steps: list[Step] = []
+    for permute in permutations(channels, spec.blocks):
+        coupling = AffineCoupling(channels, subnet, clamp=spec.clamp, two_sided=False, soft="tanh")
+        steps += [permute, coupling]
+    return steps
+
+
+def selected(normal: Tensor, synthetic: Tensor, threshold: Tensor, minimum: bool) -> Tensor:
+    """The indicator of eq. 6: l_s > c and, if `minimum`, l_s > min_d l_d; a constant.
+
+    Args:    normal, synthetic: l_d (n,) and l_s (m,), nats per dimension; threshold: c, ().
+    Returns: (m,) bool.
+    """
+    edge = torch.maximum(threshold, normal.min()) if minimum else threshold
+    return synthetic.detach() > edge.detach()
+
+
+def conditional_loss(
+    normal: Tensor, synthetic: Tensor, threshold: Tensor, minimum: bool, over_selected: bool
+) -> dict[str, Tensor]:
+    """L = L_normal - L_syn in its two terms, and what is only watched (eq. 5-7).
+
+    normal = -mean_d l_d,   synthetic = (1 / N) sum_s l_s [l_s > c and l_s > min_d l_d]
+
+    N counts all synthetic images, or those selected. The sum is bounded below as a defect leaves
+    it once it is unlikely; without c and the minimum nothing bounds it.
+
+    Returns: the terms; `selected`, a share in [0, 1]; `gap`, mean l_d - mean l_s, nats per
+             dimension.
+    """
+    chosen = selected(normal, synthetic, threshold, minimum)
+    count = chosen.sum().clamp_min(1) if over_selected else len(synthetic)
+    return {
+        "normal": -normal.mean(),
+        "synthetic": torch.where(chosen, synthetic, 0).sum() / count,
+        "selected": chosen.to(synthetic.dtype).mean(),
+        "gap": (normal.mean() - synthetic.mean()).detach(),
+    }
+
+
+class SelfSup(Method):
+    """Features on one grid -> flow -> likelihood of an image in training, a map after it."""
+
+    Spec = SelfSupSpec
+    score_keys = frozenset({"logdet", "unit", "top_k"})
+    reduce_keys = frozenset({"top_k"})
+    watched = frozenset({"selected", "gap"})
+    needs = Needs(pyramid=True, synthetic=True)
+    title = "selfsup: a flow trained against synthetic defects"
+    budgets: ClassVar = {
+        "quick": {"blocks": 2, "hidden": 0.25, "grid": 8, "standardise": "place", "alone": 0},
+        "laptop": {
+            "standardise": "whiten",
+            "pool": 3,
+            "grid": 16,
+            "logdet": True,
+            "top_k": 0.03,
+        },
+        "paper": {
+            "backbone": "cait_m48_448.fb_dist_in1k",
+            "taps": (40,),
+            "image_size": 448,
+            "epochs": 100,
+            "batch": 16,  # and as many synthetic ones
+            "lr": 2e-4,
+            "betas": (0.9, 0.999),
+        },
+    }
+
+    def __init__(self, spec: SelfSupSpec, shapes: Shapes):
+        super().__init__(spec, shapes)
+        self.channels = sum(level[0] for level in shapes.pyramid)
+        finest = max(shapes.pyramid, key=lambda level: level[1])
+        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
+        self.stem = Standardise(spec.standardise, self.channels, self.grid, spec.shrink)
+        self.couplings = Flow(couplings(spec, self.channels))
+        self.register_buffer("threshold", torch.tensor(torch.inf))  # c; so far nothing exceeds it
+
+    @classmethod
+    def bank(
+        cls,
+        spec: SelfSupSpec,
+        normals: Sequence[Sample],
+        seed: int,
+        data: str = "",
+        size: int | None = None,
+    ) -> Sequence[Sample]:
+        """One defect on every normal image, by NSA's settings for the category `data` names."""
+        if not spec.supervision:
+            return ()
+        return defects.bank(normals, defects.spec_for(data), seed, size=size)
+
+    def gather(self, features: Features) -> Tensor:
+        """The tapped levels on one grid, pooled and concatenated: x (B, C, h, w)."""
+        return on_one_grid(features.pyramid, self.grid, self.spec.pool)
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Statistics of each place from the training normals (none of them in the paper)."""
+        self.stem.fit(self.gather(features) for features in batches)
+
+    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
+        """Once `alone` epochs are over, set c from the training normals: mean l_d - threshold."""
+        if epoch != self.spec.alone or not self.spec.supervision:
+            return
+        if self.spec.threshold is None:
+            self.threshold.fill_(-torch.inf)
+            return
+        likely = torch.cat([self.likelihood(features).double() for features in batches])
+        self.threshold.copy_(likely.mean() - self.spec.threshold)
+
+    def flow(self, features: Features) -> FlowOut:
+        """z (B, C, h, w) and log-det (B, h, w), the stem's included."""
+        x, fixed = self.stem.to_latent(self.gather(features))
+        out = self.couplings(x)
+        return FlowOut(out.z, out.logdet + fixed)
+
+    def likelihood(self, features: Features) -> Tensor:
+        """l = (log N(z; 0, I) + log-det) / (C h w) of each image, (B,), nats per dimension."""
+        out = self.flow(features)
+        return (base_density(out.z) + out.logdet / self.channels).mean((1, 2))
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """L_normal - L_syn (eq. 7); L_normal alone of a step that has no synthetic image."""
+        if batch is None or not batch.label.any():
+            return {"normal": -self.likelihood(features).mean()}
+        bad = batch.label.bool()  # apart, so that unselected ones cannot touch a gradient's bits
+        normal, synthetic = (
+            self.likelihood(features.map(lambda part, kind=kind: part[kind]))
+            for kind in (~bad, bad)
+        )
+        rules = (self.spec.minimum, self.spec.mean_over == "selected")
+        return conditional_loss(normal, synthetic, self.threshold, *rules)
+
+    def maps(self, features: Features) -> Maps:
+        """The anomaly map at image resolution, (B, H, W) float64.
+
+        nats:         A = -(log N(z_i; 0, I) + lambda_i) / C, lambda only with `logdet`
+        probability:  A = 1 - exp(-A_nats)
+        """
+        log = log_likelihood(self.flow(features), self.spec.logdet)
+        if self.spec.unit == "probability":
+            values, unit = 1 - upsample(log.exp(), self.shapes.image), "1 − P"
+        else:
+            values, unit = anomaly(upsample(log, self.shapes.image)), Map.unit
+        what = "share of each position in −log density of the image"
+        return Maps({"likelihood": Map(values, what, unit)}, "likelihood")
+
+    def score(self, maps: Maps) -> Tensor:
+        """The maximum of the map, or the mean of its K largest values, K = top_k of them."""
+        return top_mean(maps.anomaly, self.spec.top_k or 1 / maps.anomaly[0].numel())

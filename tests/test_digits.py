@@ -1,0 +1,39 @@
+"""The digits of scikit-learn: real pixels, a split between writers, honest counts."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from labkit.datasets import catalogue, digits
+from labkit.records import GOOD
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_one_class_is_normal_and_all_others_are_told_by_name(digit):
+    data = catalogue.load(f"digits/{digit}")
+    entry = catalogue.table()[f"digits/{digit}"]
+    assert data.defects() == entry.defects
+    assert set(data.defects()) == {GOOD, *digits.NAMES} - {digits.NAMES[digit]}
+    assert len(data.train) == digits.TRAINING[digit]
+    assert len(data.test) == 1797 - 1157
+    assert not data.has_masks
+
+
+def test_the_split_falls_between_two_forms():
+    labels = load_digits().target
+    form = labels[:40]
+    starts = [k for k in range(len(labels) - 40) if (labels[k : k + 40] == form).mean() > 0.8]
+    assert digits.TRAIN in starts
+    assert all(gap > 100 for gap in np.diff(starts))
+
+
+def test_a_picture_is_the_source_enlarged():
+    source = load_digits().images
+    picture = digits.image(5)
+    assert picture.shape == (64, 64, 3)
+    assert picture.dtype == np.uint8
+    assert (picture[..., 0] == picture[..., 2]).all()
+    small = picture[..., 0].reshape(8, 8, 8, 8).mean((1, 3))
+    assert np.corrcoef(small.ravel(), source[5].ravel())[0, 1] > 0.97
+    sample = catalogue.load("digits/5").train[0]
+    np.testing.assert_array_equal(sample.read(), digits.image(int(sample.key.split("/")[-1])))

@@ -1,0 +1,279 @@
+"""FastFlow against its brief: count, parity with FrEIA, exact densities, the gain's free nats."""
+
+import math
+
+import pytest
+import torch
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import AllInOneBlock
+from torch import nn
+from torch.distributions import Normal
+
+from labkit.likelihood import LOG_2PI
+from labkit.methods.fastflow import FastFlow, FastFlowSP, FastFlowSpec, FastFlowSPSpec
+from labkit.records import Features, Shapes
+
+SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))
+WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))
+
+
+def moved(method):
+    """Away from the start, where scales are 1 and offsets 0."""
+    for parameter in method.parameters():
+        nn.init.normal_(parameter, parameter.mean().item(), 0.1)
+    return method.double().eval()
+
+
+def tiny(**switches):
+    torch.manual_seed(0)
+    return moved(FastFlow(FastFlowSpec(**({"blocks": 3} | switches)), SHAPES))
+
+
+def features(n=2, seed=0, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [*shapes.pyramid, (3, *shapes.image)]
+    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
+    return Features(tuple(drawn[:-1]), image=drawn[-1])
+
+
+def test_parameter_count_of_the_paper():
+    with torch.device("meta"):
+        method = FastFlow(FastFlowSpec(), WRN50)
+    assert sum(p.numel() for p in method.parameters() if p.requires_grad) == 41_337_856
+
+
+@pytest.mark.parametrize(
+    ("kernels", "sides"), [("alternate", [3, 1, 3]), ("3", [3, 3, 3]), ("1", [1, 1, 1])]
+)
+def test_kernels_alternate_or_are_alike(kernels, sides):
+    for level in tiny(kernels=kernels).levels:
+        convs = [[m.kernel_size[0] for m in s.subnet if isinstance(m, nn.Conv2d)]
+                 for s in level.flow.steps[::3]]  # fmt: skip
+        assert convs == [[side, side] for side in sides]
+
+
+def test_a_level_equals_freias_chain():
+    level, x = tiny().levels[0], features().pyramid[0]
+    twin = SequenceINN(4, 3, 5)
+    for k in range(3):
+        coupling, affine, permute = level.flow.steps[3 * k : 3 * k + 3]
+
+        def subnet(c_in, c_out, side=(3, 1)[k % 2]):
+            told = {"kernel_size": side, "padding": side // 2}
+            return nn.Sequential(
+                nn.Conv2d(c_in, c_in, **told), nn.ReLU(), nn.Conv2d(c_in, c_out, **told)
+            )
+
+        twin.append(AllInOneBlock, subnet_constructor=subnet, affine_clamping=2.0,
+                    global_affine_type="SOFTPLUS", permute_soft=False)  # fmt: skip
+        block = twin.module_list[-1].double()
+        block.subnet.load_state_dict(coupling.subnet.state_dict())
+        block.global_scale.data = affine.raw_scale.data[None, :, None, None]
+        block.global_offset.data = affine.offset.data[None, :, None, None]
+        order = torch.eye(4, dtype=torch.float64)[permute.order]
+        block.w_perm.data = order[:, :, None, None]
+    z, logdet = twin(x)
+    out = level(x)
+    torch.testing.assert_close(out.z, z)
+    torch.testing.assert_close(out.logdet.sum((1, 2)), logdet)
+
+
+def test_the_whole_logdet_is_the_jacobians_and_the_flow_inverts():
+    level, x = tiny().levels[0], features(1).pyramid[0]
+    out = level(x)
+    jac = torch.autograd.functional.jacobian(lambda v: level(v[None]).z.flatten(), x[0])
+    assert abs(out.logdet.sum() - torch.linalg.slogdet(jac.flatten(1)).logabsdet) < 1e-10
+    assert (level.flow.inverse(out.z) - x).abs().max() < 1e-10
+
+
+def test_with_kernel_1_each_position_is_a_sample():
+    level, x = tiny(kernels="1").levels[0], features(1).pyramid[0]
+    out = level(x)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(1))
+    mixed = level(x.flatten(2)[:, :, order].reshape(x.shape))
+    torch.testing.assert_close(mixed.z.flatten(2), out.z.flatten(2)[:, :, order])
+    torch.testing.assert_close(mixed.logdet.flatten(1), out.logdet.flatten(1)[:, order])
+    for h, w in ((0, 0), (2, 3)):  # log-det of the C x C block: the density of the position
+        alone = x[0, :, h, w]
+        jac = torch.autograd.functional.jacobian(
+            lambda v: level(v[None, :, None, None].expand_as(x)).z[0, :, 0, 0], alone
+        )
+        assert abs(out.logdet[0, h, w] - torch.linalg.slogdet(jac).logabsdet) < 1e-10
+
+
+def test_with_kernel_3_neighbours_are_seen_and_a_position_has_no_density_of_its_own():
+    level, x = tiny(kernels="3").levels[0], features(1).pyramid[0]
+    for step in level.flow.steps[::3]:  # at the start a subnet's answer is a hundredth of x
+        for parameter in step.subnet.parameters():
+            nn.init.normal_(parameter, 0.0, 0.5)
+    jac = torch.autograd.functional.jacobian(lambda v: level(v[None]).z[0, :, 1, 2], x[0])
+    assert jac[:, :, 1, 3].abs().max() > 1e-4
+    own = torch.linalg.slogdet(jac[:, :, 1, 2]).logabsdet
+    assert abs(level(x).logdet[0, 1, 2] - own) > 1e-3
+
+
+def test_loss_is_each_levels_negative_log_density_per_dimension():
+    method = tiny()
+    for k, (level, x) in enumerate(zip(method.levels, features().pyramid, strict=True), start=1):
+        out = level(x)
+        whole = 0.5 * out.z.square().sum((1, 2, 3)) - out.logdet.sum((1, 2))  # what codes add
+        expected = whole.mean() / x[0].numel() + 0.5 * LOG_2PI
+        torch.testing.assert_close(method.loss(features())[f"scale{k}"], expected)
+
+
+def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
+    method = tiny()
+    method.finish([])
+    maps, total = method.maps(features()), 0
+    assert list(maps) == ["scale1", "scale2", "fused"]
+    for level, x in zip(method.levels, features().pyramid, strict=True):
+        chance = (-0.5 * level(x).z.square().mean(1, keepdim=True)).exp()
+        total = total + nn.functional.interpolate(chance, (24, 40), mode="bilinear")[:, 0]
+    torch.testing.assert_close(maps.anomaly, 1 - total / 2)
+    assert ((maps.anomaly >= 0) & (maps.anomaly < 1)).all()  # -P in [-1, 0), moved by 1
+    torch.testing.assert_close(method.score(maps), maps.anomaly.amax((1, 2)))
+    nats = tiny(fuse="nats")
+    nats.finish([])
+    for name in ("scale1", "scale2"):
+        chance = (-nats.maps(features())[name].values).exp()
+        assert ((chance > 0) & (chance <= 1)).all()
+
+
+@pytest.mark.parametrize("switches", [{"logdet": True}, {"place_logdet": True}])
+def test_with_a_logdet_the_most_normal_position_of_training_has_chance_one(switches):
+    method = tiny(standardise="place", **switches)
+    method.prepare([features(8, seed=s) for s in (3, 4)])
+    method.finish([features(8, seed=5), features(8, seed=6)])
+    for k, level in enumerate(method.levels):
+        u = torch.cat([method.densities(features(8, seed=s))[k] for s in (5, 6)])
+        torch.testing.assert_close(u.max(), method.peak[k])
+        out = level(features().pyramid[k])
+        logdet = out.logdet if "logdet" in switches else level.stem.logdet()
+        energy = 0.5 * (LOG_2PI + out.z.square().mean(1))
+        torch.testing.assert_close(
+            method.densities(features())[k], logdet / level.channels - energy
+        )
+
+
+def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place():
+    spec = FastFlowSpec(
+        blocks=2, standardise="place", zero_init=True, logdet=True, place_logdet=True
+    )
+    method = FastFlow(spec, SHAPES).double()
+    method.prepare([features(20, seed=s) for s in (3, 4)])
+    x = torch.cat([features(20, seed=s).pyramid[0] for s in (3, 4)])
+    gauss = Normal(x.mean(0), x.std(0, correction=0))
+    expected = gauss.log_prob(features().pyramid[0]).mean(1)
+    torch.testing.assert_close(method.eval().densities(features())[0], expected, rtol=1e-5, atol=0)
+
+
+ENTROPY = 0.5 * (LOG_2PI + 1)  # of N(0, 1), nats: no density gives new draws less on average
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Each `norm` trained on white noise: loss of new draws and mean log |gain|."""
+    shapes, found = Shapes((8, 8), ((4, 4, 4),)), {}
+    for norm in ("none", "fixed", "gain"):
+        torch.manual_seed(0)
+        method = FastFlow(FastFlowSpec(blocks=2, norm=norm, kernels="1"), shapes).double()
+        optimizer = torch.optim.AdamW(method.parameters(), lr=3e-2, weight_decay=1e-5)
+        for step in range(150):
+            optimizer.zero_grad()
+            method.loss(features(16, seed=step + 1, shapes=shapes))["scale1"].backward()
+            optimizer.step()
+        with torch.no_grad():
+            found[norm] = method.loss(features(500, seed=0, shapes=shapes))
+    return {norm: {k: v.item() for k, v in terms.items()} for norm, terms in found.items()}
+
+
+def test_a_trained_gain_reports_a_density_that_cannot_be(trained):
+    assert trained["gain"]["unreported"] < -2  # it shrinks
+    assert trained["gain"]["scale1"] < ENTROPY - 2
+
+
+def test_with_the_gain_counted_that_density_is_worse_than_without_one(trained):
+    counted = trained["gain"]["scale1"] - trained["gain"]["unreported"]
+    assert counted > trained["fixed"]["scale1"] + 0.5
+
+
+@pytest.mark.parametrize("norm", ["none", "fixed"])
+def test_without_a_gain_the_reported_density_stays_possible(trained, norm):
+    assert set(trained[norm]) == {"scale1"}
+    assert ENTROPY - 0.03 < trained[norm]["scale1"] < ENTROPY + 0.1
+
+
+def test_a_norm_acts_on_the_whole_map_of_an_image_alone():
+    x = features().pyramid[0]
+    spread = x.std((1, 2, 3), correction=0, keepdim=True)
+    expected = (x - x.mean((1, 2, 3), keepdim=True)) / spread
+    level = tiny(norm="fixed").levels[0]
+    torch.testing.assert_close(level.norm(x), expected, rtol=1e-4, atol=1e-4)
+    assert not list(level.norm.parameters())
+    assert tiny(norm="gain").levels[0].norm.weight.shape == (4, 3, 5)
+    torch.testing.assert_close(level(3 * x + 1).z, level(x).z, rtol=1e-4, atol=1e-4)
+
+
+def with_statistics(**switches):
+    torch.manual_seed(0)
+    told = {"blocks": 3, "filters": 4} | switches
+    return FastFlowSP(FastFlowSPSpec(**told), SHAPES).double()
+
+
+@pytest.mark.parametrize("logdet", [False, True])
+def test_fixed_statistics_of_one_are_plain_fastflow(logdet):
+    plain = tiny(logdet=logdet)
+    ours = with_statistics(variance="fixed", fixed_variance=1.0, kl=0, logdet=logdet).eval()
+    ours.load_state_dict(plain.state_dict())
+    losses = ours.loss(features())
+    assert list(losses) == ["nll"]
+    assert abs(losses["nll"] - sum(plain.loss(features()).values())) < 1e-6
+    for method in (plain, ours):
+        method.finish([features(6, seed=4)])
+    scores = [method.score(method.maps(features())) for method in (plain, ours)]
+    assert (scores[0] - scores[1]).abs().max() < 1e-6
+
+
+def test_fixed_statistics_of_another_variance_know_their_highest_density():
+    method = with_statistics(variance="fixed", fixed_variance=0.25, kl=0).eval()
+    method.finish([])
+    z = method.latents(features())[0].z
+    expected = 1 - (-0.5 * z.square().mean(1) / 0.25).exp()
+    drawn = nn.functional.interpolate(expected[:, None], (24, 40), mode="bilinear")[:, 0]
+    torch.testing.assert_close(method.maps(features())["scale1"].values, drawn)
+
+
+def test_statistics_prediction_trains_h_and_shows_the_variance():
+    method = with_statistics()
+    before = method.base.read(features().image)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses = method.loss(features())
+        assert set(losses) == {"nll", "kl"}
+        sum(losses.values()).backward()
+        assert all(p.grad.abs().max() > 0 for p in method.base.parameters())
+        optimizer.step()
+    assert (method.base.read(features().image) - before).abs().max() > 1e-3
+    method.eval().finish([features(6, seed=4)])
+    maps = method.maps(features())
+    assert list(maps) == ["scale1", "scale2", "fused", "variance"]
+    told = method.base.read(features().image)
+    torch.testing.assert_close(maps["variance"].values, told[:, 1].exp() / (told[:, 0].exp() + 1))
+
+
+def test_a_gain_is_watched_and_never_minimised():
+    method = tiny(norm="gain")
+    losses = method.loss(features())
+    gains = [level.norm.weight.abs().log().mean() for level in method.levels]
+    assert losses["unreported"].item() == pytest.approx(sum(gains).item())
+    assert not losses["unreported"].requires_grad
+    assert method.watched == {"unreported"}
+
+
+def test_a_base_of_another_scale_is_met_at_the_start():
+    method = with_statistics(zero_init=True)
+    x = features(64).pyramid[0]
+    assert (method.levels[0](x).z.std() / x.std()).item() == pytest.approx(
+        math.sqrt(0.1), rel=1e-3
+    )

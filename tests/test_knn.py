@@ -1,0 +1,88 @@
+"""kNN: exact distances, a memory that a run keeps, and no training."""
+
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+import labkit
+from labkit.methods.knn import KNN, KNNSpec, nearest
+from labkit.records import Features, Shapes
+
+D = 12
+SHAPES = Shapes((32, 32), token=D)
+
+
+def tokens(n, seed=0):
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(memory, **switches):
+    method = KNN(KNNSpec(**switches), SHAPES)
+    method.prepare(Features(token=rows) for rows in memory.split(7))
+    return method.eval()
+
+
+def scores(method, rows):
+    return method.score(method.maps(Features(token=rows)))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 1000])
+def test_the_nearest_are_found_whatever_the_chunk(chunk):
+    memory, queries = tokens(50), tokens(9, seed=1)
+    found = nearest(queries, memory, 4, chunk)
+    peer = NearestNeighbors(n_neighbors=4, algorithm="brute").fit(memory.double().numpy())
+    expected = torch.from_numpy(peer.kneighbors(queries.double().numpy())[0]).square()
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_training_image_has_distance_zero_to_itself():
+    memory = tokens(30)
+    assert scores(fitted(memory, k=1), memory).max() < 1e-10
+    assert scores(fitted(memory, k=2), memory).min() > 0.1
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_a_common_rotation_changes_nothing(distance):
+    memory, queries = tokens(30), tokens(9, seed=1)
+    turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))[0]
+    one = scores(fitted(memory, distance=distance), queries)
+    other = scores(fitted(memory @ turn, distance=distance), queries @ turn)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_ignores_length_and_is_one_minus_the_cosine():
+    memory, queries = tokens(30), tokens(9, seed=1)
+    method = fitted(memory, distance="cosine", k=3)
+    torch.testing.assert_close(scores(method, 5 * queries), scores(method, queries))
+    cosines = torch.nn.functional.cosine_similarity(
+        queries.double()[:, None], memory.double()[None], dim=2
+    )
+    expected = (1 - cosines).sort(1).values[:, :3].mean(1)
+    torch.testing.assert_close(scores(method, queries), expected)
+
+
+def test_patch_tokens_count_by_their_mean():
+    memory, patches = tokens(40).reshape(10, 4, D), tokens(12, seed=1).reshape(3, 4, D)
+    method = KNN(KNNSpec(main_input="y_spa"), SHAPES)
+    method.prepare([Features(token=tokens(10), patches=memory)])
+    maps = method.maps(Features(token=tokens(3), patches=patches))
+    expected = scores(fitted(memory.mean(1)), patches.mean(1))
+    torch.testing.assert_close(method.score(maps), expected)
+
+
+def test_too_few_training_images_are_named():
+    with pytest.raises(ValueError, match="k=5 neighbours do not fit 4 training images"):
+        scores(fitted(tokens(4)), tokens(1))
+
+
+def test_a_run_keeps_its_memory_and_needs_no_epoch():
+    run = labkit.train("knn", "procedural/gear", "quick", limit=9, progress=False)
+    assert len(run.history) == 0
+    assert run.info["trainable_parameters"] == 0
+    again = labkit.Run.load(run.folder)
+    assert len(again.detector.method.memory) == run.info["counts"]["n_train"] == 9
+    sample = again.samples()[0]
+    (told,) = again.predict(sample.read())
+    stored = again.scores.set_index("key").loc[sample.key, "score"]
+    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
+    assert (told.main, told.maps) == (None, {})

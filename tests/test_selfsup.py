@@ -1,0 +1,352 @@
+"""selfsup against its brief: its steps, the conditional loss, c, its bank and map."""
+
+import math
+
+import pytest
+import torch
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import AffineCouplingOneSided
+from test_methods import SHAPES, features
+from torch import nn
+from torch.distributions import Normal
+
+import labkit
+from labkit import backbones, config, defects, experiments, training
+from labkit.datasets import catalogue
+from labkit.features import DefectSet, FeatureCache, FeatureSet
+from labkit.flows import AffineCoupling, Flow, Permute
+from labkit.methods.attention import Subnet
+from labkit.methods.selfsup import (
+    SelfSup,
+    SelfSupSpec,
+    conditional_loss,
+    couplings,
+    permutations,
+    selected,
+)
+from labkit.records import Batch, Features, FlowOut, Shapes
+
+CAIT = Shapes((448, 448), ((768, 28, 28),))
+NORMAL, SYNTHETIC = (1.0, 2.0), (0.5, 1.5, 3.0)
+OFF, NEVER = -math.inf, math.inf
+
+
+def shaken(module, seed=0, scale=0.3):
+    """Away from the identity at which the couplings start."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.data.add_(scale * noise)
+    return module
+
+
+def tiny(**switches):
+    torch.manual_seed(0)
+    return shaken(SelfSup(SelfSupSpec(**({"blocks": 3} | switches)), SHAPES).double())
+
+
+def flow(channels=4, blocks=5, **switches):
+    torch.manual_seed(1)
+    return Flow(couplings(SelfSupSpec(blocks=blocks, **switches), channels))
+
+
+def told(*values):
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+
+def halves(n=4):
+    return Batch(label=(torch.arange(n) >= n // 2).long())
+
+
+@pytest.mark.parametrize(
+    ("subnet", "count"),
+    [("residual", 3_511_680), ("plain", 3_511_680), ("convolution", 2_770_560)],
+)
+def test_parameter_counts_at_the_papers_size(subnet, count):
+    with torch.device("meta"):
+        method = SelfSup(SelfSupSpec(subnet=subnet), CAIT)
+    assert sum(p.numel() for p in method.parameters()) == count
+
+
+def test_the_papers_budget_is_one_grid_of_a_transformer():
+    spec = config.resolve("selfsup", SelfSupSpec, "x", "paper", 0, SelfSup.budgets)
+    assert spec.flow == SelfSupSpec()
+    assert (spec.input.backbone, spec.input.taps) == ("cait_m48_448.fb_dist_in1k", (40,))
+
+
+@pytest.mark.parametrize("subnet", Subnet.KINDS)
+def test_half_of_the_channels_pass_each_coupling_untouched(subnet):
+    x = torch.randn(2, 7, 2, 3)
+    net = shaken(flow(7, subnet=subnet))
+    seen = [x, *(out.z for out in net.trace(x))]
+    for k, step in enumerate(net.steps):
+        if isinstance(step, AffineCoupling):
+            before, after = seen[k], seen[k + 1]
+            assert torch.equal(before[:, : step.first], after[:, : step.first])
+            assert (before[:, step.first :] != after[:, step.first :]).all()
+
+
+@pytest.mark.parametrize(("kind", "error"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_the_flow_inverts(kind, error):
+    net = shaken(flow(8, hidden=1.0).to(kind), scale=0.2)
+    x = torch.randn(2, 8, 4, 5, dtype=kind)
+    assert (net.inverse(net(x).z) - x).abs().max() < error
+
+
+def test_positions_see_each_other_and_the_jacobian_stays_triangular():
+    net = shaken(flow(4, hidden=2.0).double())
+    x = torch.randn(1, 4, 2, 3, dtype=torch.float64)
+    jac = torch.autograd.functional.jacobian(lambda v: net(v).z, x)[0, :, :, :, 0]
+    assert (jac.abs().amax((0, 3)) > 1e-9).all()  # (h, w, h, w): from every place to every other
+    logdet = torch.linalg.slogdet(jac.reshape(24, 24)).logabsdet
+    assert abs(net(x).logdet.sum() - logdet) < 1e-9
+
+
+def test_a_step_is_freias_one_sided_coupling():
+    step = shaken(flow(6, 1, hidden=1.0)).steps[1]
+    twin = SequenceINN(6, 2, 3)
+    twin.append(
+        AffineCouplingOneSided,
+        subnet_constructor=lambda c_in, c_out: step.subnet,
+        clamp=2.0,
+        clamp_activation="TANH",
+    )
+    x = torch.randn(2, 6, 2, 3)
+    z, logdet = twin(x)
+    ours, places = step.to_latent(x)
+    torch.testing.assert_close(ours, z)
+    torch.testing.assert_close(places.sum((1, 2)), logdet)
+
+
+def test_at_the_start_the_flow_shuffles_and_the_density_is_gauss():
+    net = flow(6).double()
+    x = torch.randn(2, 6, 3, 5, dtype=torch.float64)
+    out = net(x)
+    assert torch.equal(out.z.sort(1).values, x.sort(1).values)
+    assert not torch.equal(out.z, x)
+    assert not out.logdet.any()
+    torch.manual_seed(0)
+    method = SelfSup(SelfSupSpec(), Shapes((24, 40), ((6, 3, 5),))).double()
+    expected = Normal(0.0, 1.0).log_prob(x).mean((1, 2, 3))
+    torch.testing.assert_close(method.likelihood(Features((x,))), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("channels", "steps"), [(768, 5), (768, 2), (7, 3), (4, 5)])
+def test_every_channel_is_active_at_least_once(channels, steps):
+    torch.manual_seed(0)
+    layout, active = torch.arange(channels), set()
+    for step in permutations(channels, steps):
+        assert torch.equal(step.order[step.back], torch.arange(channels))
+        layout = layout[step.order]
+        active |= set(layout[channels - channels // 2 :].tolist())
+    assert len(active) == channels
+    layout, active = torch.arange(768), set()
+    for _ in range(5):  # what plain random orders leave out
+        layout = layout[Permute(768).order]
+        active |= set(layout[384:].tolist())
+    assert 5 < 768 - len(active) < 60
+
+
+@pytest.mark.parametrize(
+    ("c", "minimum", "expected"),
+    [
+        (OFF, True, (False, True, True)),
+        (2.0, True, (False, False, True)),
+        (2.0, False, (False, False, True)),
+        (0.7, True, (False, True, True)),
+        (0.2, False, (True, True, True)),
+        (OFF, False, (True, True, True)),
+        (NEVER, True, (False, False, False)),
+    ],
+)
+def test_selection_by_hand(c, minimum, expected):
+    chosen = selected(told(*NORMAL), told(*SYNTHETIC), told(c).squeeze(), minimum)
+    assert tuple(chosen.tolist()) == expected
+
+
+@pytest.mark.parametrize("over_selected", [False, True])
+def test_gradients_by_hand(over_selected):
+    normal, synthetic, c = told(*NORMAL), told(*SYNTHETIC), told(OFF)
+    terms = conditional_loss(normal, synthetic, c.squeeze(), True, over_selected)
+    count = 2 if over_selected else 3
+    assert terms["normal"].item() == -1.5
+    assert terms["synthetic"].item() == pytest.approx(4.5 / count)
+    assert terms["selected"].item() == pytest.approx(2 / 3)
+    assert terms["gap"].item() == pytest.approx(1.5 - 5 / 3)
+    sum(terms.values()).backward()
+    assert normal.grad.tolist() == [-0.5, -0.5]  # none through the minimum, 1
+    assert synthetic.grad.tolist() == pytest.approx([0, 1 / count, 1 / count])
+    assert c.grad is None
+
+
+def test_a_constant_does_not_change_what_the_minimum_selects():
+    c = torch.tensor(OFF)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        normal, synthetic = torch.randn(6).double(), torch.randn(9).double()
+        first = selected(normal, synthetic, c, True)
+        assert torch.equal(first, selected(normal + 8, synthetic + 8, c, True))
+        assert not torch.equal(first, selected(normal + 8, synthetic, c, True))
+
+
+def test_with_c_infinite_the_gradient_is_the_unsupervised_ones_to_the_bit():
+    gradients = []
+    for told_more in (True, False):
+        method = tiny().float()
+        assert method.threshold == NEVER
+        both = features(8).map(torch.Tensor.float)
+        seen = both if told_more else both.map(lambda part: part[:4])
+        sum(method.loss(seen, halves(8) if told_more else None).values()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in method.parameters()]))
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)
+
+
+def test_c_is_set_once_from_all_training_normals():
+    method = tiny(alone=2, threshold=0.25)
+    batches = [features(3, seed=1), features(2, seed=2)]
+    for epoch in (0, 1):
+        method.begin(epoch, iter(batches))
+        assert method.threshold == NEVER
+    method.begin(2, iter(batches))
+    likely = torch.cat([method.likelihood(batch) for batch in batches])
+    torch.testing.assert_close(method.threshold, likely.mean() - 0.25)
+    before = method.threshold.clone()
+    shaken(method, seed=3).begin(3, iter(batches))
+    assert torch.equal(method.threshold, before)
+    off = tiny(threshold=None)
+    off.begin(1, iter(batches))
+    assert off.threshold == OFF
+    alone = tiny(supervision=False)
+    alone.begin(1, iter(batches))
+    assert alone.threshold == NEVER
+
+
+def test_the_loss_is_of_each_images_own_likelihood():
+    method = tiny(standardise="channel")
+    method.prepare([features(20, seed=9)])
+    method.begin(1, iter([features(8, seed=9)]))
+    likely = method.likelihood(features(6))
+    expected = conditional_loss(likely[:3], likely[3:], method.threshold, True, False)
+    for name, value in method.loss(features(6), halves(6)).items():
+        torch.testing.assert_close(value, expected[name])
+    assert list(method.loss(features(6))) == ["normal"]
+    assert set(method.watched) < set(expected)
+
+
+def test_the_map_is_the_energy_and_its_switches():
+    out = tiny().flow(features())
+
+    def up(values):
+        return nn.functional.interpolate(values[:, None], (24, 40), mode="bilinear")[:, 0]
+
+    energy = 0.5 * out.z.square().mean(1) + 0.5 * math.log(2 * math.pi)
+    maps = tiny().maps(features())
+    torch.testing.assert_close(maps.anomaly, up(energy))
+    torch.testing.assert_close(tiny().score(maps), up(energy).amax((1, 2)))
+    whole = tiny(logdet=True).maps(features()).anomaly
+    torch.testing.assert_close(whole, up(energy - out.logdet / 14))
+    share = tiny(unit="probability").maps(features())
+    torch.testing.assert_close(share.anomaly, 1 - up((-energy).exp()))
+    half = maps.anomaly.flatten(1).sort(1, descending=True).values[:, :480]
+    torch.testing.assert_close(tiny(top_k=0.5).score(maps), half.mean(1))
+
+
+def test_the_likelihood_is_that_of_the_features():
+    method = tiny(standardise="place")
+    method.prepare([features(20, seed=9)])
+    x = method.gather(features(1))
+
+    def latent(v):
+        return method.couplings(method.stem.to_latent(v)[0]).z
+
+    jac = torch.autograd.functional.jacobian(latent, x).reshape(x.numel(), x.numel())
+    expected = Normal(0.0, 1.0).log_prob(latent(x)).sum() + torch.linalg.slogdet(jac).logabsdet
+    torch.testing.assert_close(method.likelihood(features(1))[0], expected / x.numel())
+    assert isinstance(method.flow(features(1)), FlowOut)
+
+
+@pytest.fixture(scope="module")
+def normals():
+    spec = config.SplitSpec(limit=6, shots=5)
+    return experiments.split(catalogue.load("procedural/gear"), spec, 0)["train"]
+
+
+def test_the_bank_is_nsas_for_the_category_and_of_these_normals_alone(normals):
+    bank = SelfSup.bank(SelfSupSpec(), normals, 0, "mvtec_ad/gear", 64)
+    assert len(bank) == len(normals) == 5
+    keys = {sample.key for sample in normals}
+    for sample in bank:
+        assert sample.recipe.spec == defects.spec_for("gear")
+        assert sample.recipe.size == 64
+        assert {sample.recipe.base.key, sample.recipe.source.key} <= keys
+    assert bank[0].read().shape == (64, 64, 3)
+    assert SelfSup.bank(SelfSupSpec(supervision=False), normals, 0, "gear") == ()
+
+
+@pytest.fixture(scope="module")
+def sets(normals, tmp_path_factory):
+    backbone = backbones.load("random/resnet18", 64)
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"))
+    samples = SelfSup.bank(SelfSupSpec(), normals, 0, "gear", 64)
+    good = FeatureSet(normals, backbone, SelfSup.needs, cache).extract(progress=False)
+    return good, DefectSet(samples, backbone, SelfSup.needs, cache).extract(progress=False)
+
+
+QUICK = SelfSupSpec(blocks=2, hidden=0.25, grid=4, standardise="channel", threshold=0.5)
+TRAIN = config.TrainSpec(epochs=4, batch=3, lr=3e-3, warmup=0)
+
+
+def fit(sets, folder=None, on_epoch=None, spec=QUICK, bad=True):
+    torch.manual_seed(0)
+    method = SelfSup(spec, sets[0].backbone.shapes(SelfSup.needs))
+    drawn = (lambda epoch: sets[1]) if bad else None
+    job = (TRAIN, 0, folder, False, on_epoch, drawn)
+    history = training.fit(method, sets[0], *job)
+    return {name: value.clone() for name, value in method.state_dict().items()}, history
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_a_stopped_run_finds_the_same_c_again(sets, tmp_path, stopped):
+    whole, expected = fit(sets)
+
+    def stop(history):
+        if len(history) == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(sets, tmp_path, stop)
+    resumed, history = fit(sets, tmp_path)
+    assert whole["threshold"].isfinite()
+    assert all(torch.equal(whole[name], value) for name, value in resumed.items())
+    assert [row["selected"] for row in history] == [row["selected"] for row in expected]
+
+
+def test_what_is_selected_is_in_the_history_but_not_in_the_loss(sets):
+    _, history = fit(sets)
+    assert history[0]["selected"] == 0
+    assert history[1]["selected"] > 0
+    assert history[-1]["gap"] > history[0]["gap"]
+    for row in history:
+        assert row["loss"] == pytest.approx(row["normal"] + row["synthetic"])
+    alone, plain = fit(sets, bad=False)
+    assert "selected" not in plain[0]
+    assert history[0]["normal"] == plain[0]["normal"]
+    never, _ = fit(sets, spec=SelfSupSpec(**(vars(QUICK) | {"alone": 9})))
+    never.pop("threshold")
+    assert all(torch.equal(alone[name], value) for name, value in never.items())
+
+
+def test_a_run_paints_its_own_category_at_the_networks_size(monkeypatch):
+    asked = []
+    bank = SelfSup.bank
+
+    def spy(spec, normals, seed, data, size):
+        asked.append((len(normals), data, size))
+        return bank(spec, normals, seed, data, size)
+
+    monkeypatch.setattr(SelfSup, "bank", spy)
+    options = {"shots": 4, "limit": 4, "image_size": 64, "progress": False}
+    run = labkit.train("selfsup", "procedural/gear", "quick", **options)
+    assert set(asked) == {(4, "procedural/gear", 64)}
+    assert {"normal", "synthetic", "selected", "gap"} < set(run.history)

@@ -1,0 +1,79 @@
+"""Methods that judge an image as a whole: a score and no anomaly map, where maps are usual."""
+
+import numpy as np
+import pytest
+
+import labkit
+from apps import answers, shelf, views
+from labkit import reports, study_figures, tasks, widgets
+
+
+@pytest.fixture(scope="module", params=["sanf", "knn"])
+def run(request):
+    """SANF with a map that localises nothing, kNN without any; the images have masks."""
+    return labkit.train(request.param, "procedural/gear", "quick", limit=6, progress=False)
+
+
+def test_there_are_image_metrics_and_none_of_pixels(run):
+    told = run.summary()
+    assert 0 <= told["image_auroc"] <= 1
+    assert (told["pixel_auroc"], told["aupro"]) == (None, None)
+    assert all("pixel_auroc" not in row for row in run.info["metrics"]["defects"])
+    assert run.evaluate(progress=False)["image_auroc"] == told["image_auroc"]
+
+
+def test_no_map_of_it_can_be_made_to_score(run):
+    with pytest.raises(ValueError, match=r"as a whole, .* leave out map=attention"):
+        tasks.rescore(run, "attention", progress=False)
+
+
+def test_a_prediction_and_its_picture_do_without(run, tmp_path):
+    (told,) = run.predict(run.samples()[-1].read())
+    assert told.main is None
+    assert list(told.maps) == (["attention"] if run.config.method == "sanf" else [])
+    (files,) = reports.write_predictions(run, [told], tmp_path)
+    with np.load(files["maps"]) as stored:
+        assert stored.files == list(told.maps)
+    panels = [ax.get_title() for ax in reports.prediction_figure(run, told).axes]
+    assert [title for title in panels if title] == ["image", *told.maps]
+
+
+def test_a_panel_offers_what_there_is(run):
+    panel = widgets.map_panel(run)
+    expected = ["map", "opacity"] if run.config.method == "sanf" else []
+    assert list(panel.controls) == ["image", *expected]
+    before = panel.picture.value
+    panel.controls["image"].value = run.samples()[-1].key
+    assert panel.picture.value != before
+
+
+def test_a_study_has_no_maps_to_draw(run):
+    with pytest.raises(ValueError, match="judge an image as a whole"):
+        study_figures.maps({"only": run.detector}, run.samples()[:1])
+
+
+def test_the_app_shows_attention_by_name_and_draws_no_threshold(run):
+    folder = str(run.folder)
+    shown, seen = shelf.opened(folder), views.see_sample(folder, run.samples()[-1].key)
+    assert shown.main is None
+    assert shown.slider is None
+    html = views.draw_maps(seen, 0.5, 0.0)
+    assert ('data-map="attention"' in html) == (run.config.method == "sanf")
+    assert "no map says where" in html
+    assert 'class="lk-threshold"' not in html
+    assert "threshold" not in html
+    assert "annotated defect" in html
+    assert "gives the score" not in html
+    assert shown.unit in views.draw_verdict(seen, 5)
+    np.testing.assert_array_equal(views.overlay(seen), seen.answer.image)
+    assert views.draw_scale(folder) == ""
+    with pytest.raises(ValueError, match="no map says where"):
+        views.regions(folder)
+
+
+def test_the_threshold_is_hidden_and_comes_back_with_another_run(run, quick_run):
+    hidden = answers.choose(str(run.folder), None, 0.5, True)[1]
+    assert not hidden["visible"]
+    back = answers.choose(str(quick_run.folder), None, 0.5, True)[1]
+    assert back["visible"]
+    assert back["minimum"] < back["value"] < back["maximum"]
