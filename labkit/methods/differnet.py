@@ -83,6 +83,7 @@ class DifferNet(Method):
             "hidden": 128,
             "zero_init": True,
             "standardise": "whiten",
+            "lr": 1e-4,
         },
         "paper": {
             "backbone": "vgg11.tv_in1k",
