@@ -56,6 +56,8 @@ def dots(results: Results) -> Figure:
                 ax.plot(row["value"], k, "D", color=PUBLISHED, markersize=5)
         dress(ax, _published_label(found), "", grid="x")
     for row, used in zip(axes, (len(measured), len(printed)), strict=False):
+        for ax in row[:used]:
+            ax.xaxis.set_major_locator(MaxNLocator(4))  # long labels of a narrow range fit
         for ax in row[used:]:
             ax.set_axis_off()
     axes[0, 0].set_yticks(range(len(lines)), lines)
