@@ -181,7 +181,8 @@ def test_each_contender_trains_and_judges(method, who, tmp_path, monkeypatch):
     maps, scores = contender.infer(detector, few)
     assert maps.squeeze(1).shape == (3, 64, 64)
     assert torch.isfinite(scores).all()
-    assert len(scores.unique()) > 1
+    least = 3 if contender.package == "labkit" else 2  # anomalib's saturate within a batch
+    assert len(scores.unique()) >= least
 
 
 @pytest.mark.parametrize(
