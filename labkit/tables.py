@@ -103,7 +103,7 @@ def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
             ]
             if results.base in means and len(means) > 1 and metric == results.study.metrics[0]:
                 columns[f"minus base{where}"] = [
-                    _difference(means.get(row), results.base) for row in columns[""]
+                    _difference(means.get(row), results.base, metric) for row in columns[""]
                 ]
     return pd.DataFrame(columns)
 
@@ -167,11 +167,13 @@ def _measured(row, metric: str) -> str:
     return f"{row.mean:.3f}{spread}{interval}"
 
 
-def _difference(row, base: str) -> str:
+def _difference(row, base: str, metric: str) -> str:
     if row is None or pd.isna(row.difference):
         return "-"
     if row.cell == base:
         return "base"
+    if metric in SCALES:
+        return f"{row.difference / SCALES[metric][0]:+.1f}"
     ends = (row.difference_low, row.difference_high)
     interval = f" [{ends[0]:+.3f}, {ends[1]:+.3f}]" if pd.notna(ends[0]) else ""
     return f"{row.difference:+.3f}{interval}"

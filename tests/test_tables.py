@@ -56,3 +56,14 @@ def test_rows_hold_what_is_published_beyond_the_cells(tmp_path):
     rows = tables.rows(results)
     assert rows[: len(results.cells)] == results.cells
     assert rows[len(results.cells) :] == ["ResNet18", "WideResNet50", "DINO", "ViT"]
+
+
+def test_a_difference_has_the_unit_of_its_metric(tmp_path):
+    study = plans.get("selfsup-complexity")
+    results = Results(study, "laptop", tmp_path, study.plan("laptop"))
+    for k, task in enumerate(results.tasks):
+        metrics = {"trainable_parameters": 3_500_000 + 2_000_000 * k, "flops": 1e9}
+        results.write(task, {"metrics": metrics}, SCORES)
+    told = tables.side_by_side(results).set_index("")
+    assert list(told["measured: trainable parameters [M]"][:3]) == ["3.5", "5.5", "7.5"]
+    assert list(told["minus base"][:3]) == ["base", "+2.0", "+4.0"]
