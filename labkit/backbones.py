@@ -15,12 +15,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
+from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -45,8 +47,9 @@ class Backbone(nn.Module):
     """A frozen timm model in eval mode: images in [0, 1] to `Features`.
 
     Args:   model: a timm model. image_size: side of its square input, pixels.
-            taps: timm feature indices; None takes strides 8 and 16 of a CNN, or the block 7/12
-            of the way through a transformer (index 7 of 12, as DNFAD's code).
+            taps: timm feature indices, and after them the stages of an EfficientNet that timm
+            leaves out; None takes strides 8 and 16 of a CNN, or the block 7/12 of the way through
+            a transformer (index 7 of 12, as DNFAD's code).
     Raises: ValueError for a tap the model does not have.
     """
 
@@ -57,9 +60,11 @@ class Backbone(nn.Module):
         self.is_transformer = hasattr(model, "num_prefix_tokens")
         strides = [info["reduction"] for info in model.feature_info]
         self.taps = tuple(taps) if taps else self._default_taps(strides)
-        bad = [tap for tap in self.taps if not 0 <= tap < len(strides)]
+        self.stages = _stages(model)
+        bad = [tap for tap in self.taps if not 0 <= tap < len(self.stages)]
         if bad:
-            raise ValueError(f"{name} has taps 0 to {len(strides) - 1}; there is no tap {bad[0]}.")
+            last = len(self.stages) - 1
+            raise ValueError(f"{name} has taps 0 to {last}; there is no tap {bad[0]}.")
         cfg = model.pretrained_cfg
         for key in ("mean", "std"):
             value = torch.tensor(cfg[key]).reshape(1, 3, 1, 1)
@@ -80,29 +85,57 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, needs: Needs) -> Features:
-        """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not."""
+        """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not.
+
+        With `needs.scales` = n the pyramid is the last tap at S, S / 2, ..., S / 2^(n-1) pixels.
+        """
         x = self._normalised(images)
         parts = {"image": x.contiguous()} if needs.image else {}
         parts |= {"turned": self._turned(images, needs.turns)} if needs.turns else {}
-        whole = needs.token or needs.patches
-        if not (whole or needs.pyramid):
+        parts |= {"pyramid": self._scaled(x, needs.scales)} if needs.scales > 1 else {}
+        whole, levels = needs.token or needs.patches, needs.pyramid and needs.scales == 1
+        if not (whole or levels):
             return Features(**parts)
-        last = len(self.model.feature_info) - 1
-        wanted = sorted({*self.taps, last}) if whole and not self.is_transformer else self.taps
-        final, levels = None, ()
-        options = {"indices": list(wanted), "norm": self.is_transformer}
+        last, final = len(self.model.feature_info) - 1, None
         if whole and self.is_transformer:
-            final, levels = self.model.forward_intermediates(x, **options)
+            options = {"indices": list(self.taps), "norm": True}
+            final, found = self.model.forward_intermediates(x, **options)
+            by_tap = dict(zip(self.taps, found, strict=True))
         else:
-            options |= {"intermediates_only": True, "stop_early": True}
-            levels = self.model.forward_intermediates(x, **options)
-        by_tap = dict(zip(wanted, levels, strict=True))
-        pyramid = tuple(by_tap[tap].contiguous() for tap in self.taps) if needs.pyramid else ()
+            by_tap = self._tapped(x, *self.taps, *([last] if whole else []))
+        if levels:
+            parts |= {"pyramid": tuple(by_tap[tap].contiguous() for tap in self.taps)}
         if whole:
             token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
             parts |= {"token": token} if needs.token else {}
             parts |= {"patches": patches} if needs.patches else {}
-        return Features(pyramid, **parts)
+        return Features(**parts)
+
+    def _tapped(self, x: Tensor, *taps: int) -> dict[int, Tensor]:
+        """The feature maps of some taps, the network run no further than the deepest of them."""
+        stages = sorted({self.stages[tap] for tap in taps})
+        options = {"intermediates_only": True, "stop_early": True, "norm": self.is_transformer}
+        options |= {"extra_blocks": True} if isinstance(self.model, EfficientNet) else {}
+        levels = self.model.forward_intermediates(x, indices=stages, **options)
+        return {tap: levels[stages.index(self.stages[tap])] for tap in taps}
+
+    def _scaled(self, x: Tensor, scales: int) -> tuple[Tensor, ...]:
+        """The last tap of the image at 1, 1/2, 1/4, ... of its size, reduced to nearest pixels.
+
+        (CS-Flow, Rudolph et al. 2022; its code)
+        """
+        levels, tap = [], self.taps[-1]
+        for k in range(scales) if not self.is_transformer else ():
+            small = x[..., :: 2**k, :: 2**k].contiguous(memory_format=torch.channels_last)
+            levels.append(self._tapped(small, tap)[tap].contiguous())
+        sides = [level.shape[-1] for level in levels]
+        if not sides or any(2 * half != side for side, half in pairwise(sides)):
+            raise ValueError(
+                f"{scales} sizes, each half the last, take a convolutional network and an "
+                f"image_size that its stride and {2 ** (scales - 1)} divide; got {self.name} at "
+                f"{self.image_size}."
+            )
+        return tuple(levels)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -121,15 +154,13 @@ class Backbone(nn.Module):
                 f"convolutional network and image_size={least} or more; got {self.name} at "
                 f"{self.image_size}."
             )
-        options = {"indices": [last], "intermediates_only": True}
         copies = []
         for k in range(turns):
             copy, pooled = rotate(images, k * 360 / turns, InterpolationMode.BILINEAR), []
             for scale in TURNED_SCALES:
                 size = (self.image_size // scale,) * 2
                 small = F.interpolate(copy, size, mode="bilinear", antialias=True)
-                (stage,) = self.model.forward_intermediates(self._normalised(small), **options)
-                pooled.append(stage.mean((2, 3)))
+                pooled.append(self._tapped(self._normalised(small), last)[last].mean((2, 3)))
             copies.append(torch.cat(pooled, 1))
         return torch.stack(copies, 1)
 
@@ -156,6 +187,8 @@ class Backbone(nn.Module):
         facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", parts)
         if needs.turns:  # not in the text of `Needs`, so the keys of all others stay as they were
             facts += (needs.turns,)
+        if needs.scales > 1:
+            facts += ("scales", needs.scales)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
@@ -239,6 +272,14 @@ def _from_hub(name: str, image_size: int) -> nn.Module:
             f"file {name}.safetensors and give its path, or use --backbone efficientnet_lite0, "
             "which needs no hub."
         ) from None
+
+
+def _stages(model: nn.Module) -> list[int]:
+    """What timm calls each tap; of an EfficientNet, stages that it does not list come last."""
+    if not isinstance(model, EfficientNet):
+        return list(range(len(model.feature_info)))
+    rest = set(range(1, len(model.blocks) + 1)) - set(model.stage_ends)
+    return [*model.stage_ends, *sorted(rest)]
 
 
 def _pooled(last: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,15 +111,21 @@ def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     runs: Annotated[Path | None, typer.Option(help="Folder of runs; `runs` if left out.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER:PASSWORD", envvar="LABKIT_AUTH", help="Ask every visitor for these."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Serve the app on stored runs. Example: labkit app --port 7861"""
+    """Serve the app on stored runs. Example: labkit app --port 7861 --auth me:secret"""
     from apps.app import launch
 
     def ready(url: str) -> None:
         say({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
-    launch(runs, host, port, open_, ready)
+    launch(runs, host, port, open_, ready, auth)
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ def complexity(
     Args:    names: methods, all if empty; timed: measure seconds too, on a GPU if there is one;
              settings: keys of the specs, as for training.
     Returns: a row a method: method, backbone, image_size, trainable_parameters,
-             backbone_parameters (frozen), flops and backbone_flops (of one image),
+             backbone_parameters (frozen), flops and backbone_flops (of one image), the same of
+             each part that `Method.costs` names,
              seconds_per_image (backbone and method, batch 1), method_seconds (method alone),
              images_per_second, device; the last four None unless timed.
     Raises:  ValueError for an unknown method or budget.
@@ -97,6 +98,7 @@ def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
         "backbone_parameters": sum(p.numel() for p in backbone.parameters()),
         "flops": _method_flops(spec, backbone, method, features),
         "backbone_flops": flops(lambda: backbone(image, needs)),
+        **{f"{name}_flops": flops(call) for name, call in method.costs(features).items()},
     }
 
 
@@ -134,7 +136,9 @@ def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str,
     features = backbone(image, needs)
     alone = seconds(lambda: method.score(method.maps(features)), device, repeats)
     whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device, repeats)
-    return dict(zip(TIMES, (whole, alone, 1 / whole, device.type), strict=True))
+    told = dict(zip(TIMES, (whole, alone, 1 / whole, device.type), strict=True))
+    parts = method.costs(features).items()
+    return told | {f"{name}_seconds": seconds(call, device, repeats) for name, call in parts}
 
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:

@@ -73,15 +73,20 @@ def train(
     again: bool = False,
     on_epoch: Callable[[training.History], None] | None = None,
     root: Path | str | None = None,
+    stop: Callable[[], bool] | None = None,
+    runs: Path | str | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a method on a dataset under the clean protocol and store the run.
 
     A finished run of the same config, data and weights is returned as it is (`again=True` trains
-    anew); one that was killed goes on from its last epoch.
+    anew); one that was stopped or killed goes on from its last epoch.
 
-    Args:   data: a catalogue name or a folder. out: the run's folder, `runs/NAME` if not given.
+    Args:   data: a catalogue name or a folder. out: the run's folder; if not given, one named
+            after its settings in the folder `runs`, or `LABKIT_RUNS`.
             root: folder that holds downloaded datasets; the run remembers it.
+            stop: asked before each step; once true, the last whole epoch is calibrated and
+            evaluated as it is, and the run says after how many of its epochs it was stopped.
             overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`),
             or `preset`, a name that the method gives to several of them.
     Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
@@ -96,21 +101,24 @@ def train(
     digest = _data_digest(parts)
     mark = spec.digest(digest, backbone.weights)
     short = re.sub(r"[^\w.]+", "-", "-".join(Path(dataset.name).parts[-2:])).strip("-")
-    folder = Path(out or runs_folder() / f"{method}-{short}-{budget}-s{seed}-{mark}")
+    name = f"{method}-{short}-{budget}-s{seed}-{mark}"
+    folder = Path(out or Path(runs or runs_folder()) / name)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not again and all((folder / file).is_file() for file in FILES):
             stored = Run.load(folder)
-            if stored.info["digest"] == mark:
+            if stored.info["digest"] != mark:
+                raise ValueError(
+                    f"{folder} holds another run; give another --out, or --again to replace it."
+                )
+            if "stopped" not in stored.info:
                 return stored
-            raise ValueError(
-                f"{folder} holds another run; give another --out, or --again to replace it."
-            )
         if again:
             (folder / training.CHECKPOINT).unlink(missing_ok=True)
         _claim(folder, mark)
         place = _place(data, root)
-        return _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, place)
+        told = (digest, progress, on_epoch, place, stop)
+        return _train(folder, spec, kind, backbone, parts, *told)
 
 
 def _place(data: str, root: Path | str | None) -> str | None:
@@ -119,7 +127,7 @@ def _place(data: str, root: Path | str | None) -> str | None:
     return str(data_root(root).resolve()) if entry and entry.source else None
 
 
-def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, place) -> Run:
+def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, place, stop) -> Run:
     clock = [time.perf_counter()]
     train, calibration, test = (
         FeatureSet(parts[name], backbone, kind.needs).extract(f"{name} images", progress)
@@ -132,7 +140,7 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
         torch.manual_seed(spec.seed)
         method = kind(spec.flow, shapes)
         job = (spec.train, spec.seed, folder, progress, on_epoch, defects)
-        history = training.fit(method, train, *job)
+        history = training.fit(method, train, *job, stop=stop)
     clock.append(time.perf_counter())
     detector = Detector(spec, backbone, method.cpu(), None)
     held = detector.calibrate(calibration)
@@ -140,6 +148,7 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
     clock.append(time.perf_counter())
     feature, fit, evaluation = np.diff(clock).round(2).tolist()
     info = _facts(detector, shapes, digest) | {
+        **_stopped(method, spec, history),
         "root": place,
         "counts": _counts(parts),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | told,
@@ -153,6 +162,14 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     store(folder, info, method, rows, table)
     return Run.load(folder)
+
+
+def _stopped(method: Method, spec: config.Config, history: training.History) -> dict[str, str]:
+    """After how many epochs training was stopped, if it was."""
+    planned = sum(stage.train.epochs for stage in method.stages(spec.flow, spec.train))
+    if not 0 < len(history) < planned:
+        return {}
+    return {"stopped": f"stopped after {len(history)} of {planned} epochs"}
 
 
 def bank(
@@ -200,6 +217,17 @@ def _facts(detector: Detector, shapes: Shapes, digest: str) -> dict[str, Any]:
         "shapes": asdict(shapes),
         "trainable_parameters": sum(trained),
         "calibration": detector.calibration.to_json(),
+    }
+
+
+def image_sets(run: Run, progress: bool = True) -> dict[str, FeatureSet]:
+    """The images of a run: train, calibration, test."""
+    spec, backbone = run.config, run.detector.backbone
+    parts = split(catalogue.load(spec.data, run.info.get("root")), spec.split, spec.seed)
+    needs = methods.get(spec.method).needs
+    return {
+        name: FeatureSet(part, backbone, needs).extract(f"{name} images", progress)
+        for name, part in parts.items()
     }
 
 

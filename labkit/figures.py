@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import AsinhLocator, MaxNLocator
+from matplotlib.ticker import AsinhLocator
 from torch import Tensor
 
 from labkit import metrics, palette
@@ -22,6 +22,7 @@ from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress,
 from labkit.panels import map_grid, overlay, strip
 from labkit.scores import as_numpy
 from labkit.sheets import contact_sheet
+from labkit.stage_figures import LEGEND, reconstructions, training_curves
 
 __all__ = [
     "blend",
@@ -33,14 +34,14 @@ __all__ = [
     "lines",
     "map_grid",
     "overlay",
+    "reconstructions",
     "score_histogram",
     "strip",
     "training_curves",
 ]
-LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
 BINS = 40
 LATENT_REACH = 5.0  # standard deviations shown
-NOT_TERMS = ("epoch", "step", "lr", "learning_rate")
+NONE = np.empty(0)  # no scores of that group
 
 
 def score_histogram(
@@ -51,6 +52,7 @@ def score_histogram(
     threshold: float | None = None,
     unit: str = palette.SCORE_UNIT,
     note: str | None = None,
+    batch: np.ndarray = NONE,
 ) -> Figure:
     """Image scores of calibration, good and defective images in shared bins, as shares.
 
@@ -58,11 +60,12 @@ def score_histogram(
     extreme defects do not squash the rest; bins have equal width on the paper.
 
     Args: calibration, good, bad: scores, any of them may be empty; own: this image's score;
-          threshold: drawn where finite; unit: label of the score axis.
+          threshold: drawn where finite; unit: label of the score axis; batch: scores of images
+          that nobody has labelled.
     """
     figure = sheet(8.0, 3.4, note)
     ax = dress(figure.subplots(), unit, "share of images [%]", grid="y")
-    handles = draw_scores(ax, calibration, good, bad, own, threshold)
+    handles = draw_scores(ax, calibration, good, bad, own, threshold, batch)
     if handles:
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), **LEGEND)
     return figure
@@ -75,13 +78,14 @@ def draw_scores(
     bad: np.ndarray,
     own: float | None = None,
     threshold: float | None = None,
+    batch: np.ndarray = NONE,
 ) -> list[Patch | Line2D]:
     """What `score_histogram` shows, on axes that exist; returns the handles of its legend."""
-    groups = [np.asarray(group, dtype=float).ravel() for group in (calibration, good, bad)]
+    groups = [np.asarray(part, dtype=float).ravel() for part in (calibration, good, bad, batch)]
     marks = [v for v in (own, threshold) if v is not None and np.isfinite(v)]
     edges, width = _edges(groups, marks)
-    looks = [(NORMAL, 0.28, 0.0), (NORMAL, 0.0, 1.6), (ANOMALOUS, 0.28, 1.6)]
-    names = ["held-out normal", "test normal", "test defective"]
+    looks = [(NORMAL, 0.28, 0.0), (NORMAL, 0.0, 1.6), (ANOMALOUS, 0.28, 1.6), (INK, 0.1, 1.6)]
+    names = ["held-out normal", "test normal", "test defective", "this batch"]
     handles = []
     for values, (colour, fill, line), name in zip(groups, looks, names, strict=True):
         if values.size:
@@ -160,45 +164,6 @@ def defect_table(table: pd.DataFrame, note: str | None = None) -> Figure:
     ax.axvline(0.5, color=QUIET, linestyle="dotted", linewidth=1)
     ax.set(xlim=(lowest, 1.0), ylim=(-0.6, len(rows) - 0.4))
     ax.tick_params(axis="y", length=0)
-    return figure
-
-
-def training_curves(
-    history: pd.DataFrame,
-    terms: Sequence[str] | None = None,
-    unit: str = "nats per dimension",
-    note: str | None = None,
-) -> Figure:
-    """Loss terms by epoch, and the learning rate on a small axis below if it was recorded.
-
-    Args:   history: one row an epoch; `epoch` is x (the row number if absent), `lr` the rate;
-            terms: columns to draw, all other numeric ones but times and rates by default.
-    Raises: ValueError if there is no loss term to draw.
-    """
-    numeric = history.select_dtypes("number").columns
-    chosen = list(terms or (c for c in numeric if c not in NOT_TERMS and "second" not in c))
-    missing = [term for term in chosen if term not in history]
-    if missing or not chosen:
-        raise ValueError(f"no loss term {missing or ''} in the columns {list(history.columns)}")
-    rate = next((c for c in ("lr", "learning_rate") if c in history), None)
-    epochs = history["epoch"] if "epoch" in history else pd.Series(range(1, len(history) + 1))
-    figure = sheet(7.0, 4.0 if rate else 3.2, note)
-    axes = figure.subplots(
-        1 + bool(rate), squeeze=False, sharex=True, height_ratios=[4, 1][: 1 + bool(rate)]
-    )[:, 0]
-    dot = "o" if len(history) <= 30 else ""
-    for k, term in enumerate(chosen):
-        colour, label = palette.SERIES[k % len(palette.SERIES)], term.replace("_", " ")
-        axes[0].plot(epochs, history[term], marker=dot, ms=3, lw=1.6, color=colour, label=label)
-    dress(axes[0], "" if rate else "epoch [passes over the data]", f"loss [{unit}]")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **LEGEND)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    if rate:
-        axes[1].plot(epochs, history[rate], color=QUIET, lw=1.4)
-        dress(axes[1], "epoch [passes over the data]", "learning\nrate [1]")
-        axes[1].set_ylim(0, 1.15 * max(float(history[rate].max()), 1e-12))
-        axes[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
-        axes[1].yaxis.get_offset_text().set_fontsize(7)
     return figure
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class Step(InvertibleModule):
     Subclasses define `to_latent(x, cond) -> (z, lambda)` and `to_data(z, cond) -> x`; x is
     (B, C, h, w) or (B, C), lambda (B, h, w) or (B,), nats, data to latent.
     """
+
+    label: str = "coupling"  # what a reader calls it; "" if it only changes the channels' order
 
     def __init__(self, channels: int):
         super().__init__([(channels,)])
@@ -74,6 +76,8 @@ class Step(InvertibleModule):
 class Permute(Step):
     """A fixed random order of the channels, kept as an index (FrEIA's is a dense C x C matrix)."""
 
+    label = ""
+
     def __init__(self, channels: int, generator: torch.Generator | None = None):
         super().__init__(channels)
         order = torch.randperm(channels, generator=generator)
@@ -94,6 +98,8 @@ class Rotate(Step):
 
     FrEIA's `permute_soft`, as CFLOW-AD's code uses it: C x C numbers where `Permute` has C.
     """
+
+    label = "rotation"
 
     def __init__(self, channels: int, generator: torch.Generator | None = None):
         super().__init__(channels)
@@ -161,11 +167,32 @@ class AffineCoupling(Step):
         return s, t
 
 
+class AdditiveCoupling(Step):
+    """Additive coupling of one half: b' = b + t(a), volume is kept (NICE, Dinh et al. 2014)."""
+
+    def __init__(self, channels: int, subnet: Subnet):
+        super().__init__(channels)
+        self.first = channels - channels // 2
+        self.subnet = subnet(self.first, channels - self.first)
+
+    def to_latent(self, x, cond=None):
+        """lambda = 0."""
+        a, b = x[:, : self.first], x[:, self.first :]
+        return torch.cat([a, b + self.subnet(a).to(b.dtype)], 1), zeros_per_position(x)
+
+    def to_data(self, z, cond=None):
+        """b = b' - t(a)."""
+        a, b = z[:, : self.first], z[:, self.first :]
+        return torch.cat([a, b - self.subnet(a).to(b.dtype)], 1)
+
+
 class ChannelAffine(Step):
     """A learned scale and offset per channel: z = x * softplus(g) / 10 + o, `scale` at the start.
 
     The "global affine" of FrEIA's AllInOneBlock (type SOFTPLUS, beta = 1/2).
     """
+
+    label = "channel scale"
 
     def __init__(self, channels: int, scale: float = 1.0):
         super().__init__(channels)
@@ -211,14 +238,13 @@ class Flow(nn.Module):
             z = step.to_data(z, cond)
         return z
 
-    def trace(self, x: Tensor, cond: Tensor | None = None) -> list[FlowOut]:
+    def trace(self, x: Tensor, cond: Tensor | None = None) -> Iterator[FlowOut]:
         """z and the log-det so far after each step: how features become Gaussian."""
-        logdet, outs = zeros_per_position(x), []
+        logdet = zeros_per_position(x)
         for step in self.steps:
             x, local = step.to_latent(x, cond)
             logdet = logdet + local
-            outs.append(FlowOut(x, logdet))
-        return outs
+            yield FlowOut(x, logdet)
 
     def as_freia(self, *shape: int, cond_shape: tuple[int, ...] | None = None):
         """The same steps, sharing weights, in FrEIA's SequenceINN, for its tools and our tests."""

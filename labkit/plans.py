@@ -87,7 +87,7 @@ class Study:
     published: tuple[Published, ...] = ()
     notebook: str = ""
     note: str = ""  # what the reader should know of our setting
-    measure: Literal["train", "cost"] = "train"  # or only parameters, FLOPs and seconds
+    measure: Literal["train", "cost", "oracle"] = "train"  # or sizes; or every epoch
     figure: Literal["dots", "curve", "histograms", "maps"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
     budgets: dict[str, Layer] = field(default_factory=dict)

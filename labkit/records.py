@@ -79,6 +79,7 @@ class Batch:
     defect_mask: Tensor | None = None  # (B, H, W) in [0, 1], where a synthetic defect was painted
     level: int | None = None  # of the pyramid, if the step is one level's
     place: Tensor | None = None  # (n,) into B h w, if the pyramid holds rows (n, C) of that level
+    stage: str | None = None  # of training, if it has several; the features are those it sees
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Needs:
     image: bool = False  # the network's input itself
     synthetic: bool = False  # trains on synthetic defects besides normal images
     turns: int = field(default=0, repr=False)  # copies of the image, 360 / turns degrees apart
+    scales: int = field(default=1, repr=False)  # above 1: sizes at which one tap is the pyramid
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ class Results:
     def _draws(self, cell: str, place: str) -> np.ndarray | None:
         """Image AUROC, mean over seeds, in each bootstrap draw of the test images of a dataset."""
         wins, tasks = None, self.finished(cell, place)
-        for task in tasks if self.study.measure == "train" else ():
+        for task in tasks if self.study.measure != "cost" else ():
             table = self.scores(task)
             test, label = (table["split"] == "test").to_numpy(), table["label"].to_numpy()
             scores = table["score"].to_numpy()
@@ -172,6 +172,7 @@ class Results:
             return said + (f"; labkit {first['labkit']}." if first else "; nothing finished yet.")
         said = f"Measured: {', '.join(self.places)}; {', '.join(eyes) or 'no backbone'}; "
         said += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; clean protocol"
+        said += " (oracle: best epoch picked on the test set)" * (self.study.measure == "oracle")
         said += f"; labkit {first['labkit']}." if first else "; nothing finished yet."
         if self.budget == "quick":
             said += " The quick budget only shows that everything runs; its numbers mean nothing."

@@ -4,7 +4,7 @@ run.json            config, backbone and data hashes, calibration, metrics, seco
 history.csv         one row an epoch
 scores.csv          one row a calibration or test image
 model.safetensors   the method's weights and fixed statistics
-checkpoint.safetensors   while training: the last whole epoch, from which a killed run resumes
+checkpoint.safetensors   the last whole epoch, from which a killed or stopped run resumes
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ class Run:
         told = {key: value for key, value in told.items() if not isinstance(value, dict | list)}
         head = {"run": str(self.folder), "method": spec.method, "data": spec.data}
         head |= {"budget": spec.budget, "seed": spec.seed, "backbone": spec.input.backbone}
+        head |= {key: self.info[key] for key in ("stopped",) if key in self.info}
         head |= {"protocol": "clean"} | told | self.info["counts"]
         return head | {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
 
@@ -173,7 +174,8 @@ def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.Dat
     }
     for name, write in writers.items():
         write_whole(folder / name, write)
-    (folder / training.CHECKPOINT).unlink(missing_ok=True)
+    if "stopped" not in info:
+        (folder / training.CHECKPOINT).unlink(missing_ok=True)
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:

@@ -1,11 +1,13 @@
-"""Before a study starts: group its tasks, compute the features they share, estimate the cost."""
+"""Before a study or a run starts: group tasks, compute shared features, estimate the cost."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
@@ -16,11 +18,13 @@ from labkit.config import Config
 from labkit.datasets import catalogue
 from labkit.experiments import bank, split
 from labkit.features import FeatureSet
+from labkit.methods.base import Method
 from labkit.plans import Task
 from labkit.records import Sample
 from labkit.tasks import Job, jobs
 
 PROBE = 2  # steps that are timed for an estimate
+TIMED = 8  # images whose features are timed for a forecast
 MOST = 8  # processes at once, if not told otherwise
 
 
@@ -38,6 +42,63 @@ class Plan:
         said = f"{tasks} tasks, {len(self.jobs)} trainings in {self.workers} process"
         said += "es" if self.workers > 1 else ""
         return said + (f", about {duration(self.seconds)}" if self.seconds else "")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one run should take on this machine, in seconds.
+
+    images    of each part: train, calibration, test
+    new       images that the backbone has not seen yet, and features, their seconds
+    epochs    seconds of each epoch of the training, all stages
+    scoring   of the held-out and the test images; their metrics come on top
+    """
+
+    images: dict[str, int]
+    new: int
+    features: float
+    epochs: tuple[float, ...]
+    scoring: float
+    parameters: int
+
+    @property
+    def seconds(self) -> float:
+        """All together."""
+        return self.features + sum(self.epochs) + self.scoring
+
+
+def forecast(spec: Config, root: Path | str | None = None) -> Forecast:
+    """The cost of one run, from a batch of images and two training batches, timed now.
+
+    Raises: ValueError for whatever would fail in the run itself.
+    """
+    kind = methods.get(spec.method)
+    backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+    parts = split(catalogue.load(spec.data, root), spec.split, spec.seed)
+    samples = [sample for part in parts.values() for sample in part]
+    every = FeatureSet(samples, backbone, kind.needs)
+    new = [k for k, key in enumerate(every.keys) if not every.cache.path(key).is_file()]
+    started = time.perf_counter()
+    few = FeatureSet([samples[k] for k in new[:TIMED]], backbone, kind.needs)
+    few.extract(progress=False)
+    features = (time.perf_counter() - started) / max(1, len(few)) * len(new)
+    method, seen, seconds = _trial(spec, backbone, parts["train"])
+    stages = kind.stages(spec.flow, spec.train)
+    epochs = [
+        each for stage, each in zip(stages, seconds, strict=False)
+        for _ in range(stage.train.epochs)
+    ]  # fmt: skip
+    started = time.perf_counter()
+    with torch.no_grad():
+        batch = seen.batch(range(len(seen))).map(
+            lambda t: t.to(next(iter(method.state_dict().values())).device)
+        )
+        method.score(method.maps(batch))
+    scored = len(parts["calibration"]) + len(parts["test"])
+    scoring = (time.perf_counter() - started) / len(seen) * scored
+    counts = {name: len(part) for name, part in parts.items()}
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    return Forecast(counts, len(new), features, tuple(epochs), scoring, trained)
 
 
 def plan(
@@ -69,7 +130,7 @@ def estimate(jobs: Sequence[Job], progress: bool = True) -> float:
     Each distinct model trains on two batches; what cannot be set up counts nothing here and tells
     its reason when it runs.
     """
-    known: dict[str, float] = {}
+    known: dict[str, list[float]] = {}
     total = 0.0
     for job in tqdm(jobs, desc="estimating", unit="training", leave=False, disable=not progress):
         with contextlib.suppress(ValueError):
@@ -77,7 +138,9 @@ def estimate(jobs: Sequence[Job], progress: bool = True) -> float:
             model = repr((spec.method, spec.data, spec.input, spec.split, spec.flow))
             if model not in known:
                 known[model] = _epoch_seconds(job)
-            total += spec.train.epochs * known[model]
+            stages = methods.get(spec.method).stages(spec.flow, spec.train)
+            epochs = (stage.train.epochs for stage in stages)
+            total += sum(count * each for count, each in zip(epochs, known[model], strict=False))
     return total
 
 
@@ -120,13 +183,22 @@ def _extract(jobs: Sequence[Job], progress: bool) -> None:
             FeatureSet(samples, backbone, needs).extract(f"{spec.data} images", progress)
 
 
-def _epoch_seconds(job: Job) -> float:
-    """Seconds of an epoch, from two batches."""
+def _epoch_seconds(job: Job) -> list[float]:
+    """Seconds of an epoch of each stage, from two batches; nothing where nothing is trained."""
     spec, backbone, parts = _set_up(job)
+    return _trial(spec, backbone, parts["train"])[2]
+
+
+def _trial(
+    spec: Config, backbone: Backbone, train: Sequence[Sample]
+) -> tuple[Method, FeatureSet, list[float]]:
+    """A method trained on two batches, those, and the seconds of a whole epoch of each stage."""
     kind = methods.get(spec.method)
-    few = FeatureSet(parts["train"][: PROBE * spec.train.batch], backbone, kind.needs)
+    few = FeatureSet(train[: PROBE * spec.train.batch], backbone, kind.needs)
     defects = bank(kind, spec, few.samples, backbone, progress=False)
     method = kind(spec.flow, backbone.shapes(kind.needs))
-    short, few = replace(spec.train, epochs=1), few.extract(progress=False)
-    history = training.fit(method, few, short, progress=False, defects=defects)
-    return history[0]["seconds"] / len(few) * len(parts["train"])
+    stages = kind.stages(spec.flow, spec.train)
+    short = [replace(stage, train=replace(stage.train, epochs=1)) for stage in stages]
+    told = {"progress": False, "defects": defects, "stages": short}
+    history = training.fit(method, few.extract(progress=False), spec.train, **told)
+    return method, few, [row["seconds"] / len(few) * len(train) for row in history]

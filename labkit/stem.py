@@ -14,26 +14,36 @@ from torch import Tensor
 
 from labkit.flows import Step, zeros_per_position
 
+PLACES = 256  # at a time, where every place has a matrix
+
 
 class Standardise(Step):
     """What training normals say of each place, taken out before the first coupling.
 
     channel:  z = (x - mean_c) / std_c                 one mean and std a channel
     place:    z_i = (x_i - mean_i) / std_i             one a channel and position i
-    whiten:   z_i = L_i^-1 (x_i - mean_i)              L_i L_i^T = Cov_i + shrink tr(Cov_i)/C I
+    whiten:   z_i = L_i^-1 (x_i - mean_i)              L_i L_i^T = Cov_i + r_i I
 
-    `whiten` alone, without couplings, is a Gaussian per place (PaDiM, Defard et al. 2021); the
-    flow after it starts from that density. lambda_i = -log det of the scale: the statistics
-    are fixed, so it is exact. They are estimated once, from training normals, by `fit`.
+    r_i = shrink tr(Cov_i) / C + ridge. `whiten` alone, without couplings, is a Gaussian per place
+    (PaDiM, Defard et al. 2021); the flow after it starts from that density. lambda_i = -log det
+    of the scale: the statistics are fixed, so it is exact. They are estimated once, from training
+    normals, by `fit`; memory is that of C^2 float64 numbers a place, and of a few places more.
     """
 
     KINDS = ("none", "channel", "place", "whiten")
 
-    def __init__(self, kind: str, channels: int, grid: tuple[int, int], shrink: float = 0.1):
+    def __init__(
+        self,
+        kind: str,
+        channels: int,
+        grid: tuple[int, int],
+        shrink: float = 0.1,
+        ridge: float = 0.0,
+    ):
         super().__init__(channels)
         if kind not in self.KINDS:
             raise ValueError(f"standardise is {kind!r}; use one of {', '.join(self.KINDS)}.")
-        self.kind, self.shrink = kind, shrink
+        self.kind, self.shrink, self.ridge = kind, shrink, ridge
         places = grid if kind in ("place", "whiten") else (1, 1)
         self.register_buffer("mean", torch.zeros(channels, *places))
         if kind == "whiten":
@@ -50,13 +60,18 @@ class Standardise(Step):
         moments.settle()
 
     def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
+        """Take L_i^-1 from E[x_i x_i^T], (h w, C, C), some places at a time."""
         flat = mean.flatten(1).T  # (h w, C)
-        cov = second - flat[:, :, None] * flat[:, None, :]
-        size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        eye = torch.eye(self.channels, dtype=cov.dtype, device=cov.device)
-        lower = torch.linalg.cholesky(cov + self.shrink * size[:, None, None] * eye)
-        inverse = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
-        self.whitener.copy_(inverse)
+        eye = torch.eye(self.channels, dtype=mean.dtype, device=mean.device)
+        pairs = zip(
+            self.whitener.split(PLACES), second.split(PLACES), flat.split(PLACES), strict=True
+        )
+        for whitener, square, at in pairs:
+            cov = square - at[:, :, None] * at[:, None, :]
+            size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+            added = self.shrink * size + self.ridge
+            lower = torch.linalg.cholesky(cov + added[:, None, None] * eye)
+            whitener.copy_(torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False))
 
     def to_latent(self, x, cond=None):
         """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
@@ -66,6 +81,12 @@ class Standardise(Step):
             return x / self.std, logdet
         z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2)).reshape(x.shape)
         return z, logdet
+
+    @property
+    def label(self) -> str:
+        """What it takes out, in words."""
+        words = {"none": "", "whiten": "whitening of each place"}
+        return words.get(self.kind, f"mean and scale of each {self.kind}")
 
     def logdet(self) -> Tensor:
         """The log-det at each place, whatever the image: (h, w), or (1, 1) if all are alike."""
@@ -100,7 +121,10 @@ class Moments:
         if kind == "channel":  # every position is one more observation
             x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
         self.count, self.total = self.count + len(x), self.total + x.sum(0)
-        self.square = self.square + (_outer_products(x) if kind == "whiten" else (x * x).sum(0))
+        if kind == "whiten":
+            self._add_outer_products(x)
+        else:
+            self.square = self.square + (x * x).sum(0)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -111,13 +135,15 @@ class Moments:
         mean = self.total / self.count
         step.mean.copy_(mean)
         if step.kind == "whiten":
-            step._fit_whitener(self.square / self.count, mean)
+            step._fit_whitener(self.square.div_(self.count), mean)
         else:
             std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
             step.std.copy_(std.clamp_min(1e-3 * std.mean()))
 
-
-def _outer_products(x: Tensor) -> Tensor:
-    """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""
-    rows = x.flatten(2).permute(2, 0, 1)
-    return rows.transpose(1, 2) @ rows
+    def _add_outer_products(self, x: Tensor) -> None:
+        """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""
+        rows = x.flatten(2).permute(2, 0, 1)
+        if self.count == len(x):
+            self.square = rows.new_zeros(len(rows), rows.shape[2], rows.shape[2])
+        for total, at in zip(self.square.split(PLACES), rows.split(PLACES), strict=True):
+            total += at.transpose(1, 2) @ at

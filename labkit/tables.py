@@ -23,6 +23,10 @@ SHORT = {
     "images_per_second": "images/s",
     "d_prime": "d'",
     "fit_seconds": "training, s",
+    "oracle_image_auroc": "image AUROC, oracle",
+    "gain_image_auroc": "oracle's gain, image AUROC",
+    "gain_pixel_auroc": "oracle's gain, pixel AUROC",
+    "gain_aupro": "oracle's gain, AUPRO",
 }
 UNITS = {"percent": "%", "-": "", "fps": ""}
 SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}

@@ -16,11 +16,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from labkit import config, cost, methods, metrics
-from labkit.datasets import catalogue
+from labkit import config, cost, methods, metrics, protocols
 from labkit.detector import Detector, judged
-from labkit.experiments import score_table, split, train
-from labkit.features import FeatureSet
+from labkit.experiments import image_sets, score_table, train
 from labkit.plans import Task
 from labkit.runs import Run
 from labkit.scores import Calibration
@@ -71,6 +69,8 @@ def perform(job: Job) -> list[Outcome]:
         torch.set_num_threads(job.threads)
     if job.head.measure == "cost":
         return [_guarded([task], lambda task=task: [_cost(task)])[0] for task in job.tasks]
+    if job.head.measure == "oracle":
+        return [_guarded([task], lambda task=task: [_oracle(task)])[0] for task in job.tasks]
     head, outcomes = job.head, []
     try:
         run = train(head.method, head.data, head.budget, head.seed, progress=False, **job.trained)
@@ -93,7 +93,7 @@ def rescore(
     Raises:  ValueError for a key that needs a new training or a map that the method has not.
     """
     answering = _changed(run, main, changes)
-    sets = _features(run, progress)
+    sets = image_sets(run, progress)
     with torch.no_grad():
         answering.method.finish(sets["train"].batches())
     held = answering.calibrate(sets["calibration"])
@@ -123,17 +123,6 @@ def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
     return Detector(spec, run.detector.backbone, method, None, main)
 
 
-def _features(run: Run, progress: bool) -> dict[str, FeatureSet]:
-    """The images of a run: train, calibration, test."""
-    spec, backbone = run.config, run.detector.backbone
-    parts = split(catalogue.load(spec.data, run.info.get("root")), spec.split, spec.seed)
-    needs = methods.get(spec.method).needs
-    return {
-        name: FeatureSet(part, backbone, needs).extract(f"{name} images", progress)
-        for name, part in parts.items()
-    }
-
-
 def _scored(tasks: Sequence[Task], run: Run) -> list[Outcome]:
     """Tasks that share their maps: the first is evaluated whole, of the others only the scores."""
     first, started = tasks[0], time.perf_counter()
@@ -152,7 +141,7 @@ def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
     started = time.perf_counter()
     others = [_changed(run, answering.main, _score_settings(task)) for task in tasks]
     raw: list[list[torch.Tensor]] = [[] for _ in tasks]
-    sets = _features(run, False)
+    sets = image_sets(run, False)
     for name in ("calibration", "test"):
         for batch in sets[name].batches():
             maps, _ = answering.judge(batch)
@@ -192,6 +181,18 @@ def _cost(task: Task) -> Outcome:
     timed = task.budget != "quick"
     row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
     return Outcome(task, {"metrics": row, "backbone": row["backbone"]})
+
+
+def _oracle(task: Task) -> Outcome:
+    """The last epoch, as a run reports it, and the best one on the test set."""
+    info, table, rows = protocols.by_epoch(
+        task.method, task.data, task.budget, task.seed, progress=False, **task.set
+    )
+    kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
+    told = info["metrics"] | protocols.gains(rows)
+    return Outcome(
+        task, {key: info[key] for key in kept} | {"metrics": told, "epochs": rows}, table
+    )
 
 
 def _score_settings(task: Task) -> dict[str, Any]:

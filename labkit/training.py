@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -27,9 +28,24 @@ from labkit.features import DefectSet, FeatureSet
 from labkit.files import write_whole
 from labkit.methods.base import Method
 from labkit.records import Batch, Features
+from labkit.stages import Kept, Stage, Stopped, check_stopped, learning_rate
 
 CHECKPOINT = "checkpoint.safetensors"
-History = list[dict[str, float]]
+History = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same in every stage of a training."""
+
+    data: FeatureSet
+    stages: Sequence[Stage]
+    seed: int
+    folder: Path | None
+    progress: bool
+    on_epoch: Callable[[History], None] | None
+    defects: Callable[[int], DefectSet] | None
+    stop: Callable[[], bool] | None
 
 
 def fit(
@@ -41,17 +57,24 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     defects: Callable[[int], DefectSet] | None = None,
+    stages: Sequence[Stage] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> History:
     """Train a method on cached features of normal images; returns one row an epoch.
 
-    One without parameters takes what it needs of them and has no epochs.
+    A method of several stages has an optimiser for each; epochs are counted through all of them
+    and a row names its stage. A method without parameters takes what it needs and has no epochs.
 
     Args:   folder: where the checkpoint of each epoch goes; one found there is resumed.
             on_epoch: called with the history after each epoch; an exception from it stops.
             defects: the synthetic defects of an epoch, counted from 0; all of them are spread
             over its steps, beside the `batch` normal images of each.
+            stages: instead of the method's own.
+            stop: asked before each step, on one device and with a folder; once true, training
+            ends with the last whole epoch.
     Raises: ValueError if a loss is not finite (the last epoch's checkpoint stays), `devices`
-            asks for more than the machine has, or a method's steps cannot be shared.
+            asks for more than the machine has, a method's steps cannot be shared, or it was
+            stopped before the last stage had an epoch.
     """
     if not any(parameter.requires_grad for parameter in method.parameters()):
         method.prepare(data.batches())
@@ -71,92 +94,132 @@ def fit(
         )
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"This machine cannot train so: {str(error).splitlines()[0]}") from None
-    job = (method, data, spec, seed, folder, progress, on_epoch, defects)
+    stages = method.stages(method.spec, spec) if stages is None else stages
+    job = Job(data, stages, seed, folder, progress, on_epoch, defects, stop)
     if not several:
-        return _fit(fabric, *job)
-    fabric.launch(partial(_work, job))  # worker 0's weights come back through its checkpoint
+        return _fit(fabric, method, job)
+    fabric.launch(partial(_work, method, job))  # worker 0's weights come back by its checkpoint
     history, _ = load_checkpoint(folder, method)
     return history
 
 
-def _work(job: tuple, fabric: Fabric) -> None:
-    _fit(fabric, *job)
+def _work(method: Method, job: Job, fabric: Fabric) -> None:
+    _fit(fabric, method, job)
 
 
-def _fit(fabric, method, data, spec, seed, folder, progress, on_epoch, defects) -> History:
+def _fit(fabric: Fabric, method: Method, job: Job) -> History:
+    """Every stage, from where the checkpoint stands; then the constants of the score."""
+    history, state = load_checkpoint(job.folder, method) if job.folder else ([], {})
+    if not history:
+        method.prepare(job.data.batches())
+    method.to(fabric.device)
+    free = [p for p in method.parameters() if p.requires_grad]
+    optimizer, start = None, 0
+    for number, stage in enumerate(job.stages):
+        end = start + stage.train.epochs
+        if len(history) < end:
+            mine = {id(p) for p in method.get_submodule(stage.part).parameters()}
+            for parameter in free:
+                parameter.requires_grad_(id(parameter) in mine)
+            held = state if len(history) > start else {}
+            try:
+                optimizer = _stage(fabric, method, job, number, start, history, held)
+            except Stopped:
+                history, _ = load_checkpoint(job.folder, method)
+                check_stopped(len(history), job.stages)
+                break
+        start = end
+    for parameter in free:
+        parameter.requires_grad_(True)
+    fabric.barrier()
+    method.eval()
+    with torch.no_grad():
+        method.finish(_normals(fabric, job.data))
+    if job.folder and fabric.world_size > 1 and fabric.global_rank == 0:
+        save_checkpoint(job.folder, method, optimizer, history)
+    return history
+
+
+def _stage(fabric, method, job, number, start, history, state) -> Any:
+    """The epochs of a stage that are still to do, in `history`; returns its optimiser."""
+    stage = job.stages[number]
+    spec, part = stage.train, method.get_submodule(stage.part)
     optimizer = torch.optim.AdamW(
-        method.parameters(),
+        part.parameters(),
         lr=spec.lr,
         betas=spec.betas,
         eps=spec.eps,
         weight_decay=spec.weight_decay,
     )
-    history, state = load_checkpoint(folder, method) if folder else ([], {})
-    if not history:
-        method.prepare(data.batches())
-    model, optimizer = fabric.setup(method.to(fabric.device), optimizer)
+    model, optimizer = fabric.setup(method, optimizer)
     model.mark_forward_method("loss")
     _restore_optimizer(optimizer, state)
-    groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
-    steps = math.ceil(len(data) / spec.batch)
-    bar = tqdm(
-        total=spec.epochs * steps,
-        initial=len(history) * steps,
-        desc="training",
-        unit="step",
-        disable=not progress or fabric.global_rank > 0,
-    )
-    with bar:
-        for epoch in range(len(history), spec.epochs):
+    data = job.data
+    if stage.keeps:
+        data = Kept(data, partial(method.given, stage=stage.name), fabric.device)
+    with _bar(fabric, job, number, len(history) - start) as bar:
+        for epoch in range(len(history), start + spec.epochs):
             with torch.no_grad():
-                method.begin(epoch, _normals(fabric, data))
+                method.begin(epoch, _normals(fabric, job.data))
             model.train()
-            bad = defects(epoch) if defects else None
-            job = (data, bad, spec, seed, epoch)
-            history.append(_epoch(fabric, model, optimizer, groups, job, bar))
+            method.eval()  # what the stage leaves alone
+            part.train()
+            bad = job.defects(epoch) if job.defects else None
+            told = (data, bad, stage, job.seed, epoch)
+            history.append(_epoch(fabric, model, optimizer, told, start, bar, job.stop))
             if fabric.global_rank == 0:
-                if folder:
-                    save_checkpoint(folder, method, optimizer, history)
-                if on_epoch:
-                    on_epoch(history)
-    fabric.barrier()
-    method.eval()
-    with torch.no_grad():
-        method.finish(_normals(fabric, data))
-    if folder and spec.devices > 1 and fabric.global_rank == 0:
-        save_checkpoint(folder, method, optimizer, history)
-    return history
+                if job.folder:
+                    save_checkpoint(job.folder, method, optimizer, history)
+                if job.on_epoch:
+                    job.on_epoch(history)
+    return optimizer
 
 
-def _epoch(fabric, model, optimizer, groups, job, bar) -> dict[str, float]:
-    data, _, spec, seed, epoch = job
+def _bar(fabric, job: Job, number: int, done: int) -> tqdm:
+    stage, count = job.stages[number], len(job.stages)
+    steps = math.ceil(len(job.data) / stage.train.batch)
+    what = f", stage {number + 1} of {count}: {stage.name}" if count > 1 else ""
+    return tqdm(
+        total=stage.train.epochs * steps,
+        initial=done * steps,
+        desc=f"training{what}",
+        unit="step",
+        disable=not job.progress or fabric.global_rank > 0,
+    )
+
+
+def _epoch(fabric, model, optimizer, told, start, bar, stop) -> dict[str, Any]:
+    data, _, stage, seed, epoch = told
+    spec, method = stage.train, model.module
+    groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
     started, totals = time.perf_counter(), {}
     steps = math.ceil(len(data) / spec.batch)
-    for step, (features, batch) in enumerate(_batches(fabric, *job)):
-        rate = learning_rate(spec, epoch * steps + step, steps)
+    for step, (features, batch) in enumerate(_batches(fabric, *told)):
+        if stop and stop():
+            raise Stopped
+        rate = learning_rate(spec, (epoch - start) * steps + step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         generator = torch.Generator().manual_seed((seed * 100_003 + epoch) * 100_003 + step)
-        for seen, told in model.module.parts(features, batch, generator):
-            losses = model.loss(seen, told)
-            loss = _objective(losses, model.module)
+        for seen, known in method.parts(features, batch, generator):
+            losses = model.loss(seen, known)
+            loss = _objective(losses, method)
             if not torch.isfinite(loss):
                 _stop(losses, epoch, step, rate)
             optimizer.zero_grad()
             fabric.backward(loss)
-            if spec.clip:
-                for group in groups:
-                    nn.utils.clip_grad_norm_(group, spec.clip)
+            for group in filter(None, groups if spec.clip else []):
+                nn.utils.clip_grad_norm_(group, spec.clip)
             optimizer.step()
             for name, value in losses.items():
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = (total + value.item() * len(seen), count + len(seen))
         means = {name: total / count for name, (total, count) in totals.items()}
-        whole = _objective(means, model.module)
+        whole = _objective(means, method)
         bar.set_postfix(loss=f"{whole:.3f}", refresh=False)
         bar.update()
-    seconds = time.perf_counter() - started
-    return {"epoch": epoch + 1, **means, "loss": whole, "lr": rate, "seconds": seconds}
+    row = {"epoch": epoch + 1} | ({"stage": stage.name} if stage.name else {})
+    return row | means | {"loss": whole, "lr": rate, "seconds": time.perf_counter() - started}
 
 
 def _normals(fabric, data) -> Iterator[Features]:
@@ -170,9 +233,9 @@ def _objective(terms: dict[str, Any], method: Method) -> Any:
     return sum(value for name, value in terms.items() if name not in method.watched)
 
 
-def _batches(fabric, data, bad, spec, seed, epoch) -> Iterator[tuple[Features, Batch]]:
+def _batches(fabric, data, bad, stage, seed, epoch) -> Iterator[tuple[Features, Batch]]:
     """This worker's share of each step: normal images, and after them synthetic defects."""
-    good = order(len(data), spec.batch, seed, epoch)
+    good = order(len(data), stage.train.batch, seed, epoch)
     size = math.ceil(len(bad) / len(good)) if bad else 1
     drawn = order(len(bad), size, seed + 1, epoch) if bad else []
     for indices, extra in zip_longest(good, drawn, fillvalue=()):
@@ -185,7 +248,8 @@ def _batches(fabric, data, bad, spec, seed, epoch) -> Iterator[tuple[Features, B
             features = Features.join(features, bad.batch(mine))
             label = torch.cat([label, torch.ones(len(mine), dtype=torch.int64)])
         told = [t if t is None else t.to(fabric.device) for t in (label, mask)]
-        yield features.map(lambda t: t.to(fabric.device, non_blocking=True)), Batch(*told)
+        known = Batch(*told, stage=stage.name or None)
+        yield features.map(lambda t: t.to(fabric.device, non_blocking=True)), known
 
 
 def _share(fabric, indices: Sequence[int]) -> Sequence[int]:
@@ -208,25 +272,10 @@ def order(n: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
     return [shuffled[start : start + batch] for start in range(0, n, batch)]
 
 
-def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then constant, cosine to lr / 1000, or a factor at each milestone."""
-    total = max(1, spec.epochs * steps_per_epoch)
-    if step < spec.warmup:
-        share = step / max(1, spec.warmup)
-        return spec.lr * (spec.warmup_from + (1 - spec.warmup_from) * share)
-    if spec.schedule == "cosine":
-        done = (step - spec.warmup) / max(1, total - spec.warmup)
-        return spec.lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * done)))
-    if spec.schedule == "steps":
-        passed = sum(step >= milestone * total for milestone in spec.milestones)
-        return spec.lr * spec.decay**passed
-    return spec.lr
-
-
 def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: History) -> None:
     """Weights, optimiser state and history in one safetensors file, written atomically."""
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
+    for index, state in optimizer.state_dict()["state"].items() if optimizer else ():
         for name, value in state.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

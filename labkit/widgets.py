@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import defects, figures, galleries, sheets
+from labkit import defects, figures, galleries, microscope, sheets
 from labkit.datasets import images
 from labkit.defects import Steps
 from labkit.detector import Prediction
@@ -203,6 +203,30 @@ def _step_words(steps: Steps, step: str) -> str:
         f"{changed.mean():.0f} grey levels of 255 there, on average.",
     }
     return f"Step {STEPS.index(step) + 1} of {len(STEPS)}, {step}. {words[step]}"
+
+
+def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None) -> Panel:
+    """Step through the flows of a run on one image: maps, or values against N(0, 1), of a step.
+
+    Args:   image: (H, W, 3) uint8; mask: (H, W), its defect, where known.
+    Raises: ValueError if the run's method has no flow.
+    """
+    views = microscope.look(run.detector, image)
+    last = max(len(view.stages) for view in views.values()) - 1
+
+    def draw(flow: str, step: int, show: str) -> Drawn:
+        view = views[flow]
+        step = min(step, len(view.stages) - 1)
+        maps = microscope.maps_figure(view, step, image, mask) if show == "maps" else None
+        return maps or microscope.values_figure(view, step), microscope.sentence(view, step)
+
+    shows = ("maps", "values") if next(iter(views.values())).stages[0].energy else ("values",)
+    controls = {
+        "flow": ipywidgets.Dropdown(options=list(views), description="flow", **WIDE),
+        "step": ipywidgets.IntSlider(last, min=0, max=last, description="step", **SLIDE),
+        "show": ipywidgets.ToggleButtons(options=shows, description="show"),
+    }
+    return Panel(draw, controls)
 
 
 def predict(run: Run, image: np.ndarray, name: str) -> Prediction:

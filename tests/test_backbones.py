@@ -165,3 +165,45 @@ def test_turned_copies_have_keys_of_their_own():
 def test_what_cannot_be_turned_is_named(name, side):
     with pytest.raises(ValueError, match="convolutional network and image_size="):
         backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(turns=4))
+
+
+def test_the_image_at_several_sizes_is_the_last_tap_of_each():
+    backbone = backbones.load("random/resnet18", 128, taps=(1, 2))
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    needs = Needs(pyramid=True, scales=3)
+    found = backbone(images, needs).pyramid
+    assert [level.shape[1:] for level in found] == [(128, 16, 16), (128, 8, 8), (128, 4, 4)]
+    assert backbone.shapes(needs).pyramid == tuple(tuple(level.shape[1:]) for level in found)
+    for k, level in enumerate(found):
+        alone = backbone(images[..., :: 2**k, :: 2**k], Needs(pyramid=True)).pyramid[1]
+        torch.testing.assert_close(level, alone, rtol=1e-4, atol=1e-5)
+    more = backbone(images, Needs(pyramid=True, token=True, scales=3))
+    torch.testing.assert_close(more.pyramid[0], found[0], rtol=1e-4, atol=1e-5)
+    assert more.token.shape == (2, 512)
+
+
+def test_several_sizes_have_keys_of_their_own_and_one_keeps_the_old():
+    backbone = backbones.load("random/resnet18", 128)
+    marks = {backbone.fingerprint(Needs(pyramid=True, scales=scales)) for scales in (1, 2, 3)}
+    assert len(marks) == 3
+    assert repr(Needs(scales=3)) == repr(Needs())  # what the keys of one size are made of
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("random/resnet18", 40), ("random/vit_tiny_patch16_224", 128)]
+)
+def test_what_cannot_be_halved_is_named(name, side):
+    with pytest.raises(ValueError, match="image_size that its stride and 4 divide; got random/"):
+        backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(pyramid=True, scales=3))
+
+
+def test_stages_of_an_efficientnet_that_timm_leaves_out_are_further_taps():
+    backbone = backbones.load("random/tf_efficientnet_b0", 64, taps=(6, 3))
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = backbone(image, Needs(pyramid=True)).pyramid
+    assert [tuple(level.shape[1:]) for level in found] == [(192, 2, 2), (112, 4, 4)]
+    last = backbone.model.blocks[6](found[0])
+    tapped = backbones.load("random/tf_efficientnet_b0", 64, taps=(4,))
+    torch.testing.assert_close(tapped(image, Needs(pyramid=True)).pyramid[0], last)
+    with pytest.raises(ValueError, match="taps 0 to 6; there is no tap 7"):
+        backbones.load("random/tf_efficientnet_b0", 64, taps=(7,))

@@ -186,7 +186,12 @@ def test_each_contender_trains_and_judges(method, who, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("method", "build"), [("cflow", contenders.cflow), ("fastflow", contenders.fastflow)]
+    ("method", "build"),
+    [
+        ("cflow", contenders.cflow),
+        ("fastflow", contenders.fastflow),
+        ("csflow", contenders.csflow),
+    ],
 )
 def test_the_peer_has_the_network_that_we_race_it_with(method, build, tmp_path, monkeypatch):
     if importlib.util.find_spec("anomalib") is None:
@@ -213,6 +218,17 @@ def test_the_peer_sees_our_features():
     theirs = model.model.encoder(model.pre_processor.transform(batch))
     ours = frozen(batch, contenders.methods.get("cflow").needs).pyramid
     for one, other in zip(ours, theirs.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_peers_cross_scale_flow_sees_our_features_at_three_sizes():
+    if importlib.util.find_spec("anomalib") is None:
+        pytest.skip("anomalib comes with the extra `peers`")
+    frozen, batch = TINY.network(), torch.rand(2, 3, 64, 64)
+    model = contenders.peer_model(TINY, contenders.csflow)
+    theirs = model.model.feature_extractor(model.pre_processor.transform(batch))
+    ours = frozen(batch, contenders.methods.get("csflow").needs).pyramid
+    for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

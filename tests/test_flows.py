@@ -168,7 +168,7 @@ def test_trace_ends_where_the_flow_ends():
     torch.manual_seed(0)
     flow = Flow([Permute(4), AffineCoupling(4, convolution(3)), Permute(4)])
     x = torch.randn(2, 4, H, W, dtype=torch.float64)
-    outs = flow.trace(x)
+    outs = list(flow.trace(x))
     assert len(outs) == 3
     torch.testing.assert_close(outs[-1].z, flow(x).z)
     torch.testing.assert_close(outs[-1].logdet, flow(x).logdet)

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from labkit import config, methods
+from labkit.likelihood import log_likelihood
+from labkit.methods.pyramid import Pyramid
 from labkit.records import Batch, Features, Shapes
 
-SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)), token=8, patches=(15, 8), turned=(4, 6))
-UNTRAINED = {"knn"}  # no parameters
+SHAPES = Shapes((24, 40), ((6, 3, 5), (6, 2, 3)), token=8, patches=(15, 8), turned=(4, 6))
+UNTRAINED = {"knn", "padim"}  # no parameters
 each_method = pytest.mark.parametrize("name", methods.names())
 each_trained = pytest.mark.parametrize("name", [n for n in methods.names() if n not in UNTRAINED])
 
@@ -168,3 +170,16 @@ def test_an_unknown_preset_is_refused_by_name():
         methods.preset(methods.get("sanflow"), {"preset": "offcial"})
     own = methods.preset(methods.get("sanflow"), {"preset": "1b", "kl": 0.5})
     assert own == {"bce": 0, "kl": 0.5}
+
+
+@each_method
+def test_named_latents_make_up_the_densities(name):
+    method = trained(name)
+    with torch.no_grad():
+        outs = method.named_latents(features())
+        for out in outs.values():
+            assert out.z.shape[:1] + out.z.shape[2:] == out.logdet.shape
+        if isinstance(method, Pyramid) and getattr(method.spec, "test_variance", "mode") == "mode":
+            pairs = zip(outs.values(), method.densities(features()), strict=True)
+            for out, density in pairs:
+                torch.testing.assert_close(log_likelihood(out), density)

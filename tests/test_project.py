@@ -60,11 +60,13 @@ def _packages(texts):
 
 
 ORDER = [
-    "files", "records", "config", "datasets", "defects", "backbones", "features", "flows", "stem",
-    "likelihood", "scores", "methods", "training", "spool", "sweep", "pixels", "metrics",
-    "detector", "runs", "experiments", "cost", "bench", "published", "plans", "results", "tasks",
-    "schedule", "engines", "studies", "palette", "panels", "sheets", "galleries", "variants",
-    "clouds", "figures", "tables", "study_figures", "reports", "widgets", "commands", "cli",
+    "files", "records", "config", "datasets", "defects", "backbones", "features", "stages",
+    "flows", "stem", "chains", "likelihood", "scores", "methods", "training", "spool", "sweep",
+    "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "cost",
+    "bench", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
+    "palette", "panels", "sheets", "stage_figures", "galleries", "variants", "clouds",
+    "microscope", "toys", "comparison", "place_figures", "figures", "tables", "study_figures",
+    "reports", "widgets", "commands", "cli",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit import schedule
+from labkit import config, methods, schedule
 from labkit.features import FeatureSet
 from labkit.plans import Task
 
@@ -52,3 +52,17 @@ def test_the_quick_budget_stays_in_this_process():
 @pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (300, "5 min"), (7200, "2.0 h")])
 def test_durations_are_said_as_a_person_would(seconds, said):
     assert schedule.duration(seconds) == said
+
+
+def test_a_forecast_counts_what_one_run_has_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    kind, keys = methods.get("dnfad"), TINY | {"epochs": 3}
+    spec = config.resolve("dnfad", kind.Spec, "procedural/gear", "quick", 0, kind.budgets, keys)
+    first, again = schedule.forecast(spec), schedule.forecast(spec)
+    assert first.images["train"] == 8
+    assert first.new == sum(first.images.values())
+    assert again.new < first.new  # those that were timed are stored
+    assert len(first.epochs) == 3
+    assert first.parameters > 0
+    parts = first.features + sum(first.epochs) + first.scoring
+    assert first.seconds == parts > 0

@@ -242,7 +242,7 @@ def test_the_map_is_the_energy_and_its_switches():
     torch.testing.assert_close(maps.anomaly, up(energy))
     torch.testing.assert_close(tiny().score(maps), up(energy).amax((1, 2)))
     whole = tiny(logdet=True).maps(features()).anomaly
-    torch.testing.assert_close(whole, up(energy - out.logdet / 14))
+    torch.testing.assert_close(whole, up(energy - out.logdet / out.z.shape[1]))
     share = tiny(unit="probability").maps(features())
     torch.testing.assert_close(share.anomaly, 1 - up((-energy).exp()))
     half = maps.anomaly.flatten(1).sort(1, descending=True).values[:, :480]

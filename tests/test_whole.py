@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import labkit
-from apps import answers, shelf, views
+from apps import shelf
+from apps.views import about, inspect, seen
 from labkit import reports, study_figures, tasks, widgets
 
 
@@ -52,28 +53,27 @@ def test_a_study_has_no_maps_to_draw(run):
         study_figures.maps({"only": run.detector}, run.samples()[:1])
 
 
-def test_the_app_shows_attention_by_name_and_draws_no_threshold(run):
+def test_the_app_shows_attention_by_name_and_draws_no_contour(run):
     folder = str(run.folder)
-    shown, seen = shelf.opened(folder), views.see_sample(folder, run.samples()[-1].key)
+    shown, one = shelf.opened(folder), seen.see_sample(folder, run.samples()[-1].key)
     assert shown.main is None
-    assert shown.slider is None
-    html = views.draw_maps(seen, 0.5, 0.0)
+    html = inspect.draw_maps(one, inspect.Look(threshold=one.answer.score - 1))
     assert ('data-map="attention"' in html) == (run.config.method == "sanf")
     assert "no map says where" in html
     assert 'class="lk-threshold"' not in html
-    assert "threshold" not in html
     assert "annotated defect" in html
-    assert "gives the score" not in html
-    assert shown.unit in views.draw_verdict(seen, 5)
-    np.testing.assert_array_equal(views.overlay(seen), seen.answer.image)
-    assert views.draw_scale(folder) == ""
+    np.testing.assert_array_equal(seen.overlay(one), one.answer.image)
     with pytest.raises(ValueError, match="no map says where"):
-        views.regions(folder)
+        about.regions(folder)
 
 
-def test_the_threshold_is_hidden_and_comes_back_with_another_run(run, quick_run):
-    hidden = answers.choose(str(run.folder), None, 0.5, True)[1]
-    assert not hidden["visible"]
-    back = answers.choose(str(quick_run.folder), None, 0.5, True)[1]
-    assert back["visible"]
-    assert back["minimum"] < back["value"] < back["maximum"]
+def test_the_threshold_decides_in_the_unit_of_the_score(run):
+    folder = str(run.folder)
+    shown, one = shelf.opened(folder), seen.see_sample(folder, run.samples()[-1].key)
+    low, high, step = shown.ruler
+    assert low < high
+    assert 0 < step < high - low
+    above, below = (inspect.draw_verdict(one, one.answer.score + s) for s in (step, -step))
+    assert shown.unit in above
+    assert above.replace(" ", "") != below.replace(" ", "")
+    assert shown.rate(high) < shown.rate(low) == 100

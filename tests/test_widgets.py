@@ -172,3 +172,16 @@ def test_a_defect_that_cannot_be_made_is_said():
     ]
     panel = widgets.defect_panel(flat, defects.NsaSpec(), size=None)
     assert "shows on train/good/0/0 after 20 attempts" in panel.sentence.value
+
+
+def test_the_microscope_steps_through_a_flow(quick_run):
+    panel = widgets.microscope_panel(quick_run, quick_run.samples()[-1].read())
+    last, seen = panel.controls["step"].max, set()
+    assert f"Step {last} of {last}" in panel.sentence.value
+    for show in panel.controls["show"].options:
+        panel.controls["show"].value = show
+        for step in (0, last):
+            panel.controls["step"].value = step
+            seen.add(panel.picture.value)
+            assert "nats per dimension" in panel.sentence.value
+    assert len(seen) == 4

@@ -30,6 +30,7 @@ from labkit.records import Sample
 BATCH = 32  # images a step and images at once: anomalib's default
 ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")
 PEER = "anomalib"
+HIDDEN = 256  # of CS-Flow's subnets, in its race; 1024 as published take half an hour a contender
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def _infer(detector: Detector, images: Sequence[np.ndarray]) -> tuple[Tensor, Te
     return maps.anomaly, scores
 
 
-def theirs(build: Callable[[Job, Backbone, dict[str, Any]], Any]) -> Contender:
+def theirs(build: Callable[[Job, Backbone, dict[str, Any]], Any], title: str = PEER) -> Contender:
     """A model of anomalib's, trained by its engine and judged before its post-processing."""
-    return Contender("anomalib", PEER, partial(_fit_peer, build=build), _ask_peer, ANOMALIB)
+    return Contender(title, PEER, partial(_fit_peer, build=build), _ask_peer, ANOMALIB)
 
 
 def _fit_peer(job: Job, parts, folder: Path, build) -> Any:
@@ -166,19 +167,60 @@ def peer_model(job: Job, build: Callable[[Job, Backbone, dict[str, Any]], Any]) 
     pre = importlib.import_module("anomalib.pre_processing").PreProcessor(fit)
     off = {"post_processor": False, "evaluator": False, "visualizer": False}
     with mock.patch.object(timm, "create_model", return_value=levels):
-        return build(job, frozen, {"pre_processor": pre, "pre_trained": False} | off)
+        return build(job, frozen, {"pre_processor": pre} | off)
 
 
 def cflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
     """anomalib's CFLOW-AD at its defaults: 8 blocks, fibres of 64, Adam at 1e-4."""
     models = importlib.import_module("anomalib.models")
-    return models.Cflow(backbone=job.backbone, layers=backbone.taps, **options)
+    return models.Cflow(backbone=job.backbone, layers=backbone.taps, pre_trained=False, **options)
 
 
 def fastflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
     """anomalib's FastFlow at its defaults; "resnet18" is how it is told of a CNN."""
     models = importlib.import_module("anomalib.models")
-    return models.Fastflow(backbone="resnet18", **options)
+    return models.Fastflow(backbone="resnet18", pre_trained=False, **options)
+
+
+def csflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
+    """anomalib's CS-Flow with `HIDDEN` channels, on our network's last tap for EfficientNet-B5's.
+
+    Its code names that network, its layer, 304 channels and stride 32; these four are changed
+    while it is built, the rest is at its defaults.
+    """
+    code = importlib.import_module("anomalib.models.image.csflow.torch_model")
+    nodes, levels = code.InputNode, timm.create_model(job.backbone)
+    channels, side, _ = backbone.shapes(methods.get("csflow").needs).pyramid[0]
+    finer = 32 * side // job.image_size
+
+    def node(_: int, h: int, w: int, **told: str) -> Any:
+        return nodes(channels, finer * h, finer * w, **told)
+
+    changed = {
+        "efficientnet_b5": lambda **_: levels,
+        "TimmFeatureExtractor": lambda backbone, layers: _LastTap(backbone, layers[0]),
+        "InputNode": node,
+    }
+    models = importlib.import_module("anomalib.models")
+    with mock.patch.multiple(code, **changed):
+        return models.Csflow(cross_conv_hidden_channels=HIDDEN, **options)
+
+
+class _LastTap(nn.Module):
+    """A frozen network's last map under the name by which anomalib's CS-Flow asks for its own."""
+
+    def __init__(self, levels: nn.Module, name: str):
+        super().__init__()
+        self.levels, self.name = levels.eval().requires_grad_(False), name
+
+    def train(self, mode: bool = True) -> _LastTap:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, S, S) -> the map (B, C, h, w) by its name."""
+        return {self.name: self.levels(images)[-1]}
 
 
 PLAIN = {  # anomalib's optimiser: Adam at a constant rate, nothing clipped
@@ -216,5 +258,17 @@ RACES: dict[str, dict[str, Contender]] = {  # method -> contenders by name
         ),
         "labkit": ours("fastflow", "laptop default", "laptop"),
         PEER: theirs(fastflow),
+    },
+    "csflow": {
+        "labkit-published": ours(
+            "csflow",
+            f"anomalib's settings, {HIDDEN} hidden channels",
+            "paper",
+            **PLAIN
+            | {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 1e-5, "clip": 1.0, "lr": 2e-4}
+            | {"hidden": HIDDEN, "fuse": "product"},
+        ),
+        "labkit": ours("csflow", "laptop default", "laptop"),
+        PEER: theirs(csflow, f"{PEER}, our network, {HIDDEN} hidden channels"),
     },
 }

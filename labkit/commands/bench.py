@@ -44,7 +44,7 @@ def flows(
     ] = 1800.0,
     json: Json = False,
 ) -> None:
-    """CFLOW-AD or FastFlow beside anomalib's: training, inference, memory, AUROC.
+    """CFLOW-AD, FastFlow or CS-Flow beside anomalib's: training, inference, memory, AUROC.
 
     Example: labkit bench flows --method cflow --epochs 2
     """

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
+FORMATS = ("PNG", "BMP", "JPEG", "TIFF", "WEBP")  # Pillow tries no other decoder
 MIN_SIDE = 16  # pixels; below this a backbone's grid has no cell
 MAX_PIXELS = 80_000_000  # 240 MB as RGB; below the size at which Pillow itself starts to warn
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange the sides
@@ -123,7 +124,7 @@ def _check_size(size: tuple[int, int], name: Path | str) -> None:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except FileNotFoundError:
         raise ValueError(f"There is no file {path}; check the path.") from None
     except IsADirectoryError:

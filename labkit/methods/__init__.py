@@ -7,24 +7,30 @@ from typing import Any
 from labkit.config import unknown
 from labkit.methods.base import Method
 from labkit.methods.cflow import CFLOW
+from labkit.methods.csflow import CSFlow
+from labkit.methods.dadf import DADF
 from labkit.methods.differnet import DifferNet
 from labkit.methods.dnfad import DNFAD
 from labkit.methods.fastflow import FastFlow, FastFlowSP
 from labkit.methods.knn import KNN
+from labkit.methods.padim import PaDiM
 from labkit.methods.sanf import SANF
 from labkit.methods.sanflow import SANFlow
 from labkit.methods.selfsup import SelfSup
 
 TABLE: dict[str, type[Method]] = {
     "dnfad": DNFAD,
+    "dadf": DADF,
     "sanf": SANF,
     "sanflow": SANFlow,
     "selfsup": SelfSup,
     "cflow": CFLOW,
     "fastflow": FastFlow,
     "fastflow-sp": FastFlowSP,
+    "csflow": CSFlow,
     "differnet": DifferNet,
     "knn": KNN,
+    "padim": PaDiM,
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.records import Batch, Features, Maps, Needs, Sample, Shapes
+from labkit.chains import Chain
+from labkit.config import TrainSpec
+from labkit.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
+from labkit.stages import Stage
 
 
 class Method(nn.Module):
@@ -50,10 +53,20 @@ class Method(nn.Module):
         """
         return ()
 
+    @classmethod
+    def stages(cls, spec: Any, train: TrainSpec) -> Sequence[Stage]:
+        """What training does one after the other; by default everything at once, by `train`."""
+        return (Stage("", train),)
+
+    def given(self, features: Features, stage: str) -> Features:
+        """What the steps of a stage that `keeps` see of images; fixed as long as it lasts."""
+        return features
+
     def begin(self, epoch: int, batches: Iterable[Features]) -> None:
         """Set what an epoch, counted from 0, needs of the training normals, before its steps.
 
-        It goes into a buffer: a checkpoint holds what earlier epochs have set.
+        Epochs are counted through all stages. It goes into a buffer: a checkpoint holds what
+        earlier epochs have set.
         """
 
     @property
@@ -68,11 +81,26 @@ class Method(nn.Module):
         yield features, batch
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Named scalars, means over what the step looks at; all but `watched` are minimised."""
+        """Named scalars, means over what the step looks at; all but `watched` are minimised.
+
+        Of several stages those of `batch.stage`, or of all if it names none.
+        """
         raise NotImplementedError
 
     def finish(self, batches: Iterable[Features]) -> None:
         """Take constants of the score from the training normals, after the last step; one pass."""
+
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """z of each flow, to be held against N(0, I), and its log-det; none without a flow.
+
+        z (B, C, h, w) and log-det (B, h, w), or (B, d) and (B,) of an image as a whole; where a
+        flow has a map of its own, under that map's name.
+        """
+        return {}
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The same flows step by step, fixed statistics first; none without a flow."""
+        return {}
 
     def maps(self, features: Features) -> Maps:
         """The method's family of maps at image resolution, (B, H, W) each; `whole` is (B,)."""
@@ -83,6 +111,10 @@ class Method(nn.Module):
         if maps.whole is None:
             raise NotImplementedError
         return maps.whole.values.double()
+
+    def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
+        """The parts of a method whose cost is told apart, each as a call; none by default."""
+        return {}
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together; by default all of them."""

@@ -26,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from labkit.chains import AtPlaces, Chain
 from labkit.flows import Flow, Permute, Rotate, position_code
 from labkit.likelihood import base_density, log_sigmoid_loss
 from labkit.methods.pyramid import (
@@ -90,6 +91,14 @@ class Level(PyramidLevel):
         if place is None:
             return self.flow(rows, self.code.repeat(len(rows) // len(self.code), 1))
         return self.flow(rows, self.code[place % len(self.code)])
+
+    def chain(self, x: Tensor) -> Chain:
+        """The stem, then each step at every place, with the code of the place."""
+        steps = [self.stem, *map(AtPlaces, self.flow.steps)]
+        if self.code is None:
+            return Chain(Flow(steps), x)
+        code = self.code.T.reshape(1, -1, *self.grid)
+        return Chain(Flow(steps), x, code.expand(len(x), -1, -1, -1))
 
     def on_grid(self, rows: Tensor) -> Tensor:
         """Rows (B h w, ...) as maps (B, ..., h, w)."""

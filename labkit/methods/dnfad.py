@@ -26,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from labkit.chains import Chain
 from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
 from labkit.methods.base import Method, on_one_grid
@@ -206,6 +207,17 @@ class DNFAD(Method):
             out = flow(stem.z, cond)
             outs[name] = FlowOut(out.z, out.logdet + stem.logdet)
         return outs
+
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """The branches' latents by the names of their maps."""
+        return self.flow(features)
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The branches, each behind the stem that both share."""
+        y = self.gather(features)
+        cond = self.code.expand(len(y), -1, -1, -1) if self.spec.position else None
+        steps = {name: [*self.stem.steps, *flow.steps] for name, flow in self.flows.items()}
+        return {name: Chain(Flow(own), y, cond) for name, own in steps.items()}
 
     @torch.no_grad()
     def attention(self, features: Features) -> dict[str, Tensor]:

@@ -26,13 +26,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.flows import Flow
+from labkit.chains import Chain
+from labkit.flows import Flow, Step
 from labkit.likelihood import LOG_2PI, base_density
 from labkit.methods.pyramid import (
     WHITENED,
@@ -68,6 +70,11 @@ class Subnet(nn.Sequential):
         super().__init__(nn.Conv2d(c_in, inner, kernel, padding=kernel // 2), nn.ReLU(), last)
 
 
+def kernel_of(spec: FastFlowSpec, k: int) -> int:
+    """Side of the kernels of block k: 3, 1, 3, ... if they alternate."""
+    return (3, 1)[k % 2] if spec.kernels == "alternate" else int(spec.kernels)
+
+
 class Level(PyramidLevel):
     """A level whose whole map is one sample of its flow; perhaps normalised before it.
 
@@ -81,16 +88,25 @@ class Level(PyramidLevel):
         shape, gain = (channels, *self.grid), spec.norm == "gain"
         none = spec.norm == "none"
         self.norm = nn.Identity() if none else nn.LayerNorm(shape, elementwise_affine=gain)
+        self.flow = Flow(self.steps(spec, scale))
 
-        def subnet(k: int, c_in: int, c_out: int) -> Subnet:
-            kernel = (3, 1)[k % 2] if spec.kernels == "alternate" else int(spec.kernels)
-            return Subnet(c_in, c_out, kernel, spec.hidden, spec.zero_init)
+    def steps(self, spec: FastFlowSpec, scale: float) -> list[Step]:
+        """The steps of the flow."""
+        return one_sided(spec, self.channels, partial(self.subnet, spec), scale=scale)
 
-        self.flow = Flow(one_sided(spec, channels, subnet, scale=scale))
+    def subnet(self, spec: FastFlowSpec, k: int, c_in: int, c_out: int) -> nn.Module:
+        """The network of block k."""
+        return Subnet(c_in, c_out, kernel_of(spec, k), spec.hidden, spec.zero_init)
 
     def forward(self, level: Tensor) -> FlowOut:
         """z (B, C, h, w) and the flow's log-det (B, h, w)."""
         return self.flow(self.norm(self.standardised(level)))
+
+    def chain(self, x: Tensor) -> Chain:
+        """The stem and the flow; after a `norm`, which has no inverse, the flow alone."""
+        if isinstance(self.norm, nn.Identity):
+            return Chain(Flow([self.stem, *self.flow.steps]), x)
+        return Chain(self.flow, self.norm(self.scaled(x)))
 
     def unreported(self) -> Tensor:
         """The log-det of `gain` that no likelihood here counts: mean log |gain|, per dimension."""

@@ -6,8 +6,8 @@ and level, and how the levels become one map and one score. A method says what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.flows import AffineCoupling, ChannelAffine, Permute, Step
+from labkit.chains import Chain, OfTheImage
+from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, Step
 from labkit.likelihood import anomaly, base_density, fuse, upsample
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.statistics import SemanticBase, Statistics
@@ -89,8 +90,15 @@ class PyramidLevel(nn.Module):
 
     def standardised(self, level: Tensor) -> Tensor:
         """What the flow sees, (B, C, h, w)."""
-        x = self.gather(level)
+        return self.scaled(self.gather(level))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """A gathered level with the statistics of its places taken out."""
         return x if self.stem.kind == "none" else self.stem.to_latent(x)[0]
+
+    def chain(self, x: Tensor) -> Chain:
+        """The way of a gathered level to its latent, step by step."""
+        raise NotImplementedError
 
 
 class Pyramid(Method):
@@ -131,6 +139,20 @@ class Pyramid(Method):
         """Each level's z (B, C, h, w) and the log-det that scores (B, h, w), float64."""
         raise NotImplementedError
 
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """The levels' latents by the names of their maps."""
+        return {f"scale{k}": out for k, out in enumerate(self.latents(features), start=1)}
+
+    def gathered(self, features: Features) -> list[Tensor]:
+        """What each level's statistics are taken of, (B, C, h, w)."""
+        pairs = zip(self.levels, features.pyramid, strict=True)
+        return [level.gather(x) for level, x in pairs]
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The levels' flows by the names of their maps."""
+        pairs = enumerate(zip(self.levels, self.gathered(features), strict=True), start=1)
+        return {f"scale{k}": level.chain(x) for k, (level, x) in pairs}
+
     def densities(self, features: Features) -> list[Tensor]:
         """u of each level, (B, h, w), nats per channel."""
         return [base_density(o.z) + o.logdet / o.z.shape[1] for o in self.latents(features)]
@@ -139,11 +161,13 @@ class Pyramid(Method):
         """Anomaly maps of each level and of all, (B, H, W) float64."""
         return self.draw(self.densities(features))
 
-    def draw(self, densities: list[Tensor]) -> Maps:
+    def draw(self, densities: list[Tensor], scales: Sequence[int] = ()) -> Maps:
         """Densities u_k to maps: P_k = exp(u_k - max u_k) is 1 at the most normal position.
 
         probability:  A = K - sum_k P_k,             A_k = 1 - P_k     (FastFlow: A / K)
         nats:         A = -log (1/K) sum_k P_k,      A_k = -log P_k     (the same order of pixels)
+
+        Args: scales: the levels that A adds, counted from 1; all if empty.
         """
         logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
         size, nats = self.shapes.image, self.spec.fuse == "nats"
@@ -152,9 +176,12 @@ class Pyramid(Method):
         unit = "−log P [nats per channel]" if nats else "1 − P"
         what = f"level {{}}, P against {self.against}"
         family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}
-        share = 1 / len(values) if self.averaged else 1
-        fused = anomaly(fuse(drawn)) if nats else share * sum(values)
-        family["fused"] = Map(fused, "all levels, their P added", unit)
+        chosen = [k - 1 for k in scales] or range(len(values))
+        share = 1 / len(chosen) if self.averaged else 1
+        logs = [drawn[k] for k in chosen]
+        fused = anomaly(fuse(logs)) if nats else share * sum(values[k] for k in chosen)
+        what = f"levels {', '.join(map(str, scales))}" if scales else "all levels"
+        family["fused"] = Map(fused, f"{what}, their P added", unit)
         return Maps(family, "fused")
 
     @property
@@ -199,6 +226,20 @@ class SemanticPyramid(Pyramid):
         """u of a level under the normal base, (B, h, w), nats per channel."""
         normal = self.base.normal(out.z, stats, self.spec.test_variance)
         return normal + out.logdet / out.z.shape[1]
+
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """Each level's latent about the base of its place, (z - μ) / σ."""
+        pairs = enumerate(self.read(features)[1], start=1)
+        return {f"scale{k}": self.base.standardised(out, stats) for k, (out, stats) in pairs}
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The levels' flows, and behind each the base that h reads from the image."""
+        told, chains = self.base.read(features.image), super().chains(features)
+        for (name, chain), level in zip(chains.items(), self.levels, strict=True):
+            last = partial(self.base.standardised, told=self.base.at(told, level.grid))
+            steps = [*chain.flow.steps, OfTheImage(level.channels, last)]
+            chains[name] = replace(chain, flow=Flow(steps))
+        return chains
 
     def densities(self, features: Features) -> list[Tensor]:
         """u of each level under the normal base, (B, h, w), nats per channel."""

@@ -34,6 +34,7 @@ from pydantic import Field
 from torch import Tensor
 
 from labkit import defects
+from labkit.chains import Chain
 from labkit.flows import AffineCoupling, Flow, Permute, Step
 from labkit.likelihood import anomaly, base_density, log_likelihood, upsample
 from labkit.methods.attention import Subnet
@@ -217,6 +218,15 @@ class SelfSup(Method):
         x, fixed = self.stem.to_latent(self.gather(features))
         out = self.couplings(x)
         return FlowOut(out.z, out.logdet + fixed)
+
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """The one flow's latent by the name of its map."""
+        return {"likelihood": self.flow(features)}
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The one flow behind its stem."""
+        steps = [self.stem, *self.couplings.steps]
+        return {"likelihood": Chain(Flow(steps), self.gather(features))}
 
     def likelihood(self, features: Features) -> Tensor:
         """l = (log N(z; 0, I) + log-det) / (C h w) of each image, (B,), nats per dimension."""

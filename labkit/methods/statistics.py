@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.likelihood import base_density, log_sigmoid_loss
+from labkit.records import FlowOut
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -168,6 +169,15 @@ class SemanticBase(nn.Module):
         """l^a, eq. 7: the same about a mean that lies `margin` higher."""
         mean = self.spec.margin if told.mean is None else told.mean + self.spec.margin
         return base_density(z, mean, *self._scale(told, how))
+
+    def standardised(self, out: FlowOut, told: Statistics) -> FlowOut:
+        """One more step, to N(0, I): (z - μ) / σ at the mode of σ, lambda -= C/2 log σ²."""
+        precision, log_variance = self._scale(told, "mode")
+        shape = out.logdet.shape
+        scale = torch.as_tensor(precision).to(out.z).expand(shape).sqrt()[:, None]
+        mean = torch.as_tensor(0.0 if told.mean is None else told.mean).to(out.z).expand(shape)
+        shrunk = out.z.shape[1] / 2 * torch.as_tensor(log_variance).to(out.logdet)
+        return FlowOut((out.z - mean[:, None]) * scale, out.logdet - shrunk)
 
     def _scale(self, told: Statistics, how: Variance) -> tuple[Tensor | float, Tensor | float]:
         """E[1/s2] and E[log s2]; at the mode both are of one value."""

@@ -1,0 +1,261 @@
+"""CS-Flow: one flow over the feature maps of an image at three sizes, which see each other.
+
+Rudolph, Wehrbein, Rosenhahn and Wandt, "Fully Convolutional Cross-Scale-Flows for Image-based
+Defect Detection", WACV 2022. The image is seen whole, halved and quartered by one frozen network;
+couplings transform half of the channels of all three maps by what small cross-scale networks read
+from the other half, so likelihood is of the three maps together. z^2, without the log-det, scores.
+
+Here the maps lie side by side as one row of positions, (B, C, N), and the flow is a chain of the
+lab's own steps; only the subnet and the permutation know which position is of which map.
+
+Where we differ, and why:
+- the inverse. In reverse the official code shifts the half that was transformed first by what the
+  other half's network says, so it does not undo the forward pass; anomalib's copy neither. There
+  is no switch for it: training and scores never invert.
+- latents are not clamped to 1e6, and 2 / pi is not rounded to 0.636.
+- options that the paper has not: features standardised per place from training normals and pooled
+  (`standardise`, `pool`), the log-det in maps and score, the three maps added in nats, and a score
+  of the highest `top_k` of the map. As printed: the defaults of `CSFlowSpec`.
+- z^2 is halved in maps as it is in the score, so that they have one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit.chains import Chain, SideBySide
+from labkit.flows import AffineCoupling, Flow, Permute, Step, zeros_per_position
+from labkit.likelihood import LOG_2PI, nll, upsample
+from labkit.methods.base import Method
+from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.scores import top_mean
+
+SCALES = 3  # sizes of the image: 1, 1/2, 1/4
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSFlowSpec(PyramidSpec):
+    """Every switch of CS-Flow, with the values of the paper."""
+
+    blocks: Positive = 4
+    clamp: float = 3.0  # largest log-scale of a half-step, nats
+    hidden: Positive = 1024  # inner channels of a cross-scale subnet
+    last_kernel: Literal[3, 5] = 5  # of the last block's subnets; the others have 3
+    zero_init: bool = True  # gamma starts at 0, False: at 1
+    logdet: bool = False  # the flow's log-det in maps and score
+    fuse: Literal["finest", "product", "nats"] = "finest"  # the main map; anomalib: product
+    top_k: float = 0.0  # share of the main map's pixels that scores; 0: all entries of all scales
+
+
+SMALL = WHITENED | {  # chosen on calibration normals and synthetic defects, not on test images
+    "shrink": 0.1,
+    "logdet": True,
+    "fuse": "finest",
+    "top_k": 0.01,
+    "last_kernel": 3,
+}
+
+
+class CrossScale(nn.Module):
+    """The subnet of a half-step: what one half of all maps says of the other, [W_s, W_t].
+
+    h_k = LeakyReLU(conv(x_k)),  out_k = gamma_k (conv(h_k) + conv(up h_k+1) + conv(h_k-1, stride))
+    over maps k, fine to coarse; no two convolutions share weights (CS-Flow, Fig. 3).
+    """
+
+    def __init__(self, grids: Sequence[Grid], c_in: int, c_out: int, spec: CSFlowSpec, side: int):
+        super().__init__()
+        self.grids, self.sizes = list(grids), [prod(grid) for grid in grids]
+        inner, pad = spec.hidden, side // 2
+
+        def convs(c_from: int, c_to: int, strides: Sequence[int]) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv2d(c_from, c_to, side, s, pad) for s in strides)
+
+        same = [1] * len(grids)
+        self.enter, self.own = convs(c_in, inner, same), convs(inner, c_out, same)
+        self.up = convs(inner, c_out, same[1:])
+        strides = [-(-fine[0] // coarse[0]) for fine, coarse in pairwise(grids)]
+        self.down = convs(inner, c_out, strides)
+        self.gamma = nn.Parameter(torch.full((len(grids),), 0.0 if spec.zero_init else 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, N), the maps side by side -> (B, C', N)."""
+        maps = zip(self.enter, x.split(self.sizes, 2), self.grids, strict=True)
+        told = [F.leaky_relu(enter(row.unflatten(2, grid)), 0.1) for enter, row, grid in maps]
+        outs = []
+        for k, grid in enumerate(self.grids):
+            out = self.own[k](told[k])
+            if k + 1 < len(told):
+                larger = F.interpolate(told[k + 1], grid, mode="bilinear", align_corners=False)
+                out = out + self.up[k](larger)
+            if k:
+                out = out + self.down[k - 1](told[k - 1])
+            outs.append((self.gamma[k] * out).flatten(2))
+        return torch.cat(outs, 2)
+
+
+class PermuteScales(Step):
+    """A fixed random order of the channels, another for each map of a row (B, C, N)."""
+
+    label = ""
+
+    def __init__(self, channels: int, sizes: Sequence[int]):
+        super().__init__(channels)
+        self.sizes = list(sizes)
+        self.orders = nn.ModuleList(Permute(channels) for _ in sizes)
+
+    def to_latent(self, x, cond=None):
+        """Each map's channels picked in its order; volume is kept."""
+        parts = zip(self.orders, x.split(self.sizes, 2), strict=True)
+        z = torch.cat([order.to_latent(part)[0] for order, part in parts], 2)
+        return z, zeros_per_position(x)
+
+    def to_data(self, z, cond=None):
+        """Each map's channels put back."""
+        parts = zip(self.orders, z.split(self.sizes, 2), strict=True)
+        return torch.cat([order.to_data(part) for order, part in parts], 2)
+
+
+def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
+    """The joint flow of a row of maps: shuffle each, couple both halves of all, `blocks` times."""
+    steps: list[Step] = []
+    for k in range(spec.blocks):
+        side = spec.last_kernel if k == spec.blocks - 1 else 3
+
+        def subnet(c_in: int, c_out: int, side: int = side) -> CrossScale:
+            return CrossScale(grids, c_in, c_out, spec, side)
+
+        steps += [
+            PermuteScales(channels, [prod(grid) for grid in grids]),
+            AffineCoupling(channels, subnet, clamp=spec.clamp),
+        ]
+    return Flow(steps)
+
+
+class Scale(PyramidLevel):
+    """The features of the image at one size: their grid and the fixed statistics of its places."""
+
+    def __init__(self, spec: CSFlowSpec, channels: int, grid: Grid, scale: float):
+        super().__init__(spec, channels, grid)
+
+
+class CSFlow(Pyramid):
+    """Features at three sizes -> one joint latent -> a map of each size -> main map, score."""
+
+    Spec, level = CSFlowSpec, Scale
+    score_keys = Pyramid.score_keys | {"logdet"}
+    needs = Needs(pyramid=True, scales=SCALES)
+    title = "CS-Flow: one flow over features of the image at three sizes"
+    budgets: ClassVar = {
+        "quick": SMALL | {"blocks": 1, "hidden": 8},
+        "laptop": SMALL | {"blocks": 2, "hidden": 64, "epochs": 4, "batch": 8, "lr": 3e-4},
+        "paper": {
+            "backbone": "tf_efficientnet_b5.aa_in1k",
+            "taps": (6,),  # block 35 of 39, the first stage at stride 32
+            "image_size": 768,
+            "epochs": 240,
+            "batch": 16,
+            "lr": 2e-4,
+            "betas": (0.9, 0.999),
+            "eps": 1e-4,
+            "weight_decay": 1e-5,
+            "warmup": 0,
+            "schedule": "constant",
+            "clip": 1.0,
+        },
+    }
+
+    def __init__(self, spec: CSFlowSpec, shapes: Shapes):
+        """Raises: ValueError if maps differ in their channels or log-dets are to be multiplied."""
+        super().__init__(spec, shapes)
+        if spec.fuse == "product" and (spec.logdet or spec.place_logdet):
+            raise ValueError(
+                "fuse=product multiplies maps of z², which have no log-det; take fuse=nats, or "
+                "logdet=false and place_logdet=false."
+            )
+        channels = {c for c, _, _ in shapes.pyramid}
+        if len(channels) != 1:
+            raise ValueError(
+                f"CS-Flow takes maps of one number of channels; got {sorted(channels)}."
+            )
+        self.grids = [level.grid for level in self.levels]
+        self.flow = cross_scale_flow(spec, channels.pop(), self.grids)
+
+    def forward(self, features: Features) -> FlowOut:
+        """z (B, C, N) of all maps side by side and the flow's log-det (B, N)."""
+        pairs = zip(self.levels, features.pyramid, strict=True)
+        return self.flow(torch.cat([level.standardised(x).flatten(2) for level, x in pairs], 2))
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """(1/2 sum of ||z_k||^2 - sum of J_k) / all dimensions, the mean over the images."""
+        return {"nll": nll(self(features))}
+
+    def latents(self, features: Features) -> list[FlowOut]:
+        """Each map's z (B, C, h, w) and the log-det that scores (B, h, w), float64."""
+        out, outs = self(features), []
+        sizes = [prod(grid) for grid in self.grids]
+        parts = zip(self.levels, out.z.split(sizes, 2), out.logdet.split(sizes, 1), strict=True)
+        for level, z, logdet in parts:
+            logdet = logdet.unflatten(1, level.grid).double() * self.spec.logdet
+            if self.spec.place_logdet:
+                logdet = logdet + level.stem.logdet()
+            outs.append(FlowOut(z.unflatten(2, level.grid).double(), logdet))
+        return outs
+
+    def chains(self, features: Features) -> dict[str, Chain]:
+        """The joint flow of all maps, each behind its own stem."""
+        grids = tuple(self.grids)
+        stems = SideBySide([level.stem for level in self.levels], grids)
+        x = torch.cat([level.flatten(2) for level in self.gathered(features)], 2)
+        return {"all scales": Chain(Flow([stems, *self.flow.steps]), x, None, grids)}
+
+    def maps(self, features: Features) -> Maps:
+        """Anomaly maps of each size and, with another `fuse` than finest, of all; `whole` (B,).
+
+        finest:   1/2 mean_c z_0^2;  product: of these of all sizes;  nats: as in `Pyramid.draw`
+        whole:    1/2 mean of z^2 over all entries of all sizes
+        with log-dets, less what they are at the place, or in the mean, per channel.
+        """
+        densities = self.densities(features)
+        energies = [-(u + LOG_2PI / 2) for u in densities]
+        counted = self.spec.logdet or self.spec.place_logdet
+        unit = "½ z² − log-det [nats per channel]" if counted else "½ mean z²"
+        row = torch.cat([energy.flatten(1) for energy in energies], 1)
+        whole = Map(row.mean(1), "mean over all entries of all sizes", unit)
+        if self.spec.fuse == "nats":
+            drawn = self.draw(densities)
+            return Maps(drawn.family, drawn.main, whole)
+        values = [upsample(energy, self.shapes.image) for energy in energies]
+        family = {
+            f"scale{k}": Map(one, f"image at 1/{2 ** (k - 1)} of its size", unit)
+            for k, one in enumerate(values, start=1)
+        }
+        if self.spec.fuse == "finest":
+            return Maps(family, "scale1", whole)
+        product = torch.stack(values).prod(0)
+        family["fused"] = Map(product, "all sizes, their maps multiplied", f"product of {unit}")
+        return Maps(family, "fused", whole)
+
+    def score(self, maps: Maps) -> Tensor:
+        """The mean of z^2 / 2 over all entries, or of the main map's highest `top_k` of pixels.
+
+        Of a map that somebody chose in place of the main one, the mean.
+        """
+        if self.spec.top_k or maps.whole is None:
+            return top_mean(maps.anomaly, self.spec.top_k or 1.0)
+        return Method.score(self, maps)
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """All together."""
+        return Method.clip_groups(self)

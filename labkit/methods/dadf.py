@@ -1,0 +1,295 @@
+"""DADF: features rebuilt twice by a transformer, and flows on the original beside both.
+
+Yao et al., "Visual Anomaly Detection via Dual-Attention Transformer and Discriminative Flow".
+Stage 1 trains the transformer of `dual_attention.py` to rebuild frozen features phi_P by
+themselves (phi_S) and from a memory (phi_M); stage 2 freezes it and trains FastFlow's flows on
+[phi_P, phi_S, phi_M] of each level. "The code" is the authors' later release.
+
+Where we differ, and why (each is a switch of `DADFSpec`, but for the first three):
+- eq. 5 subtracts densities without logarithms; minimised is -log p per dimension and level.
+- eq. 7 falls with abnormality; A = mean_k (1 - exp(-1/2 mean_c z_k^2)), as the code computes up
+  to sign and a factor. It is FastFlow's map without a log-det.
+- the optimiser is AdamW in both stages; the code's second is Adam with decay 1e-5.
+- `memory_qk`: the paper's queries are features and its keys memory, the code's the other way.
+- `memory_residual`: residuals of each stream on itself (the code); the paper does not say.
+- `coupling`: "affine coupling of NICE" contradicts itself; affine as the code, or NICE's.
+- `norm`: the code's LayerNorm has a trained gain that no log-det counts; fixed here.
+- `standardise`, `zero_init`, `pool`, `grid`, `top_k`, `fuse` are those of `pyramid.py`; statistics
+  of the joined features are taken between the stages. As printed: "none", False, 1, None, 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from labkit.config import TrainSpec
+from labkit.flows import AdditiveCoupling, ChannelAffine, Permute, Step
+from labkit.likelihood import upsample
+from labkit.methods import fastflow
+from labkit.methods.dual_attention import DualAttention
+from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of
+from labkit.methods.pyramid import WHITENED
+from labkit.records import Batch, Features, FlowOut, Map, Maps, Shapes
+from labkit.stages import Stage
+from labkit.stem import Moments
+
+Positive = Annotated[int, Field(gt=0)]
+Part = Literal["prior", "self", "memory"]
+MAIN = {"likelihood": "fused", "self": "self_error", "memory": "memory_error", "both": "error"}
+ERROR = "squared error [feature units]"
+REBUILD, FLOW = "reconstruction", "likelihood"  # the stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class DADFSpec(FastFlowSpec):
+    """Every switch of the paper's ablations and ours, with the values of the paper."""
+
+    embed: Positive = 480  # D, token channels of each level
+    depth: Positive = 8
+    heads: Positive = 8
+    tokens: Positive | None = None  # side of the token grid; None: the coarsest level's
+    memory_qk: Literal["paper", "official"] = "paper"
+    memory_residual: Literal["own", "none", "query"] = "own"
+    share_weights: bool = True  # between the two streams
+    inputs: tuple[Part, ...] = ("prior", "self", "memory")  # of the flow, Fig. 7b
+    subnet: Literal["depthwise", "conv"] = "depthwise"  # of a coupling; conv: FastFlow's
+    coupling: Literal["affine", "nice", "nice-unscaled"] = "affine"
+    norm: Literal["none", "fixed", "gain"] = "fixed"
+    reconstruction_epochs: Annotated[int, Field(ge=0)] = 300
+    reconstruction_lr: Annotated[float, Field(gt=0)] = 1e-4
+    reconstruction_betas: tuple[float, float] = (0.9, 0.95)
+    reconstruction_decay: Annotated[float, Field(ge=0)] = 0.01  # weight decay
+    criterion: Literal["likelihood", "self", "memory", "both"] = "likelihood"  # Fig. 6b and 7a
+    memory_weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the memory in `both`
+    scales: tuple[int, ...] | None = None  # levels that score, from 1 (Fig. 8); None: all
+    smooth: Annotated[float, Field(ge=0)] = 0.0  # sigma of a Gaussian over the maps, pixels
+
+
+class Reconstruction(NamedTuple):
+    """phi_P, phi_S and phi_M, each a pyramid of (B, C_k, h_k, w_k)."""
+
+    prior: tuple[Tensor, ...]
+    self: tuple[Tensor, ...]
+    memory: tuple[Tensor, ...]
+
+
+class Depthwise(nn.Sequential):
+    """Depthwise conv k, leaky ReLU, conv 1 (section IV-A.1; the code has no conv between)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, zero_init: bool):
+        last = nn.Conv2d(c_in, c_out, 1)
+        if zero_init:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        near = nn.Conv2d(c_in, c_in, kernel, padding=kernel // 2, groups=c_in)
+        super().__init__(near, nn.LeakyReLU(0.1), last)
+
+
+class Level(fastflow.Level):
+    """A level's flow on the joined features, their places' statistics taken out already."""
+
+    def __init__(self, spec: DADFSpec, channels: int, grid: tuple[int, int], scale: float):
+        super().__init__(spec, len(spec.inputs) * channels, grid, scale)
+
+    def forward(self, joined: Tensor):
+        """z (B, C, h, w) and the flow's log-det (B, h, w)."""
+        return self.flow(self.norm(joined))
+
+    def subnet(self, spec: DADFSpec, k: int, c_in: int, c_out: int) -> nn.Module:
+        """The network of block k."""
+        if spec.subnet == "conv":
+            return super().subnet(spec, k, c_in, c_out)
+        return Depthwise(c_in, c_out, kernel_of(spec, k), spec.zero_init)
+
+    def steps(self, spec: DADFSpec, scale: float) -> list[Step]:
+        """FastFlow's steps, or NICE's: additive ones and one diagonal scaling after the last."""
+        if spec.coupling == "affine":
+            return super().steps(spec, scale)
+        steps: list[Step] = []
+        for k in range(spec.blocks):
+            coupling = AdditiveCoupling(self.channels, partial(self.subnet, spec, k))
+            steps += [coupling, Permute(self.channels)]
+        return steps + ([ChannelAffine(self.channels, scale)] if spec.coupling == "nice" else [])
+
+
+def on_tokens(
+    shapes: Shapes, finest: int | None, tokens: int | None
+) -> tuple[Shapes, tuple[int, int]]:
+    """Levels whose grids are whole multiples of one token grid, and that grid.
+
+    Args: finest: no level's side is longer; tokens: nor is the token grid's.
+    """
+    sizes = [(c, min(h, finest or h), min(w, finest or w)) for c, h, w in shapes.pyramid]
+    least = (min(h for _, h, _ in sizes), min(w for _, _, w in sizes))
+    grid = tuple(min(side, tokens or side) for side in least)
+    patches = [min(h // grid[0], w // grid[1]) for _, h, w in sizes]
+    levels = [(c, p * grid[0], p * grid[1]) for (c, _, _), p in zip(sizes, patches, strict=True)]
+    return replace(shapes, pyramid=tuple(levels)), grid
+
+
+class DADF(FastFlow):
+    """Features -> two reconstructions -> a flow on all three at each level -> map -> score."""
+
+    Spec, level = DADFSpec, Level
+    score_keys = FastFlow.score_keys | {"criterion", "memory_weight", "scales", "smooth"}
+    title = "DADF: a dual-attention transformer and flows on what it rebuilds"
+    budgets: ClassVar = {
+        "quick": WHITENED
+        | {"standardise": "place", "norm": "none", "blocks": 1, "grid": 8, "tokens": 4}
+        | {"embed": 16, "depth": 1, "heads": 2, "reconstruction_epochs": 1},
+        "laptop": WHITENED
+        | {"standardise": "place", "norm": "none", "blocks": 4, "grid": 16, "tokens": 8}
+        | {"embed": 64, "depth": 3, "heads": 4, "epochs": 5, "batch": 4, "lr": 5e-3}
+        | {"reconstruction_epochs": 16, "reconstruction_lr": 2e-3},
+        "paper": {
+            "backbone": "wide_resnet50_2.tv_in1k",
+            "taps": (1, 2, 3),
+            "image_size": 256,
+            "epochs": 100,
+            "batch": 8,
+            "lr": 1e-3,
+            "betas": (0.9, 0.999),
+            "weight_decay": 1e-5,
+            "warmup": 0,
+            "schedule": "constant",
+            "clip": None,
+        },
+    }
+
+    def __init__(self, spec: DADFSpec, shapes: Shapes):
+        joined, grid = on_tokens(shapes, spec.grid, spec.tokens)
+        super().__init__(spec, joined)
+        self.shapes = shapes
+        self.transformer = DualAttention(spec, joined.pyramid, grid)
+        levels, chosen = len(self.levels), spec.scales or ()
+        if any(not 1 <= k <= levels for k in chosen):
+            raise ValueError(f"scales={chosen} does not fit: the levels are 1 to {levels}.")
+
+    @classmethod
+    def stages(cls, spec: DADFSpec, train: TrainSpec) -> Sequence[Stage]:
+        """The transformer first, then the flows with the transformer frozen."""
+        first = replace(
+            train,
+            epochs=spec.reconstruction_epochs,
+            lr=spec.reconstruction_lr,
+            betas=spec.reconstruction_betas,
+            weight_decay=spec.reconstruction_decay,
+        )
+        return (
+            Stage(REBUILD, first, "transformer"),
+            Stage(FLOW, train, "levels", keeps=True),
+        )
+
+    def reconstruct(self, features: Features) -> Reconstruction:
+        """phi_P on the levels' grids, and what the transformer makes of it."""
+        pairs = zip(self.levels, features.pyramid, strict=True)
+        prior = tuple(level.gather(x) for level, x in pairs)
+        own, memory = self.transformer(prior)
+        return Reconstruction(prior, tuple(own), tuple(memory))
+
+    def joined(self, told: Reconstruction) -> list[Tensor]:
+        """phi_D of each level, (B, 3 C, h, w): the `inputs` side by side (section III-C)."""
+        return [torch.cat(x, 1) for x in zip(*(getattr(told, k) for k in self.spec.inputs))]  # noqa: B905
+
+    def gathered(self, features: Features) -> list[Tensor]:
+        """What each level's statistics are taken of: phi_D."""
+        return self.joined(self.reconstruct(features))
+
+    def scaled(self, told: Reconstruction) -> Features:
+        """What the flows see: phi_D with the statistics of its places taken out."""
+        pairs = zip(self.levels, self.joined(told), strict=True)
+        return Features(tuple(level.scaled(x) for level, x in pairs))
+
+    def given(self, features: Features, stage: str) -> Features:
+        """What the flows see; the transformer is frozen in their stage."""
+        return self.scaled(self.reconstruct(features))
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Nothing: phi_S and phi_M have statistics only once the transformer is trained."""
+
+    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
+        """Between the stages, statistics of phi_D's places from the training normals."""
+        if epoch != self.spec.reconstruction_epochs or self.spec.standardise == "none":
+            return
+        moments = [Moments(level.stem) for level in self.levels]
+        for features in batches:
+            for sums, x in zip(moments, self.gathered(features), strict=True):
+                sums.add(x)
+        for sums in moments:
+            sums.settle()
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Squared errors of both reconstructions, or the flows' -log p, by the stage; or all."""
+        stage = batch.stage if batch else None
+        if stage == FLOW:
+            return super().loss(features)
+        told = self.reconstruct(features)
+        losses = {"self": error(told.prior, told.self), "memory": error(told.prior, told.memory)}
+        if stage == REBUILD:
+            return losses
+        fixed = Reconstruction(*([x.detach() for x in part] for part in told))
+        return losses | super().loss(self.scaled(fixed))
+
+    def named_latents(self, features: Features) -> dict[str, FlowOut]:
+        """The levels' latents by the names of their maps."""
+        return super().named_latents(self.given(features, FLOW))
+
+    def densities(self, features: Features) -> list[Tensor]:
+        """u of each level, (B, h, w), nats per channel."""
+        return super().densities(self.given(features, FLOW))
+
+    def maps(self, features: Features) -> Maps:
+        """The flows' maps and those of the reconstruction errors, (B, H, W) float64."""
+        told = self.reconstruct(features)
+        densities = super().densities(self.scaled(told))
+        family = self.draw(densities, self.spec.scales or ()).family
+        own, memory = (self.error_map(told.prior, part) for part in (told.self, told.memory))
+        share = self.spec.memory_weight
+        family["self_error"] = Map(own, "error of self-attention, levels added", ERROR)
+        family["memory_error"] = Map(memory, "error of memory attention, levels added", ERROR)
+        both = share * memory + (1 - share) * own
+        family["error"] = Map(both, f"{share:g} of the memory's error, the rest of self's", ERROR)
+        if self.spec.smooth:
+            family = {k: replace(m, values=self.blurred(m.values)) for k, m in family.items()}
+        return Maps(family, MAIN[self.spec.criterion])
+
+    def error_map(self, prior: Sequence[Tensor], rebuilt: Sequence[Tensor]) -> Tensor:
+        """sum_k up(mean_c (phi_P - phi)^2) over the levels that score, (B, H, W) float64."""
+        chosen = self.spec.scales or range(1, len(prior) + 1)
+        apart = ((prior[k - 1].double() - rebuilt[k - 1].double()) for k in chosen)
+        return sum(upsample(x.square().mean(1), self.shapes.image) for x in apart)
+
+    def blurred(self, maps: Tensor) -> Tensor:
+        """Maps (B, H, W) under a Gaussian of `smooth` pixels, cut off at four of them."""
+        longest = min(maps.shape[1:]) - 1
+        side = 2 * min(round(4 * self.spec.smooth), longest) + 1
+        return gaussian_blur(maps, side, self.spec.smooth)
+
+    @torch.no_grad()
+    def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
+        """Embedding, dual attention and flows, as Fig. 5b tells them apart."""
+        net = self.transformer
+        prior = [level.gather(x) for level, x in zip(self.levels, features.pyramid, strict=True)]
+        tokens, seen = net.tokens(prior), self.given(features, FLOW)
+        return {
+            "embedding": lambda: net.tokens(prior),
+            "attention": lambda: net.from_tokens(tokens),
+            "flow": lambda: self.latents(seen),
+        }
+
+    def clip_groups(self) -> list[list[nn.Parameter]]:
+        """Each level by itself, and the transformer."""
+        return [*super().clip_groups(), list(self.transformer.parameters())]
+
+
+def error(prior: Sequence[Tensor], rebuilt: Sequence[Tensor]) -> Tensor:
+    """The squared error, a mean over each level's elements, the levels added (eq. 3 and 4)."""
+    return sum((p - r).square().mean() for p, r in zip(prior, rebuilt, strict=True))

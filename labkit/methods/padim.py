@@ -1,0 +1,100 @@
+"""PaDiM: one Gaussian per place of the feature pyramid; nothing is trained.
+
+Defard, Setkov, Loesch and Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly
+Detection and Localization", ICPR 2021. Levels are enlarged to the finest grid, of their channels
+a random part is kept, and training normals give each place a mean and a covariance. This is what
+a flow that starts from `Standardise("whiten")` starts from.
+
+Where we differ: the covariance is divided by the number of images, not by one less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit.likelihood import upsample
+from labkit.methods.base import Method
+from labkit.records import Batch, Features, Map, Maps, Needs, Shapes
+from labkit.scores import top_mean
+from labkit.stem import Standardise
+
+TRUNCATE = 4  # half the blur's kernel, in sigmas
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaDiMSpec:
+    """Every switch of PaDiM, with the values of the paper for a wide ResNet-50."""
+
+    channels: Positive = 550  # kept of those of all levels; the paper's ResNet18: 100
+    ridge: Annotated[float, Field(gt=0)] = 0.01  # added to every variance
+    sigma: Annotated[float, Field(ge=0)] = 4.0  # of the blur of the map, pixels; 0: none
+
+
+def blurred(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (B, H, W) under a Gaussian of that many pixels, mirrored at the rim."""
+    reach = min(round(TRUNCATE * sigma), *(side - 1 for side in maps.shape[1:]))
+    away = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    weight = F.normalize((-0.5 * (away / sigma).square()).exp(), p=1, dim=0)
+    rimmed = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
+    columns = F.conv2d(rimmed, weight.reshape(1, 1, -1, 1))
+    return F.conv2d(columns, weight.reshape(1, 1, 1, -1))[:, 0]
+
+
+class PaDiM(Method):
+    """Features on one grid -> Mahalanobis distance of each place -> blurred map -> its maximum."""
+
+    Spec = PaDiMSpec
+    score_keys = frozenset({"sigma"})
+    needs = Needs(pyramid=True)
+    title = "PaDiM: one Gaussian per place"
+    budgets: ClassVar = {
+        "quick": {"channels": 32},
+        "laptop": {"channels": 100},
+        "paper": {"backbone": "wide_resnet50_2.tv_in1k", "taps": (1, 2, 3), "image_size": 224},
+    }
+
+    def __init__(self, spec: PaDiMSpec, shapes: Shapes):
+        super().__init__(spec, shapes)
+        every = sum(c for c, _, _ in shapes.pyramid)
+        self.grid = tuple(max(sides) for sides in list(zip(*shapes.pyramid, strict=True))[1:])
+        self.register_buffer("chosen", torch.randperm(every)[: spec.channels])
+        kept = len(self.chosen)
+        self.gaussian = Standardise("whiten", kept, self.grid, shrink=0.0, ridge=spec.ridge)
+
+    def gather(self, features: Features) -> Tensor:
+        """The chosen channels of all levels on the finest grid, (B, d, h, w)."""
+        levels = [F.interpolate(level, self.grid, mode="nearest") for level in features.pyramid]
+        return torch.cat(levels, 1)[:, self.chosen]
+
+    def prepare(self, batches: Iterable[Features]) -> None:
+        """Mean and covariance of each place over the training normals."""
+        self.gaussian.fit(self.gather(features) for features in batches)
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Nothing to minimise."""
+        return {}
+
+    def distances(self, features: Features) -> Tensor:
+        """||L_i^-1 (x_i - mean_i)|| of each place, L_i L_i^T = Cov_i + ridge I; (B, h, w)."""
+        return self.gaussian.to_latent(self.gather(features))[0].double().norm(dim=1)
+
+    def maps(self, features: Features) -> Maps:
+        """Mahalanobis distances at image resolution, blurred, (B, H, W) float64."""
+        values = upsample(self.distances(features), self.shapes.image)
+        if self.spec.sigma:
+            values = blurred(values, self.spec.sigma)
+        what = "distance from the normal features of the place, in standard deviations"
+        return Maps({"distance": Map(values, what, "Mahalanobis distance")}, "distance")
+
+    def score(self, maps: Maps) -> Tensor:
+        """The maximum of the map, (B,) float64."""
+        return top_mean(maps.anomaly, 1 / maps.anomaly[0].numel())

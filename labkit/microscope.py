@@ -1,0 +1,276 @@
+"""A flow under the microscope: how features become Gaussian, step by step.
+
+After k steps the values x_k and the log-det so far J_k give the density of a flow that stops:
+
+    log p_k(x) = log N(x_k; 0, I) + J_k          (change of variables, Dinh et al. 2017, 3.1)
+
+so the energy 1/2 x_k^2, the log-det and their difference, -log p_k, can be drawn at every place
+and told in nats per channel; the last step is the density that scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from labkit.chains import Chain
+from labkit.detector import Detector
+from labkit.likelihood import LOG_2PI
+from labkit.methods.base import Method
+from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
+from labkit.panels import map_grid
+from labkit.records import FlowOut
+
+REACH, BINS = 5.0, 80  # of the histogram: standard deviations and bins
+WIDEST = 0.995  # quantile of a map's values that its colours reach
+LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
+UNITS = {
+    "energy": "½ mean x² [nats per channel]",
+    "log-det": "log-det so far [nats per channel]",
+    "−log p": "−log p so far [nats per channel]",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The values after a step, in figures small enough to keep.
+
+    energy, logdet   maps (h, w), one a grid, nats per channel; none of an image as a whole
+    shares           density of the values in BINS bins over +-REACH; outside, share beyond them
+    mean, variance, kurtosis   of all values; N(0, 1) has 0, 1 and excess kurtosis 0
+    total            log-det so far, nats an image; nll, -log p so far, nats per dimension
+    """
+
+    name: str
+    energy: tuple[np.ndarray, ...]
+    logdet: tuple[np.ndarray, ...]
+    shares: np.ndarray
+    outside: float
+    mean: float
+    variance: float
+    kurtosis: float
+    total: float
+    nll: float
+
+    @property
+    def maps(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Energy, log-det and -log p at every place, nats per channel."""
+        nll = tuple(e + LOG_2PI / 2 - j for e, j in zip(self.energy, self.logdet, strict=True))
+        return dict(zip(UNITS, (self.energy, self.logdet, nll), strict=True))
+
+
+@dataclass(frozen=True)
+class View:
+    """An image's way through one flow.
+
+    name     of the flow; shape, of the values: (C, h, w), (C, N) or (C,)
+    error    max |x - f^-1(f(x))| beside the standard deviation of x, `spread`
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    shape: tuple[int, ...]
+    error: float
+    spread: float
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers the flow transforms."""
+        return math.prod(self.shape)
+
+
+def no_flow(detector: Detector) -> str:
+    """Why there is nothing to look at, in one sentence; empty if the method has a flow."""
+    if type(detector.method).chains is not Method.chains:
+        return ""
+    name, title = detector.config.method, detector.method.title
+    return f"{name} has no normalizing flow, so there are no steps to go through ({title})."
+
+
+@torch.no_grad()
+def look(detector: Detector, image: np.ndarray) -> dict[str, View]:
+    """An image's way through each flow of a detector, by the flow's name.
+
+    Args:   image: (H, W, 3) uint8.
+    Raises: ValueError if the method has no flow, with what it does instead.
+    """
+    backbone, method = detector.backbone, detector.method
+    batch = backbone.preprocess(image)[None].to(backbone.mean.device)
+    features = backbone(batch, method.needs).map(lambda part: part.to(detector.device))
+    chains = method.chains(features)
+    if not chains:
+        raise ValueError(no_flow(detector))
+    return {name: follow(chain, name) for name, chain in chains.items()}
+
+
+@torch.no_grad()
+def follow(chain: Chain, name: str = "flow") -> View:
+    """Every step of a chain in figures, and whether it can be undone."""
+    stages = tuple(_stage(label, out, chain) for label, out in chain.trace())
+    back = chain.flow.inverse(chain.flow(chain.x, chain.cond).z, chain.cond)
+    error, spread = (back - chain.x).abs().max(), chain.x.std()
+    return View(name, stages, tuple(chain.x.shape[1:]), float(error), float(spread))
+
+
+def _stage(name: str, out: FlowOut, chain: Chain) -> Stage:
+    z, channels = out.z.double(), out.z.shape[1]
+    energy, logdet = 0.5 * z.square().mean(1), out.logdet.double() / channels
+    mean, variance, kurtosis = moments(z)
+    counts = torch.histc(z.float(), BINS, -REACH, REACH).double().cpu().numpy()
+    return Stage(
+        name=name,
+        energy=_drawn(chain, energy),
+        logdet=_drawn(chain, logdet),
+        shares=counts / z.numel() / (2 * REACH / BINS),
+        outside=float((z.abs() > REACH).double().mean()),
+        mean=mean,
+        variance=variance,
+        kurtosis=kurtosis,
+        total=float(out.logdet.double().sum() / len(z)),
+        nll=float(energy.mean() + LOG_2PI / 2 - logdet.mean()),
+    )
+
+
+def moments(values: Tensor) -> tuple[float, float, float]:
+    """Mean, variance and excess kurtosis, E[(x - m)^4] / v^2 - 3, of all values."""
+    mean = values.mean()
+    variance = (values - mean).square().mean()
+    fourth = (values - mean).pow(4).mean()
+    return float(mean), float(variance), float(fourth / variance.square().clamp_min(1e-12) - 3)
+
+
+def _drawn(chain: Chain, values: Tensor) -> tuple[np.ndarray, ...]:
+    """The maps of the first image."""
+    return tuple(one[0].float().cpu().numpy() for one in chain.maps(values))
+
+
+def limits(stages: Sequence[Stage]) -> dict[str, tuple[float, float]]:
+    """One colour scale a map for all steps; what is far off, as the input is, saturates.
+
+    Energy and -log p are set by the last step, the log-det by all but the input.
+    """
+    last = {name: _ends(maps) for name, maps in stages[-1].maps.items()}
+    volumes = [_ends(stage.maps["log-det"]) for stage in stages[1:] or stages]
+    least, most = min(low for low, _ in volumes), max(high for _, high in volumes)
+    low, high = last["−log p"]
+    return {
+        "energy": (0.0, max(1.0, last["energy"][1])),
+        "log-det": (least, max(most, least + 1e-6)),
+        "−log p": (low, low + max(1.5 * (high - low), 1e-6)),
+    }
+
+
+def _ends(maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    values = np.concatenate([one.ravel() for one in maps])
+    low, high = np.quantile(values, (1 - WIDEST, WIDEST))
+    return float(low), float(high)
+
+
+def maps_figure(
+    view: View, step: int, image: np.ndarray, mask: np.ndarray | None = None
+) -> Figure | None:
+    """Energy, log-det and -log p of every place after a step, on scales that all steps share.
+
+    None if the flow's values have no place in the image. Args: image: (H, W, 3) uint8.
+    """
+    maps = view.stages[step].maps
+    count = len(maps["energy"])
+    if not count:
+        return None
+    titles = [f"scale {k + 1}" for k in range(count)] if count > 1 else None
+    masks = None if mask is None else [mask] * count
+    return map_grid([image] * count, maps, limits(view.stages), masks, titles, UNITS)
+
+
+def values_figure(view: View, step: int, normal: View | None = None) -> Figure:
+    """The values after a step against N(0, 1), and -log p after each step with this one marked.
+
+    Args: normal: a good image's way through the same flow, drawn beside it.
+    """
+    figure = sheet(9.0, 3.1)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    histogram(left, view.stages[step])
+    progress(right, view.stages, step, normal.stages if normal else ())
+    return figure
+
+
+def histogram(ax: Axes, stage: Stage) -> None:
+    """All values after a step against the density of N(0, 1)."""
+    dress(ax, "value x [1]", "density [per unit of x]")
+    edges = np.linspace(-REACH, REACH, BINS + 1)
+    ax.stairs(stage.shares, edges, fill=True, facecolor=(NORMAL, 0.4), label="values")
+    grid = np.linspace(-REACH, REACH, 301)
+    normal = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
+    ax.plot(grid, normal, color=INK, linewidth=1.5, label="N(0, 1)")
+    told = [f"mean {stage.mean:.2f}", f"variance {stage.variance:.3g}"]
+    told += [f"excess kurtosis {stage.kurtosis:.2f}"]
+    told += [f"{stage.outside:.1%} beyond ±{REACH:g}"] if stage.outside >= 5e-4 else []
+    place = {"transform": ax.transAxes, "va": "top", "ha": "right", "fontsize": 8}
+    ax.text(0.99, 0.98, "\n".join(told), color=INK, **place)
+    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.25 * max(normal.max(), stage.shares.max())))
+    ax.legend(loc="upper left", **LEGEND)
+
+
+def progress(ax: Axes, stages: Sequence[Stage], step: int, normal: Sequence[Stage] = ()) -> None:
+    """-log p of a flow that stops after each step, nats per dimension, and where we are."""
+    values, good = ([stage.nll for stage in some] for some in (stages, normal))
+    dress(ax, "", "−log p so far\n[nats per dimension]", grid="y")
+    places, near = range(len(stages)), [*(values[1:] or values), *good[1:]]
+    low, high = min(near), max(near)
+    room = max(high - low, 0.1)
+    top = high + 0.45 * room
+    if values[0] > top and step:  # the raw input is far off the others: an arrow stands for it
+        ax.annotate(f"input {values[0]:.3g} ↑", (0.06, 0.96), xycoords="axes fraction",
+                    fontsize=8, va="top", color=QUIET)  # fmt: skip
+    bottom = min(low, values[0]) - 0.2 * room
+    if good:
+        ax.plot(places, good, "--", color=NORMAL, linewidth=1.2, label="a typical good image")
+    ax.plot(places, values, "o-", color=QUIET, markersize=4, linewidth=1.4, label="this image")
+    ax.set(xlim=(-0.5, len(values) - 0.5), ylim=(bottom, max(top, min(values[0], top))))
+    shown = min(values[step], top)
+    ax.plot(step, shown, "o", color=ANOMALOUS, markersize=9, clip_on=False)
+    side = "left" if step < len(stages) / 2 else "right"
+    style = {"textcoords": "offset points", "fontsize": 9, "color": INK, "ha": side}
+    place = ((9 if side == "left" else -7), 8)
+    ax.annotate(f"{values[step]:.3f}", (step, shown), place, **style)
+    if good:
+        ax.legend(loc="upper right", **LEGEND)
+    ax.set_xticks(places, [_short(stage.name) for stage in stages], rotation=40, ha="right")
+
+
+def _short(name: str) -> str:
+    """A step's name for a tick."""
+    start = name.split(" of ")[0]
+    return start.replace("mean and scale", "standardised").replace("channel scale", "scale")
+
+
+def sentence(view: View, step: int) -> str:
+    """Where the step stands, in words with units."""
+    stage, before = view.stages[step], view.stages[max(step - 1, 0)]
+    total = f"{stage.total:,.0f}".replace("-", "−")
+    told = (
+        f"Step {step} of {len(view.stages) - 1}, {stage.name}: −log p so far {stage.nll:.3f} nats "
+        f"per dimension, log-det so far {total} nats an image."
+    )
+    if step:
+        fall = before.nll - stage.nll
+        word = "more" if fall >= 0 else "less"
+        told += f" This step makes the image {abs(fall):.3f} nats per dimension {word} likely."
+    return told
+
+
+def inverse_words(view: View) -> str:
+    """Whether the flow can be undone, in one sentence."""
+    fine = view.error <= 1e-3 * max(view.spread, 1e-12)
+    return (
+        f"{'Invertible' if fine else 'Not undone exactly'}: the largest |x − f⁻¹(f(x))| of "
+        f"{view.dimensions:,} values is {view.error:.1e}; their standard deviation is "
+        f"{view.spread:.2g}."
+    )

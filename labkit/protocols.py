@@ -1,0 +1,82 @@
+"""The clean protocol beside the oracle: what picking the epoch on the test set would add.
+
+clean   the epochs are fixed beforehand and the last one is reported
+oracle  the best epoch on the test set is reported, as most official codes do; it is here to be
+        compared with and is always named so
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from labkit import methods
+from labkit.detector import Detector
+from labkit.experiments import image_sets, score_table, train
+from labkit.runs import Run
+from labkit.training import CHECKPOINT, load_checkpoint
+
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
+
+
+def by_epoch(
+    method: str, data: str, budget: str = "laptop", seed: int = 0, progress: bool = True,
+    **overrides: Any,
+) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, Any]]]:  # fmt: skip
+    """Train under the clean protocol, then judge the test set with the weights of every epoch.
+
+    Training sees nothing of it: each epoch's weights are put by and judged afterwards. Of a method
+    with several stages the last one's epochs count, since before them nothing scores.
+
+    Returns: what the run stored, its scores (one row a calibration or test image), and for each
+             epoch its number and metrics.
+    Raises:  ValueError as `train` does, and for a method that has no epochs.
+    """
+    with TemporaryDirectory() as scratch:
+        folder, kept = Path(scratch) / "run", []
+
+        def keep(history: list[dict[str, Any]]) -> None:
+            kept.append((history[-1], Path(scratch) / str(len(history))))
+            kept[-1][1].mkdir()
+            shutil.copyfile(folder / CHECKPOINT, kept[-1][1] / CHECKPOINT)
+
+        run = train(method, data, budget, seed, folder, progress, on_epoch=keep, **overrides)
+        if not kept:
+            raise ValueError(f"{method} has no epochs to choose from.")
+        last = kept[-1][0].get("stage")
+        chosen = [(row["epoch"], place) for row, place in kept if row.get("stage") == last]
+        bar = tqdm(chosen, desc="judging epochs", unit="epoch", disable=not progress)
+        rows = [{"epoch": epoch} | _judged(run, place) for epoch, place in bar]
+        return run.info, run.scores, rows
+
+
+def gains(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What each metric gains by the best epoch over the last: oracle_M = max_e M_e, gain_M.
+
+    They are upper bounds: each metric picks an epoch of its own.
+    """
+    told: dict[str, float] = {}
+    for metric in METRICS:
+        values = [row.get(metric) for row in rows]
+        if values[-1] is not None:
+            told[f"oracle_{metric}"] = max(values)
+            told[f"gain_{metric}"] = max(values) - values[-1]
+    return told
+
+
+def _judged(run: Run, place: Path) -> dict[str, Any]:
+    """Metrics of the test set with the weights of a checkpoint, its constants taken anew."""
+    kind, sets = methods.get(run.config.method), image_sets(run, progress=False)
+    method = kind(run.config.flow, run.detector.method.shapes)
+    load_checkpoint(place, method)
+    with torch.no_grad():
+        method.eval().finish(sets["train"].batches())
+    answering = Detector(run.config, run.detector.backbone, method, None)
+    held = answering.calibrate(sets["calibration"])
+    return score_table(answering, sets["calibration"], held, sets["test"], False)[1]

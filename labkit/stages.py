@@ -1,0 +1,90 @@
+"""Stages of a training, each with an optimiser of its own, and what one keeps of every image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from labkit.config import TrainSpec
+from labkit.features import FeatureSet
+from labkit.records import Features
+
+LIMIT = 2 << 30  # bytes of kept features in memory; what is beyond is computed again
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training that changes one part of a method; the rest is frozen, in eval mode."""
+
+    name: str  # "" where it is the only one
+    train: TrainSpec
+    part: str = ""  # submodule that it trains; "": all of the method
+    keeps: bool = False  # its steps see `Method.given`, computed once an image
+
+
+class Stopped(Exception):
+    """Somebody asked in the midst of an epoch to end the training."""
+
+
+def check_stopped(epochs: int, stages: Sequence[Stage]) -> None:
+    """Raises: ValueError if the last stage had no epoch: nothing was learned that can score."""
+    planned = [stage.train.epochs for stage in stages]
+    if epochs <= sum(planned[:-1]):
+        raise ValueError(
+            f"Stopped after {epochs} of {sum(planned)} epochs, too early for a run; the same "
+            "training goes on from there."
+        )
+
+
+def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then constant, cosine to lr / 1000, or a factor at each milestone."""
+    total = max(1, spec.epochs * steps_per_epoch)
+    if step < spec.warmup:
+        share = step / max(1, spec.warmup)
+        return spec.lr * (spec.warmup_from + (1 - spec.warmup_from) * share)
+    if spec.schedule == "cosine":
+        done = (step - spec.warmup) / max(1, total - spec.warmup)
+        return spec.lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * done)))
+    if spec.schedule == "steps":
+        passed = sum(step >= milestone * total for milestone in spec.milestones)
+        return spec.lr * spec.decay**passed
+    return spec.lr
+
+
+class Kept:
+    """A feature set as a stage sees it: `change` of each image, once, while memory allows.
+
+    Every image is computed alone, so that its values never depend on the others of a step and a
+    resumed run sees the same bits.
+    """
+
+    def __init__(
+        self,
+        data: FeatureSet,
+        change: Callable[[Features], Features],
+        device: torch.device,
+        limit: int = LIMIT,
+    ):
+        self.data, self.change, self.device = data, change, device
+        self.room, self.found = limit, {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, indices: Sequence[int]) -> Features:
+        """What the stage sees of some images, on the CPU."""
+        return Features.join(*(self._one(index) for index in indices))
+
+    @torch.no_grad()
+    def _one(self, index: int) -> Features:
+        if index in self.found:
+            return self.found[index]
+        alone = self.data.batch([index]).map(lambda part: part.to(self.device))
+        told = self.change(alone).map(lambda part: part.cpu())
+        size = sum(part.nbytes for part in told.parts().values())
+        if size <= self.room:
+            self.found[index], self.room = told, self.room - size
+        return told

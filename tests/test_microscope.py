@@ -1,0 +1,133 @@
+"""The microscope tells what the flow does: its figures are the method's, at every step."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit import microscope
+from labkit.chains import Chain
+from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute
+from labkit.likelihood import log_likelihood
+
+
+def convolution(c_in, c_out):
+    return torch.nn.Conv2d(c_in, c_out, 1)
+
+
+def linear(c_in, c_out):
+    return torch.nn.Linear(c_in, c_out)
+
+
+@pytest.fixture
+def chain():
+    torch.manual_seed(0)
+    steps = [Permute(6), AffineCoupling(6, convolution), ChannelAffine(6, 0.7), Permute(6)]
+    return Chain(Flow(steps), torch.randn(1, 6, 4, 5) * 2 + 1)
+
+
+@pytest.fixture(scope="module")
+def seen(quick_run):
+    """A defective image and its views."""
+    image = next(s for s in quick_run.samples() if s.label).read()
+    return image, microscope.look(quick_run.detector, image)
+
+
+def test_the_last_step_is_the_flows_own_density(chain):
+    with torch.no_grad():
+        view, out = microscope.follow(chain), chain.flow(chain.x)
+    last = view.stages[-1]
+    expected = -log_likelihood(out)[0].numpy()
+    np.testing.assert_allclose(last.maps["−log p"][0], expected, rtol=1e-4, atol=1e-5)
+    assert last.nll == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert last.total == pytest.approx(float(out.logdet.sum()), rel=1e-4)
+    assert (view.shape, view.dimensions) == ((6, 4, 5), 120)
+
+
+def test_every_step_is_undone(chain):
+    view = microscope.follow(chain)
+    assert view.error < 1e-5 < view.spread
+    assert microscope.inverse_words(view).startswith("Invertible")
+
+
+def test_a_flow_that_cannot_be_undone_is_told_of(chain):
+    chain.flow.steps[1].to_data = lambda z, cond: z
+    assert microscope.inverse_words(microscope.follow(chain)).startswith("Not undone")
+
+
+@given(st.floats(-2, 2), st.floats(0.3, 3), st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_moments_are_those_of_the_values(mean, spread, seed):
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(seed)).double()
+    shifted = microscope.moments(values * spread + mean)
+    m, v, k = microscope.moments(values)
+    assert shifted == pytest.approx((m * spread + mean, v * spread**2, k), abs=1e-6)
+    assert k == pytest.approx(0, abs=0.5)
+
+
+def test_the_histogram_is_a_density_with_what_lies_outside(chain):
+    for stage in microscope.follow(chain).stages:
+        width = 2 * microscope.REACH / microscope.BINS
+        assert stage.shares.sum() * width + stage.outside == pytest.approx(1)
+
+
+def test_maps_share_one_scale_over_the_steps(chain):
+    view = microscope.follow(chain)
+    limits = microscope.limits(view.stages)
+    assert set(limits) == set(microscope.UNITS)
+    assert all(low < high for low, high in limits.values())
+    image = np.zeros((8, 10, 3), np.uint8)
+    bars = [{a.get_xlabel(): a.get_xlim() for a in microscope.maps_figure(view, k, image).axes
+             if a.get_label() == "<colorbar>"} for k in (1, 2)]  # fmt: skip
+    assert bars[0] == bars[1]
+    assert all("[nats per channel]" in label.replace("\n", " ") for label in bars[0])
+
+
+def test_an_image_as_a_whole_has_numbers_and_no_maps():
+    chain = Chain(Flow([AffineCoupling(6, linear)]), torch.randn(1, 6))
+    view = microscope.follow(chain)
+    assert microscope.maps_figure(view, 1, np.zeros((4, 4, 3), np.uint8)) is None
+    assert len(microscope.values_figure(view, 1, view).axes) == 2
+
+
+def test_a_run_has_a_view_of_each_branch(seen, quick_run):
+    _, views = seen
+    assert list(views) == ["global", "local"]
+    for view in views.values():
+        assert [stage.name for stage in view.stages[:1]] == ["input"]
+        assert view.stages[-1].name.startswith("coupling")
+        assert view.error < 1e-3 * view.spread
+
+
+def test_the_views_add_up_to_the_runs_map(seen, quick_run):
+    image, views = seen
+    detector = quick_run.detector
+    features = detector.backbone(detector.backbone.preprocess(image)[None], detector.method.needs)
+    with torch.no_grad():
+        latents = detector.method.named_latents(features)
+    for name, view in views.items():
+        expected = -log_likelihood(latents[name])[0].numpy()
+        np.testing.assert_allclose(view.stages[-1].maps["−log p"][0], expected, atol=1e-3)
+
+
+def test_figures_and_sentences_say_their_units(seen):
+    _, views = seen
+    view = views["global"]
+    for step in range(len(view.stages)):
+        said = microscope.sentence(view, step)
+        assert "nats per dimension" in said
+        assert "nats an image" in said
+        labels = [ax.get_ylabel() for ax in microscope.values_figure(view, step).axes]
+        assert labels == ["density [per unit of x]", "−log p so far\n[nats per dimension]"]
+    assert "likely" in microscope.sentence(view, 1)
+
+
+def test_a_method_without_a_flow_says_what_it_is(quick_run, monkeypatch):
+    from labkit.methods.base import Method
+
+    detector = quick_run.detector
+    monkeypatch.setattr(type(detector.method), "chains", Method.chains)
+    assert "no normalizing flow" in microscope.no_flow(detector)
+    with pytest.raises(ValueError, match="dnfad has no normalizing flow"):
+        microscope.look(detector, np.zeros((32, 32, 3), np.uint8))

@@ -1,0 +1,99 @@
+"""PaDiM: distances under each place's own Gaussian, and a run without an epoch."""
+
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.distributions import MultivariateNormal
+
+import labkit
+from labkit.methods.padim import PaDiM, PaDiMSpec
+from labkit.records import Features, Shapes
+
+SHAPES = Shapes((64, 96), ((5, 4, 6), (3, 2, 3)))
+
+
+def features(n, seed=0, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in shapes.pyramid]
+    return Features(tuple(3 * level + 1 for level in drawn))
+
+
+def build(seed=0, **switches):
+    torch.manual_seed(seed)
+    return PaDiM(PaDiMSpec(**switches), SHAPES).double().eval()
+
+
+def fitted(batches, **switches):
+    method = build(**switches)
+    method.prepare(batches)
+    return method
+
+
+def test_levels_come_to_the_finest_grid_and_a_seed_fixes_the_channels():
+    seen = features(2)
+    method = build(channels=6)
+    enlarged = seen.pyramid[1].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    every = torch.cat([seen.pyramid[0], enlarged], 1)
+    assert torch.equal(method.gather(seen), every[:, method.chosen])
+    assert len(set(method.chosen.tolist())) == 6
+    assert torch.equal(method.chosen, build(channels=6).chosen)
+    assert not torch.equal(method.chosen, build(seed=1, channels=6).chosen)
+    assert len(build(channels=100).chosen) == 8
+
+
+def test_distances_are_of_each_places_own_gaussian():
+    batches = [features(20, seed=s) for s in (1, 2)]
+    method, seen = fitted(batches, ridge=0.05), features(3)
+    x = torch.cat([method.gather(batch) for batch in batches])
+    for h, w in ((0, 0), (3, 2)):
+        rows = x[:, :, h, w]
+        cov = torch.cov(rows.T, correction=0) + 0.05 * torch.eye(8)
+        gauss = MultivariateNormal(rows.mean(0), cov)
+        at = method.gather(seen)[:, :, h, w]
+        squared = 2 * (gauss.log_prob(rows.mean(0)) - gauss.log_prob(at))
+        torch.testing.assert_close(
+            method.distances(seen)[:, h, w].square(), squared, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_mean_squared_distance_of_training_is_the_number_of_channels():
+    seen = features(500)
+    squared = fitted([seen], channels=6, ridge=1e-6).distances(seen).square()
+    assert squared.mean().item() == pytest.approx(6, rel=1e-4)
+
+
+def test_unit_variances_give_the_euclidean_distance():
+    method, seen = build(channels=6), features(3)  # not yet prepared: mean 0, covariance I
+    torch.testing.assert_close(method.distances(seen), method.gather(seen).norm(dim=1))
+
+
+def test_batches_of_training_are_added_up():
+    seen = features(30)
+    one = fitted([seen])
+    other = fitted([seen.map(lambda t, k=k: t[k : k + 7]) for k in range(0, 30, 7)])
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[key])
+
+
+def test_the_map_is_blurred_and_its_maximum_scores():
+    sharp, soft = (fitted([features(30)], sigma=sigma) for sigma in (0, 4))
+    seen = features(2, seed=5)
+    maps = soft.maps(seen)
+    expected = gaussian_filter(
+        sharp.maps(seen).anomaly.numpy(), 4, mode="mirror", axes=(1, 2), truncate=4
+    )
+    torch.testing.assert_close(maps.anomaly, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(soft.score(maps), maps.anomaly.amax((1, 2)))
+    assert sharp.maps(seen).anomaly.std() > maps.anomaly.std()
+
+
+def test_a_run_has_no_epoch_and_finds_its_place():
+    run = labkit.train("padim", "procedural/gear", "quick", limit=9, progress=False)
+    assert len(run.history) == 0
+    assert run.info["trainable_parameters"] == 0
+    again = labkit.Run.load(run.folder)
+    sample = again.samples()[0]
+    (told,) = again.predict(sample.read())
+    stored = again.scores.set_index("key").loc[sample.key, "score"]
+    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
+    assert (told.main, set(told.maps)) == ("distance", {"distance"})

@@ -1,0 +1,64 @@
+"""A place's latents and its nearest normal patch."""
+
+import pytest
+import torch
+
+from labkit import places
+from labkit.likelihood import log_likelihood
+from labkit.places import NormalPatches, cell
+
+
+@pytest.fixture(scope="module")
+def patches(quick_run):
+    detector = quick_run.detector
+    return NormalPatches.of(places.normals(quick_run), detector.backbone, detector.method.needs)
+
+
+def test_the_normals_are_those_that_trained(quick_run):
+    found = places.normals(quick_run)
+    assert len(found) == quick_run.summary()["n_train"]
+    held = set(quick_run.scores["key"])
+    assert not held & {sample.key for sample in found}
+
+
+def test_a_patch_of_a_normal_is_its_own_nearest(quick_run, patches):
+    detector, sample = quick_run.detector, patches.samples[-1]
+    batch = detector.backbone.preprocess(sample.read())[None]
+    place = (0.4, 0.7)
+    patch = patches.nearest(detector.backbone(batch, detector.method.needs), place)
+    assert (patch.sample.key, patch.cell) == (sample.key, cell(patches.grid, place))
+    assert patch.distance < 1e-2 * patches.usual  # features are cached in float16
+
+
+def test_the_nearest_patch_is_the_exact_minimum(quick_run, patches):
+    detector = quick_run.detector
+    sample = next(s for s in quick_run.samples() if s.label)
+    features = detector.backbone(
+        detector.backbone.preprocess(sample.read())[None], detector.method.needs
+    )
+    patch = patches.nearest(features, (0.5, 0.5))
+    query = places._gathered(features, patches.grid)[0] / patches.scale
+    row, column = cell(patches.grid, (0.5, 0.5))
+    every = (patches.rows.double() - query[:, row, column].double()).square().mean(1)
+    assert patch.distance == pytest.approx(float(every.min()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("place", "found"), [((0, 0), (0, 0)), ((1, 1), (3, 4)), ((0.5, 0.26), (1, 2))]
+)
+def test_a_cell_holds_its_place(place, found):
+    assert cell((4, 5), place) == found
+
+
+def test_the_latent_of_a_place_makes_up_its_density(quick_run):
+    detector, sample = quick_run.detector, quick_run.samples()[0]
+    batch = detector.backbone.preprocess(sample.read())[None]
+    with torch.no_grad():
+        outs = detector.method.named_latents(detector.backbone(batch, detector.method.needs))
+    found = places.latents(outs, (0.1, 0.9))
+    assert set(found) == {"global", "local"}
+    for name, one in found.items():
+        row, column = cell(outs[name].z.shape[2:], (0.1, 0.9))
+        expected = log_likelihood(outs[name])[0, row, column]
+        density = one.logdet - one.energy / 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))
+        assert float(density) == pytest.approx(float(expected), rel=1e-5)

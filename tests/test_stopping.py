@@ -1,0 +1,64 @@
+"""A training that is told to stop leaves its last whole epoch as a run, and goes on later."""
+
+import pytest
+import torch
+from test_training import SPEC, build, data, fit_stages, staged, weights  # noqa: F401
+
+import labkit
+from labkit import runs, training
+from labkit.training import CHECKPOINT
+
+GEAR = {"method": "dnfad", "data": "procedural/gear", "budget": "quick", "progress": False}
+SMALL = {"limit": 6, "epochs": 3, "blocks": 1}
+
+
+class Steps:
+    """Says stop at the n-th step."""
+
+    def __init__(self, last):
+        self.last, self.asked = last, 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.asked > self.last
+
+
+def test_a_stop_in_an_epoch_returns_to_the_whole_one_before(data, tmp_path):  # noqa: F811
+    method, steps = build(data), 3  # of 10 images in batches of 4
+    history = training.fit(method, data, SPEC, 0, tmp_path, progress=False, stop=Steps(steps + 2))
+    assert [row["epoch"] for row in history] == [1]
+    one = build(data)
+    training.load_checkpoint(tmp_path, one)
+    assert torch.equal(weights(method), weights(one))
+    assert all(parameter.requires_grad for parameter in method.parameters())
+
+
+def test_no_run_without_an_epoch_of_the_last_stage(data, staged, tmp_path):  # noqa: F811
+    from labkit.methods.dadf import DADF
+
+    for steps, done in ((0, 0), (7, 2)):  # 3 steps an epoch; 2 epochs of the first stage
+        torch.manual_seed(0)
+        method, folder = DADF(staged[1], data.backbone.shapes(data.needs)), tmp_path / str(steps)
+        folder.mkdir()
+        with pytest.raises(ValueError, match=f"after {done} of 5 epochs, too early"):
+            training.fit(method, data, staged[0], 0, folder, progress=False, stop=Steps(steps))
+
+
+def test_a_stopped_run_can_be_used_and_finished(tmp_path):
+    whole = labkit.train(**GEAR, out=tmp_path / "whole", **SMALL)
+    folder = tmp_path / "stopped"
+    seen = []
+    run = labkit.train(
+        **GEAR, out=folder, stop=lambda: len(seen) == 2, on_epoch=seen.append, **SMALL
+    )
+    assert run.summary()["stopped"] == "stopped after 2 of 3 epochs"
+    assert len(run.history) == 2
+    assert (folder / CHECKPOINT).is_file()
+    sample = run.samples()[0]
+    assert run.predict(sample.read())[0].p_value > 0
+    assert folder in [one.folder for one in runs.found(tmp_path)]
+    finished = labkit.train(**GEAR, out=folder, **SMALL)
+    assert "stopped" not in finished.summary()
+    assert not (folder / CHECKPOINT).exists()
+    assert finished.scores.equals(whole.scores)
+    assert finished.history["loss"].tolist() == whole.history["loss"].tolist()
