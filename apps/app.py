@@ -1,4 +1,4 @@
-"""The app: the page wired to its answers, and its server."""
+"""The app: a header, its tabs, and the server that shows them."""
 
 from __future__ import annotations
 
@@ -13,109 +13,93 @@ from pathlib import Path
 import gradio as gr
 import torch
 
-from apps import answers, markup, page, shelf
+from apps import markup, programs, shelf, style
+from apps.page import KEEP, PRIVATE, TITLE, Page
+from apps.tabs import about, batch, compare, inspect, microscope, studies, train
 from labkit.runs import runs_folder
 
 SESSIONS, USERS = 64, 4  # sessions remembered; answers of one kind at a time
-QUIET = {"show_progress": "hidden", "trigger_mode": "always_last"}
-PRIVATE = {"api_visibility": "private"}
+LARGEST = "100mb"  # of an uploaded file
+ALWAYS = {"Train"}  # tabs that need no run
+TABS: dict[str, Callable[[Page], None]] = {
+    "Inspect": inspect.tab,
+    "Batch": batch.tab,
+    "Train": train.tab,
+    "Compare": compare.tab,
+    "Microscope": microscope.tab,
+    "Studies": studies.tab,
+    "About this run": about.tab,
+}
 
 
 def build(runs: Path | str | None = None) -> gr.Blocks:
     """The page over a folder of runs, laid out and wired; no model is loaded yet."""
     folder = Path(runs or runs_folder())
     known = shelf.choices(folder)
-    keep = (page.KEEP, 24 * page.KEEP)
+    keep = (KEEP, 24 * KEEP)
     with gr.Blocks(
         title="labkit", analytics_enabled=False, delete_cache=keep, fill_width=True
     ) as demo:
         with gr.Row(equal_height=True, elem_id="head"):
-            gr.HTML(page.TITLE, min_width=300)
+            gr.HTML(TITLE, min_width=300)
             run = gr.Dropdown(
                 known, value=known[0][1] if known else None, min_width=320, elem_id="run",
                 label="Run: method · data · budget · seed · image AUROC",
             )  # fmt: skip
-        notice = gr.HTML(**{k: v for k, v in answers.notice(folder).items() if k != "__type__"})
-        with gr.Tabs(visible=bool(known)) as tabs:
-            with gr.Tab("Inspect"):
-                inspect = page.inspect_tab()
-            with gr.Tab("Several images"):
-                batch = page.several_tab()
-            with gr.Tab("About this run"):
-                about = page.about_tab()
-        start = demo.load(
-            partial(answers.reload, folder), None, [run, notice, tabs], api_name="reload"
-        )
-        _wire_run(start, run, inspect, batch, about)
-        _wire_image(run, inspect)
-        _wire_rest(run, batch, about)
-        _wire_programs(folder)
+        told = gr.HTML(notice(folder), visible=bool(notice(folder)))
+
+        def load(request: gr.Request):
+            return reload(folder, request.query_params.get("run", ""))
+
+        start = demo.load(load, None, [run, told], api_name="reload")
+        with gr.Tabs():
+            tabs = {name: gr.Tab(name, visible=bool(known) or name in ALWAYS) for name in TABS}
+            for name, tab in TABS.items():
+                with tabs[name]:
+                    tab(Page(folder, run, start))
+        needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
+        start.then(partial(show, len(needing)), run, needing, **PRIVATE)
+        programs.wire(folder)
     return demo
 
 
-def _wire_run(start, run, inspect, batch, about) -> None:
-    """Choosing a run changes every tab; the image in view stays where the run knows it."""
-    c = inspect
-    inputs = [run, c.seen, c.opacity, c.truth]
-    scales = [c.gallery, c.threshold, c.alarm, batch.alarm]
-    outputs = [*scales, c.seen, c.maps, c.verdict, c.histogram, c.truth]
-    first = start.then(answers.choose, inputs, outputs, api_name="choose_first", **PRIVATE)
-    again = run.input(answers.choose, inputs, outputs, api_name="choose")
-    told = [about.metrics, about.curves, about.rest, about.regions]
-    quiet = {"show_progress": "hidden"}
-    first.success(answers.about, run, told, **quiet, api_name="about_first", **PRIVATE)
-    again.success(answers.about, run, told, **quiet, api_name="about")
-    _on_failure((first, again), run, c)
+def show(count: int, run: str | None) -> list:
+    """So many tabs are visible if there is a run."""
+    return [gr.update(visible=bool(run)) for _ in range(count)]
 
 
-def _wire_image(run, c) -> None:
-    """A sample, a file or a camera picture is judged once; the sliders only draw it again."""
-    look = [c.opacity, c.threshold, c.truth]
-    drawn = [c.seen, c.maps, c.verdict, c.histogram, c.truth]
-    picked = c.gallery.select(answers.index, None, c.chosen, show_progress="hidden", **PRIVATE)
-    events = [
-        picked.then(answers.sample, [run, c.chosen, *look, c.alarm], drawn, api_name="sample"),
-        c.upload.upload(answers.image, [run, c.upload, *look, c.alarm], drawn, api_name="image"),
-        c.camera.change(answers.image, [run, c.camera, *look, c.alarm], drawn, api_name="camera"),
-    ]
-    _on_failure(events, run, c)
-    events[1].success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
-    moved = [c.opacity.input, c.threshold.input, c.truth.input]
-    gr.on(moved, answers.redraw, [c.seen, *look], c.maps, api_name="maps", **QUIET)
-    outputs = [c.verdict, c.histogram]
-    c.alarm.input(answers.decide, [run, c.seen, c.alarm], outputs, api_name="decide", **QUIET)
+def reload(folder: Path, wanted: str = "") -> tuple:
+    """The runs that are there now, the wanted one chosen, and what the user must know."""
+    known, words = shelf.choices(folder), notice(folder)
+    by_name = {Path(path).name: path for _, path in known}
+    if wanted and wanted not in by_name:
+        words += markup.message(f"There is no run {wanted} here; the newest one is shown.")
+    first = known[0][1] if known else None
+    chosen = gr.update(choices=known, value=by_name.get(wanted, first))
+    return chosen, gr.update(value=words, visible=bool(words))
 
 
-def _on_failure(events, run, c) -> None:
-    outputs = [c.seen, c.verdict, c.maps, c.histogram, c.upload]
-    for event in events:
-        event.failure(answers.clear, [run, c.alarm], outputs, **PRIVATE)
+def notice(folder: Path) -> str:
+    """No run yet, or runs that cannot be opened (HTML); empty if all is well."""
+    parts = []
+    if not shelf.choices(folder):
+        words = f"There is no run in {folder} yet. Train one below, or type this and reload:"
+        parts.append(markup.message(words, shelf.TRAIN))
+    parts += [markup.message(f"Left out: {told}") for told in shelf.problems(folder)]
+    return "".join(parts)
 
 
-def _wire_rest(run, batch, about) -> None:
-    outputs = [batch.status, batch.table, batch.overlays]
-    inputs = [run, batch.files, batch.alarm]
-    batch.go.click(
-        answers.judge, inputs, outputs, api_name="several", show_progress_on=batch.status
-    )
-    about.regions.click(answers.regions, run, about.curves, api_name="regions")
+def credentials(auth: str | None) -> tuple[str, str] | None:
+    """User and password of "user:password"; the password may contain colons.
 
-
-def _wire_programs(folder: Path) -> None:
-    """Endpoints for `gradio_client` that have no place on the page."""
-    file, name = gr.File(visible=False), gr.Textbox("", visible=False)
-    answer, picture = gr.JSON(visible=False), gr.Image(visible=False)
-
-    def predict(image, run=""):
-        """Score, quantile and p-value of an image file, and a picture of its main map.
-
-        `run` is the name of a run's folder; left empty, the newest run answers.
-        """
-        return answers.predict(folder, image, run)
-
-    gr.Button(visible=False).click(predict, [file, name], [answer, picture], api_name="predict")
-    runs = partial(answers.names, folder)
-    gr.Button(visible=False).click(runs, None, answer, api_name="runs")
+    Raises: ValueError if either is missing.
+    """
+    if auth is None:
+        return None
+    user, _, password = auth.partition(":")
+    if not (user and password):
+        raise ValueError("--auth has no user or no password; write --auth USER:PASSWORD.")
+    return user, password
 
 
 def free_port(host: str, port: int) -> int:
@@ -140,24 +124,33 @@ def free_port(host: str, port: int) -> int:
 
 
 def serve(
-    runs: Path | str | None = None, host: str = "127.0.0.1", port: int = 0
+    runs: Path | str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    auth: str | None = None,
 ) -> tuple[gr.Blocks, str]:
     """Start the server in threads of its own; returns the page, to be closed, and its address.
 
-    Raises: ValueError if the port cannot be used.
+    Args:   auth: "user:password", asked of every visitor; without it nobody is asked.
+    Raises: ValueError if the port cannot be used, or `auth` is not of that form.
     """
-    port = free_port(host, port)
+    login, port = credentials(auth), free_port(host, port)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
     demo = build(runs).queue(default_concurrency_limit=USERS)
     try:
         _, url, _ = demo.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
-            show_error=True, footer_links=["api"], run_history=False, ssr_mode=False, pwa=False,
-            state_session_capacity=SESSIONS, max_file_size="300mb", theme=page.theme(),
-            css=markup.CSS,
+            auth=login, allowed_paths=[], show_error=False, footer_links=["api"],
+            run_history=False, ssr_mode=False, pwa=False, state_session_capacity=SESSIONS,
+            max_file_size=LARGEST, theme=style.theme(), css=style.css(),
         )  # fmt: skip
     except OSError:
         raise ValueError(f"Port {port} was taken just now; give another --port.") from None
+    except ValueError:  # Gradio asks its own page and waits three seconds for the answer
+        demo.close(verbose=False)
+        raise ValueError(
+            f"{host}:{port} did not answer in time; is the machine busy? Start the app again."
+        ) from None
     return demo, url
 
 
@@ -167,12 +160,13 @@ def launch(
     port: int = 7860,
     open_: bool = False,
     ready: Callable[[str], None] = print,
+    auth: str | None = None,
 ) -> None:
     """Serve the app until Ctrl+C; `ready` is told the address once it answers.
 
-    Raises: ValueError if the port cannot be used.
+    Raises: ValueError as `serve`.
     """
-    demo, url = serve(runs, host, port)
+    demo, url = serve(runs, host, port, auth)
     try:
         ready(url)
         if open_:

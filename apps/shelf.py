@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ from PIL import Image
 
 from labkit import palette
 from labkit.detector import Detector
+from labkit.places import NormalPatches, normals
 from labkit.records import GOOD, Sample
 from labkit.runs import Run, found
 from labkit.scores import Calibration
 
-THUMB, THUMBS = 128, 24  # pixels of a thumbnail, most samples offered
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT = 4  # runs that stay open
+TRAIN = "labkit train dnfad elpv/mono"
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,43 @@ class OpenRun:
         """The main map's value that one normal pixel in a thousand exceeds."""
         return self.calibration.map_quantiles[self.main][EDGE]
 
-    @property
-    def slider(self) -> tuple[float, float, float, float] | None:
-        """Of the threshold: minimum, maximum, start and step, in the main map's unit, if any."""
-        if self.main is None:
-            return None
-        low, high = self.limits[self.unit]
-        step = 10.0 ** np.floor(np.log10((high - low) / 100))
-        marks = np.floor(low / step), np.ceil((1.5 * high - 0.5 * low) / step), self.edge / step
-        return (*(float(f"{round(mark) * step:.10g}") for mark in marks), float(f"{step:.10g}"))
+    @cached_property
+    def ruler(self) -> tuple[float, float, float]:
+        """Of the threshold, in the score's unit: minimum, maximum and step.
+
+        From the lowest held-out normal score to twice as far above the median as the highest,
+        or, with a map, to the end of its colours if that is further.
+        """
+        scores = self.calibration.scores
+        middle = float(np.median(scores))
+        high = middle + 2 * (float(scores[-1]) - middle)
+        high = max(high, self.limits[self.unit][1]) if self.main else high
+        low = float(scores[0])
+        high = high if high > low else low + 1.0
+        step = float(10.0 ** np.floor(np.log10((high - low) / 200)))
+        ends = np.floor(low / step) * step, np.ceil(high / step) * step
+        return (*(float(f"{end:.10g}") for end in ends), float(f"{step:.10g}"))
+
+    def threshold(self, rate: float) -> float:
+        """The raw score that `rate` per cent of good images exceed, on the steps of the ruler.
+
+        It is rounded up, so that no more of them are called unusual.
+        """
+        low, high, step = self.ruler
+        exact = self.calibration.threshold(min(1.0, max(0.0, rate / 100)))
+        if not np.isfinite(exact):
+            return high if exact > 0 else low
+        return float(f"{min(high, np.ceil(exact / step - 1e-9) * step):.10g}")
+
+    def rate(self, threshold: float) -> float:
+        """The false-alarm rate of good images that a threshold stands for, in per cent.
+
+        alpha(t) = (1 + #{calibration > t}) / (n + 1), the largest p-value of a score above t.
+        """
+        above = self.calibration.scores.size - np.searchsorted(
+            self.calibration.scores, threshold, side="right"
+        )
+        return 100 * float(1 + above) * self.calibration.smallest
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -97,30 +127,26 @@ class OpenRun:
         return least, max(5.0, least)
 
     @cached_property
-    def offered(self) -> list[tuple[np.ndarray, str, str]]:
-        """Thumbnail, caption and key of test images spread over the scores, highest first."""
-        table = self.test[self.test["key"].isin(self.samples)]
-        table = table.sort_values("score", ascending=False)
-        rows = np.linspace(0, len(table) - 1, min(THUMBS, len(table))).round().astype(int)
-        shown = []
-        for row in table.iloc[rows].itertuples():
-            picture = fit(self.samples[row.key].read(), THUMB)
-            shown.append((picture, f"{words(row.defect)} · {row.score:.3g}", row.key))
-        return shown
+    def normals(self) -> NormalPatches:
+        """The patches of its training images, to be searched."""
+        detector = self.detector
+        return NormalPatches.of(normals(self.run), detector.backbone, detector.method.needs)
 
     @property
     def first(self) -> str | None:
         """The key of the sample to begin with: the most unusual defective one."""
-        keys = [key for _, _, key in self.offered]
-        bad = [key for key in keys if self.samples[key].label]
-        return next(iter(bad or keys), None)
+        table = self.test[self.test["key"].isin(self.samples)]
+        table = table.sort_values("score", ascending=False, kind="stable")
+        bad = table["key"][table.label == 1]
+        return next(iter([*bad, *table["key"]]), None)
 
     @cached_property
     def caption(self) -> str:
         """What its numbers rest on, in one line."""
         told = self.run.summary()
         parts = (told[key] for key in ("data", "backbone", "budget", "seed", "protocol"))
-        return f"{told['method']} · {palette.caption(*parts)}"
+        ended = f" · {told['stopped']}" if "stopped" in told else ""
+        return f"{told['method']} · {palette.caption(*parts)}{ended}"
 
 
 def opened(folder: str) -> OpenRun:
@@ -129,7 +155,11 @@ def opened(folder: str) -> OpenRun:
     Raises: ValueError naming the file that is missing or damaged.
     """
     record = Path(folder) / "run.json"
-    return _opened(str(folder), record.stat().st_mtime_ns if record.is_file() else 0)
+    with _opening:
+        return _opened(str(folder), record.stat().st_mtime_ns if record.is_file() else 0)
+
+
+_opening = Lock()  # several visitors that ask at once wait for one reading
 
 
 @lru_cache(maxsize=KEPT)
@@ -150,6 +180,7 @@ def choices(folder: Path | str) -> list[tuple[str, str]]:
         told = run.summary()
         area = told["image_auroc"]
         parts = [told["method"], told["data"], told["budget"], f"seed {told['seed']}"]
+        parts += [told["stopped"]] if "stopped" in told else []
         parts += [] if area is None else [f"image AUROC {area:.3f}"]
         rows.append((" · ".join(map(str, parts)), str(run.folder)))
     labels = [label for label, _ in rows]

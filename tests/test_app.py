@@ -1,5 +1,9 @@
 """The app's handlers on their own, then each of its endpoints through gradio_client."""
 
+import dataclasses
+import io
+import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -10,7 +14,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from apps import answers, app, shelf, views
+from apps import app, shelf
+from apps.views import about, gallery, inspect, place
+from apps.views.inspect import Look
+from apps.views.seen import NO_IMAGE, see_again, see_file, see_sample
 from labkit.cli import main
 
 
@@ -61,81 +68,165 @@ def test_choices_have_distinct_labels_newest_first(runs_folder, run):
     assert "dnfad · procedural/gear · quick · seed 0" in labels[0]
 
 
-def test_samples_are_spread_over_the_scores_with_the_highest_first(run):
-    offered = shelf.opened(run).offered
-    scores = [float(caption.rsplit(" ", 1)[1]) for _, caption, _ in offered]
+def test_the_gallery_is_sorted_by_score_and_filtered(run):
+    every = gallery.browse(run, gallery.ALL, gallery.ALL, 0.0)
+    scores = [float(caption.rsplit(" ", 1)[1]) for _, caption in every.pictures]
     assert scores == sorted(scores, reverse=True)
-    assert len(offered) == min(shelf.THUMBS, len(shelf.opened(run).test))
+    assert len(every.keys) == min(gallery.EACH, len(shelf.opened(run).test))
+    counts = {value: label for label, value in gallery.kinds(run)}
+    for kind in set(shelf.opened(run).test.defect):
+        part = gallery.chosen(run, kind, gallery.ALL, 0.0)
+        assert set(part.defect) == {kind}
+        assert counts[kind].endswith(f"({len(part)})")
+    with pytest.raises(ValueError, match="no kind 'nothing'"):
+        gallery.browse(run, "nothing", gallery.ALL, 0.0)
+
+
+def test_wrong_decisions_are_those_of_the_threshold(run):
+    table = shelf.opened(run).test
+    high, low = table.score.max() + 1, table.score.min() - 1
+    bad, good = (set(table["key"][table.label == label]) for label in (1, 0))
+    for threshold, missed, alarms in ((high, bad, set()), (low, set(), good)):
+        found = [set(gallery.chosen(run, gallery.ALL, which, threshold)["key"])
+                 for which in (gallery.MISSED, gallery.ALARMS, gallery.WRONG)]  # fmt: skip
+        assert found == [missed, alarms, missed | alarms]
+
+
+def test_pages_of_the_gallery_hold_every_image_once(run, monkeypatch):
+    monkeypatch.setattr(gallery, "EACH", 5)
+    first = gallery.browse(run, gallery.ALL, gallery.ALL, 0.0)
+    parts = [gallery.browse(run, gallery.ALL, gallery.ALL, 0.0, k) for k in range(first.pages)]
+    keys = [key for part in parts for key in part.keys]
+    assert sorted(keys) == sorted(shelf.opened(run).test["key"])
+    beyond = gallery.browse(run, gallery.ALL, gallery.ALL, 0.0, 99)
+    assert beyond.page == first.pages - 1
+
+
+def test_raw_score_and_false_alarm_rate_are_one_threshold(run):
+    shown = shelf.opened(run)
+    scores, count = shown.calibration.scores, shown.calibration.scores.size
+    for k in range(1, count + 1):
+        rate = 100 * k / (count + 1)
+        threshold = shown.threshold(rate)
+        assert shown.rate(threshold) <= rate + 1e-9
+        assert (scores > threshold).sum() <= k - 1
+    assert shown.rate(scores[0] - 1) == pytest.approx(100)
+    assert shown.rate(scores[-1] + 1) == pytest.approx(100 * shown.calibration.smallest)
+    low, high, step = shown.ruler
+    assert low <= shown.threshold(shown.rates[1]) <= high
+    assert step < (high - low) / 20
 
 
 def test_a_sample_scores_as_in_its_evaluation(run):
     shown = shelf.opened(run)
     key = shown.first
-    seen = views.see_sample(run, key)
+    seen = see_sample(run, key)
     stored = shown.test.set_index("key").score[key]
     assert seen.answer.score == pytest.approx(stored, abs=1e-2)  # features are cached in float16
     assert seen.mask.any()
 
 
-def test_opacity_and_threshold_change_the_maps_only(run):
-    seen = views.see_sample(run, shelf.opened(run).first)
-    low, high, start, _ = shelf.opened(run).slider
-    assert low < start < high
-    drawn = views.draw_maps(seen, 0.6, start)
-    assert drawn == views.draw_maps(seen, 0.6, start)
-    others = [views.draw_maps(seen, 0.2, start), views.draw_maps(seen, 0.6, (start + low) / 2),
-              views.draw_maps(seen, 0.6, start, truth=False)]  # fmt: skip
-    assert len({drawn, *others}) == 4
+def test_a_look_changes_the_maps_only(run):
+    seen = see_sample(run, shelf.opened(run).first)
+    low, high, _ = shelf.opened(run).ruler
+    look = Look(threshold=(low + high) / 2)
+    drawn = inspect.draw_maps(seen, look)
+    assert drawn == inspect.draw_maps(seen, look)
+    others = [{"opacity": 0.2}, {"threshold": low}, {"truth": False}, {"place": (0.2, 0.8)},
+              {"mode": inspect.OVER}, {"mode": inspect.SWIPE, "second": "local"}]  # fmt: skip
+    looks = [dataclasses.replace(look, **other) for other in others]
+    assert len({drawn, *(inspect.draw_maps(seen, one) for one in looks)}) == 7
     for name in ("image", "global", "local", "fused"):
         assert f'data-map="{name}"' in drawn
     assert "nats per channel" in drawn
 
 
-def test_the_verdict_follows_the_false_alarm_rate(run):
-    seen = views.see_sample(run, shelf.opened(run).first)
-    p = seen.answer.p_value * 100
-    assert "Unusual" in views.draw_verdict(seen, p + 1)
-    assert "Looks normal" in views.draw_verdict(seen, p - 1)
-    assert "support no false-alarm rate" in views.draw_verdict(seen, 0.5)
+def test_modes_show_the_maps_that_are_asked_for(run):
+    seen = see_sample(run, shelf.opened(run).first)
+    one = inspect.draw_maps(seen, Look(inspect.OVER, first="local"))
+    two = inspect.draw_maps(seen, Look(inspect.SWIPE, first="local", second="global"))
+    maps = [re.findall('data-map="([^"]*)"', drawn) for drawn in (one, two)]
+    assert maps == [["image", "local"], ["global", "local"]]
+    unknown = inspect.draw_maps(seen, Look(inspect.OVER, first="of another run"))
+    assert 'data-map="fused"' in unknown
+
+
+def test_the_verdict_follows_the_threshold(run):
+    seen = see_sample(run, shelf.opened(run).first)
+    score = seen.answer.score
+    assert "Unusual" in inspect.draw_verdict(seen, score - 1e-3)
+    assert "Looks normal" in inspect.draw_verdict(seen, score + 1e-3)
+    assert "lies above all" in inspect.draw_verdict(seen, 1e6)
+    assert "Of 100 normal images about" in inspect.draw_verdict(seen, 0.0)
+
+
+def test_files_hold_what_is_shown(run):
+    seen = see_sample(run, shelf.opened(run).first)
+    parts = inspect.files(seen, Look(threshold=1.5))
+    by_end = {name.rsplit(".", 1)[1]: content for name, content in parts.items()}
+    arrays = np.load(io.BytesIO(by_end["npz"]), allow_pickle=False)
+    assert {n: a.tolist() for n, a in arrays.items()} == {
+        n: a.tolist() for n, a in seen.answer.maps.items()
+    }
+    told = json.loads(by_end["json"])
+    assert told["score"] == seen.answer.score
+    assert told["unusual"] == (told["score"] > 1.5)
+    assert Image.open(io.BytesIO(by_end["png"])).size == seen.answer.image.shape[1::-1]
+    with pytest.raises(ValueError, match="No image"):
+        inspect.files(None, Look())
+
+
+def test_a_place_says_what_each_map_and_latent_is_there(run):
+    seen = see_sample(run, shelf.opened(run).first)
+    told = place.draw_place(seen, (0.5, 0.25))
+    here = seen.answer.maps["fused"]
+    value = here[int(0.25 * here.shape[0]), int(0.5 * here.shape[1])]
+    assert f"{value:.4g}" in told
+    assert "mean z²" in told
+    assert told != place.draw_place(seen, (0.9, 0.9))
+    assert place.ASK in place.draw_place(seen, None)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        place.draw_place(seen, (3, 0.5))
+
+
+def test_the_nearest_normal_patch_of_a_training_image_is_itself(run):
+    shown = shelf.opened(run)
+    sample = shown.normals.samples[0]
+    seen = see_sample(run, shown.first)
+    batch = shown.detector.backbone.preprocess(sample.read())
+    patch = place.draw_nearest(dataclasses.replace(seen, pixels=batch), (0.3, 0.6))
+    assert sample.key in patch
+    assert "Distance" in patch
 
 
 def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
     other = next(path for _, path in shelf.choices(runs_folder) if path != run)
-    uploaded = views.see_file(run, defective)
-    assert views.see_again(other, uploaded).answer.name == "gear.png"
-    sample = views.see_sample(run, shelf.opened(run).first)
-    assert views.see_again(run, sample).source == sample.source
-    assert views.see_again(other, sample).source == ("sample", shelf.opened(other).first)
+    uploaded = see_file(run, defective)
+    assert see_again(other, uploaded).answer.name == "gear.png"
+    sample = see_sample(run, shelf.opened(run).first)
+    assert see_again(run, sample).source == sample.source
+    assert see_again(other, sample).source == ("sample", shelf.opened(other).first)
 
 
 def test_odd_images_are_judged(run, tmp_path):
     for path in _odd_files(tmp_path):
-        assert np.isfinite(views.see_file(run, path).answer.score), path
+        assert np.isfinite(see_file(run, path).answer.score), path
 
 
 def test_bad_images_get_one_sentence_that_names_the_file(run, defective, tmp_path):
     for path in _bad_files(tmp_path, defective):
         with pytest.raises(ValueError, match=path.rsplit("/", 1)[1]) as told:
-            views.see_file(run, path)
+            see_file(run, path)
         assert str(tmp_path) not in str(told.value)
         assert "\n" not in str(told.value)
 
 
-def test_several_keeps_a_row_for_a_bad_file(run, defective, tmp_path):
-    files, ticks = [defective, *_bad_files(tmp_path, defective)], []
-    table, shown = views.several(run, files, 50, lambda done, total: ticks.append((done, total)))
-    assert table.file[0] == "gear.png"
-    assert len(table) == len(files) == len(ticks)
-    assert table.score.notna().sum() == len(shown) == 1
-    assert table.decision.str.contains("not an image").sum() == 1
-
-
 def test_report_and_regions_draw_figures(run):
-    curves, defects, history = views.report(run)
+    curves, defects, history = about.report(run)
     assert len(curves.axes) == 2
     assert None not in (defects, history)
-    assert len(views.regions(run).axes) == 3
-    assert "image AUROC" in views.metric_table(run)
+    assert len(about.regions(run).axes) == 3
+    assert "image AUROC" in about.metric_table(run)
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.csv", "history.csv", "model.safetensors"])
@@ -146,14 +237,14 @@ def test_a_broken_run_is_named(quick_run, tmp_path, name, damage):
     with pytest.raises(ValueError, match=name) as told:
         shelf.opened(str(folder))
     assert "train" in str(told.value)
-    listed = answers.notice(tmp_path)["value"]
+    listed = app.notice(tmp_path)
     if damage == "missing":
         assert "no run in" in listed
         assert name == "run.json" or name in listed
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path):
-    assert answers.TRAIN in answers.notice(tmp_path)["value"]
+    assert shelf.TRAIN in app.notice(tmp_path)
     assert shelf.choices(tmp_path) == shelf.problems(tmp_path) == []
 
 
@@ -181,7 +272,8 @@ def test_a_port_that_cannot_be(port):
 def test_every_answer_has_a_name(client):
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert {"/predict", "/runs", "/choose", "/sample", "/image", "/maps", "/decide", "/several",
-            "/about", "/regions", "/reload"} <= set(named)  # fmt: skip
+            "/about", "/regions", "/reload", "/gallery", "/view", "/allow", "/place", "/nearest",
+            "/files"} <= set(named)  # fmt: skip
 
 
 def test_predict_through_the_client(client, defective, run):
@@ -204,26 +296,37 @@ def test_bad_input_through_the_client(client, defective, tmp_path):
 
 
 def test_a_session_keeps_its_image_to_itself(client, defective, run):
-    look = {"run": run, "opacity": 0.6, "threshold": 2, "truth": True, "alarm": 10}
-    maps, verdict, histogram, _ = client.predict(
-        file=handle_file(defective), api_name="/image", **look
+    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
+    maps, verdict, histogram, *_ = client.predict(
+        run, handle_file(defective), *look, api_name="/image"
     )
     assert 'data-map="fused"' in maps
     assert "gear.png" in verdict
     assert "data:image/png" in histogram
-    moved = client.predict(opacity=0.1, threshold=2, truth=True, api_name="/maps")
+    moved = client.predict("Side by side", 0.1, *look[2:], api_name="/maps")
     assert moved != maps
     fresh = Client(client.src, verbose=False)
-    assert views.NO_IMAGE in fresh.predict(opacity=0.1, threshold=2, truth=True, api_name="/maps")
-    sampled = client.predict(index=1, api_name="/sample", **look)
+    assert NO_IMAGE in fresh.predict(*look, api_name="/maps")
+    key = shelf.opened(run).first
+    sampled = client.predict(run, key, *look, api_name="/sample")
     assert "labelled" in sampled[1]
+    with pytest.raises(AppError, match="no test image 'nothing'"):
+        client.predict(run, "nothing", *look, api_name="/sample")
+    assert "mean z²" in client.predict(0.5, 0.5, api_name="/place")
+    assert "Distance" in client.predict(0.5, 0.5, api_name="/nearest")
+    assert "labkit-" in client.predict(*look, api_name="/files")
 
 
-def test_several_and_about_through_the_client(client, defective, run):
-    words, table, shown = client.predict(run, [handle_file(defective)], 10, api_name="/several")
-    assert "1 of 1 images judged" in words
-    assert "download=" in words
-    assert table["value"]["headers"][0] == "file"
-    assert len(shown["value"]) == 1
+def test_both_thresholds_move_the_decision(client, defective, run):
+    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
+    client.predict(run, handle_file(defective), *look, api_name="/image")
+    score, _, verdict, _ = client.predict(run, 30, *look, api_name="/allow")
+    assert score == shelf.opened(run).threshold(30)
+    assert f"a score of {score:.4g}" in verdict
+    rate, _, verdict, _ = client.predict(run, *look[:2], score, *look[3:], api_name="/decide")
+    assert rate["value"] == pytest.approx(shelf.opened(run).rate(score), abs=0.1)
+
+
+def test_about_through_the_client(client, run):
     metrics, *_ = client.predict(run, api_name="/about")
     assert "image AUROC" in metrics

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from PIL import Image
@@ -93,13 +95,87 @@ def test_a_user_inspects_images(page, quick_run, tmp_path):
     page.locator("#verdict").get_by_text("my gear.png").wait_for(timeout=WAIT)
     verdict = page.inner_text("#verdict")
     _, muted = _changes(page, lambda: _set(page, "opacity", "0.2"))
-    low, _, start, _ = shelf.opened(str(quick_run.folder)).slider
-    _, moved = _changes(page, lambda: _set(page, "threshold", f"{(start + low) / 2:.3g}"))
+    low, _, _ = shelf.opened(str(quick_run.folder)).ruler
+    _, moved = _changes(page, lambda: _set(page, "threshold", f"{low:.6g}"))
     _, dragged = _changes(page, lambda: page.locator("#threshold input[type=range]").press("End"))
     assert len({uploaded, muted, moved, dragged}) == 4
-    assert page.inner_text("#verdict") == verdict
+    page.get_by_text("lies above all").wait_for(timeout=WAIT)
+    assert page.inner_text("#verdict") != verdict
     _set(page, "alarm", "50")
-    page.get_by_text("At 50 % false alarms").wait_for(timeout=WAIT)
+    page.get_by_text("of good images be called unusual").wait_for(timeout=WAIT)
+    at_half = shelf.opened(str(quick_run.folder)).threshold(50)
+    told = float(page.locator("#threshold input[type=number]").input_value())
+    assert told == pytest.approx(at_half)
+
+
+def test_a_user_looks_closely(page, quick_run):
+    page.locator(MAPS).nth(1).click(position={"x": 30, "y": 40})
+    page.locator("#place table").first.wait_for(timeout=WAIT)
+    page.locator("#nearest img").first.wait_for(timeout=WAIT)
+    assert page.locator("#maps .lk-place").count() == 4
+    before = page.inner_text("#place")
+    page.locator("#maps svg").nth(1).focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "old => document.querySelector('#place').innerText !== old", arg=before, timeout=WAIT
+    )
+
+    _swipe(page)
+    _wrong_decisions(page, shelf.opened(str(quick_run.folder)))
+
+
+def _swipe(page):
+    page.get_by_label("Swipe").check()
+    page.locator(".lk-swipe").wait_for(timeout=WAIT)
+    assert page.locator("#maps figure").count() == 2
+    page.locator(".lk-cut").focus()
+    page.keyboard.press("End")
+    assert page.locator(".lk-swipe").evaluate("e => e.style.getPropertyValue('--cut')") == "100%"
+    page.get_by_label("Side by side").check()
+    page.wait_for_function("document.querySelectorAll('#maps figure').length === 4", timeout=WAIT)
+
+
+def _wrong_decisions(page, run):
+    _set(page, "alarm", "50")
+    page.get_by_text("be called unusual").wait_for(timeout=WAIT)
+    page.locator("#decision input").click()
+    page.get_by_role("option", name="wrong decisions").click()
+    wrong = (run.test.score > run.threshold(50)) != (run.test.label == 1)
+    told = f"of {wrong.sum()}" if wrong.any() else "none"
+    page.locator("#told").get_by_text(told).wait_for(timeout=WAIT)
+
+
+def test_a_link_opens_a_run_and_an_image(chromium, url, runs_folder):
+    _, path = shelf.choices(runs_folder)[1]
+    key = shelf.opened(path).test["key"].iloc[-1]
+    page = chromium.new_page()
+    page.goto(f"{url}?run={Path(path).name}&image={key}")
+    page.locator("#verdict").get_by_text(key).wait_for(timeout=WAIT)
+    link = page.locator(".lk-copy").get_attribute("data-link")
+    assert parse_qs(link[1:]) == {"run": [Path(path).name], "image": [key]}
+    page.goto(f"{url}?run=nowhere")
+    page.get_by_text("There is no run nowhere here").wait_for(timeout=WAIT)
+    page.close()
+
+
+def test_two_users_see_their_own_images(chromium, url, quick_run, tmp_path):
+    pages, names = [chromium.new_page() for _ in range(2)], ("mine.png", "yours.png")
+    samples = quick_run.samples()
+    for page, name, sample in zip(pages, names, samples, strict=False):
+        Image.fromarray(sample.read()).save(tmp_path / name)
+        page.goto(url)
+    for page in pages:
+        page.wait_for_selector(MAPS, timeout=WAIT)
+    for page, name in zip(pages, names, strict=True):
+        _upload(page, tmp_path / name)
+    for page, name in zip(pages, names, strict=True):
+        page.locator("#verdict").get_by_text(name).wait_for(timeout=WAIT)
+    _changes(pages[0], lambda: _set(pages[0], "opacity", "0.1"))
+    for page, name in zip(pages, names, strict=True):
+        assert name in page.inner_text("#verdict")
+        page.close()
 
 
 def test_another_run_changes_the_page(page, runs_folder):
@@ -113,6 +189,11 @@ def test_another_run_changes_the_page(page, runs_folder):
     page.get_by_role("tab", name="About this run").click()
     page.get_by_text("procedural/weave · efficientnet_lite0").first.wait_for(timeout=WAIT)
     assert page.locator("#curves img").is_visible()
+    page.set_viewport_size({"width": 390, "height": 844})  # a phone's
+    for tab in ("Inspect", "About this run"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_a_file_that_is_no_image_gets_a_banner_and_no_maps(page, tmp_path):
@@ -124,32 +205,12 @@ def test_a_file_that_is_no_image_gets_a_banner_and_no_maps(page, tmp_path):
     assert page.locator(MAPS).count() == 0
 
 
-def test_several_images_become_a_table(page, quick_run, tmp_path):
-    for index, sample in enumerate(quick_run.samples()[:3]):
-        Image.fromarray(sample.read()).save(tmp_path / f"part{index}.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "part0.png").read_bytes()[:400])
-    page.get_by_role("tab", name="Several images").click()
-    page.locator("#files input[type=file]").set_input_files(sorted(tmp_path.glob("*.png")))
-    page.locator("#files [aria-label='cut.png']").wait_for(timeout=WAIT)
-    page.locator("#judge").click()
-    page.get_by_text("3 of 4 images judged").wait_for(timeout=WAIT)
-    page.locator('#table :text("cannot be decoded"):visible').first.wait_for(timeout=WAIT)
-    assert page.locator("#overlays img").count() == 3
-    with page.expect_download() as saved:
-        page.get_by_text("Download CSV").click()
-    assert saved.value.path().read_text().startswith("file,score,quantile,p-value,decision")
-
-
-def test_a_phone_needs_no_sideways_scrolling(page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
 def test_a_folder_without_runs_says_how_to_train(chromium, tmp_path):
     demo, url = app.serve(tmp_path)
     page = chromium.new_page()
     page.goto(url)
     page.get_by_text("labkit train dnfad elpv/mono").wait_for(timeout=WAIT)
+    page.get_by_role("tab", name="Inspect").wait_for(state="detached", timeout=WAIT)
+    page.locator("#train").wait_for(timeout=WAIT)
     page.close()
     demo.close(verbose=False)

@@ -1,0 +1,218 @@
+"""Trainings that the server does for its visitors: one at a time, in the order they were asked.
+
+They belong to the server and not to a page: a page that is closed or reloaded changes nothing, and
+every visitor sees the same training and may stop it. A stop keeps the last whole epoch as a run.
+When the server itself ends, the last epoch's checkpoint stays, and the same training asked for
+again goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit import config, methods
+from labkit.config import Config
+from labkit.experiments import train
+from labkit.runs import Run
+from labkit.schedule import Forecast, forecast
+
+WAITING, MEASURING, READING, FITTING, SCORING, DONE, FAILED = (
+    "waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"
+)  # fmt: skip
+MOST = 8  # trainings that may wait
+PATIENCE = 5.0  # seconds that the end of the server waits for a step
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train, checked: a method on data, at a budget, with other values of some keys."""
+
+    method: str
+    data: str
+    budget: str
+    seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The frozen specs that the training will have.
+
+        Raises: ValueError for a method, key or value that does not fit.
+        """
+        kind = methods.get(self.method)
+        chosen = methods.preset(kind, self.settings)
+        told = (self.data, self.budget, self.seed, kind.budgets, chosen)
+        return config.resolve(self.method, kind.Spec, *told)
+
+
+class Training:
+    """One training and how far it is; the worker writes, pages read."""
+
+    def __init__(self, number: int, order: Order):
+        self.number, self.order = number, order
+        self.phase, self.words = WAITING, ""
+        self.forecast: Forecast | None = None
+        self.history: list[dict[str, Any]] = []
+        self.run: Run | None = None
+        self.begun = self.changed = self.ended = time.monotonic()
+        self._stop = threading.Event()
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.phase not in (DONE, FAILED)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked it to stop."""
+        return self._stop.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began to run."""
+        return (time.monotonic() if self.active else self.ended) - self.begun
+
+    @property
+    def epochs(self) -> int:
+        """That are planned, in all stages."""
+        spec = self.order.config
+        stages = methods.get(spec.method).stages(spec.flow, spec.train)
+        return sum(stage.train.epochs for stage in stages)
+
+    def stop(self) -> None:
+        """End it with its last whole epoch."""
+        self._stop.set()
+
+    def enter(self, phase: str) -> None:
+        """Go on to a phase."""
+        self.phase, self.changed = phase, time.monotonic()
+
+    def asked(self) -> bool:
+        """What `labkit.train` asks before each step; the first time tells that it has begun."""
+        if self.phase == READING:
+            self.enter(FITTING)
+        return self._stop.is_set()
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """Take note of an epoch that is done."""
+        self.history = list(history)
+        self.enter(SCORING if len(history) == self.epochs else FITTING)
+
+    def left(self) -> float | None:
+        """Seconds it should still take; None where nobody knows.
+
+        The forecast, its epochs scaled by how long those that are done really took.
+        """
+        told, done = self.forecast, len(self.history)
+        if told is None or not self.active:
+            return None
+        planned = told.epochs[:done]
+        scale = sum(row["seconds"] for row in self.history) / sum(planned) if planned else 1.0
+        steps = {READING: told.features, FITTING: scale * sum(told.epochs[done : done + 1]),
+                 SCORING: told.scoring}  # fmt: skip
+        now = steps.get(self.phase, 0.0)
+        rest = max(0.0, now - (time.monotonic() - self.changed)) if now else 0.0
+        if self.phase in (MEASURING, WAITING, READING):
+            rest += sum(told.epochs)
+        if self.phase == FITTING:
+            rest += scale * sum(told.epochs[done + 1 :])
+        return rest + (told.scoring if self.phase != SCORING else 0.0)
+
+
+class Trainer:
+    """The trainings of one server, over its folder of runs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._jobs: list[Training] = []
+        self._workers: list[threading.Thread] = []  # one at most
+        self._closed = threading.Event()
+        self.close = weakref.finalize(self, _end, self._closed, self._workers)  # or at exit
+
+    def add(self, order: Order) -> Training:
+        """Take an order; it is trained once those before it are done.
+
+        Raises: ValueError if too many wait.
+        """
+        with self._lock:
+            waiting = [job for job in self._jobs if job.active]
+            if len(waiting) > MOST:
+                raise ValueError(f"{MOST} trainings wait already; stop one or come back later.")
+            same = next((job for job in waiting if job.order == order and not job.stopping), None)
+            if same:
+                return same
+            job = Training(len(self._jobs) + 1, order)
+            self._jobs.append(job)
+            if not self._workers:
+                worker = threading.Thread(target=self._work, daemon=True, name="training")
+                self._workers.append(worker)
+                worker.start()
+            return job
+
+    def get(self, number: int | None) -> Training | None:
+        """The training of that number; without one what runs now, else the last."""
+        with self._lock:
+            if number and 0 < number <= len(self._jobs):
+                return self._jobs[number - 1]
+            running = (job for job in self._jobs if job.active)
+            return next(running, self._jobs[-1] if self._jobs else None)
+
+    def ahead(self, job: Training) -> int:
+        """How many others come before it."""
+        with self._lock:
+            return sum(other.active for other in self._jobs[: job.number - 1])
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                job = next((job for job in self._jobs if job.active), None)
+                if job is None or self._closed.is_set():
+                    self._workers.clear()
+                    return
+            self._perform(job)
+
+    def _perform(self, job: Training) -> None:
+        job.begun = time.monotonic()
+        try:
+            self._train(job)
+        except ValueError as error:
+            job.words = str(error)
+        except Exception as error:  # a page waits for an answer, whatever went wrong
+            logging.getLogger(__name__).exception("training %s", job.order)
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            job.words = f"The training failed ({reason}); the server's log says more."
+        job.ended = time.monotonic()
+        job.enter(DONE if job.run else FAILED)
+
+    def _train(self, job: Training) -> None:
+        order = job.order
+        if job.stopping:
+            raise ValueError("Stopped before it began; there is no run.")
+        job.enter(MEASURING)
+        with contextlib.suppress(ValueError):  # the training itself will say so
+            job.forecast = forecast(order.config)
+        job.enter(READING)
+        job.run = train(
+            order.method, order.data, order.budget, order.seed, progress=False, runs=self.folder,
+            on_epoch=job.epoch, stop=lambda: self._asked(job), **order.settings,
+        )  # fmt: skip
+
+    def _asked(self, job: Training) -> bool:
+        if self._closed.is_set():
+            raise ValueError("The server ended; the same training goes on from its last epoch.")
+        return job.asked()
+
+
+def _end(closed: threading.Event, workers: list[threading.Thread]) -> None:
+    """Stop what runs at its next step and forget what waits."""
+    closed.set()
+    for worker in list(workers):
+        worker.join(PATIENCE)

@@ -1,0 +1,135 @@
+"""Many images: each judged once, decided at any rate, reported; archives and bad files too."""
+
+import re
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from apps import listing, shelf
+from apps.views import batch, batch_report
+from apps.views.batch import ALARM, FOUND, Rates
+
+
+@pytest.fixture(scope="module")
+def run(quick_run, runs_folder):
+    return str(runs_folder / quick_run.folder.name)
+
+
+@pytest.fixture(scope="module")
+def files(quick_run, tmp_path_factory):
+    """Three defective and five good images, one that is cut short, and a ZIP of them all."""
+    folder = tmp_path_factory.mktemp("batch")
+    samples = quick_run.samples()
+    bad, good = ([s for s in samples if s.label == label] for label in (1, 0))
+    for index, sample in enumerate(bad[:3] + good[:5]):
+        Image.fromarray(sample.read()).save(folder / f"part<{index}>.png")
+    (folder / "cut.png").write_bytes((folder / "part<0>.png").read_bytes()[:400])
+    paths = sorted(map(str, folder.glob("*.png")))
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, f"line/{path.rsplit('/', 1)[1]}")
+    return paths, str(folder / "all.zip")
+
+
+@pytest.fixture(scope="module")
+def judged(run, files):
+    return batch.judge(run, files[0])
+
+
+def test_a_row_a_file_the_most_unusual_first(judged, run, files):
+    table, known = judged.table, judged.scored
+    assert len(table) == len(files[0]) == 9
+    assert known["score"].is_monotonic_decreasing
+    assert list(judged.pictures) == list(known.index) == list(range(8))
+    assert table["file"].iloc[-1] == "cut.png"
+    assert "cannot be decoded" in table["fault"].iloc[-1]
+    assert table.iloc[-1][["score", "p-value", "adjusted p"]].isna().all()
+    p = shelf.opened(run).calibration.judge(known["score"].to_numpy()).p_value
+    assert known["p-value"].tolist() == p.tolist()
+    assert (known["adjusted p"] >= known["p-value"]).all()
+
+
+def test_an_archive_is_judged_like_its_files(judged, run, files):
+    ticks = []
+    again = batch.judge(run, [files[1]], lambda done, total: ticks.append((done, total)))
+    assert ticks == [(k + 1, 9) for k in range(9)]
+    assert again.table["file"].str.removeprefix("line/").tolist() == judged.table["file"].tolist()
+    assert again.scored["score"].tolist() == judged.scored["score"].tolist()
+
+
+def test_a_bad_archive_keeps_its_row(run, files, tmp_path):
+    (tmp_path / "evil.zip").write_bytes(b"PK\x03\x04 nothing")
+    table = batch.judge(run, [str(tmp_path / "evil.zip"), files[0][1]]).table
+    assert len(table) == 2
+    assert "evil.zip is no ZIP archive" in table["fault"].iloc[1]
+    with pytest.raises(ValueError, match="no files yet"):
+        batch.judge(run, [])
+
+
+def test_decisions_follow_the_rates(judged):
+    p, corrected = judged.table["p-value"], judged.table["adjusted p"]
+    for alarm, discovery in ((0, 0), (20, 30), (100, 100)):
+        table = batch.decided(judged, Rates.of(alarm, discovery))
+        for column, values, rate in ((ALARM, p, alarm), (FOUND, corrected, discovery)):
+            assert table[column].iloc[:8].tolist() == (values <= rate / 100).iloc[:8].tolist()
+            assert table[column].iloc[-1] is None
+    rows = batch.rows(judged, Rates.of(50, 50))
+    assert rows[0][ALARM] is True
+    assert rows[-1]["score"] is None
+
+
+def test_the_summary_says_what_the_calibration_supports(judged, run):
+    least = shelf.opened(run).calibration.smallest
+    low = batch.draw_summary(judged, Rates.of(0.1, 0.1))
+    assert f"No p-value is below {least:.2g}" in low
+    assert "8 images cannot be called" in low
+    high = batch.draw_summary(judged, Rates.of(100, 100))
+    assert high.count("8 of 8") == 2
+    assert "8 of 9 images judged; 1 could not be read" in high
+
+
+def test_the_table_escapes_names_and_sorts_by_plain_values(judged):
+    drawn = batch.draw_table(judged, Rates.of(20, 20))
+    assert "part<" not in drawn
+    assert "part&lt;0&gt;.png" in drawn
+    assert drawn.count("<tr") == 10
+    assert drawn.count("data:image/jpeg") == 8
+    values = re.findall(r'lk-number" data-value="([^"]+)"', drawn)
+    assert float(values[0]) == judged.table["score"].iloc[0]
+
+
+def test_only_the_most_unusual_overlays_are_kept(run, files, judged, monkeypatch):
+    monkeypatch.setattr(batch, "KEPT", 3)
+    few = batch.judge(run, files[0])
+    assert list(few.pictures) == [0, 1, 2]
+    assert few.pictures[2] == judged.pictures[2]
+    monkeypatch.setattr(batch, "MOST", 8)
+    with pytest.raises(ValueError, match="9 files are more than 8"):
+        batch.judge(run, files[0])
+
+
+def test_the_report_stands_alone(judged, run, tmp_path):
+    csv, page, pdf = batch_report.write(judged, Rates.of(20, 20), tmp_path)
+    assert pd.read_csv(csv)["score"].iloc[0] == pytest.approx(judged.table["score"].iloc[0])
+    told = page.read_text()
+    assert shelf.opened(run).caption in told.replace("&#x27;", "'")
+    assert not re.search(r'(?:src|href)="(?!data:)|url\((?!data:)|<script|@import', told)
+    assert told.count("data:image") == 8 + 1
+    assert "False alarms" not in told  # no control of the page is left in it
+    assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_the_histogram_holds_batch_and_calibration(judged):
+    figure = batch.draw_histogram(judged, Rates.of(50, 5))
+    labels = [handle.get_text() for handle in figure.legends[0].get_texts()]
+    assert [label.split(" (")[0] for label in labels[:2]] == ["held-out normal", "this batch"]
+    assert "n = 8" in labels[1]
+
+
+def test_a_fault_is_one_cell():
+    row = pd.DataFrame([{"file": "a.png", "fault": "a.png is <bad>.", "score": np.nan}])
+    drawn = listing.table(row, {}, (ALARM, FOUND))
+    assert '<td colspan="6">a.png is &lt;bad&gt;.</td>' in drawn

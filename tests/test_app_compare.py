@@ -1,0 +1,172 @@
+"""The tabs that compare and teach: their pure handlers, then their endpoints."""
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import labkit
+from apps import app
+from apps.views import compare, microscope, pictures, studies
+from labkit import plans
+from labkit.studies import folder as study_folder
+
+
+@pytest.fixture(scope="module")
+def runs(runs_folder, quick_run):
+    """Two runs on gears and one on weave."""
+    other = labkit.train("dnfad", "procedural/gear", "quick", seed=1, limit=6, progress=False)
+    weave = next(p for p in runs_folder.iterdir() if "weave" in p.name)
+    return [str(runs_folder / quick_run.folder.name), str(other.folder), str(weave)]
+
+
+@pytest.fixture(scope="module")
+def key(quick_run):
+    return next(s for s in quick_run.samples() if s.label).key
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """One finished task of a study, at the quick budget."""
+    name = "dnfad-topk"
+    labkit.studies.run(name, "quick", workers=1, progress=False)
+    return name
+
+
+@pytest.fixture(scope="module")
+def client(runs_folder):
+    demo, url = app.serve(runs_folder)
+    yield Client(url, verbose=False)
+    demo.close(verbose=False)
+
+
+def test_labels_say_what_tells_runs_apart(runs):
+    assert list(compare.labels(runs[:2]).values()) == ["dnfad · seed 0", "dnfad · seed 1"]
+    assert "procedural/weave" in compare.labels(runs)[runs[2]]
+    same = compare.labels([runs[0], runs[0] + "/../" + runs[0].rsplit("/", 1)[1]])
+    assert len(set(same.values())) == 2
+
+
+def test_the_choice_begins_with_the_run_in_view(runs, runs_folder):
+    choices, start = compare.offered(runs_folder, runs[0])
+    assert start == [runs[0]]
+    assert {path for _, path in choices} == {str(p) for p in runs_folder.iterdir()}
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_too_few_or_too_many_runs(count):
+    with pytest.raises(ValueError, match=f"takes 2 to 6 runs; {count} are chosen"):
+        compare.checked([str(k) for k in range(count)])
+
+
+def test_a_test_set_is_that_of_one_dataset(runs):
+    drawn = compare.test_set(runs)
+    assert "left out here: dnfad · procedural/weave" in drawn
+    assert "all defects" in drawn
+    with pytest.raises(ValueError, match="No other chosen run was tested on procedural/gear"):
+        compare.test_set([runs[0], runs[2]])
+
+
+def test_a_pair_shows_where_it_disagrees(runs):
+    chart, shown, keys = compare.pair(runs[:2], *runs[:2])
+    assert "Spearman" in chart
+    assert len(shown) == len(keys) > 0
+    assert shown[0][1].startswith("1. ")
+    with pytest.raises(ValueError, match="no test image in common"):
+        compare.pair(runs, runs[0], runs[2])
+
+
+def test_maps_of_one_image_have_one_scale(runs, key):
+    ticks = []
+    drawn = compare.maps(runs, ("sample", key), lambda *told: ticks.append(told))
+    assert drawn.count("<svg") == 4
+    assert drawn.count("lk-ramp") == 1
+    assert drawn.count("p = ") == len(ticks) == 3
+    with pytest.raises(ValueError, match="no test image 'nowhere'"):
+        compare.maps(runs, ("sample", "nowhere"))
+
+
+def test_regions_of_the_runs_that_have_maps(runs):
+    ticks = []
+    drawn = compare.regions(runs[:2], lambda done, total: ticks.append((done, total)))
+    assert "data:image/png" in drawn
+    assert ticks[-1][0] == ticks[-1][1]
+    assert compare.with_regions(runs)
+
+
+def test_pictures_are_spread_and_files_are_named(runs, tmp_path):
+    offered = pictures.spread(runs[0], 4)
+    scores = [float(caption.rsplit(" ", 1)[1]) for _, caption, _ in offered]
+    assert scores == sorted(scores, reverse=True)
+    path = tmp_path / "words.png"
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=r"words\.png") as told:
+        pictures.read(runs[0], "file", str(path))
+    assert str(tmp_path) not in str(told.value)
+
+
+def test_each_step_of_the_microscope_is_another_page(runs, key):
+    specimen = microscope.Specimen(runs[0], "sample", key)
+    known = microscope.names(specimen)
+    assert list(known) == ["global", "local"]
+    drawn = {microscope.draw(specimen, "global", step) for step in range(known["global"] + 1)}
+    assert len(drawn) == known["global"] + 1
+    assert all("Invertible" in page and "nats per dimension" in page for page in drawn)
+    assert microscope.draw(specimen, "global", 99) in drawn
+    with pytest.raises(ValueError, match="no flow 'both'; choose one of global, local"):
+        microscope.draw(specimen, "both", 0)
+
+
+def test_a_toys_flow_has_few_couplings():
+    with pytest.raises(ValueError, match="2, 4, 8 couplings, not 3"):
+        microscope.toy("two moons", 3)
+
+
+def test_studies_say_how_far_they_are(finished):
+    labels = {name: label for label, name in studies.offered()}
+    assert set(labels) == set(plans.names())
+    done, total = studies.budgets(finished)["quick"]
+    assert done == total
+    assert f"✓ {done} of {total} tasks at quick" in labels[finished]
+    other = next(name for name in plans.names() if name != finished)
+    assert "○ 0 of" in labels[other]
+
+
+def test_a_study_marks_what_is_published(finished):
+    drawn = studies.report(finished, "quick")
+    assert "Published: dnfad" in drawn
+    assert "Measured here, quick budget" in drawn
+    assert drawn.index("lk-published") < drawn.index("Measured here")
+    head = studies.head(finished, "quick")
+    assert f"labkit study {finished} --budget quick" in head
+    assert "notebooks/13_dnfad_topk.ipynb" in head
+
+
+def test_nothing_is_run_for_a_study_that_is_not_finished():
+    told = studies.report("dnfad-depth", "quick")
+    assert "Nothing of dnfad-depth is finished" in told
+    assert not study_folder("dnfad-depth", "quick").exists()
+    with pytest.raises(ValueError, match="dnfad-depht"):
+        studies.budgets("dnfad-depht")
+
+
+def test_endpoints(client, runs, key, finished, tmp_path):
+    told = client.predict(runs[:2], api_name="/compare")
+    assert "all defects" in told[0]
+    drawn = client.predict(key=key, api_name="/compare_sample")
+    assert drawn.count("<svg") == 3
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(path)
+    page = client.predict(runs[0], handle_file(path), 1, api_name="/microscope_image")[-1]
+    assert "grey.png" in page
+    moved = client.predict("global", 0, api_name="/microscope")
+    assert "Step 0" in moved
+    assert "Published" in client.predict(finished, api_name="/study")[2]
+
+
+def test_errors_reach_the_client(client, runs):
+    with pytest.raises(AppError, match="takes 2 to 6 runs"):
+        client.predict(runs[:1], api_name="/compare")
+    with pytest.raises(AppError, match="no sample 999"):
+        client.predict(runs[0], 999, 0, api_name="/microscope_sample")

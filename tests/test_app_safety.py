@@ -1,0 +1,225 @@
+"""Hostile uploads, foreign paths, names with markup: one sentence or a right answer, no more."""
+
+import io
+import struct
+import zlib
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from apps import app, markup, shelf
+from apps.views import inspect, programs
+from apps.views.inspect import Look
+from apps.views.seen import see_file
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def run(quick_run, runs_folder):
+    return str(runs_folder / quick_run.folder.name)
+
+
+@pytest.fixture(scope="module")
+def client(runs_folder):
+    demo, url = app.serve(runs_folder)
+    yield Client(url, verbose=False)
+    demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A picture of random blocks, (96, 64, 3), brighter at the top."""
+    blocks = np.random.default_rng(0).integers(40, 160, (12, 8, 3), np.uint8)
+    picture = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
+    picture[:16] += 90
+    return picture
+
+
+def _png(width, height, content=b""):
+    """A PNG that claims a size, its pixels being that compressed content."""
+
+    def chunk(kind, data):
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def _frames(photo, kind):
+    return _saved(photo, kind, save_all=True, append_images=[Image.new("RGB", (64, 96))])
+
+
+def _saved(photo, kind, **how):
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+REFUSED = {
+    "bomb.png": (lambda p: _png(60_000, 60_000, bytes(10**6)), "far larger than the limit"),
+    "large.png": (lambda p: _png(10_000, 10_000, bytes(10**6)), "megapixels"),
+    "short.png": (lambda p: _png(64, 64, b"few"), "cannot be decoded"),
+    "cut.jpg": (lambda p: _saved(p, "jpeg")[:700], "cannot be decoded"),
+    "cut.tif": (lambda p: _saved(p, "tiff")[:300], "."),
+    "dot.png": (lambda p: _saved(p[:1, :1], "png"), "1x1 pixels"),
+    "line.png": (lambda p: _saved(np.zeros((20_000, 1, 3), np.uint8), "png"), "1x20000 pixels"),
+    "drawing.svg": (lambda p: f"<svg xmlns='a'>{SCRIPT}</svg>".encode(), "not an image"),
+    "page.png": (lambda p: f"<html>{SCRIPT}</html>".encode(), "not an image"),
+    "print.eps": (lambda p: _saved(p, "eps"), "not an image"),  # Pillow would start Ghostscript
+    "film.gif": (lambda p: _saved(p, "gif"), "not an image"),
+    "archive.png": (lambda p: b"PK\x03\x04" + bytes(200), "not an image"),
+    "nothing.png": (lambda p: b"", "an empty file"),
+    "zeros.webp": (lambda p: bytes(4096), "not an image"),
+}
+JUDGED = {
+    "tail.jpg": lambda p: _saved(p, "jpeg") + f"<html>{SCRIPT}</html>PK\x03\x04".encode(),
+    "really-a-jpeg.png": lambda p: _saved(p, "jpeg"),
+    "no-suffix": lambda p: _saved(p, "png"),
+    "several.tif": lambda p: _frames(p, "tiff"),
+    "moving.webp": lambda p: _frames(p, "webp"),
+    "sixteen\nlines;$(touch x).png": lambda p: _saved(p, "png"),
+    "..%2f..%2fescape.png": lambda p: _saved(p, "png"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_hostile_file_gets_one_sentence(run, photo, tmp_path, name):
+    make, reason = REFUSED[name]
+    path = tmp_path / name
+    path.write_bytes(make(photo))
+    with pytest.raises(ValueError, match=name) as told:
+        see_file(run, str(path))
+    sentence = str(told.value)
+    assert reason in sentence
+    assert "\n" not in sentence
+    assert str(tmp_path) not in sentence
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_an_odd_file_is_judged_and_nothing_else_is_done(run, photo, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(JUDGED[name](photo))
+    answer = see_file(run, str(path)).answer
+    assert np.isfinite(answer.score)
+    assert answer.image.shape[0] > answer.image.shape[1]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_other_colour_modes_are_the_same_picture(run, photo, tmp_path):
+    grey = np.asarray(Image.fromarray(photo).convert("L"))
+    same = {
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "palette.png": Image.fromarray(grey).convert("P"),
+        "alpha.png": Image.fromarray(grey).convert("RGBA"),
+        "plain.png": Image.fromarray(grey),
+    }
+    for name, picture in same.items():
+        picture.save(tmp_path / name)
+    scores = [see_file(run, str(tmp_path / name)).answer.score for name in same]
+    assert scores == pytest.approx([scores[-1]] * len(scores), abs=1e-6)
+    Image.fromarray(photo).convert("CMYK").save(tmp_path / "print.tif")
+    shown = see_file(run, str(tmp_path / "print.tif")).answer.image
+    small = np.asarray(Image.fromarray(photo).resize(shown.shape[1::-1], Image.Resampling.BICUBIC))
+    assert np.abs(shown.astype(int) - small).mean() < 12
+
+
+def test_a_picture_is_turned_as_its_camera_says(run, photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the file lies on its side
+    lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(photo).save(tmp_path / "upright.png")
+    pair = [see_file(run, str(tmp_path / n)).answer for n in ("turned.png", "upright.png")]
+    assert pair[0].score == pair[1].score
+    np.testing.assert_array_equal(pair[0].image, pair[1].image)
+
+
+def test_names_are_text_in_the_page(run, photo, tmp_path):
+    path = tmp_path / '"><img src=x onerror=alert(1)>.png'
+    path.write_bytes(_saved(photo, "png"))
+    seen = see_file(run, str(path))
+    drawn = inspect.draw_verdict(seen, 0.0)
+    parts = inspect.files(seen, Look()).items()
+    drawn += "".join(markup.download(content, name, "x") for name, content in parts)
+    assert "<img" not in drawn
+    assert "&lt;img" in drawn
+
+
+def test_names_of_runs_and_folders_are_text(tmp_path):
+    odd = tmp_path / f"a{SCRIPT.replace('/', '')}"
+    odd.mkdir()
+    (odd / "run.json").write_text("{")
+    assert "<script" not in app.notice(tmp_path)
+    assert "<script" not in app.reload(tmp_path, SCRIPT)[1]["value"]
+    assert "&lt;script" in app.notice(tmp_path)
+
+
+def test_a_refused_name_is_text_in_the_banner(client, run, tmp_path):
+    path = tmp_path / "<img src=x onerror=alert(1)>.png"
+    path.write_text("no image")
+    with pytest.raises(AppError) as told:
+        client.predict(handle_file(path), api_name="/predict")
+    assert "<img" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "labkit/cli.py", "../secret", ""])
+def test_no_file_of_the_server_is_served(client, runs_folder, name):
+    asked = {"": str(next(runs_folder.glob("*/run.json")))}.get(name, name)
+    for place in ("gradio_api/file=", "file="):
+        answer = httpx.get(f"{client.src}{place}{asked}")
+        assert answer.status_code in (403, 404), asked
+
+
+def test_no_file_of_the_server_is_read(client, runs_folder, photo, tmp_path):
+    inside = tmp_path / "inside.png"
+    inside.write_bytes(_saved(photo, "png"))
+    given = {"path": str(inside), "meta": {"_type": "gradio.FileData"}}
+    sent = {"data": [given, ""]}
+    started = httpx.post(f"{client.src}gradio_api/call/predict", json=sent)
+    told = httpx.get(f"{client.src}gradio_api/call/predict/{started.json()['event_id']}")
+    assert "event: error" in told.text
+    assert "p_value" not in told.text
+
+
+def test_only_runs_of_the_folder_are_opened(client, quick_run, runs_folder):
+    outside = str(quick_run.folder)
+    assert outside not in {path for _, path in shelf.choices(runs_folder)}
+    with pytest.raises(AppError):
+        client.predict(outside, api_name="/about")
+    with pytest.raises(ValueError, match="no run"):
+        programs.named(runs_folder, "../" + quick_run.folder.name)
+
+
+def test_an_upload_above_the_limit_is_refused(runs_folder, monkeypatch):
+    monkeypatch.setattr(app, "LARGEST", "1mb")
+    demo, url = app.serve(runs_folder)
+    answers = [
+        httpx.post(f"{url}gradio_api/upload", files={"files": ("large.png", bytes(size))})
+        for size in (2**19, 2**21)
+    ]
+    demo.close(verbose=False)
+    assert [answer.status_code for answer in answers] == [200, 413]
+
+
+def test_a_password_is_asked_for(runs_folder):
+    demo, url = app.serve(runs_folder, auth="teacher:a:b")
+    try:
+        assert httpx.get(f"{url}config").status_code == 401
+        assert httpx.post(f"{url}gradio_api/call/runs", json={"data": []}).status_code == 401
+        known = Client(url, auth=("teacher", "a:b"), verbose=False)
+        assert known.predict(api_name="/runs")
+    finally:
+        demo.close(verbose=False)
+
+
+@pytest.mark.parametrize("auth", ["", "teacher", "teacher:", ":secret"])
+def test_a_login_that_cannot_be(runs_folder, auth):
+    with pytest.raises(ValueError, match="USER:PASSWORD"):
+        app.serve(runs_folder, auth=auth)

@@ -1,0 +1,77 @@
+"""Compare, microscope and studies in a real Chromium: the main path and an error each."""
+
+import pytest
+from test_app_browser import WAIT, chromium, page, url  # noqa: F401  (fixtures)
+
+pytestmark = pytest.mark.browser
+
+
+def _tab(page, name):  # noqa: F811
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
+    _tab(page, "Microscope")
+    page.locator("#microscope-samples button.thumbnail-item").first.click()
+    view = page.locator("#microscope-view")
+    view.get_by_text("Step 0 of").wait_for(timeout=WAIT)
+    before = view.locator("img").first.get_attribute("src")
+    page.locator("#microscope-next").click()
+    view.get_by_text("Step 1 of").wait_for(timeout=WAIT)
+    assert view.locator("img").first.get_attribute("src") != before
+    page.locator("#microscope-step input[type=range]").press("ArrowRight")
+    view.get_by_text("Step 2 of").wait_for(timeout=WAIT)
+    page.locator("#microscope-flow").get_by_text("local").click()
+    view.get_by_text("· local ·").wait_for(timeout=WAIT)
+    page.locator("#microscope-play").click()
+    page.get_by_role("button", name="▶ Play").first.wait_for(timeout=WAIT)  # at the end it stops
+    path = tmp_path / "words.png"
+    path.write_text("not an image")
+    page.locator("#microscope-upload input[type=file]").set_input_files(str(path))
+    page.get_by_text("words.png is not an image that can be read").wait_for(timeout=WAIT)
+    page.get_by_text("Choose a test image or one of your own").wait_for(timeout=WAIT)
+    assert view.locator("img").count() == 0
+
+
+def test_a_toys_flow_is_trained_and_played(page):  # noqa: F811
+    _tab(page, "Microscope")
+    _tab(page, "Points in a plane")
+    page.locator("#toy-blocks").get_by_text("2", exact=True).click()
+    page.locator("#toy-train").click()
+    view = page.locator("#toy-view")
+    view.get_by_text("Step 0 of 2").wait_for(timeout=2 * WAIT)
+    page.locator("#toy-play").click()
+    view.get_by_text("Step 2 of 2").wait_for(timeout=WAIT)
+
+
+def test_runs_are_compared(page, runs_folder):  # noqa: F811
+    _tab(page, "Compare")
+    page.locator("#compare-go").click()
+    page.get_by_text("A comparison takes 2 to 6 runs; 1 are chosen").wait_for(timeout=WAIT)
+    page.locator("#compare-runs input").click()
+    page.get_by_role("option", name="weave").click()
+    page.keyboard.press("Escape")
+    page.locator("#compare-go").click()
+    page.get_by_text("No other chosen run was tested on").wait_for(timeout=WAIT)
+    page.locator("#compare-samples button.thumbnail-item").first.click()
+    page.locator("#compare-maps svg image").nth(2).wait_for(timeout=WAIT)
+
+
+def test_a_study_is_read(page):  # noqa: F811
+    _tab(page, "Studies")
+    page.locator("#studies").get_by_text("dnfad-depth:").click()
+    page.get_by_text("labkit study dnfad-depth --budget laptop").wait_for(timeout=WAIT)
+    page.get_by_text("Nothing of dnfad-depth is finished").wait_for(timeout=WAIT)
+
+
+def test_a_phone_needs_no_sideways_scrolling(page):  # noqa: F811
+    page.set_viewport_size({"width": 390, "height": 844})
+    for name in ("Compare", "Microscope", "Studies"):
+        more = page.get_by_role("tab", name=name, exact=True)
+        if not more.is_visible():
+            page.locator(".overflow-menu button").first.click()
+            page.locator(".overflow-dropdown").get_by_text(name).click()
+        else:
+            more.click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name

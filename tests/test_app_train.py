@@ -1,0 +1,220 @@
+"""Training for visitors: what may be trained on, the queue, stopping, and what a page is told."""
+
+import threading
+import time
+import zipfile
+
+import pytest
+from PIL import Image
+
+from apps import shelf
+from apps import trainer as trainers
+from apps.trainer import DONE, FAILED, Order, Trainer
+from apps.views import train as views
+from apps.views import train_data
+from labkit import methods
+from labkit.schedule import Forecast
+
+QUICK = {"limit": "6", "blocks": "1"}
+
+
+def order(runs, data="procedural/gear", method="dnfad", budget="quick", seed=0, backbone="",
+          device="auto", text="limit=6"):  # fmt: skip
+    return views.order(runs, data, method, budget, seed, backbone, device, text)
+
+
+def wait(job, seconds=60):
+    end = time.monotonic() + seconds
+    while job.active:
+        assert time.monotonic() < end, job.phase
+        time.sleep(0.02)
+    return job
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainers, "forecast", lambda spec: None)
+    one = Trainer(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def held(trainer, monkeypatch):
+    """Trainings that wait for a signal instead of training, and note in which order they ran."""
+    free, ran = threading.Event(), []
+
+    def train(*told, stop, **more):
+        ran.append(told[3])
+        while not (free.wait(0.01) or stop()):
+            pass
+        raise ValueError("Enough.")
+
+    monkeypatch.setattr(trainers, "train", train)
+    yield free, ran
+    free.set()
+
+
+@pytest.fixture
+def parts(quick_run, tmp_path):
+    """A ZIP with twelve good images in one folder."""
+    path = tmp_path / "my parts.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, sample in enumerate([s for s in quick_run.samples() if not s.label][:6] * 2):
+            Image.fromarray(sample.read()).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", f"parts/{index}.png")
+    return path
+
+
+def test_an_order_is_checked_before_it_is_taken(tmp_path):
+    found = order(tmp_path, seed=3.0, text="limit=6  --set blocks=1\nlr=1e-4")
+    assert (found.seed, found.settings) == (3, {"limit": "6", "blocks": "1", "lr": "1e-4"})
+    assert found.config.train.lr == 1e-4
+    for wrong, words in (
+        ({"text": "blocks"}, "no setting"),
+        ({"text": "blokcs=4"}, "blocks"),
+        ({"text": "epochs=-1"}, "epochs"),
+        ({"text": "backbone=/etc/x.safetensors"}, "backbone cannot be set here"),
+        ({"text": "devices=8"}, "devices cannot be set here"),
+        ({"method": "dnfda"}, "dnfad"),
+        ({"budget": "free"}, "budget"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            order(tmp_path, **wrong)
+
+
+def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_run):
+    root = tmp_path / "data"
+    images = [s.read() for s in quick_run.samples()[:2]] * 5
+    for place in (root / "mine", tmp_path / "private"):
+        place.mkdir(parents=True)
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(place / f"{index}.png")
+    monkeypatch.setenv("LABKIT_DATA", str(root))
+    assert train_data.allowed("mine", tmp_path) == str(root / "mine")
+    assert train_data.allowed(str(root / "mine"), tmp_path) == str(root / "mine")
+    assert ("folder mine", str(root / "mine")) in train_data.choices(tmp_path)
+    outside = ("", ".", "..", "/", "/etc", "../private", str(tmp_path / "private"),
+               "mine/../../private", str(root), "nowhere/../../private")  # fmt: skip
+    for asked in outside:
+        with pytest.raises(ValueError, match="neither a dataset of this machine nor a folder"):
+            train_data.allowed(asked, tmp_path / "runs")
+    with pytest.raises(ValueError, match="no folder"):
+        train_data.allowed("missing", tmp_path)
+
+
+def test_a_zip_of_good_images_becomes_data(parts, tmp_path):
+    place = train_data.upload(parts, tmp_path / "runs")
+    assert place.startswith(str(tmp_path / "runs" / "uploads" / "my-parts-"))
+    assert train_data.upload(parts, tmp_path / "runs") == place
+    assert train_data.allowed(place, tmp_path / "runs") == place
+    assert train_data.choices(tmp_path / "runs")[0][1] == place
+    few = tmp_path / "few.zip"
+    with zipfile.ZipFile(few, "w") as archive:
+        archive.write(tmp_path / "one.png", "a.png")
+    with pytest.raises(ValueError, match=r"few.zip holds 1 good") as told:
+        train_data.upload(few, tmp_path / "runs")
+    assert str(tmp_path) not in str(told.value)
+    assert len(list((tmp_path / "runs" / "uploads").iterdir())) == 1
+
+
+def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
+    place = train_data.upload(parts, tmp_path)
+    job = wait(trainer.add(order(tmp_path, place, text="limit=4 epochs=2 blocks=1")))
+    assert job.phase == DONE, job.words
+    assert job.run.folder.parent == tmp_path
+    assert len(job.history) == 2
+    state = views.draw_state(job, 0)
+    assert f'href="?run={job.run.folder.name}"' in state
+    assert len(views.draw_curve(job).axes) == 2
+    assert views.told(job)["run"] == job.run.folder.name
+    bad = wait(trainer.add(order(tmp_path, text="limit=6 taps=99")))
+    assert (bad.phase, "tap 99" in bad.words) == (FAILED, True)
+
+
+def test_a_stop_keeps_the_last_whole_epoch(trainer, tmp_path):
+    job = trainer.add(order(tmp_path, text="limit=6 epochs=500 blocks=1"))
+    end = time.monotonic() + 60
+    while not job.history and time.monotonic() < end:
+        time.sleep(0.01)
+    job.stop()
+    assert views.draw_state(job, 0).count("Stopping") == 1
+    wait(job)
+    assert job.phase == DONE, job.words
+    told = job.run.summary()["stopped"]
+    assert told == f"stopped after {len(job.run.history)} of 500 epochs"
+    assert told in views.draw_state(job, 0)
+    assert told in shelf.opened(str(job.run.folder)).caption
+    assert told in shelf.choices(tmp_path)[0][0]
+
+
+def test_one_at_a_time_in_order(trainer, held):
+    free, ran = held
+    jobs = [trainer.add(Order("dnfad", "procedural/gear", "quick", seed)) for seed in range(4)]
+    assert [trainer.ahead(job) for job in jobs] == [0, 1, 2, 3]
+    assert "number 3 in the queue" in views.draw_state(jobs[2], trainer.ahead(jobs[2]))
+    assert trainer.get(None) is jobs[0]
+    assert trainer.add(jobs[1].order) is jobs[1]  # asked twice, trained once
+    jobs[2].stop()
+    free.set()
+    for job in jobs:
+        wait(job)
+    assert ran == [0, 1, 3]
+    assert [job.phase for job in jobs] == [FAILED] * 4
+    assert "Stopped before it began" in jobs[2].words
+    assert trainer.get(None) is jobs[3]
+    again = wait(trainer.add(jobs[0].order))  # the worker begins anew
+    assert again.number == 5
+
+
+def test_too_many_may_not_wait(trainer, held):
+    for seed in range(trainers.MOST + 1):
+        trainer.add(Order("dnfad", "procedural/gear", "quick", seed))
+    with pytest.raises(ValueError, match="wait already"):
+        trainer.add(Order("dnfad", "procedural/gear", "quick", 99))
+
+
+def test_the_end_of_the_server_ends_the_worker(trainer, held):
+    job = trainer.add(Order("dnfad", "procedural/gear", "quick", 0))
+    trainer.close()
+    assert not trainer._workers
+    assert job.phase == FAILED
+    assert "goes on from its last epoch" in job.words
+
+
+def test_a_failure_of_any_kind_is_told(trainer, monkeypatch, caplog):
+    monkeypatch.setattr(trainers, "train", lambda *told, **more: 1 / 0)
+    job = wait(trainer.add(Order("dnfad", "procedural/gear", "quick", 0)))
+    assert "ZeroDivisionError" in job.words
+    assert "lk-bad" in views.draw_state(job, 0)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_time_left_follows_what_the_epochs_took():
+    job = trainers.Training(1, Order("dnfad", "procedural/gear", "laptop", 0))
+    assert job.left() is None
+    images = {"train": 8, "calibration": 2, "test": 4}
+    job.forecast = Forecast(images, 14, 10.0, (5.0,) * job.epochs, 3.0, 99)
+    job.enter(trainers.READING)
+    assert job.left() == pytest.approx(10 + 5 * job.epochs + 3, abs=0.2)
+    job.enter(trainers.FITTING)
+    job.epoch([{"epoch": 1, "seconds": 10.0}])  # twice as slow as it looked
+    assert job.left() == pytest.approx(2 * 5 * (job.epochs - 1) + 3, abs=0.2)
+
+
+def test_choices_are_what_this_machine_has():
+    assert [name for _, name in views.method_choices()] == methods.names()
+    assert {name for _, name in views.backbone_choices()} >= {"", "efficientnet_lite0"}
+    assert views.device_choices()[0][1] == "auto"
+    assert views.draw_curve(None) is None
+    assert "Nothing is being trained" in views.draw_state(None, 0)
+
+
+def test_the_cost_is_told_before(tmp_path):
+    told = views.draw_cost(order(tmp_path))
+    assert "all together" in told
+    assert "images are new to the backbone" in told
+    with pytest.raises(ValueError, match="procedural"):
+        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0))
