@@ -165,6 +165,14 @@ class Trainer:
             running = (job for job in self._jobs if job.active)
             return next(running, self._jobs[-1] if self._jobs else None)
 
+    def stop(self, job: Training) -> None:
+        """End a training with its last whole epoch, or take it out of the queue."""
+        with self._lock:
+            job.stop()
+            if job.phase == WAITING:
+                job.words = "Taken out of the queue; there is no run."
+                job.enter(FAILED)
+
     def ahead(self, job: Training) -> int:
         """How many others come before it."""
         with self._lock:
@@ -177,10 +185,11 @@ class Trainer:
                 if job is None or self._closed.is_set():
                     self._workers.clear()
                     return
+                job.begun = time.monotonic()
+                job.enter(MEASURING)
             self._perform(job)
 
     def _perform(self, job: Training) -> None:
-        job.begun = time.monotonic()
         try:
             self._train(job)
         except ValueError as error:
@@ -194,9 +203,6 @@ class Trainer:
 
     def _train(self, job: Training) -> None:
         order = job.order
-        if job.stopping:
-            raise ValueError("Stopped before it began; there is no run.")
-        job.enter(MEASURING)
         with contextlib.suppress(ValueError):  # the training itself will say so
             job.forecast = forecast(order.config)
         job.enter(READING)

@@ -117,6 +117,7 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
 def score_panel(run: Run, note: str | None = None) -> Panel:
     """Choose the false-alarm rate; see the threshold it gives and what that costs and finds."""
     table, calibration = run.scores, run.detector.calibration
+    unit = f"image score, {run.detector.unit}"
     held, good, bad = (
         table.query(f"split == {split!r} and label == {label}")["score"].to_numpy()
         for split, label in (("calibration", 0), ("test", 0), ("test", 1))
@@ -124,7 +125,7 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
 
     def draw(false_alarm: float) -> Drawn:
         edge = calibration.threshold(false_alarm)
-        figure = figures.score_histogram(held, good, bad, threshold=edge, note=note)
+        figure = figures.score_histogram(held, good, bad, None, edge, unit, note)
         sentence = (
             f"Threshold {edge:.3g}: {(good > edge).sum()} of {good.size} good images are called "
             f"unusual and {(bad > edge).sum()} of {bad.size} defective ones are found."

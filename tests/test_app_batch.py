@@ -6,9 +6,10 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from gradio_client import Client, handle_file
 from PIL import Image
 
-from apps import listing, shelf
+from apps import app, listing, shelf
 from apps.views import batch, batch_report
 from apps.views.batch import ALARM, FOUND, Rates
 
@@ -133,3 +134,19 @@ def test_a_fault_is_one_cell():
     row = pd.DataFrame([{"file": "a.png", "fault": "a.png is <bad>.", "score": np.nan}])
     drawn = listing.table(row, {}, (ALARM, FOUND))
     assert '<td colspan="6">a.png is &lt;bad&gt;.</td>' in drawn
+
+
+def test_a_batch_through_the_client(runs_folder, run, files):
+    demo, url = app.serve(runs_folder)
+    try:
+        client = Client(url, verbose=False)
+        chosen = {"run": run, "files": [handle_file(files[1])], "alarm": 50, "discovery": 50}
+        rows, summary, table, *_ = client.predict(**chosen, api_name="/several")
+        assert [row["file"] for row in rows][-1] == "line/cut.png"
+        assert "8 of 9 images judged" in summary
+        lower = client.predict(alarm=0, discovery=0, api_name="/decide_several")[1]
+        assert lower != table
+        reports = client.predict(alarm=50, discovery=50, api_name="/report")["value"]
+        assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html", "pdf"]
+    finally:
+        demo.close(verbose=False)

@@ -139,7 +139,7 @@ def test_a_stop_keeps_the_last_whole_epoch(trainer, tmp_path):
     end = time.monotonic() + 60
     while not job.history and time.monotonic() < end:
         time.sleep(0.01)
-    job.stop()
+    trainer.stop(job)
     assert views.draw_state(job, 0).count("Stopping") == 1
     wait(job)
     assert job.phase == DONE, job.words
@@ -157,13 +157,14 @@ def test_one_at_a_time_in_order(trainer, held):
     assert "number 3 in the queue" in views.draw_state(jobs[2], trainer.ahead(jobs[2]))
     assert trainer.get(None) is jobs[0]
     assert trainer.add(jobs[1].order) is jobs[1]  # asked twice, trained once
-    jobs[2].stop()
+    trainer.stop(jobs[2])
+    assert not jobs[2].active
     free.set()
     for job in jobs:
         wait(job)
     assert ran == [0, 1, 3]
     assert [job.phase for job in jobs] == [FAILED] * 4
-    assert "Stopped before it began" in jobs[2].words
+    assert "out of the queue" in jobs[2].words
     assert trainer.get(None) is jobs[3]
     again = wait(trainer.add(jobs[0].order))  # the worker begins anew
     assert again.number == 5
@@ -178,6 +179,8 @@ def test_too_many_may_not_wait(trainer, held):
 
 def test_the_end_of_the_server_ends_the_worker(trainer, held):
     job = trainer.add(Order("dnfad", "procedural/gear", "quick", 0))
+    while not held[1]:
+        time.sleep(0.01)
     trainer.close()
     assert not trainer._workers
     assert job.phase == FAILED

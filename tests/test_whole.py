@@ -77,3 +77,8 @@ def test_the_threshold_decides_in_the_unit_of_the_score(run):
     assert shown.unit in above
     assert above.replace(" ", "") != below.replace(" ", "")
     assert shown.rate(high) < shown.rate(low) == 100
+
+
+def test_the_panel_of_scores_names_their_unit(run):
+    figure, _ = widgets.score_panel(run).draw(0.1)
+    assert run.detector.unit in figure.axes[0].get_xlabel()

@@ -53,6 +53,7 @@ def _layout() -> SimpleNamespace:
     with gr.Row(elem_classes="lk-ask"):
         c.runs = gr.Dropdown(
             [], multiselect=True, max_choices=views.MOST, scale=6, min_width=320,
+            allow_custom_value=True,  # a run that came after the page was built
             label="Runs to compare", info=f"2 to {views.MOST}; of one dataset for the test set",
             elem_id="compare-runs",
         )  # fmt: skip
@@ -78,12 +79,16 @@ def _pair_layout(c: SimpleNamespace) -> None:
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
             with gr.Row():
-                c.first = gr.Dropdown([], label="Across", min_width=140, elem_id="compare-first")
-                c.second = gr.Dropdown([], label="Up", min_width=140, elem_id="compare-second")
+                c.first = gr.Dropdown([], label="Across", **_choice("compare-first"))
+                c.second = gr.Dropdown([], label="Up", **_choice("compare-second"))
             c.scatter = gr.HTML(elem_id="compare-pair")
         with gr.Column(scale=4, min_width=280):
             gr.HTML(markup.heading("Disagreements", "click one to see its maps below"))
             c.differ = gr.Gallery(**_gallery(4), height="auto", elem_id="compare-differ")
+
+
+def _choice(name: str) -> dict:
+    return {"min_width": 140, "allow_custom_value": True, "elem_id": name}
 
 
 def _gallery(columns: int) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import gradio as gr
@@ -94,7 +95,7 @@ def _wire_image(run, c) -> None:
     changed = [c.state, c.flow, c.slider]
     c.slider.change(draw, changed, c.panel, api_name="microscope", **QUIET, **HEAVY)
     c.flow.input(other, changed, [c.slider, c.count, c.panel], **PRIVATE, **HEAVY)
-    _wire_steps(c)
+    _wire_steps(c, draw, changed)
 
 
 def _wire_toy(p) -> None:
@@ -102,16 +103,19 @@ def _wire_toy(p) -> None:
         train, [p.name, p.blocks, p.slider], [p.state, p.bar, p.slider, p.count, p.panel],
         api_name="toy_train", show_progress_on=p.panel, concurrency_limit=1,
     )  # fmt: skip
-    p.slider.change(draw_toy, [p.state, p.slider], p.panel, api_name="toy", **QUIET, **HEAVY)
-    _wire_steps(p)
+    changed = [p.state, p.slider]
+    p.slider.change(draw_toy, changed, p.panel, api_name="toy", **QUIET, **HEAVY)
+    _wire_steps(p, draw_toy, changed)
 
 
-def _wire_steps(c) -> None:
+def _wire_steps(c, drawn, changed) -> None:
     quick = {"show_progress": "hidden", "queue": False} | PRIVATE
     c.back.click(lambda step: max(step - 1, 0), c.slider, c.slider, **quick)
     c.forward.click(lambda step, last: min(step + 1, last), [c.slider, c.count], c.slider, **quick)
     c.play.click(play, [c.play, c.slider, c.count], [c.timer, c.play, c.slider], **quick)
-    c.timer.tick(advance, [c.slider, c.count], [c.slider, c.timer, c.play], **quick)
+    outputs = [c.slider, c.timer, c.play, c.panel]
+    c.timer.tick(partial(advance, drawn), [c.count, *changed], outputs, trigger_mode="once",
+                 show_progress="hidden", **PRIVATE, **HEAVY)  # fmt: skip
 
 
 def index(event: gr.SelectData) -> int:
@@ -208,9 +212,11 @@ def play(label, step, last):
     return gr.Timer(active=True), PAUSE, 0 if step >= last else step
 
 
-def advance(step, last):
-    """The next step; the last one stops."""
+def advance(drawn, last, *changed):
+    """The next step, drawn before another tick counts; the last one stops."""
+    *told, step = changed
     step = min(step + 1, last)
+    panel = drawn(*told, step)
     if step >= last:
-        return step, gr.Timer(active=False), PLAY
-    return step, gr.skip(), gr.skip()
+        return step, gr.Timer(active=False), PLAY, panel
+    return step, gr.skip(), gr.skip(), panel

@@ -27,7 +27,7 @@ def _layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             gr.HTML(markup.heading("Studies", "what is varied, and how far it got"))
-            c.name = gr.Radio([], show_label=False, container=False, elem_id="studies",
+            c.name = gr.Radio(views.names(), show_label=False, container=False, elem_id="studies",
                               elem_classes="lk-list")  # fmt: skip
         with gr.Column(scale=7, min_width=320):
             c.budget = gr.Radio([], label="Budget", visible=False, elem_id="study-budget")

@@ -92,7 +92,7 @@ def _choices(c: SimpleNamespace) -> None:
             info="As --set of `labkit train`: key=value, with spaces between",
         )  # fmt: skip
     with gr.Row():
-        c.estimate = gr.Button("Estimate the time", elem_id="estimate", min_width=120)
+        c.estimate = gr.Button("Estimate time", elem_id="estimate", min_width=120)
         c.go = gr.Button("Train", variant="primary", elem_id="train", min_width=120)
 
 
@@ -132,7 +132,7 @@ def stop(trainer, number):
     job = trainer.get(number)
     if job is None or not job.active:
         raise ValueError("Nothing is being trained, so there is nothing to stop.")
-    job.stop()
+    trainer.stop(job)
 
 
 def look(trainer, number, drawn) -> tuple:

@@ -119,9 +119,12 @@ def _cell(value: float, best: bool) -> str:
 def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[str]]:
     """Two runs' ranks of the same images: chart (HTML), pictures where they disagree, keys.
 
-    Raises: ValueError if they have no test image in common.
+    Raises: ValueError if they were tested on different data.
     """
     named = labels(runs)
+    data = [_summary(run)["data"] for run in (first, second)]
+    if data[0] != data[1]:
+        raise ValueError(f"They were tested on {data[0]} and {data[1]}; choose runs of one data.")
     both = comparison.shared(_table(first), _table(second))
     marked = comparison.disagreements(both)
     names = [named[first], named[second]]

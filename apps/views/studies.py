@@ -52,6 +52,11 @@ def _results(name: str, budget: str) -> Results:
     return Results(study, budget, studies.folder(name, budget), study.plan(budget))
 
 
+def names() -> list[str]:
+    """Every study."""
+    return studies.names()
+
+
 def offered() -> list[tuple[str, str]]:
     """Label and name of every study: its question, and how far it got."""
     return [(f"{name}: {_study(name).question} {_state(name)}", name)
