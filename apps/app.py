@@ -52,8 +52,10 @@ def build(runs: Path | str | None = None) -> gr.Blocks:
             return reload(folder, request.query_params.get("run", ""))
 
         start = demo.load(load, None, [run, told], api_name="reload")
-        with gr.Tabs():
-            tabs = {name: gr.Tab(name, visible=bool(known) or name in ALWAYS) for name in TABS}
+        with gr.Tabs(selected=None if known else "Train"):
+            tabs = {
+                name: gr.Tab(name, id=name, visible=bool(known) or name in ALWAYS) for name in TABS
+            }
             for name, tab in TABS.items():
                 with tabs[name]:
                     tab(Page(folder, run, start))

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -111,10 +111,16 @@ class FeatureSet:
         return self.__dict__ | {"samples": (), "backbone": None}  # workers read the cache alone
 
     def extract(self, what: str = "images", progress: bool = True, batch: int = 16) -> FeatureSet:
-        """Make sure that every image's features are stored and intact; one process at a time."""
+        """Make sure that every image's features are stored and intact.
+
+        One process computes at a time; one that lacks nothing waits for none.
+        """
+        missing = self._missing(range(len(self)))
+        if not missing:
+            return self
         self.cache.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache.folder / ".lock"):
-            missing = [k for k in range(len(self)) if not self._stored(k)]
+            missing = self._missing(missing)  # another process may have computed some meanwhile
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
                        disable=not (progress and missing))  # fmt: skip
             with bar, ThreadPoolExecutor(2) as pool:
@@ -143,6 +149,9 @@ class FeatureSet:
         """All features in order, a batch at a time."""
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))
+
+    def _missing(self, indices: Iterable[int]) -> list[int]:
+        return [k for k in indices if not self._stored(k)]
 
     def _stored(self, index: int) -> bool:
         return self.cache.read(self.keys[index], verify=True) is not None

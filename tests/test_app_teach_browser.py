@@ -1,7 +1,7 @@
 """Compare, microscope and studies in a real Chromium: the main path and an error each."""
 
 import pytest
-from test_app_browser import WAIT, chromium, page, url  # noqa: F401  (fixtures)
+from test_app_browser import WAIT, chromium, open_tab, page, url  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.browser
 
@@ -67,11 +67,5 @@ def test_a_study_is_read(page):  # noqa: F811
 def test_a_phone_needs_no_sideways_scrolling(page):  # noqa: F811
     page.set_viewport_size({"width": 390, "height": 844})
     for name in ("Compare", "Microscope", "Studies"):
-        more = page.get_by_role("tab", name=name, exact=True)
-        if not more.is_visible():
-            page.locator(".overflow-menu button").first.click()
-            page.locator(".overflow-dropdown").get_by_text(name).click()
-        else:
-            more.click()
-        page.wait_for_timeout(300)
+        open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name

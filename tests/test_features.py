@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import backbones
+from labkit import backbones, features
 from labkit.features import FeatureCache, FeatureSet
 from labkit.records import GOOD, Needs, Sample
 
@@ -123,7 +123,7 @@ SHARER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 import test_features as t
-from labkit import backbones
+from labkit import backbones, features
 data = t.feature_set(backbones.load("random/resnet18", 64), sys.argv[1], 12)
 print(data.extract(progress=False).computed)
 """
@@ -135,3 +135,15 @@ def test_two_processes_share_a_folder_and_compute_each_image_once(tmp_path):
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     counts = [int(process.communicate(timeout=120)[0]) for process in running]
     assert sum(counts) == 12
+
+
+def test_a_process_that_lacks_nothing_takes_no_lock(backbone, tmp_path, monkeypatch):
+    feature_set(backbone, tmp_path).extract(progress=False)
+
+    def taken(path):
+        raise AssertionError("the cache was locked")
+
+    monkeypatch.setattr(features, "FileLock", taken)
+    assert feature_set(backbone, tmp_path).extract(progress=False).computed == 0
+    with pytest.raises(AssertionError, match="locked"):
+        feature_set(backbone, tmp_path, 7).extract(progress=False)
