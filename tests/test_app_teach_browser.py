@@ -6,6 +6,14 @@ from test_app_browser import WAIT, chromium, open_tab, page, url  # noqa: F401  
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_studied(tmp_path_factory):
+    """A folder of studies without results, whatever other tests have run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_STUDIES", str(tmp_path_factory.mktemp("studies")))
+        yield
+
+
 def _tab(page, name):  # noqa: F811
     page.get_by_role("tab", name=name, exact=True).click()
 
