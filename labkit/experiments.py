@@ -231,6 +231,19 @@ def image_sets(run: Run, progress: bool = True) -> dict[str, FeatureSet]:
     }
 
 
+def judge_anew(
+    detector: Detector, sets: dict[str, FeatureSet], progress: bool = True
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Take a detector's constants and calibration anew, and its `score_table` of the images.
+
+    Args: sets: what `image_sets` gives.
+    """
+    with torch.no_grad():
+        detector.method.eval().finish(sets["train"].batches())
+    held = detector.calibrate(sets["calibration"])
+    return score_table(detector, sets["calibration"], held, sets["test"], progress)
+
+
 def score_table(
     detector: Detector, calibration: FeatureSet, held: np.ndarray, test: FeatureSet, progress: bool
 ) -> tuple[pd.DataFrame, dict[str, Any]]:

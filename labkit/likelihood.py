@@ -94,6 +94,19 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def blurred(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (B, H, W) under a Gaussian of `sigma` pixels, mirrored at the rim, cut off at 4 sigma.
+
+    Columns first, then rows: the kernel is a product, so this costs 2 k, not k^2, a pixel.
+    """
+    reach = min(round(4 * sigma), *(side - 1 for side in maps.shape[1:]))
+    away = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    weight = F.normalize((-0.5 * (away / sigma).square()).exp(), p=1, dim=0)
+    rimmed = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
+    columns = F.conv2d(rimmed, weight.reshape(1, 1, -1, 1))
+    return F.conv2d(columns, weight.reshape(1, 1, 1, -1))[:, 0]
+
+
 def _with_channels(values: Tensor | float) -> Tensor | float:
     """(B, ...) as (B, 1, ...), to broadcast over channels."""
     return values if isinstance(values, float) else values.unsqueeze(1)

@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from labkit import methods
 from labkit.detector import Detector
-from labkit.experiments import image_sets, score_table, train
+from labkit.experiments import image_sets, judge_anew, train
+from labkit.features import FeatureSet
 from labkit.runs import Run
 from labkit.training import CHECKPOINT, load_checkpoint
 
@@ -52,7 +51,8 @@ def by_epoch(
         last = kept[-1][0].get("stage")
         chosen = [(row["epoch"], place) for row, place in kept if row.get("stage") == last]
         bar = tqdm(chosen, desc="judging epochs", unit="epoch", disable=not progress)
-        rows = [{"epoch": epoch} | _judged(run, place) for epoch, place in bar]
+        sets = image_sets(run, progress=False)
+        rows = [{"epoch": epoch} | _judged(run, sets, place) for epoch, place in bar]
         return run.info, run.scores, rows
 
 
@@ -70,13 +70,9 @@ def gains(rows: list[dict[str, Any]]) -> dict[str, float]:
     return told
 
 
-def _judged(run: Run, place: Path) -> dict[str, Any]:
-    """Metrics of the test set with the weights of a checkpoint, its constants taken anew."""
-    kind, sets = methods.get(run.config.method), image_sets(run, progress=False)
-    method = kind(run.config.flow, run.detector.method.shapes)
+def _judged(run: Run, sets: dict[str, FeatureSet], place: Path) -> dict[str, Any]:
+    """Metrics of the test set with the weights of a checkpoint."""
+    method = type(run.detector.method)(run.config.flow, run.detector.method.shapes)
     load_checkpoint(place, method)
-    with torch.no_grad():
-        method.eval().finish(sets["train"].batches())
     answering = Detector(run.config, run.detector.backbone, method, None)
-    held = answering.calibrate(sets["calibration"])
-    return score_table(answering, sets["calibration"], held, sets["test"], False)[1]
+    return judge_anew(answering, sets, progress=False)[1]

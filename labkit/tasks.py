@@ -18,7 +18,7 @@ import torch
 
 from labkit import config, cost, methods, metrics, protocols
 from labkit.detector import Detector, judged
-from labkit.experiments import image_sets, score_table, train
+from labkit.experiments import image_sets, judge_anew, train
 from labkit.plans import Task
 from labkit.runs import Run
 from labkit.scores import Calibration
@@ -93,11 +93,7 @@ def rescore(
     Raises:  ValueError for a key that needs a new training or a map that the method has not.
     """
     answering = _changed(run, main, changes)
-    sets = image_sets(run, progress)
-    with torch.no_grad():
-        answering.method.finish(sets["train"].batches())
-    held = answering.calibrate(sets["calibration"])
-    return answering, *score_table(answering, sets["calibration"], held, sets["test"], progress)
+    return answering, *judge_anew(answering, image_sets(run, progress), progress)
 
 
 def detector(task: Task, record: dict[str, Any]) -> Detector:

@@ -71,7 +71,7 @@ def test_the_flow_starts_as_permutations_of_its_own_for_each_map():
     method, seen = CSFlow(CSFlowSpec(blocks=2, hidden=5), SHAPES).double(), features()
     out = method(seen)
     assert out.logdet.abs().max() == 0
-    orders = [step.orders for step in method.flow.steps[::2]]
+    orders = [step.parts for step in method.flow.steps[::2]]
     sizes = [24, 6, 2]
     starts = row(seen).split(sizes, 2)
     for k, (x, z) in enumerate(zip(starts, out.z.split(sizes, 2), strict=True)):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labkit import config, cost, training
+from labkit.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.records import Batch, Features, Shapes
@@ -244,14 +245,17 @@ def test_some_scales_score_and_no_other_does():
 
 
 def test_smoothing_keeps_an_even_map_and_spreads_a_point():
-    method = tiny(smooth=2.0)
-    assert torch.allclose(method.blurred(torch.ones(1, 32, 48).double()), torch.ones(1).double())
+    even = torch.ones(1, 32, 48).double()
+    assert torch.allclose(blurred(even, 2.0), even)
     point = torch.zeros(1, 32, 48).double()
     point[0, 16, 24] = 1
-    spread = method.blurred(point)[0]
+    spread = blurred(point, 2.0)[0]
     rows = torch.arange(32.0).double() - 16
     assert spread.sum().item() == pytest.approx(1)
     assert (spread.sum(1) * rows**2).sum().item() == pytest.approx(4, rel=0.01)
+    sharp, smooth = (tiny(smooth=sigma).eval().maps(features()) for sigma in (0.0, 2.0))
+    for name in sharp:
+        torch.testing.assert_close(smooth[name].values, blurred(sharp[name].values, 2.0))
 
 
 def test_four_images_are_learned_by_self_attention_and_less_by_memory():

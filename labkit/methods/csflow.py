@@ -6,7 +6,7 @@ couplings transform half of the channels of all three maps by what small cross-s
 from the other half, so likelihood is of the three maps together. z^2, without the log-det, scores.
 
 Here the maps lie side by side as one row of positions, (B, C, N), and the flow is a chain of the
-lab's own steps; only the subnet and the permutation know which position is of which map.
+lab's own steps; only the subnet and `SideBySide` know which position is of which map.
 
 Where we differ, and why:
 - the inverse. In reverse the official code shifts the half that was transformed first by what the
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.chains import Chain, SideBySide
-from labkit.flows import AffineCoupling, Flow, Permute, Step, zeros_per_position
+from labkit.flows import AffineCoupling, Flow, Permute, Step
 from labkit.likelihood import LOG_2PI, nll, upsample
 from labkit.methods.base import Method
 from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
@@ -105,28 +105,6 @@ class CrossScale(nn.Module):
         return torch.cat(outs, 2)
 
 
-class PermuteScales(Step):
-    """A fixed random order of the channels, another for each map of a row (B, C, N)."""
-
-    label = ""
-
-    def __init__(self, channels: int, sizes: Sequence[int]):
-        super().__init__(channels)
-        self.sizes = list(sizes)
-        self.orders = nn.ModuleList(Permute(channels) for _ in sizes)
-
-    def to_latent(self, x, cond=None):
-        """Each map's channels picked in its order; volume is kept."""
-        parts = zip(self.orders, x.split(self.sizes, 2), strict=True)
-        z = torch.cat([order.to_latent(part)[0] for order, part in parts], 2)
-        return z, zeros_per_position(x)
-
-    def to_data(self, z, cond=None):
-        """Each map's channels put back."""
-        parts = zip(self.orders, z.split(self.sizes, 2), strict=True)
-        return torch.cat([order.to_data(part) for order, part in parts], 2)
-
-
 def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
     """The joint flow of a row of maps: shuffle each, couple both halves of all, `blocks` times."""
     steps: list[Step] = []
@@ -137,7 +115,7 @@ def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> 
             return CrossScale(grids, c_in, c_out, spec, side)
 
         steps += [
-            PermuteScales(channels, [prod(grid) for grid in grids]),
+            SideBySide([Permute(channels) for _ in grids], tuple(grids)),
             AffineCoupling(channels, subnet, clamp=spec.clamp),
         ]
     return Flow(steps)

@@ -28,18 +28,16 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from labkit.config import TrainSpec
 from labkit.flows import AdditiveCoupling, ChannelAffine, Permute, Step
-from labkit.likelihood import upsample
+from labkit.likelihood import blurred, upsample
 from labkit.methods import fastflow
 from labkit.methods.dual_attention import DualAttention
 from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of
 from labkit.methods.pyramid import WHITENED
 from labkit.records import Batch, Features, FlowOut, Map, Maps, Shapes
 from labkit.stages import Stage
-from labkit.stem import Moments
 
 Positive = Annotated[int, Field(gt=0)]
 Part = Literal["prior", "self", "memory"]
@@ -149,19 +147,7 @@ class DADF(FastFlow):
         | {"standardise": "place", "norm": "none", "blocks": 4, "grid": 16, "tokens": 8}
         | {"embed": 64, "depth": 3, "heads": 4, "epochs": 5, "batch": 4, "lr": 5e-3}
         | {"reconstruction_epochs": 16, "reconstruction_lr": 2e-3},
-        "paper": {
-            "backbone": "wide_resnet50_2.tv_in1k",
-            "taps": (1, 2, 3),
-            "image_size": 256,
-            "epochs": 100,
-            "batch": 8,
-            "lr": 1e-3,
-            "betas": (0.9, 0.999),
-            "weight_decay": 1e-5,
-            "warmup": 0,
-            "schedule": "constant",
-            "clip": None,
-        },
+        "paper": FastFlow.budgets["paper"] | {"epochs": 100, "batch": 8},
     }
 
     def __init__(self, spec: DADFSpec, shapes: Shapes):
@@ -217,14 +203,8 @@ class DADF(FastFlow):
 
     def begin(self, epoch: int, batches: Iterable[Features]) -> None:
         """Between the stages, statistics of phi_D's places from the training normals."""
-        if epoch != self.spec.reconstruction_epochs or self.spec.standardise == "none":
-            return
-        moments = [Moments(level.stem) for level in self.levels]
-        for features in batches:
-            for sums, x in zip(moments, self.gathered(features), strict=True):
-                sums.add(x)
-        for sums in moments:
-            sums.settle()
+        if epoch == self.spec.reconstruction_epochs:
+            super().prepare(batches)
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """Squared errors of both reconstructions, or the flows' -log p, by the stage; or all."""
@@ -258,7 +238,8 @@ class DADF(FastFlow):
         both = share * memory + (1 - share) * own
         family["error"] = Map(both, f"{share:g} of the memory's error, the rest of self's", ERROR)
         if self.spec.smooth:
-            family = {k: replace(m, values=self.blurred(m.values)) for k, m in family.items()}
+            sigma = self.spec.smooth
+            family = {k: replace(m, values=blurred(m.values, sigma)) for k, m in family.items()}
         return Maps(family, MAIN[self.spec.criterion])
 
     def error_map(self, prior: Sequence[Tensor], rebuilt: Sequence[Tensor]) -> Tensor:
@@ -266,12 +247,6 @@ class DADF(FastFlow):
         chosen = self.spec.scales or range(1, len(prior) + 1)
         apart = ((prior[k - 1].double() - rebuilt[k - 1].double()) for k in chosen)
         return sum(upsample(x.square().mean(1), self.shapes.image) for x in apart)
-
-    def blurred(self, maps: Tensor) -> Tensor:
-        """Maps (B, H, W) under a Gaussian of `smooth` pixels, cut off at four of them."""
-        longest = min(maps.shape[1:]) - 1
-        side = 2 * min(round(4 * self.spec.smooth), longest) + 1
-        return gaussian_blur(maps, side, self.spec.smooth)
 
     @torch.no_grad()
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:

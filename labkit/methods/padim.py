@@ -19,13 +19,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.likelihood import upsample
+from labkit.likelihood import blurred, upsample
 from labkit.methods.base import Method
 from labkit.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
-
-TRUNCATE = 4  # half the blur's kernel, in sigmas
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -37,16 +35,6 @@ class PaDiMSpec:
     channels: Positive = 550  # kept of those of all levels; the paper's ResNet18: 100
     ridge: Annotated[float, Field(gt=0)] = 0.01  # added to every variance
     sigma: Annotated[float, Field(ge=0)] = 4.0  # of the blur of the map, pixels; 0: none
-
-
-def blurred(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (B, H, W) under a Gaussian of that many pixels, mirrored at the rim."""
-    reach = min(round(TRUNCATE * sigma), *(side - 1 for side in maps.shape[1:]))
-    away = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
-    weight = F.normalize((-0.5 * (away / sigma).square()).exp(), p=1, dim=0)
-    rimmed = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
-    columns = F.conv2d(rimmed, weight.reshape(1, 1, -1, 1))
-    return F.conv2d(columns, weight.reshape(1, 1, 1, -1))[:, 0]
 
 
 class PaDiM(Method):

@@ -121,8 +121,8 @@ class Pyramid(Method):
             return
         moments = [Moments(level.stem) for level in self.levels]
         for features in batches:
-            for level, sums, x in zip(self.levels, moments, features.pyramid, strict=True):
-                sums.add(level.gather(x))
+            for sums, x in zip(moments, self.gathered(features), strict=True):
+                sums.add(x)
         for sums in moments:
             sums.settle()
 
