@@ -58,7 +58,7 @@ def build(runs: Path | str | None = None) -> gr.Blocks:
             }
             for name, tab in TABS.items():
                 with tabs[name]:
-                    tab(Page(folder, run, start))
+                    tab(Page(folder, run, start, tabs[name]))
         needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
         start.then(partial(show, len(needing)), run, needing, **PRIVATE)
         programs.wire(folder)

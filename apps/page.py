@@ -29,11 +29,13 @@ class Page:
     folder   of the runs that may be opened
     run      the choice of a run above the tabs; its value is that run's folder
     start    the event that has filled the choice, once per visitor
+    tab      the tab itself: what it shows may wait until it is opened
     """
 
     folder: Path
     run: gr.Dropdown
     start: Dependency
+    tab: gr.Tab
 
     def on_run(
         self, handler: Callable, inputs: Sequence, outputs: Sequence, name: str, **how: Any

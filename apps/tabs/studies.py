@@ -16,7 +16,7 @@ HEAVY = {"concurrency_limit": 1, "concurrency_id": "studies"}
 def tab(page: Page) -> None:
     """Lay out and wire; nothing is read before a study is asked for, and nothing is run."""
     c = _layout()
-    page.start.then(offer, None, c.name, show_progress="hidden", **PRIVATE)
+    page.tab.select(offer, c.name, c.name, show_progress="hidden", **PRIVATE)
     shown = [c.budget, c.head, c.report]
     c.name.input(study, c.name, shown, api_name="study", **HEAVY)
     c.budget.input(budget, [c.name, c.budget], [c.head, c.report], **PRIVATE, **HEAVY)
@@ -40,9 +40,9 @@ def _layout() -> SimpleNamespace:
 
 
 @said
-def offer():
-    """Every study with its question and state."""
-    return gr.update(choices=views.offered(), value=None)
+def offer(chosen):
+    """Every study with its question and state; the chosen one stays chosen."""
+    return gr.update(choices=views.offered(), value=chosen)
 
 
 @said
