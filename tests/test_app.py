@@ -1,4 +1,4 @@
-"""The app's handlers on their own, then each of its endpoints through gradio_client."""
+"""The app's handlers on their own, and its server."""
 
 import dataclasses
 import io
@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
 
 from apps import app, shelf
 from apps.views import about, gallery, inspect, place
 from apps.views.inspect import Look
-from apps.views.seen import NO_IMAGE, see_again, see_file, see_sample
+from apps.views.seen import see_again, see_file, see_sample
 from labkit.cli import main
 
 
@@ -33,13 +31,6 @@ def defective(quick_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("images") / "gear.png"
     Image.fromarray(sample.read()).save(path)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def client(runs_folder):
-    demo, url = app.serve(runs_folder)
-    yield Client(url, verbose=False)
-    demo.close(verbose=False)
 
 
 def _bad_files(folder, good):
@@ -267,66 +258,3 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(runs_folder, monkeypatch, cap
 def test_a_port_that_cannot_be(port):
     with pytest.raises(ValueError, match="--port"):
         app.free_port("127.0.0.1", port)
-
-
-def test_every_answer_has_a_name(client):
-    named = client.view_api(return_format="dict")["named_endpoints"]
-    assert {"/predict", "/runs", "/choose", "/sample", "/image", "/maps", "/decide", "/several",
-            "/about", "/regions", "/reload", "/gallery", "/view", "/allow", "/place", "/nearest",
-            "/files"} <= set(named)  # fmt: skip
-
-
-def test_predict_through_the_client(client, defective, run):
-    answer, overlay = client.predict(handle_file(defective), api_name="/predict")
-    assert set(answer) >= {"image", "run", "score", "quantile", "p_value", "sentence"}
-    assert run.endswith(answer["run"])
-    assert 0 < answer["p_value"] <= 1
-    assert np.asarray(Image.open(overlay)).std() > 1
-    other = next(name for name in client.predict(api_name="/runs") if name != answer["run"])
-    again, _ = client.predict(handle_file(defective), other, api_name="/predict")
-    assert again["score"] != answer["score"]
-
-
-def test_bad_input_through_the_client(client, defective, tmp_path):
-    for path in _bad_files(tmp_path, defective):
-        with pytest.raises(AppError, match=path.rsplit("/", 1)[1]):
-            client.predict(handle_file(path), api_name="/predict")
-    with pytest.raises(AppError, match="no run 'nowhere'"):
-        client.predict(handle_file(defective), "nowhere", api_name="/predict")
-
-
-def test_a_session_keeps_its_image_to_itself(client, defective, run):
-    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
-    maps, verdict, histogram, *_ = client.predict(
-        run, handle_file(defective), *look, api_name="/image"
-    )
-    assert 'data-map="fused"' in maps
-    assert "gear.png" in verdict
-    assert "data:image/png" in histogram
-    moved = client.predict("Side by side", 0.1, *look[2:], api_name="/maps")
-    assert moved != maps
-    fresh = Client(client.src, verbose=False)
-    assert NO_IMAGE in fresh.predict(*look, api_name="/maps")
-    key = shelf.opened(run).first
-    sampled = client.predict(run, key, *look, api_name="/sample")
-    assert "labelled" in sampled[1]
-    with pytest.raises(AppError, match="no test image 'nothing'"):
-        client.predict(run, "nothing", *look, api_name="/sample")
-    assert "mean z²" in client.predict(0.5, 0.5, api_name="/place")
-    assert "Distance" in client.predict(0.5, 0.5, api_name="/nearest")
-    assert "labkit-" in client.predict(*look, api_name="/files")
-
-
-def test_both_thresholds_move_the_decision(client, defective, run):
-    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
-    client.predict(run, handle_file(defective), *look, api_name="/image")
-    score, _, verdict, _ = client.predict(run, 30, *look, api_name="/allow")
-    assert score == shelf.opened(run).threshold(30)
-    assert f"a score of {score:.4g}" in verdict
-    rate, _, verdict, _ = client.predict(run, *look[:2], score, *look[3:], api_name="/decide")
-    assert rate["value"] == pytest.approx(shelf.opened(run).rate(score), abs=0.1)
-
-
-def test_about_through_the_client(client, run):
-    metrics, *_ = client.predict(run, api_name="/about")
-    assert "image AUROC" in metrics
