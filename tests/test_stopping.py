@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_training import SPEC, build, data, fit_stages, staged, weights  # noqa: F401
+from test_stages import staged  # noqa: F401
+from test_training import SPEC, build, data, weights  # noqa: F401
 
 import labkit
 from labkit import runs, training
