@@ -1,4 +1,4 @@
-"""The commands: `labkit data | train | evaluate | predict | studies | study | bench | app`.
+"""The commands: `labkit data | train | evaluate | predict | studies | study | bench | book | app`.
 
 Results go to stdout, progress to stderr.
 Each takes `--json` for one JSON object (or list) on stdout. Bad input is one line on stderr and
@@ -15,6 +15,7 @@ import typer
 
 from labkit.commands import studies as study_commands
 from labkit.commands.bench import app as bench_app
+from labkit.commands.book import book
 from labkit.commands.data import app as data_app
 from labkit.commands.evaluation import text as evaluation
 from labkit.commands.speech import Budget, Json, Root, pairs, say
@@ -29,6 +30,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.command("studies")(study_commands.studies)
 app.command("study")(study_commands.study)
+app.command("book")(book)
 
 Set = Annotated[
     list[str] | None,
@@ -117,6 +119,7 @@ def serve(
             metavar="USER:PASSWORD", envvar="LABKIT_AUTH", help="Ask every visitor for these."
         ),
     ] = None,
+    root: Root = None,
     json: Json = False,
 ) -> None:
     """Serve the app on stored runs. Example: labkit app --port 7861 --auth me:secret"""
@@ -125,7 +128,7 @@ def serve(
     def ready(url: str) -> None:
         say({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
-    launch(runs, host, port, open_, ready, auth)
+    launch(runs, host, port, open_, ready, auth, root)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def test_conda_environment_is_in_step_with_the_project():
     pip = next(entry["pip"] for entry in packages if isinstance(entry, dict))
     assert f"python{PROJECT['requires-python']}" in packages
     extras = re.fullmatch(r"-e \.\[(.*)\]", pip[0])[1].split(",")
-    assert extras == ["elpv", "ray", "dev"]
+    assert extras == ["elpv", "ray", "book", "dev"]
     assert set(extras) < set(PROJECT["optional-dependencies"])
     assert f".[{','.join(extras)}]" in (ROOT / "Makefile").read_text()
 
@@ -65,8 +65,8 @@ ORDER = [
     "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "cost",
     "bench", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
     "palette", "panels", "sheets", "stage_figures", "galleries", "variants", "clouds",
-    "microscope", "toys", "comparison", "place_figures", "figures", "tables", "study_figures",
-    "reports", "widgets", "commands", "cli",
+    "microscope", "toys", "comparison", "place_figures", "figures", "tables", "cost_figures",
+    "study_figures", "reports", "widgets", "book", "commands", "cli",
 ]  # fmt: skip
 
 
