@@ -185,3 +185,13 @@ def test_busbars_are_found():
     assert (first, second) == pytest.approx((-78, 62), abs=2)
     assert (top, bottom) == (-146, 146)
     assert len(cracks.busbars(np.full((300, 300), 180, np.uint8))) == 5  # none seen: three assumed
+
+
+@has_cells
+@pytest.mark.parametrize("crystal", ["mono", "poly"])
+def test_settings_are_chosen_on_no_image_that_tests(crystal):
+    choice, real = catalogue.load(f"elpv-choice/{crystal}"), catalogue.load(f"elpv/{crystal}")
+    stems = [[s.key.rsplit("/")[-1] for s in part] for part in (choice.train, choice.test)]
+    assert len({*stems[0], *stems[1]}) == len(stems[0]) + len(stems[1]) == len(real.train)
+    assert {*stems[0], *stems[1]} == {s.key.rsplit("/")[-1] for s in real.train}
+    assert choice.defects()[GOOD] == len(stems[1]) // 2
