@@ -1,7 +1,8 @@
-"""`labkit bench metrics`, `labkit bench flows` and `labkit bench complexity`."""
+"""`labkit bench metrics`, `flows`, `scaling` and `complexity`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,6 +56,31 @@ def flows(
     done = [bench.readable(row) for row in rows if row["train_seconds"]]
     told = [table(done), bench.FAIR] if done else []
     say(rows, json, lambda: "\n\n".join([*told, bench.verdict(rows)]))
+
+
+@app.command()
+def scaling(
+    method: Annotated[str, typer.Option(help="A method with a grid of places.")] = "cflow",
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1)] = 2,
+    most: Annotated[int, typer.Option(min=4, help="Largest number of training images.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="The figure, as PNG.")] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds one size may take.")] = 600.0,
+    json: Json = False,
+) -> None:
+    """Cost against number of images, their size, and channels: time and memory, and how they grow.
+
+    Example: labkit bench scaling --method fastflow --out scaling.png
+    """
+    import labkit.bench.scaling as bench
+    from labkit.files import write_whole
+
+    rows = bench.scale(method, data, epochs, most, time_limit)
+    if out:
+        figure = bench.draw(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.")
+        write_whole(out, lambda path: figure.savefig(path, format="png"))
+    done = [bench.readable(row) for row in rows if not row["note"]]
+    say(rows, json, lambda: "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)]))
 
 
 @app.command()
