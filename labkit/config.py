@@ -180,4 +180,6 @@ def _parse(value: Any, hint: str) -> Any:
         return value
     if "None" in hint and value.lower() == "none":
         return None
+    if "Literal[" in hint and "'" not in hint and value.isdigit():
+        return int(value)  # pydantic takes no text for Literal[1, 3]
     return value.split(",") if "tuple" in hint else value

@@ -102,9 +102,7 @@ def test_the_book_needs_no_server_and_finds_its_words(notebooks, tmp_path, monke
 def test_stored_outputs_are_bound_as_they_are(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "none"))
     paths = book.found(notebooks, ["00"])
-    with pytest.raises(
-        ValueError, match="holds no outputs; leave --as-stored out"
-    ):
+    with pytest.raises(ValueError, match="holds no outputs; leave --as-stored out"):
         book.as_stored(paths)
     done = run(paths, tmp_path / "run")["00_first"][1]
     paths[0].write_bytes(done.read_bytes())

@@ -62,11 +62,12 @@ def _packages(texts):
 ORDER = [
     "files", "records", "config", "datasets", "defects", "backbones", "features", "stages",
     "flows", "stem", "chains", "likelihood", "scores", "methods", "training", "spool", "sweep",
-    "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "cost",
-    "bench", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
+    "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "branches",
+    "cost", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
     "palette", "panels", "sheets", "stage_figures", "galleries", "variants", "clouds",
     "microscope", "toys", "comparison", "place_figures", "figures", "tables", "cost_figures",
-    "study_figures", "reports", "widgets", "book", "commands", "cli",
+    "study_figures", "rankings", "discrepancies", "discrepancy_figures", "reports", "bench",
+    "controls", "widgets", "book", "commands", "cli",
 ]  # fmt: skip
 
 

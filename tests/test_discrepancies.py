@@ -1,0 +1,134 @@
+"""Where paper, code and labkit differ: every switch builds, every study measures just it."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from labkit import config, discrepancies, methods, studies
+from labkit.discrepancies import Discrepancy, Effect
+from labkit.plans import Task
+from labkit.results import Results
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ENTRIES = [one for name in discrepancies.names() for one in discrepancies.card(name)]
+EFFECTS = [(one, effect) for one in ENTRIES for effect in one.effects]
+
+
+def said(one):
+    return f"{one.method}: {one.point}"
+
+
+def test_the_papers_and_two_baselines_have_cards():
+    assert discrepancies.names() == ["dnfad", "dadf", "sanf", "sanflow", "cflow", "csflow"]
+    for name in discrepancies.names():
+        points = [one.point for one in discrepancies.card(name)]
+        assert len(points) == len(set(points)), name
+    with pytest.raises(ValueError, match="Unknown card of discrepancies 'dnfd'; did you mean"):
+        discrepancies.card("dnfd")
+
+
+@pytest.mark.parametrize("one", ENTRIES, ids=said)
+def test_every_setting_builds(one):
+    for side in ("paper", "code", "labkit"):
+        for budget in config.BUDGETS:
+            assert one.build(side, budget).method == one.method
+    kept = methods.preset(methods.get(one.method), one.as_code)
+    assert all(one.build("code").value(key) is not None or kept[key] in (None, "none")
+               for key in kept)  # fmt: skip
+
+
+@pytest.mark.parametrize("one", ENTRIES, ids=said)
+def test_a_switch_is_measured_or_says_why_not(one):
+    assert one.effects or one.unmeasured or not one.keys
+    assert not (one.effects and one.unmeasured)
+    assert not one.notebook or (NOTEBOOKS / f"{one.notebook}.ipynb").is_file()
+    assert one.labkit or one.keys
+
+
+@pytest.mark.parametrize(
+    ("one", "effect"), EFFECTS, ids=lambda x: said(x) if isinstance(x, Discrepancy) else x.study
+)
+def test_the_two_cells_differ_in_the_switch_alone(one, effect):
+    study = studies.get(effect.study)
+    if study.measure == "oracle":
+        assert not effect.before
+        study.plan("laptop", cells=[effect.after])
+        return
+    before, after = (
+        spec_of(study.plan("laptop", cells=[cell])[0]) for cell in (effect.before, effect.after)
+    )
+    keys = [*config.keys_of(type(before.flow)), *config.keys_of(config.TrainSpec)]
+    apart = {key for key in keys if before.value(key) != after.value(key)}
+    assert apart, "the two cells are one"
+    assert apart <= set(one.keys), apart - set(one.keys)
+
+
+def spec_of(task):
+    kind = methods.get(task.method)
+    told = methods.preset(kind, task.set)
+    return config.resolve(task.method, kind.Spec, task.data, "laptop", 0, kind.budgets, told)
+
+
+def test_switches_are_told_as_a_command_line_takes_them():
+    one = next(o for o in ENTRIES if o.as_code.get("betas"))
+    assert one.switch("code") == {"betas": "0.8,0.8"}
+    made = Discrepancy(method="dnfad", point="p", paper="a", code="b",
+                       as_paper={"clip": None}, as_code={"dsam": False, "lr": 1e-4})  # fmt: skip
+    assert made.switch("paper") == {"clip": "none"}
+    assert made.switch("code") == {"dsam": "false", "lr": "0.0001"}
+    assert made.default == "clip=2, dsam=true, lr=5e-05 (laptop 0.001)"
+    (row,) = discrepancies.table([made], discrepancies.measured([made])).to_dict("records")
+    assert "as the code `--set dsam=false` `--set lr=0.0001`" in row["labkit"]
+
+
+@pytest.mark.parametrize("one", ENTRIES, ids=said)
+def test_a_command_line_takes_every_switch(one):
+    kind = methods.get(one.method)
+    for side in ("paper", "code"):
+        told = methods.preset(kind, one.switch(side))
+        spec = config.resolve(one.method, kind.Spec, "", "paper", 0, kind.budgets, told)
+        assert spec == one.build(side)
+
+
+def test_a_wrong_setting_is_refused():
+    made = Discrepancy(method="dnfad", point="p", paper="a", code="b", as_code={"gaet": "add"})
+    with pytest.raises(ValueError, match="did you mean 'gate'"):
+        made.build("code")
+
+
+def test_a_wrong_file_is_told(tmp_path):
+    path = tmp_path / "dnfad.yaml"
+    path.write_text("- {point: p, paper: a, code: b, as_coed: {gate: add}}\n")
+    with pytest.raises(ValueError, match=r"dnfad.yaml: 0.as_coed does not fit"):
+        discrepancies.read(path)
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A study with two finished cells on four images, in which `after` ranks worse."""
+    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
+    tasks = studies.get("dnfad-code").plan("quick", cells=["gate adds", "two architectures"])
+    results = Results(studies.get("dnfad-code"), "quick",
+                      studies.folder("dnfad-code", "quick"), tasks)  # fmt: skip
+    for task, scores in zip(tasks, ([0, 1, 2, 3], [1, 0, 3, 2]), strict=True):
+        told = {"image_auroc": 1.0 if task.cell == "gate adds" else 0.5}
+        table = pd.DataFrame({"split": "test", "label": [0, 0, 1, 1], "score": scores})
+        results.write(task, {"metrics": told}, table)
+    assert isinstance(tasks[0], Task)
+
+
+def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):
+    pair = Effect(study="dnfad-code", before="gate adds", after="two architectures")
+    other = Effect(study="dnfad-code", before="paper", after="gate adds", of="labkit")
+    made = Discrepancy(method="dnfad", point="p", paper="<a>", code="b",
+                       as_code={"gate": "add"}, effects=(pair, other), notebook="n")  # fmt: skip
+    told = discrepancies.measured([made], "quick")
+    assert list(told["data"]) == ["procedural/gear", ""], "the second is not finished"
+    row = told.iloc[0]
+    assert row["difference"] == -0.5
+    assert row["low"] <= row["high"]
+    page = discrepancies.html(discrepancies.table([made], told))
+    for text in ("-0.500 [", "not run yet: <code>labkit study dnfad-code</code>", "&lt;a&gt;",
+                 '<a href="n.ipynb">', "<code>--set gate=add</code>"):  # fmt: skip
+        assert text in page, text
