@@ -88,7 +88,7 @@ class Study:
     notebook: str = ""
     note: str = ""  # what the reader should know of our setting
     measure: Literal["train", "cost", "oracle"] = "train"  # or sizes; or every epoch
-    figure: Literal["dots", "curve", "histograms", "maps"] = "dots"
+    figure: Literal["dots", "curve", "histograms", "maps", "parts"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
     budgets: dict[str, Layer] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labkit import tables
+from labkit.cost_figures import parts
 from labkit.figures import LEGEND, draw_scores, map_grid
 from labkit.palette import INK, SERIES, dress, sheet
 from labkit.records import Sample
@@ -27,8 +28,8 @@ LONGEST = 26  # characters of a map's heading on one line
 
 
 def draw(results: Results) -> Figure:
-    """The figure that the study asks for: a curve over the swept value, scores, or dots."""
-    kinds = {"curve": curve, "histograms": histograms}
+    """The figure that the study asks for: a curve over a swept value, scores, parts, or dots."""
+    kinds = {"curve": curve, "histograms": histograms, "parts": parts}
     return kinds.get(results.study.figure, dots)(results)
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 from labkit.plans import Study
 from labkit.results import Results
 
-SHORT = {
+PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be told apart
+SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
     "aupro": "AUPRO",
@@ -30,6 +31,7 @@ SHORT = {
 }
 UNITS = {"percent": "%", "-": "", "fps": ""}
 SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}
+SCALES |= {f"{part}_flops": SCALES["flops"] for part in PARTS}
 
 
 def name(metric: str) -> str:

@@ -24,10 +24,10 @@ alone (Kim et al. 2023, Table S5).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -185,6 +185,11 @@ class FastFlow(Pyramid):
                 logdet = logdet + level.stem.logdet()
             outs.append(FlowOut(out.z.double(), logdet))
         return outs
+
+    @torch.no_grad()
+    def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
+        """The flows of all levels."""
+        return {"flow": lambda: self.latents(features)}
 
 
 @dataclass(frozen=True, kw_only=True)
