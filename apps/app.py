@@ -32,8 +32,8 @@ TABS: dict[str, Callable[[Page], None]] = {
 }
 
 
-def build(runs: Path | str | None = None) -> gr.Blocks:
-    """The page over a folder of runs, laid out and wired; no model is loaded yet."""
+def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks:
+    """The page over folders of runs and of data, laid out and wired; no model is loaded yet."""
     folder = Path(runs or runs_folder())
     known = shelf.choices(folder)
     keep = (KEEP, 24 * KEEP)
@@ -58,7 +58,7 @@ def build(runs: Path | str | None = None) -> gr.Blocks:
             }
             for name, tab in TABS.items():
                 with tabs[name]:
-                    tab(Page(folder, run, start, tabs[name]))
+                    tab(Page(folder, root, run, start, tabs[name]))
         needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
         start.then(partial(show, len(needing)), run, needing, **PRIVATE)
         programs.wire(folder)
@@ -130,15 +130,17 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     auth: str | None = None,
+    root: Path | None = None,
 ) -> tuple[gr.Blocks, str]:
     """Start the server in threads of its own; returns the page, to be closed, and its address.
 
     Args:   auth: "user:password", asked of every visitor; without it nobody is asked.
+            root: folder of the owner's data, which visitors may train on; None: LABKIT_DATA.
     Raises: ValueError if the port cannot be used, or `auth` is not of that form.
     """
     login, port = credentials(auth), free_port(host, port)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
-    demo = build(runs).queue(default_concurrency_limit=USERS)
+    demo = build(runs, root).queue(default_concurrency_limit=USERS)
     try:
         _, url, _ = demo.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
@@ -163,12 +165,13 @@ def launch(
     open_: bool = False,
     ready: Callable[[str], None] = print,
     auth: str | None = None,
+    root: Path | None = None,
 ) -> None:
     """Serve the app until Ctrl+C; `ready` is told the address once it answers.
 
     Raises: ValueError as `serve`.
     """
-    demo, url = serve(runs, host, port, auth)
+    demo, url = serve(runs, host, port, auth, root)
     try:
         ready(url)
         if open_:

@@ -60,15 +60,16 @@ def panel(
     A click, or the arrow keys and Enter, choose another place (static/inspect.js).
     """
     height, width = picture.shape[:2]
+    shown = text(name.replace("_", " "))
     lines = [(contour, "lk-halo"), (contour, "lk-threshold"), (truth, "lk-halo"),
              (truth, "lk-truth")]  # fmt: skip
     paths = "".join(f'<path class="{kind}" d="{path}"/>' for path, kind in lines if path)
     paths += crosshair(place, width, height) if place else ""
     mark = ' <span class="lk-tag">gives the score</span>' if main else ""
     return (
-        f'<figure class="lk-panel" data-map="{text(name)}"><figcaption><b>{text(name)}</b>{mark}'
+        f'<figure class="lk-panel" data-map="{text(name)}"><figcaption><b>{shown}</b>{mark}'
         f'</figcaption><svg viewBox="0 0 {width} {height}" role="button" tabindex="0" '
-        f'aria-label="{text(name)}: {text(meaning)}. Choose a place.">'
+        f'aria-label="{shown}: {text(meaning)}. Choose a place.">'
         f'<image href="{data_uri(picture)}" width="{width}" height="{height}" '
         f'preserveAspectRatio="none"/>{paths}</svg>'
         f'<p class="lk-small">{text(meaning)}</p></figure>'

@@ -27,12 +27,14 @@ class Page:
     """The page as a tab sees it.
 
     folder   of the runs that may be opened
+    root     folder of the owner's data, which may be trained on; LABKIT_DATA if None
     run      the choice of a run above the tabs; its value is that run's folder
     start    the event that has filled the choice, once per visitor
     tab      the tab itself: what it shows may wait until it is opened
     """
 
     folder: Path
+    root: Path | None
     run: gr.Dropdown
     start: Dependency
     tab: gr.Tab

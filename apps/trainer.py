@@ -127,10 +127,10 @@ class Training:
 
 
 class Trainer:
-    """The trainings of one server, over its folder of runs."""
+    """The trainings of one server, over its folders of runs and of data."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, root: Path | None = None):
+        self.folder, self.root = folder, root
         self._lock = threading.Lock()
         self._jobs: list[Training] = []
         self._workers: list[threading.Thread] = []  # one at most
@@ -204,11 +204,11 @@ class Trainer:
     def _train(self, job: Training) -> None:
         order = job.order
         with contextlib.suppress(ValueError):  # the training itself will say so
-            job.forecast = forecast(order.config)
+            job.forecast = forecast(order.config, self.root)
         job.enter(READING)
         job.run = train(
             order.method, order.data, order.budget, order.seed, progress=False, runs=self.folder,
-            on_epoch=job.epoch, stop=lambda: self._asked(job), **order.settings,
+            root=self.root, on_epoch=job.epoch, stop=lambda: self._asked(job), **order.settings,
         )  # fmt: skip
 
     def _asked(self, job: Training) -> bool:

@@ -18,7 +18,7 @@ from labkit import palette
 Limits = tuple[float, float] | Mapping[str, tuple[float, float]]
 LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook width
 WIDTH, WIDEST_CELL, GAP = 9.0, 2.7, 0.08  # inches
-NARROW = 1.5  # inches of a panel; a unit takes two lines below it
+NARROW = 1.8  # inches of a panel; a unit takes two lines below it
 WIDEST_OF_STRIP = 1.9  # inches
 
 
@@ -48,7 +48,7 @@ class Frame:
         bar.set_label(unit, fontsize=8 if self.below else 9, color=palette.INK)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7 if self.below else 8, color=palette.QUIET)
-        bar.ax.locator_params(nbins=(2 if narrow else 4) if self.below else 6)
+        bar.ax.locator_params(nbins=(3 if narrow else 4) if self.below else 6)
         if threshold is not None and bar.vmin < threshold < bar.vmax:
             line = bar.ax.axvline if self.below else bar.ax.axhline
             line(threshold, color="white", linewidth=2.4)

@@ -7,11 +7,8 @@ is shown instead, as it was when the panel was made.
 
 from __future__ import annotations
 
-import base64
 import io
-import os
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets
@@ -19,58 +16,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import defects, figures, galleries, microscope, sheets
+from labkit import branches, defects, figures, galleries, microscope, sheets
+from labkit.branches import Branches
+from labkit.controls import SLIDE, WIDE, Drawn, Panel
 from labkit.datasets import images
 from labkit.defects import Steps
 from labkit.detector import Prediction
 from labkit.records import Dataset, Sample
 from labkit.runs import Run
 
-VIEW = "application/vnd.jupyter.widget-view+json"
 LIMIT = 32  # predictions that a panel keeps
-WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "30em"}}
-SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
 ALL = "all kinds"
-Drawn = tuple[Figure, str]
+TOPS = (0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)  # shares of the pixels; 0: the largest one
 STEPS = ("half-widths", "patch", "mask", "blend", "change")  # of a synthetic defect
-
-
-class Panel(ipywidgets.VBox):
-    """Controls above a sentence and a figure; any change draws both anew.
-
-    Args: draw: values of the controls, by name -> figure and sentence; its ValueError is shown
-          in place of the sentence, and the figure stays. controls: name -> widget with a value.
-    """
-
-    def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]):
-        self.draw, self.controls = draw, dict(controls)
-        self.sentence = ipywidgets.HTML()
-        still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
-        self.picture = ipywidgets.Image(format="png", layout=still)
-        super().__init__([*self.controls.values(), self.sentence, self.picture])
-        for control in self.controls.values():
-            control.observe(self.redraw, names="value")
-        self.redraw()
-
-    def redraw(self, _change: object = None) -> None:
-        """Draw with the values that the controls have now."""
-        values = {name: control.value for name, control in self.controls.items()}
-        try:
-            figure, sentence = self.draw(**values)
-        except ValueError as error:
-            self.sentence.value = f"<b>{escape(str(error))}</b>"
-            return
-        kind, data = encoded(figure)
-        self.picture.format, self.picture.value = kind, data
-        self.sentence.value = escape(sentence)
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        picture = base64.b64encode(self.picture.value).decode()
-        still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
-        if os.environ.get("LABKIT_STATIC"):
-            return still
-        live = super()._repr_mimebundle_(**options) or {}
-        return still | {VIEW: live[VIEW]} if VIEW in live else still
 
 
 def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
@@ -230,18 +188,61 @@ def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None
     return Panel(draw, controls)
 
 
+def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
+    """Weigh a run's branches or scales anew, and choose how many pixels score.
+
+    The outline on the fused map holds the pixels that make the score.
+
+    Args:   samples: what to judge, as many good as bad test images if none are given.
+    Raises: ValueError if the run's method has not two branches with a map each.
+    """
+    known, calibration = branches.judge(run, samples), run.detector.calibration
+    keys = [sample.key for sample in known.samples]
+    limits, unit = calibration.limits(run.detector.localises), run.detector.unit
+
+    def draw(image: str, top_k: float, opacity: float, **weights: float) -> Drawn:
+        index = keys.index(image)
+        sample, fused = known.samples[index], known.fused(weights, index).numpy()
+        count = max(1, int(top_k * fused.size + 1e-6))
+        edge = float(np.partition(fused, -count, None)[-count])
+        maps = {name: family[index].numpy() for name, family in known.maps.items()}
+        mask = sample.read_mask() if sample.label and sample.read_mask else None
+        figure = figures.overlay(
+            sample.read(), maps | {"fused": fused}, limits, opacity, {"fused": edge}, mask,
+            unit=unit, note=note,
+        )  # fmt: skip
+        return figure, _weighed_words(known, weights, top_k, index)
+
+    sliders = {
+        name: ipywidgets.FloatSlider(1, min=0, max=1, step=0.05, description=name, **SLIDE)
+        for name in known.maps
+    }
+    own = getattr(run.detector.method.spec, "top_k", 0)
+    tops = [(f"{share:.1%}" if share else "the largest", share) for share in sorted({*TOPS, own})]
+    controls = {
+        "image": ipywidgets.Dropdown(options=keys, value=keys[-1], description="image", **WIDE),
+        "top_k": ipywidgets.SelectionSlider(
+            options=tops, value=own, description="top pixels", **SLIDE
+        ),
+        "opacity": ipywidgets.FloatSlider(0.5, min=0, max=1, description="opacity", **SLIDE),
+    }
+    return Panel(draw, controls | sliders)
+
+
+def _weighed_words(known: Branches, weights: dict[str, float], top_k: float, index: int) -> str:
+    """The score at some weights, and what they do to the order of good and defective images."""
+    shares = ", ".join(f"{name} {w / sum(weights.values()):.0%}" for name, w in weights.items())
+    area, even = (known.auroc(w, top_k) for w in (weights, dict.fromkeys(weights, 1.0)))
+    told = f"{shares}: score {known.scores(weights, top_k)[index]:.4g}."
+    if area is None:
+        return told
+    told += f" Image AUROC over {len(known.samples)} images {area:.3f}"
+    return f"{told}; equal weights {even:.3f}."
+
+
 def predict(run: Run, image: np.ndarray, name: str) -> Prediction:
     """The run's answer for one image (H, W, 3) uint8, under a name."""
     return run.detector.predict([image], [name])[0]
-
-
-def encoded(figure: Figure) -> tuple[str, bytes]:
-    """What a notebook would store of a figure: its kind, "jpeg" or "png", and its bytes."""
-    for kind in ("jpeg", "png"):
-        show = getattr(figure, f"_repr_{kind}_", None)
-        if show is not None:
-            return kind, show()
-    raise ValueError("The figure does not come from labkit.figures; it cannot show itself.")
 
 
 def _map_controls(run: Run, main: str | None) -> dict[str, ipywidgets.Widget]:

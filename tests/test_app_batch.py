@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from apps import app, listing, shelf
@@ -121,6 +122,17 @@ def test_the_report_stands_alone(judged, run, tmp_path):
     assert told.count("data:image") == 8 + 1
     assert "False alarms" not in told  # no control of the page is left in it
     assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_nothing_on_the_first_page_overlaps(judged):
+    page = batch_report._first(judged, Rates.of(20, 20))
+    FigureCanvasAgg(page).draw()
+    boxes = [text.get_window_extent() for text in page.texts]
+    boxes += [ax.get_tightbbox() for ax in page.axes]
+    assert len(boxes) == 6  # note, heading, words, reading, histogram with legend, colour bar
+    for k, box in enumerate(boxes):
+        assert page.bbox.x0 <= box.x0 < box.x1 <= page.bbox.x1, page.texts[k]
+        assert not any(box.overlaps(other) for other in boxes[:k])
 
 
 def test_the_histogram_holds_batch_and_calibration(judged):

@@ -1,5 +1,8 @@
 """The tabs that compare and teach: their pure handlers, then their endpoints."""
 
+from pathlib import Path
+
+import gradio as gr
 import numpy as np
 import pytest
 import test_tables
@@ -9,6 +12,8 @@ from PIL import Image
 
 import labkit
 from apps import app
+from apps.tabs import compare as compare_tab
+from apps.tabs import microscope as microscope_tab
 from apps.views import compare, microscope, pictures, studies
 from labkit import plans
 from labkit.studies import folder as study_folder
@@ -52,6 +57,33 @@ def test_the_choice_begins_with_the_run_in_view(runs, runs_folder):
     choices, start = compare.offered(runs_folder, runs[0])
     assert start == [runs[0]]
     assert {path for _, path in choices} == {str(p) for p in runs_folder.iterdir()}
+    _, start = compare.offered(Path(runs[1]).parent, runs[1])
+    assert start == [runs[1], start[1]]
+    assert labkit.Run.load(start[1]).config.data == "procedural/gear"
+
+
+def test_what_is_chosen_stays_when_runs_are_added(runs, runs_folder):
+    first, later = (compare_tab.offer(runs_folder, runs[0], state) for state in (None, runs[:2]))
+    assert first["value"] == [runs[0]]
+    assert "value" not in later
+    assert {path for _, path in later["choices"]} == {str(p) for p in runs_folder.iterdir()}
+
+
+def test_a_tab_begins_by_itself_but_once(runs, monkeypatch):
+    first = compare_tab.begin(None, runs[:2])
+    assert (first[0], "all defects" in first[1]) == (runs[:2], True)
+    for nothing in ((first[0], runs), (None, runs[:1]), (None, None)):
+        assert {str(part) for part in compare_tab.begin(*nothing)} == {str(gr.skip())}
+    begun = microscope_tab.begin(runs[0], None, 0)
+    assert len(begun[0]) == pictures.COUNT
+    assert begun[1].what == pictures.spread(runs[0])[0][2]
+    assert "Step 0 of" in begun[-1]
+    again = microscope_tab.begin(runs[0], begun[1], 3)
+    assert {str(part) for part in again} == {str(gr.skip())}
+    assert microscope_tab.begin(runs[2], begun[1], 0)[1].run == runs[2]
+    monkeypatch.setattr(microscope, "no_flow", lambda run: "It has no flow.")
+    shown, specimen, *_, told = microscope_tab.begin(runs[0], None, 0)
+    assert (len(shown), specimen, "It has no flow." in told) == (pictures.COUNT, None, True)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])

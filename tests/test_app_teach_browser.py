@@ -1,7 +1,11 @@
 """Compare, microscope and studies in a real Chromium: the main path and an error each."""
 
+import shutil
+
 import pytest
-from test_app_browser import WAIT, chromium, open_tab, page, url  # noqa: F401  (fixtures)
+from test_app_browser import WAIT, chromium, open_tab, page  # noqa: F401  (fixtures)
+
+from apps import app
 
 pytestmark = pytest.mark.browser
 
@@ -14,15 +18,31 @@ def nothing_studied(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def url(runs_folder, quick_run, tmp_path_factory):
+    """A server over two runs on gears, the newer one a copy, and one on weave."""
+    folder = tmp_path_factory.mktemp("teach")
+    shutil.copytree(runs_folder, folder, dirs_exist_ok=True)
+    shutil.copytree(quick_run.folder, folder / f"{quick_run.folder.name}-copy")
+    demo, address = app.serve(folder)
+    yield address
+    demo.close(verbose=False)
+
+
 def _tab(page, name):  # noqa: F811
     page.get_by_role("tab", name=name, exact=True).click()
 
 
 def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
     _tab(page, "Microscope")
-    page.locator("#microscope-samples button.thumbnail-item").first.click()
     view = page.locator("#microscope-view")
-    view.get_by_text("Step 0 of").wait_for(timeout=WAIT)
+    view.get_by_text("Step 0 of").wait_for(timeout=WAIT)  # of the most unusual image, at once
+    first = view.locator("img").first.get_attribute("src")
+    page.locator("#microscope-samples button.thumbnail-item").last.click()
+    page.wait_for_function(
+        "old => document.querySelector('#microscope-view img').src !== old", arg=first,
+        timeout=WAIT,
+    )  # fmt: skip
     before = view.locator("img").first.get_attribute("src")
     page.locator("#microscope-next").click()
     view.get_by_text("Step 1 of").wait_for(timeout=WAIT)
@@ -52,17 +72,26 @@ def test_a_toys_flow_is_trained_and_played(page):  # noqa: F811
     view.get_by_text("Step 2 of 2").wait_for(timeout=WAIT)
 
 
-def test_runs_are_compared(page, runs_folder):  # noqa: F811
+def test_runs_are_compared(page):  # noqa: F811
     _tab(page, "Compare")
-    page.locator("#compare-go").click()
-    page.get_by_text("A comparison takes 2 to 6 runs; 1 are chosen").wait_for(timeout=WAIT)
+    maps = page.locator("#compare-maps svg image")
+    maps.nth(2).wait_for(timeout=WAIT)  # of two runs on the same data, at once
+    assert maps.count() == 3
     page.locator("#compare-runs input").click()
     page.get_by_role("option", name="weave").click()
     page.keyboard.press("Escape")
     page.locator("#compare-go").click()
-    page.get_by_text("No other chosen run was tested on").wait_for(timeout=WAIT)
-    page.locator("#compare-samples button.thumbnail-item").first.click()
-    page.locator("#compare-maps svg image").nth(2).wait_for(timeout=WAIT)
+    page.get_by_text("Other data, left out here").wait_for(timeout=WAIT)
+    maps.nth(3).wait_for(timeout=WAIT)
+    before = page.inner_text("#compare-maps")
+    page.locator("#compare-samples button.thumbnail-item").last.click()
+    page.wait_for_function(
+        "old => document.querySelector('#compare-maps').innerText !== old", arg=before,
+        timeout=WAIT,
+    )  # fmt: skip
+    page.locator("#compare-runs .remove-all").click()
+    page.locator("#compare-go").click()
+    page.get_by_text("A comparison takes 2 to 6 runs; 0 are chosen").wait_for(timeout=WAIT)
 
 
 def test_a_study_is_read(page):  # noqa: F811

@@ -1,5 +1,6 @@
 """Training for visitors: what may be trained on, the queue, stopping, and what a page is told."""
 
+import shutil
 import threading
 import time
 import zipfile
@@ -33,7 +34,7 @@ def wait(job, seconds=60):
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainers, "forecast", lambda spec: None)
+    monkeypatch.setattr(trainers, "forecast", lambda *told: None)
     one = Trainer(tmp_path)
     yield one
     one.close()
@@ -103,6 +104,13 @@ def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_r
             train_data.allowed(asked, tmp_path / "runs")
     with pytest.raises(ValueError, match="no folder"):
         train_data.allowed("missing", tmp_path)
+    other = tmp_path / "other"  # as with --root
+    shutil.copytree(root / "mine", other / "mine")
+    assert train_data.allowed("mine", tmp_path, other) == str(other / "mine")
+    assert ("folder mine", str(other / "mine")) in train_data.choices(tmp_path, other)
+    for asked in (*outside, str(root / "mine")):
+        with pytest.raises(ValueError, match="neither a dataset of this machine nor a folder"):
+            train_data.allowed(asked, tmp_path / "runs", other)
 
 
 def test_a_zip_of_good_images_becomes_data(parts, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import config, defects, experiments, figures, widgets
+from labkit import config, controls, defects, experiments, figures, widgets
 from labkit.datasets import catalogue
 from labkit.records import GOOD, Sample
 
@@ -132,7 +132,7 @@ def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, sa
 
 def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
     live = panel._repr_mimebundle_()
-    assert widgets.VIEW in live
+    assert controls.VIEW in live
     monkeypatch.setenv("LABKIT_STATIC", "1")
     still = panel._repr_mimebundle_()
     assert set(still) == {"image/jpeg", "text/plain"}
@@ -143,9 +143,9 @@ def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
 def test_only_figures_of_the_lab_can_be_shown():
     from matplotlib.figure import Figure
 
-    assert widgets.encoded(figures.latent_histogram(np.zeros(3)))[0] == "png"
+    assert controls.encoded(figures.latent_histogram(np.zeros(3)))[0] == "png"
     with pytest.raises(ValueError, match="cannot show itself"):
-        widgets.encoded(Figure())
+        controls.encoded(Figure())
 
 
 def test_a_defect_is_made_step_by_step():
@@ -185,3 +185,22 @@ def test_the_microscope_steps_through_a_flow(quick_run):
             seen.add(panel.picture.value)
             assert "nats per dimension" in panel.sentence.value
     assert len(seen) == 4
+
+
+def test_branches_are_weighed_and_their_top_pixels_score(quick_run):
+    samples, run = quick_run.samples(), quick_run.detector
+    panel, sample = widgets.branch_panel(quick_run, samples[:2] + samples[-4:]), samples[-1]
+    assert panel.controls["image"].value == sample.key
+    assert "Image AUROC over 6 images" in panel.sentence.value
+    assert panel.controls["top_k"].value == run.method.spec.top_k
+    score = run.predict([sample.read()])[0].score
+    told = float(panel.sentence.value.partition("score ")[2].partition(". ")[0])
+    assert told == pytest.approx(score, rel=2e-2)  # features are cached in float16
+    pictures = {panel.picture.value}
+    for name, value in {"local": 0.0, "top_k": 1, "opacity": 0.1}.items():
+        panel.controls[name].value = value
+        pictures.add(panel.picture.value)
+    assert len(pictures) == 4
+    assert panel.sentence.value.startswith("global 100%, local 0%: score")
+    panel.controls["global"].value = 0.0
+    assert "weights must not be below 0, nor all 0" in panel.sentence.value

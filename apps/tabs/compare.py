@@ -18,7 +18,6 @@ HEAVY = {"concurrency_limit": 1, "concurrency_id": "compare"}
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    page.start.then(partial(offer, page.folder), page.run, c.runs, **PRIVATE)
     sets = [
         c.state,
         c.sets,
@@ -31,14 +30,24 @@ def tab(page: Page) -> None:
         c.regions,
         c.pro,
     ]
-    asked = c.go.click(compare, c.runs, sets, api_name="compare", show_progress_on=c.sets, **HEAVY)
-    asked.success(
-        samples, c.state, [c.gallery, c.shown, c.maps], show_progress="hidden", **PRIVATE
+    c.go.click(compare, c.runs, sets, api_name="compare", show_progress_on=c.sets, **HEAVY)
+    seen = page.tab.select(
+        partial(offer, page.folder), [page.run, c.state], c.runs, show_progress="hidden", **PRIVATE
     )
+    seen.success(begin, [c.state, c.runs], sets, show_progress_on=c.sets, **PRIVATE, **HEAVY)
     chosen = [c.state, c.first, c.second]
     gr.on([c.first.input, c.second.input], pair, chosen, [c.scatter, c.differ, c.keys],
           api_name="compare_pair")  # fmt: skip
     c.regions.click(regions, c.state, c.pro, api_name="compare_regions", **HEAVY)
+    _wire_images(c)
+
+
+def _wire_images(c: SimpleNamespace) -> None:
+    """One image under each run: the first at once, then what is clicked or sent."""
+    fresh = c.state.change(  # other runs than before
+        samples, c.state, [c.gallery, c.shown, c.key], show_progress="hidden", **PRIVATE
+    )
+    fresh.success(sample, [c.state, c.key], c.maps, **PRIVATE, **HEAVY)
     named = {"api_name": "compare_sample"}
     for gallery, keys, how in ((c.gallery, c.shown, named), (c.differ, c.keys, PRIVATE)):
         picked = gallery.select(key_of, keys, c.key, show_progress="hidden", **PRIVATE)
@@ -65,8 +74,8 @@ def _layout() -> SimpleNamespace:
     gr.HTML(markup.heading("One image under each run", "maps on one scale"))
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
-            c.gallery = gr.Gallery(**_gallery(3), height=250, elem_id="compare-samples")
-            c.upload = gr.File(show_label=False, height=110, elem_id="compare-upload")
+            c.gallery = gr.Gallery(**_gallery(3), height=320, elem_id="compare-samples")
+            c.upload = gr.File(show_label=False, height=140, elem_id="compare-upload")
         with gr.Column(scale=8, min_width=320):
             c.maps = gr.HTML(markup.message(views.ASK), elem_id="compare-maps")
     return c
@@ -99,10 +108,10 @@ def _gallery(columns: int) -> dict:
     }  # fmt: skip
 
 
-def offer(folder, run):
-    """The runs that may be chosen, and to begin with some beside the run in view."""
+def offer(folder, run, state):
+    """The runs that there are now and, before any is compared, two to begin with."""
     choices, start = views.offered(folder, run)
-    return gr.update(choices=choices, value=start)
+    return gr.update(choices=choices) if state else gr.update(choices=choices, value=start)
 
 
 @said
@@ -123,11 +132,20 @@ def compare(runs):
 
 
 @said
+def begin(state, runs):
+    """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
+    if state or len(runs or ()) < views.LEAST:
+        return (gr.skip(),) * 10
+    return compare(runs)
+
+
+@said
 def samples(runs):
-    """Test images of the first run to choose from."""
-    offered = spread(runs[0])
+    """Test images of the first run to choose from, and the key of the most unusual one."""
+    offered = spread(runs[0]) if runs else []
     pictures = [(picture, caption) for picture, caption, _ in offered]
-    return pictures, [key for _, _, key in offered], markup.message(views.ASK_IMAGE)
+    keys = [key for _, _, key in offered]
+    return pictures, keys, keys[0] if keys else ""
 
 
 @said
@@ -150,6 +168,8 @@ def key_of(keys, event: gr.SelectData) -> str:
 @said
 def sample(runs, key, progress=gr.Progress()):  # noqa: B008
     """A test image of the first run under each run."""
+    if not key:
+        return gr.skip()
     return _maps(runs, ("sample", key), progress)
 
 

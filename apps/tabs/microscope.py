@@ -26,8 +26,8 @@ def tab(page: Page) -> None:
         with gr.Tab("Points in a plane"):
             p = _toy_layout()
     shown = [c.gallery, c.state, c.flow, c.bar, c.panel]
-    page.on_run(offer, [page.run], shown, "microscope_samples", show_progress="hidden")
-    _wire_image(page.run, c)
+    page.run.input(offer, page.run, shown, api_name="microscope_samples", show_progress="hidden")
+    _wire_image(page, c)
     _wire_toy(p)
 
 
@@ -83,8 +83,12 @@ def _steps(c: SimpleNamespace, name: str) -> None:
     c.timer, c.count = gr.Timer(TICK, active=False), gr.Number(1, visible=False)
 
 
-def _wire_image(run, c) -> None:
-    outputs = [c.state, c.flow, c.bar, c.slider, c.count, c.panel]
+def _wire_image(page: Page, c) -> None:
+    run, outputs = page.run, [c.state, c.flow, c.bar, c.slider, c.count, c.panel]
+    page.tab.select(
+        begin, [run, c.state, c.slider], [c.gallery, *outputs], show_progress_on=c.panel,
+        **PRIVATE, **HEAVY,
+    )  # fmt: skip
     picked = c.gallery.select(index, None, c.chosen, show_progress="hidden", **PRIVATE)
     picked.then(pick, [run, c.chosen, c.slider], outputs, api_name="microscope_sample", **HEAVY)
     sent = c.upload.upload(
@@ -124,13 +128,27 @@ def index(event: gr.SelectData) -> int:
 
 
 @said
+def begin(run, specimen, step):
+    """When the tab is opened on a run for the first time: its most unusual test image."""
+    if not run or (specimen and specimen.run == run):
+        return (gr.skip(),) * 7
+    offered = spread(run)
+    if not offered or views.no_flow(run):
+        pictures, *cleared, panel = offer(run)
+        return pictures, *cleared, gr.skip(), gr.skip(), panel
+    pictures = [(picture, caption) for picture, caption, _ in offered]
+    return pictures, *_started(views.Specimen(run, "sample", offered[0][2]), step)
+
+
+@said
 def offer(run):
     """The run's test images, and what to do first or why nothing can be shown."""
     if not run:
         return (gr.skip(),) * 5
     pictures = [(picture, caption) for picture, caption, _ in spread(run)]
     hidden = gr.update(visible=False)
-    return pictures, None, hidden, hidden, views.hint(run)
+    told = markup.message(views.no_flow(run) or views.ASK)
+    return pictures, None, hidden, hidden, told
 
 
 @said

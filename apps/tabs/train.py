@@ -25,7 +25,7 @@ BUDGET = "quick: seconds, its numbers mean nothing · laptop: minutes · paper: 
 
 def tab(page: Page) -> None:
     """Lay out and wire."""
-    c, trainer = _layout(), Trainer(page.folder)
+    c, trainer = _layout(), Trainer(page.folder, page.root)
     asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
     seen = [c.status, c.curve, c.stop, c.timer, page.run, c.drawn, c.told]
     looking = partial(look, trainer)
@@ -37,10 +37,10 @@ def tab(page: Page) -> None:
         concurrency_limit=None,
     )  # fmt: skip
     c.upload.upload(
-        partial(add, page.folder), c.upload, c.data, api_name="upload", concurrency_limit=1
+        partial(add, trainer), c.upload, c.data, api_name="upload", concurrency_limit=1
     )
     c.estimate.click(
-        partial(estimate, page.folder), asked, c.cost, api_name="estimate",
+        partial(estimate, trainer), asked, c.cost, api_name="estimate",
         show_progress_on=c.cost, concurrency_limit=1, concurrency_id="estimate",
     )  # fmt: skip
     started = c.go.click(partial(start, trainer), asked, c.number, api_name="train")
@@ -98,32 +98,31 @@ def _choices(c: SimpleNamespace) -> None:
 
 def first(trainer) -> tuple:
     """What can be trained on here, and the training that runs, if one does."""
-    known = train_data.choices(trainer.folder)
+    known = train_data.choices(trainer.folder, trainer.root)
     return gr.update(choices=known), *look(trainer, None, None)
 
 
 @said
-def add(folder: Path, file):
+def add(trainer, file):
     """Unpack a ZIP of good images; returns the name to train on."""
     if not file:
         return gr.skip()
-    place = train_data.upload(Path(file), folder)
-    return gr.update(choices=train_data.choices(folder), value=place)
+    place = train_data.upload(Path(file), trainer.folder)
+    return gr.update(choices=train_data.choices(trainer.folder, trainer.root), value=place)
 
 
 @said
-def estimate(folder: Path, data, method, budget, seed, backbone, device, settings):
+def estimate(trainer, data, method, budget, seed, backbone, device, settings):
     """What the training would take on this machine, from a few steps timed now."""
-    return views.draw_cost(
-        views.order(folder, data, method, budget, seed, backbone, device, settings)
-    )
+    chosen = (data, method, budget, seed, backbone, device, settings)
+    return views.draw_cost(views.order(trainer.folder, *chosen, trainer.root), trainer.root)
 
 
 @said
 def start(trainer, data, method, budget, seed, backbone, device, settings):
     """Put a training in the queue; returns its number, to ask `/training` with."""
     chosen = (data, method, budget, seed, backbone, device, settings)
-    return trainer.add(views.order(trainer.folder, *chosen)).number
+    return trainer.add(views.order(trainer.folder, *chosen, trainer.root)).number
 
 
 @said

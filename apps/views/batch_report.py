@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from datetime import datetime
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -17,12 +20,13 @@ from apps.shelf import opened
 from apps.style import css, static
 from apps.views import batch as views
 from apps.views.batch import ALARM, FOUND, Judged, Rates
-from labkit import palette
+from labkit import figures, palette
 from labkit.files import write_whole
 
 ACROSS, DOWN = 5, 4  # pictures on a page of the PDF
 PAGES = 6  # of pictures, at most
 A4 = (11.69, 8.27)  # inches, landscape
+SIZES, WRAPPED = (16, 10, 9), 125  # points of heading, words and reading; letters of a line
 READING = (
     "A p-value is the share of normal images at least as unusual as this one, counted on the "
     "run's held-out normal images. The false-alarm rate is a promise about each normal image, the "
@@ -69,18 +73,40 @@ def document(judged: Judged, rates: Rates) -> str:
 
 
 def _first(judged: Judged, rates: Rates) -> Figure:
-    """The page with the numbers and the histogram."""
-    figure = views.draw_histogram(judged, rates)
-    figure.set_size_inches(*A4)
-    table = views.decided(judged, rates)
-    counts = [int(table[column].eq(True).sum()) for column in (ALARM, FOUND)]
-    words = (
-        f"{len(judged.scored)} of {len(table)} images judged by {Path(judged.run).name}: "
-        f"{counts[0]} unusual at {100 * rates.alarm:g} % false alarms, "
-        f"{counts[1]} at {100 * rates.discovery:g} % false discoveries (Benjamini-Hochberg)"
+    """The page with the numbers, the histogram and the scale of the maps."""
+    shown, none = opened(judged.run), figures.NONE
+    page = palette.sheet(*A4, note=shown.caption, pictures=True)
+    for height, words, size in zip((0.92, 0.85, 0.12), _words(judged, rates), SIZES, strict=True):
+        told = textwrap.fill(words, WRAPPED if size < SIZES[0] else len(words))
+        style = {"fontsize": size, "color": palette.INK, "va": "center"}
+        page.text(0.07, height, told.replace("$", r"\$"), **style)
+    ax = page.add_axes((0.07, 0.34, 0.86, 0.4))
+    palette.dress(ax, f"image score, {shown.unit}", "share of images [%]", grid="y")
+    limit, batch = shown.calibration.threshold(rates.alarm), judged.scored["score"].to_numpy()
+    groups = (shown.calibration.scores, none, none)
+    handles = figures.draw_scores(ax, *groups, threshold=limit, batch=batch)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(handles)}
+    ax.legend(handles=handles, fontsize=8, frameon=False, **place)
+    if shown.main:
+        colours = ScalarMappable(Normalize(*shown.limits[shown.unit]), palette.MAP_COLOURS)
+        bar = page.colorbar(
+            colours, cax=page.add_axes((0.07, 0.23, 0.4, 0.018)), orientation="horizontal"
+        )
+        bar.set_label(f"{shown.unit}; contour at {shown.edge:.3g}", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    return page
+
+
+def _words(judged: Judged, rates: Rates) -> tuple[str, str, str]:
+    """Heading, what was found, and how to read it."""
+    table, count = views.decided(judged, rates), len(judged.scored)
+    found = [int(table[column].eq(True).sum()) for column in (ALARM, FOUND)]
+    told = (
+        f"Run {Path(judged.run).name}, {datetime.now():%Y-%m-%d %H:%M}. {count} of {len(table)} "
+        f"images judged: {found[0]} unusual at {100 * rates.alarm:g} % false alarms, {found[1]} "
+        f"at {100 * rates.discovery:g} % false discoveries (Benjamini-Hochberg)."
     )
-    figure.suptitle(words, fontsize=11, color=palette.INK, wrap=True)
-    return figure
+    return f"A batch of {len(table)} images", told, READING
 
 
 def _sheets(judged: Judged, rates: Rates) -> list[Figure]:
@@ -89,6 +115,7 @@ def _sheets(judged: Judged, rates: Rates) -> list[Figure]:
     sheets = []
     for start in range(0, len(rows), ACROSS * DOWN):
         figure = palette.sheet(*A4, note=opened(judged.run).caption)
+        figure.get_layout_engine().set(rect=(0.04, 0.06, 0.92, 0.9))
         axes = figure.subplots(DOWN, ACROSS).ravel()
         for ax in axes:
             ax.axis("off")

@@ -18,9 +18,9 @@ from labkit.comparison import RARE, RARITY
 from labkit.detector import Prediction
 from labkit.runs import Run
 
-MOST, SHOWN, ALARM = 6, 320, 0.05  # runs; pixels of a picture; false-alarm rate of the verdicts
+LEAST, MOST = 2, 6  # runs
+SHOWN, ALARM = 320, 0.05  # pixels of a picture; false-alarm rate of the verdicts
 ASK = "Choose two or more runs and press the button."
-ASK_IMAGE = "Choose an image at the left: each run's map of it appears here."
 Tick = Callable[[int, int], None]
 
 
@@ -30,23 +30,24 @@ def checked(runs: Sequence[str] | None) -> list[str]:
     Raises: ValueError for fewer than two or more than six.
     """
     chosen = list(dict.fromkeys(runs or ()))
-    if not 2 <= len(chosen) <= MOST:
-        raise ValueError(f"A comparison takes 2 to {MOST} runs; {len(chosen)} are chosen.")
+    if not LEAST <= len(chosen) <= MOST:
+        few = f"{LEAST} to {MOST} runs"
+        raise ValueError(f"A comparison takes {few}; {len(chosen)} are chosen.")
     return chosen
 
 
 def offered(folder: Path | str, run: str | None) -> tuple[list[tuple[str, str]], list[str]]:
-    """Label and folder of every run, and those to begin with: other methods on the same data."""
+    """Label and folder of every run, and those to begin with: two, on the same data.
+
+    The run in view and the newest of another method there, or else its newest sister.
+    """
     choices = shelf.choices(folder)
     if not run:
         return choices, []
-    own, start = _summary(run), {}
-    for _, path in choices:
-        told = _summary(path)
-        if told["data"] == own["data"]:
-            start.setdefault(told["method"], path)
-    start = [run, *(path for name, path in start.items() if name != own["method"])]
-    return choices, start[:MOST]
+    own = _summary(run)
+    same = [p for _, p in choices if p != run and _summary(p)["data"] == own["data"]]
+    same.sort(key=lambda path: _summary(path)["method"] == own["method"])  # newest first within
+    return choices, [run, *same][:LEAST]
 
 
 def labels(runs: Sequence[str]) -> dict[str, str]:

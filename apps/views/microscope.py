@@ -48,9 +48,9 @@ class Specimen:
     what: str
 
 
-def hint(run: str) -> str:
-    """What to do first, or why this run has nothing to show (HTML)."""
-    return markup.message(microscope.no_flow(opened(run).detector) or ASK)
+def no_flow(run: str) -> str:
+    """Why this run has nothing to show; empty if it has."""
+    return microscope.no_flow(opened(run).detector)
 
 
 def names(specimen: Specimen) -> dict[str, int]:

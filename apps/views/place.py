@@ -79,7 +79,7 @@ def _values(seen: Seen, name: str, place: tuple[float, float]) -> tuple[str, ...
     _, unit = shown.legend[name]
     usual = shown.calibration.map_quantiles[name]["0.999"]
     row, column = places.cell(values.shape, place)
-    return name, f"{values[row, column]:.4g}", f"{usual:.4g}", unit
+    return name.replace("_", " "), f"{values[row, column]:.4g}", f"{usual:.4g}", unit
 
 
 def _latent_table(latents: dict[str, places.Latent]) -> str:

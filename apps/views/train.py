@@ -67,10 +67,11 @@ def device_choices() -> list[tuple[str, str]]:
 
 def order(
     runs: Path, data: str, method: str, budget: str, seed: float, backbone: str, device: str,
-    text: str,
+    text: str, root: Path | None = None,
 ) -> Order:  # fmt: skip
     """What a visitor asks for, once all of it is known to fit.
 
+    Args:   runs, root: folders of the runs, with the uploads, and of the owner's data.
     Raises: ValueError naming what does not: the data, the method, a key or its value.
     """
     settings: dict[str, str] = {"backbone": backbone} if backbone else {}
@@ -84,15 +85,15 @@ def order(
         settings[key] = value
     if seed is None or not 0 <= seed < 2**31 or seed != int(seed):
         raise ValueError(f"The seed {seed} does not fit; give a whole number from 0 on.")
-    place = train_data.allowed((data or "").strip(), runs)
+    place = train_data.allowed((data or "").strip(), runs, root)
     found = Order(method, place, budget, int(seed), settings)
     _ = found.config
     return found
 
 
-def draw_cost(asked: Order) -> str:
+def draw_cost(asked: Order, root: Path | None = None) -> str:
     """What the training should take, from a few steps timed now (HTML)."""
-    return _cost(forecast(asked.config), asked)
+    return _cost(forecast(asked.config, root), asked)
 
 
 def draw_state(job: Training | None, ahead: int) -> str:
@@ -143,7 +144,7 @@ def _cost(told: Forecast, asked: Order) -> str:
         ("all together", f"about {duration(told.seconds)}", "on this machine, as busy as it is"),
         ("features", duration(told.features), f"{told.new} of {sum(images.values())} images are "
          "new to the backbone"),
-        ("training", duration(sum(told.epochs)), f"{epochs} epochs of "
+        ("training", duration(sum(told.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
          f"{duration(sum(told.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
         ("evaluation", duration(told.scoring), "metrics come on top"),
         ("images", f"{images['train']}", f"to train on, {images['calibration']} held out, "

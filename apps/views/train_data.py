@@ -1,7 +1,7 @@
 """What may be trained on: datasets that are on this machine, folders of the owner's, uploads.
 
-A visitor's text never opens a path of its own: a folder must lie in the data root or among the
-uploads, as it is written, before anything of it is read.
+A visitor's text never opens a path of its own: a folder must lie in the data root (`--root`, else
+LABKIT_DATA) or among the uploads, as it is written, before anything of it is read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ UPLOADS = "uploads"  # below the folder of runs
 DEFAULT = "procedural/gear"  # ships with labkit and has masks
 
 
-def choices(runs: Path) -> list[tuple[str, str]]:
+def choices(runs: Path, root: Path | None = None) -> list[tuple[str, str]]:
     """Label and value of everything that can be trained on here: uploads, names, own folders."""
-    rows = [row for row in catalogue.describe() if row["found"]]
+    rows = [row for row in catalogue.describe(root) if row["found"]]
     named = [(f"{row['name']} · {row['n_train']} good images", row["name"]) for row in rows]
     taken = {Path(row["root"]).absolute() for row in rows if row["root"]}
-    own = [path for path in _inside(data_root()) if path.absolute() not in taken]
+    own = [path for path in _inside(data_root(root)) if path.absolute() not in taken]
     return [
         *((f"your upload {path.name}", str(path)) for path in _inside(runs / UPLOADS)),
         *named,
@@ -34,20 +34,22 @@ def choices(runs: Path) -> list[tuple[str, str]]:
     ]
 
 
-def allowed(data: str, runs: Path) -> str:
+def allowed(data: str, runs: Path, root: Path | None = None) -> str:
     """The data a visitor asks for, as `labkit.train` takes it: a name, or an absolute folder.
+
+    Args:   root: folder of the owner's data, LABKIT_DATA if not given.
 
     Raises: ValueError for a folder outside the data root and the uploads, or one that is not
             there, or whose images cannot be used.
     """
     if data in catalogue.names():
         return data
-    root = data_root()
-    asked = Path(os.path.abspath(root / data))  # without following links: they are the owner's
-    places = [Path(os.path.abspath(place)) for place in (root, runs / UPLOADS)]
+    base = data_root(root)
+    asked = Path(os.path.abspath(base / data))  # without following links: they are the owner's
+    places = [Path(os.path.abspath(place)) for place in (base, runs / UPLOADS)]
     if not data or not any(asked.is_relative_to(place) and asked != place for place in places):
         raise ValueError(
-            f"{data!r} is neither a dataset of this machine nor a folder in {root}; choose one of "
+            f"{data!r} is neither a dataset of this machine nor a folder in {base}; choose one of "
             "the list, or upload a ZIP of good images."
         )
     folder.scan(asked)

@@ -1,0 +1,109 @@
+"""A method's branches or scales weighed anew: the fused map and its scores at other weights.
+
+What the maps are is settled by the training; how much each counts, and how many pixels score, is
+not. Both can be tried on maps that are computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labkit.detector import Detector
+from labkit.features import FeatureSet
+from labkit.metrics import image_auroc
+from labkit.records import Features, Sample
+from labkit.runs import Run
+from labkit.scores import top_mean
+
+MOST = 48  # images that are judged unless others are given
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """Anomaly maps of some images, one family a branch, at the image size of the run.
+
+    samples  their images, n;  maps, name -> (n, H, W) float32, higher is more anomalous
+    nats     whether the maps are negative log-densities
+    """
+
+    samples: Sequence[Sample]
+    maps: dict[str, Tensor]
+    nats: bool
+
+    def fused(self, weights: Mapping[str, float], index: int | slice = slice(None)) -> Tensor:
+        """The branches' maps at some weights, their sum taken as 1: (n, H, W), or of one image.
+
+        nats:  A = -log sum_b w_b exp(-A_b)   (DNFAD, eq. 15-16, with w_b = 1 / n);
+        else:  A = sum_b w_b A_b
+
+        Raises: ValueError for a weight below 0, or if none is above.
+        """
+        values = np.array([weights[name] for name in self.maps], float)
+        if (values < 0).any() or values.sum() <= 0:
+            raise ValueError(f"weights must not be below 0, nor all 0; found {dict(weights)}")
+        shares = (values / values.sum()).tolist()
+        parts = [(w, m[index]) for w, m in zip(shares, self.maps.values(), strict=True) if w > 0]
+        if self.nats:
+            return -torch.logsumexp(torch.stack([math.log(w) - m for w, m in parts]), 0)
+        return sum(w * m for w, m in parts)
+
+    def scores(self, weights: Mapping[str, float], top_k: float) -> np.ndarray:
+        """Mean of the largest share `top_k` of each fused map's pixels, 0 the largest; (n,)."""
+        maps = self.fused(weights)
+        return top_mean(maps, top_k or 1 / maps[0].numel()).numpy()
+
+    def auroc(self, weights: Mapping[str, float], top_k: float) -> float | None:
+        """Image AUROC of these images at some weights; None without both kinds of images."""
+        return image_auroc(self.scores(weights, top_k), self.labels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,), 1 where an image is defective."""
+        return np.array([sample.label for sample in self.samples])
+
+
+def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
+    """The maps of a run's branches: of given images, or of as many good as bad test images.
+
+    Raises: ValueError if the run's method has not two branches with a map each.
+    """
+    samples = list(samples) or _spread(run.samples())
+    detector = run.detector
+    features = FeatureSet(samples, detector.backbone, detector.method.needs)
+    features.extract("images to weigh", progress=False)
+    drawn: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for batch in features.batches():
+            maps = detector.judge(batch)[0]
+            for name in _names(detector, batch):
+                drawn.setdefault(name, []).append(maps[name].values.float().cpu())
+    unit = detector.legend[next(iter(drawn))][1]
+    return Branches(samples, {n: torch.cat(m) for n, m in drawn.items()}, "nats" in unit)
+
+
+def _names(detector: Detector, batch: Features) -> list[str]:
+    """The maps that belong to a flow each, where there are several."""
+    moved = batch.map(lambda t: t.to(detector.device))
+    names = [name for name in detector.method.named_latents(moved) if name in detector.legend]
+    if len(names) < 2:
+        raise ValueError(
+            f"{detector.config.method} has no two branches with a map each; weigh those of a run "
+            "of dnfad, cflow, fastflow or sanflow."
+        )
+    return names
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """At most MOST, from the first to the last, half of them good where there are enough."""
+    kinds = ([s for s in samples if bool(s.label) is bad] for bad in (False, True))
+    chosen = []
+    for kind in kinds:
+        places = np.linspace(0, len(kind) - 1, min(MOST // 2, len(kind))).round().astype(int)
+        chosen += [kind[place] for place in places]
+    return chosen

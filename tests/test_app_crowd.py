@@ -1,0 +1,76 @@
+"""Eight visitors at once, and how soon the first map follows an upload."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from apps import app, shelf
+from apps.views.seen import see_file
+
+USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
+PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine
+LOOK = ("Side by side", 0.6, 1.5, None, None, True, -1, -1)
+
+
+@pytest.fixture(scope="module")
+def url(runs_folder):
+    demo, address = app.serve(runs_folder)
+    yield address
+    demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def runs(runs_folder):
+    """Folders of both runs, that of the gears first."""
+    return [path for _, path in shelf.choices(runs_folder)]
+
+
+@pytest.fixture(scope="module")
+def pictures(quick_run, tmp_path_factory):
+    """An image of its own for each visitor."""
+    folder, samples = tmp_path_factory.mktemp("visitors"), quick_run.samples()
+    paths = [folder / f"part{k}.png" for k in range(USERS)]
+    for k, path in enumerate(paths):
+        Image.fromarray(samples[k % len(samples)].read()[:, : 200 + k]).save(path)
+    return [str(path) for path in paths]
+
+
+def test_eight_users_at_once_see_their_own_images(url, runs, pictures):
+    def visit(k):
+        client, run = Client(url, **PATIENT), runs[k % 2]
+        maps, verdict, *_ = client.predict(run, handle_file(pictures[k]), *LOOK, api_name="/image")
+        muted = client.predict("Side by side", 0.1, *LOOK[2:], api_name="/maps")
+        place = client.predict(0.5, 0.5, api_name="/place")
+        more = [
+            lambda: client.predict(handle_file(pictures[k]), api_name="/predict"),
+            lambda: client.predict(run, [handle_file(pictures[k])], 5, 10, api_name="/several"),
+            lambda: client.predict(run, handle_file(pictures[k]), 1, api_name="/microscope_image"),
+            lambda: client.predict(runs, api_name="/compare"),
+        ]
+        return maps, muted, place, verdict, more[k % 4]()
+
+    with ThreadPoolExecutor(USERS) as pool:
+        answers = list(pool.map(visit, range(USERS)))
+    for k, (maps, muted, place, verdict, _) in enumerate(answers):
+        assert f"part{k}.png" in verdict
+        assert f"{see_file(runs[k % 2], pictures[k]).answer.score:.4g}" in verdict
+        assert maps != muted
+        assert "mean z²" in place
+    assert len({answer[0] for answer in answers}) == USERS
+
+
+def test_the_first_map_follows_an_upload_soon(url, runs, pictures):
+    """Seconds of processor time, server and client together: a busy machine changes little."""
+    client, spent = Client(url, **PATIENT), []
+    for state in ("cold", "warm"):
+        if state == "cold":
+            shelf._opened.cache_clear()
+        before = time.process_time()
+        maps, *_ = client.predict(runs[0], handle_file(pictures[0]), *LOOK, api_name="/image")
+        spent.append(time.process_time() - before)
+        assert 'data-map="fused"' in maps
+    assert spent[0] < COLD
+    assert spent[1] < WARM
