@@ -13,6 +13,7 @@ import pytest
 from labkit import plans
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+README = FOLDER.parent / "README.md"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 500_000  # bytes
 MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
@@ -53,6 +54,13 @@ def texts(book):
 
 def test_there_are_notebooks():
     assert {"00_start_here", "10_dnfad"} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_the_readme_has_a_row_for_each():
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\(notebooks/\1\.ipynb\) \|", README.read_text(), re.MULTILINE
+    )
+    assert rows == [path.stem for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("stem", sorted(STUDIES))
