@@ -112,7 +112,7 @@ def slopes(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         if len(points) > 1:
             x = np.log([row["value"] for row in points])
             told[axis] = {
-                cost: round(float(np.polyfit(x, np.log([r[cost] for r in points]), 1)[0]), 6) + 0.0
+                cost: float(np.polyfit(x, np.log([row[cost] for row in points]), 1)[0])
                 for cost in COSTS
             }
     return told
@@ -152,7 +152,9 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     """How each cost grows, in a line an axis."""
     lines = [f"{row['axis']} {row['value']}: {row['note']}" for row in rows if row["note"]]
     for axis, found in slopes(rows).items():
-        told = ", ".join(f"{COSTS[cost].split(' [')[0]} {p:.2f}" for cost, p in found.items())
+        told = ", ".join(
+            f"{COSTS[cost].split(' [')[0]} {round(p, 2) + 0.0:.2f}" for cost, p in found.items()
+        )
         lines.append(f"slopes against {axis}: {told} (1 is linear, 0 is flat)")
     return "\n".join(lines)
 

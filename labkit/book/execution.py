@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
@@ -96,13 +96,8 @@ def _run(path: Path, kept: Path, settings: dict[str, str]) -> str:
         return f"cell {_cell(book)} raised {error.ename}: {error.evalue}".split("\n")[0]
     except DeadKernelError:
         return f"its kernel died in cell {_cell(book)}, perhaps for want of memory"
-    _write(kept, book)
+    write_whole(kept, lambda part: nbformat.write(book, part))
     return ""
-
-
-def _write(path: Path, book: NotebookNode) -> None:
-    write: Callable[[Path], object] = lambda part: nbformat.write(book, part)  # noqa: E731
-    write_whole(path, write)
 
 
 def _cell(book: NotebookNode) -> int:
