@@ -81,7 +81,7 @@ def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
     with torch.no_grad():
         for batch in features.batches():
             maps = detector.judge(batch)[0]
-            for name in _names(detector, batch):
+            for name in drawn or _names(detector, batch):  # a second pass of the flow, once
                 drawn.setdefault(name, []).append(maps[name].values.float().cpu())
     unit = detector.legend[next(iter(drawn))][1]
     return Branches(samples, {n: torch.cat(m) for n, m in drawn.items()}, "nats" in unit)
