@@ -29,6 +29,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from labkit.config import unknown
+from labkit.folding import folded
 from labkit.records import Features, Needs, Shapes
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
@@ -41,6 +42,7 @@ OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
 }
 TURNED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+CACHED = 2**18  # pixels that a CPU sees at once: the maps of more do not stay in its cache
 
 
 class Backbone(nn.Module):
@@ -50,10 +52,11 @@ class Backbone(nn.Module):
             taps: timm feature indices, and after them the stages of an EfficientNet that timm
             leaves out; None takes strides 8 and 16 of a CNN, or the block 7/12 of the way through
             a transformer (index 7 of 12, as DNFAD's code).
+            fold: batch normalisations become part of the convolutions, see `folding`.
     Raises: ValueError for a tap the model does not have.
     """
 
-    def __init__(self, name: str, model: nn.Module, image_size: int, taps=None):
+    def __init__(self, name: str, model: nn.Module, image_size: int, taps=None, fold=True):
         super().__init__()
         self.name, self.image_size = name, image_size
         self.model = model.eval().requires_grad_(False)
@@ -70,6 +73,11 @@ class Backbone(nn.Module):
             value = torch.tensor(cfg[key]).reshape(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
         self.weights = _hash_weights(model)
+        self.parameter_count = sum(p.numel() for p in model.parameters())
+        if fold:
+            fixed = torch.Generator().manual_seed(0)
+            image = torch.rand(1, 3, image_size, image_size, generator=fixed)
+            self.model = folded(self.model, image)
 
     def _default_taps(self, strides: list[int]) -> tuple[int, ...]:
         if self.is_transformer:
@@ -88,7 +96,14 @@ class Backbone(nn.Module):
         """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not.
 
         With `needs.scales` = n the pyramid is the last tap at S, S / 2, ..., S / 2^(n-1) pixels.
+        A CPU takes a few images at a time, which is faster and keeps memory bounded.
         """
+        few = max(1, CACHED // self.image_size**2) if images.device.type == "cpu" else len(images)
+        if len(images) <= few:
+            return self._features(images, needs)
+        return Features.join(*(self._features(part, needs) for part in images.split(few)))
+
+    def _features(self, images: Tensor, needs: Needs) -> Features:
         x = self._normalised(images)
         parts = {"image": x.contiguous()} if needs.image else {}
         parts |= {"turned": self._turned(images, needs.turns)} if needs.turns else {}
@@ -192,8 +207,8 @@ class Backbone(nn.Module):
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def load(name: str, image_size: int = 256, taps=None) -> Backbone:
-    """A backbone by its name or its weight file.
+def load(name: str, image_size: int = 256, taps=None, fold: bool = True) -> Backbone:
+    """A backbone by its name or its weight file; see `Backbone`.
 
     Raises: ValueError if nothing of that name exists, or its weights cannot be had here.
     """
@@ -208,7 +223,7 @@ def load(name: str, image_size: int = 256, taps=None) -> Backbone:
         model = _from_file(path, image_size)
     else:
         model = _from_hub(name, image_size)
-    return Backbone(name, model, image_size, taps)
+    return Backbone(name, model, image_size, taps, fold)
 
 
 def names() -> list[str]:

@@ -95,7 +95,7 @@ def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
     method = _method(spec, backbone, "meta")
     return {
         "trainable_parameters": trainable(method),
-        "backbone_parameters": sum(p.numel() for p in backbone.parameters()),
+        "backbone_parameters": backbone.parameter_count,
         "flops": _method_flops(spec, backbone, method, features),
         "backbone_flops": flops(lambda: backbone(image, needs)),
         **{f"{name}_flops": flops(call) for name, call in method.costs(features).items()},

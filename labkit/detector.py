@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Detector:
     @property
     def device(self) -> torch.device:
         """Where the method's tensors lie."""
-        return next(iter(self.method.state_dict().values())).device
+        return next(chain(self.method.parameters(), self.method.buffers())).device
 
     @cached_property
     def _example(self) -> Maps:
@@ -127,12 +128,15 @@ class Detector:
 
     def calibrate(self, features: FeatureSet) -> np.ndarray:
         """Take calibration scores and colour scales from held-out normals; returns the scores."""
-        raw, drawn = [], []
-        for batch in features.batches():
-            maps, scores = self.judge(batch)
-            raw.append(scores)
-            drawn.append({name: maps[name].values.cpu() for name in maps})
-        self.calibration = Calibration.fit(torch.cat(raw), drawn)
+        raw = []
+
+        def judged() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+            for batch in features.batches():
+                maps, scores = self.judge(batch)
+                raw.append(scores)
+                yield scores, {name: maps[name].values for name in maps}
+
+        self.calibration = Calibration.fit(judged())
         return torch.cat(raw).numpy()
 
 

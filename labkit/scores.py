@@ -58,21 +58,21 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
 
     @classmethod
-    def fit(
-        cls, raw: np.ndarray | Tensor, maps: Iterable[Mapping[str, np.ndarray | Tensor]] = ()
-    ) -> Calibration:
-        """Calibrate on the scores of held-out normal images and, batch by batch, on their maps.
+    def fit(cls, judged: Iterable[tuple[np.ndarray | Tensor, Mapping]]) -> Calibration:
+        """Calibrate on the scores and the maps of held-out normal images, batch by batch.
 
         Each (H, W) map is reduced to at most 4,096 evenly spaced order statistics before pooling,
         so memory does not grow with the resolution: quantiles are exact for maps up to 64 x 64,
         within 0.00013 in rank above, and "1" is always the exact maximum. Maps count equally.
 
-        Args:   raw: (n,) scores; maps: batches of {name: (B, H, W)} or {name: (H, W)}.
+        Args:   judged: of each batch the scores (B,) and the maps {name: (B, H, W)}.
         Raises: ValueError for scores that are empty or not finite, or maps that are not finite.
         """
         kept: dict[str, list[np.ndarray]] = {}
         highest: dict[str, float] = {}
-        for batch in maps:
+        scores = []
+        for raw, batch in judged:
+            scores.append(as_numpy(raw))
             for name, values in batch.items():
                 array = finite(values, f"calibration map {name!r}", np.float32)
                 for one in array.reshape(-1, *array.shape[-2:]):
@@ -84,7 +84,7 @@ class Calibration:
             values = np.quantile(np.concatenate(parts), [float(q) for q in QUANTILES])
             quantiles[name] = dict(zip(QUANTILES, map(float, values), strict=True))
             quantiles[name]["1"] = highest[name]
-        return cls(as_numpy(raw), quantiles)
+        return cls(np.concatenate(scores) if scores else np.empty(0), quantiles)
 
     @property
     def smallest(self) -> float:

@@ -60,8 +60,9 @@ def _packages(texts):
 
 
 ORDER = [
-    "files", "records", "config", "datasets", "defects", "backbones", "features", "stages",
-    "flows", "stem", "chains", "likelihood", "scores", "methods", "training", "spool", "sweep",
+    "files", "records", "config", "datasets", "defects", "folding", "backbones", "features",
+    "stages", "flows", "stem", "chains", "likelihood", "scores", "methods", "training", "spool",
+    "sweep",
     "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "branches",
     "cost", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
     "palette", "panels", "sheets", "stage_figures", "galleries", "variants", "clouds",

@@ -101,9 +101,12 @@ def test_scores_that_cannot_calibrate_are_refused(scores, says):
 
 def test_map_quantiles_are_exact_for_feature_maps_however_batched():
     maps = {"main": torch.randn(6, 28, 28), "variance": torch.rand(6, 14, 14)}
-    whole = Calibration.fit(np.arange(6.0), [maps])
-    shards = [{name: m[k : k + 2] for name, m in maps.items()} for k in (0, 2, 4)]
-    assert Calibration.fit(np.arange(6.0), iter(shards)).map_quantiles == whole.map_quantiles
+    whole = Calibration.fit([(np.arange(6.0), maps)])
+    parts = [slice(k, k + 2) for k in (0, 2, 4)]
+    shards = ((np.arange(6.0)[p], {name: m[p] for name, m in maps.items()}) for p in parts)
+    sharded = Calibration.fit(shards)
+    assert sharded.map_quantiles == whole.map_quantiles
+    assert np.array_equal(sharded.scores, whole.scores)
     for name, values in maps.items():
         for q, value in whole.map_quantiles[name].items():
             assert value == pytest.approx(np.quantile(values.numpy(), float(q)), abs=1e-6)
@@ -111,7 +114,8 @@ def test_map_quantiles_are_exact_for_feature_maps_however_batched():
 
 def test_map_quantiles_of_large_maps_are_close_and_the_maximum_exact():
     maps = np.random.default_rng(0).exponential(size=(5, 200, 200)).astype(np.float32)
-    found = Calibration.fit(np.arange(5.0), ({"main": one} for one in maps)).map_quantiles["main"]
+    judged = ((np.ones(1), {"main": one}) for one in maps)
+    found = Calibration.fit(judged).map_quantiles["main"]
     assert found["1"] == maps.max()
     for q in ("0.5", "0.99", "0.999"):
         assert (maps < found[q]).mean() == pytest.approx(float(q), abs=1.3e-4)
@@ -128,8 +132,8 @@ def test_colour_limits_put_the_top_of_the_normal_range_in_the_middle():
 
 
 def test_calibration_survives_json():
-    maps = [{"main": torch.randn(2, 5, 5)}]
-    calibration = Calibration.fit(np.random.default_rng(0).normal(size=9), maps)
+    maps = {"main": torch.randn(9, 5, 5)}
+    calibration = Calibration.fit([(np.random.default_rng(0).normal(size=9), maps)])
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
     assert np.array_equal(again.scores, calibration.scores)
     assert again.map_quantiles == calibration.map_quantiles

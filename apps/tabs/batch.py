@@ -52,7 +52,10 @@ def _layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             gr.HTML(markup.heading("Images to judge", "pictures, or a ZIP of them"))
-            c.files = gr.File(show_label=False, file_count="multiple", height=220, elem_id="files")
+            c.files = gr.File(
+                show_label=False, file_count="multiple", height=220, elem_id="files",
+                elem_classes="lk-paste",
+            )  # fmt: skip
             c.alarm = gr.Slider(0, 50, 5, step=0.1, **ALARM, elem_id="batch-alarm")
             c.discovery = gr.Slider(
                 0, 50, 10, step=0.1, label="False discoveries allowed [%]",

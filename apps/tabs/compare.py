@@ -75,7 +75,9 @@ def _layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             c.gallery = gr.Gallery(**_gallery(3), height=320, elem_id="compare-samples")
-            c.upload = gr.File(show_label=False, height=140, elem_id="compare-upload")
+            c.upload = gr.File(
+                show_label=False, height=140, elem_id="compare-upload", elem_classes="lk-paste"
+            )
         with gr.Column(scale=8, min_width=320):
             c.maps = gr.HTML(markup.message(views.ASK), elem_id="compare-maps")
     return c

@@ -41,8 +41,10 @@ def _image_layout() -> SimpleNamespace:
                 object_fit="cover", interactive=False, container=False,
                 elem_id="microscope-samples", elem_classes="lk-samples",
             )  # fmt: skip
-            gr.HTML(markup.heading("Your own image", "PNG, JPEG, TIFF, BMP or WebP"))
-            c.upload = gr.File(show_label=False, height=120, elem_id="microscope-upload")
+            gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
+            c.upload = gr.File(
+                show_label=False, height=120, elem_id="microscope-upload", elem_classes="lk-paste"
+            )
         with gr.Column(scale=8, min_width=320):
             c.flow = gr.Radio([], label="Flow", visible=False, elem_id="microscope-flow")
             _steps(c, "microscope")

@@ -32,12 +32,12 @@ def layout(c: SimpleNamespace) -> None:
         c.back = gr.Button("◀ More unusual", size="sm", min_width=100)
         c.told = gr.HTML(elem_id="told", min_width=90)
         c.more = gr.Button("Less unusual ▶", size="sm", min_width=100)
-    gr.HTML(markup.heading("Your own image", "PNG, JPEG, TIFF, BMP or WebP"))
-    c.upload = gr.File(show_label=False, height=150, elem_id="upload")
-    with gr.Accordion("Camera or clipboard", open=False):
+    gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
+    c.upload = gr.File(show_label=False, height=150, elem_id="upload", elem_classes="lk-paste")
+    with gr.Accordion("Camera", open=False):
         c.camera = gr.Image(
-            sources=["webcam", "clipboard"], type="filepath", image_mode=None,
-            label="Take or paste a picture", height=220,
+            sources=["webcam"], type="filepath", image_mode=None, label="Take a picture",
+            height=260, elem_id="camera",
         )  # fmt: skip
 
 

@@ -49,8 +49,8 @@ class Job:
         return experiments.split(catalogue.load(self.data), spec, seed=0)
 
     def network(self) -> Backbone:
-        """The frozen network with its weights, tapped at strides 8 and 16."""
-        return backbones.load(self.backbone, self.image_size)
+        """The frozen network with its weights as they come, tapped at strides 8 and 16."""
+        return backbones.load(self.backbone, self.image_size, fold=False)
 
 
 @dataclass(frozen=True)
