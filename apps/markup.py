@@ -140,6 +140,7 @@ def verdict(
     sentence: str,
     stats: Sequence[tuple[str, str, str]],
     link: str = "",
+    copies: str = "Copy link",
 ) -> str:
     """The result card: decision, sentence, three numbers with what they mean, a link to copy."""
     mark, word, kind = ("▲", "Unusual", "bad") if unusual else ("●", "Looks normal", "good")
@@ -148,7 +149,7 @@ def verdict(
         for label, value, hint in stats
     )
     label = f' <span class="lk-tag">labelled {text(known)}</span>' if known else ""
-    copy = f' <button type="button" class="lk-copy" data-link="{text(link)}">Copy link</button>'
+    copy = f' <button type="button" class="lk-copy" data-link="{text(link)}">{copies}</button>'
     label += copy if link else ""
     return (
         f'<section class="lk-card lk-{kind}" aria-live="polite"><div class="lk-head"><h2>'
@@ -169,15 +170,18 @@ def message(words: str, command: str = "", link: str = "") -> str:
     return f'<div class="lk-note"><span>{text(words)}</span>{link}{code}</div>'
 
 
-def chart(figure: Figure, alt: str) -> str:
-    """A figure as a sharp picture on a white card; narrow windows scroll it."""
+def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
+    """A figure as a sharp picture on a card, white if it holds pictures; narrow windows scroll it.
+
+    Without pictures the style sheet inverts its lightness where the page is dark.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=CHART_DPI)
     width = round(figure.get_size_inches()[0] * 100)
     coded = base64.b64encode(buffer.getvalue()).decode()
     size = f"max-width:{width}px;min-width:{min(520, width)}px"
     return (
-        f'<div class="lk-chart"><img alt="{text(alt)}" style="{size}" '
+        f'<div class="lk-chart{"" if pictures else " lk-lines"}"><img alt="{text(alt)}" style="{size}" '
         f'src="data:image/png;base64,{coded}"></div>'
     )
 

@@ -16,7 +16,7 @@ TITLE = (
     '<div class="lk-title"><h1>labkit</h1><p>Where and why an image is unusual, '
     "by the likelihood of a normalizing flow</p></div>"
 )
-KEEP = 3600  # seconds an image stays in a session
+KEEP, TOLD = 3600, 20  # seconds an image stays in a session, and an error on the page
 ALARM = {"label": "False alarms allowed [%]", "info": "Share of normal images"}
 QUIET = {"show_progress": "hidden", "trigger_mode": "always_last"}  # of a slider that is moved
 PRIVATE = {"api_visibility": "private"}  # steps of the page that mean nothing to a program
@@ -62,6 +62,6 @@ def said(handler: Callable) -> Callable:
             return handler(*values, **options)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
-            raise gr.Error(sentence, duration=None, print_exception=False) from None
+            raise gr.Error(sentence, duration=TOLD, print_exception=False) from None
 
     return told

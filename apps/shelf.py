@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,11 +17,11 @@ from labkit import palette
 from labkit.detector import Detector
 from labkit.places import NormalPatches, normals
 from labkit.records import GOOD, Sample
-from labkit.runs import Run, found
+from labkit.runs import Run
 from labkit.scores import Calibration
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
-KEPT = 4  # runs that stay open
+KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered
 TRAIN = "labkit train dnfad elpv/mono"
 
 
@@ -154,9 +156,27 @@ def opened(folder: str) -> OpenRun:
 
     Raises: ValueError naming the file that is missing or damaged.
     """
-    record = Path(folder) / "run.json"
     with _opening:
-        return _opened(str(folder), record.stat().st_mtime_ns if record.is_file() else 0)
+        return _opened(str(folder), written(folder))
+
+
+def written(folder: Path | str) -> int:
+    """When the run in a folder was finished, in nanoseconds; 0 if it is not."""
+    record = Path(folder) / "run.json"
+    return record.stat().st_mtime_ns if record.is_file() else 0
+
+
+def summary(folder: Path | str) -> dict:
+    """A run in one flat row, read again only when its run.json changes.
+
+    Raises: ValueError naming the file that is missing or damaged.
+    """
+    return _summary(str(folder), written(folder))
+
+
+@lru_cache(maxsize=LISTED)
+def _summary(folder: str, _written: int) -> dict:
+    return Run.load(folder).summary()
 
 
 _opening = Lock()  # several visitors that ask at once wait for one reading
@@ -175,19 +195,19 @@ def _opened(folder: str, _written: int) -> OpenRun:
 
 def choices(folder: Path | str) -> list[tuple[str, str]]:
     """Label and folder of each finished run, newest first; labels are distinct."""
-    rows = []
-    for run in found(folder):
-        told = run.summary()
+    records = sorted(Path(folder).glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
+    found, rows = [], []
+    for path in records:
+        with contextlib.suppress(ValueError):  # `problems` tells of it
+            found.append(summary(path.parent))
+    for told in found:
         area = told["image_auroc"]
         parts = [told["method"], told["data"], told["budget"], f"seed {told['seed']}"]
         parts += [told["stopped"]] if "stopped" in told else []
         parts += [] if area is None else [f"image AUROC {area:.3f}"]
-        rows.append((" · ".join(map(str, parts)), str(run.folder)))
-    labels = [label for label, _ in rows]
-    return [
-        (label if labels.count(label) == 1 else f"{label} · {path[-8:]}", path)
-        for label, path in rows
-    ]
+        rows.append((" · ".join(map(str, parts)), told["run"]))
+    times = Counter(label for label, _ in rows)
+    return [(name if times[name] == 1 else f"{name} · {path[-8:]}", path) for name, path in rows]
 
 
 def problems(folder: Path | str) -> list[str]:
@@ -195,7 +215,7 @@ def problems(folder: Path | str) -> list[str]:
     told = []
     for path in sorted(Path(folder).glob("*/run.json")):
         try:
-            Run.load(path.parent).summary()
+            summary(path.parent)
         except ValueError as error:
             told.append(str(error))
     return told
@@ -206,6 +226,11 @@ def fit(image: np.ndarray, longest: int) -> np.ndarray:
     factor = longest / max(image.shape[:2])
     size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def brief(score: float) -> str:
+    """A score in three digits, without an exponent below a million."""
+    return f"{float(f'{score:.3g}'):g}"
 
 
 def words(defect: str) -> str:

@@ -228,7 +228,8 @@ def progress(ax: Axes, stages: Sequence[Stage], step: int, normal: Sequence[Stag
     top = high + 0.45 * room
     if values[0] > top and step:  # the raw input is far off the others: an arrow stands for it
         ax.annotate(f"input {values[0]:.3g} ↑", (0.06, 0.96), xycoords="axes fraction",
-                    fontsize=8, va="top", color=QUIET)  # fmt: skip
+                    fontsize=8, va="top", color=QUIET, zorder=5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     bottom = min(low, values[0]) - 0.2 * room
     if good:
         ax.plot(places, good, "--", color=NORMAL, linewidth=1.2, label="a typical good image")

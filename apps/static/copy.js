@@ -1,3 +1,8 @@
+// The verdict comes into view where it lies below it, as on a phone, once the user has chosen.
+watch("value", () => {
+  const below = element.getBoundingClientRect().top > window.innerHeight;
+  if (below && navigator.userActivation?.hasBeenActive) element.scrollIntoView();
+});
 // A button that copies the address of what is shown; where that is not allowed, it is shown.
 element.addEventListener("click", async (event) => {
   const button = event.target.closest(".lk-copy");
@@ -5,8 +10,9 @@ element.addEventListener("click", async (event) => {
   const address = new URL(button.dataset.link, location.origin + location.pathname).href;
   try {
     await navigator.clipboard.writeText(address);
+    const words = button.textContent;
     button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy link"; }, 2000);
+    setTimeout(() => { button.textContent = words; }, 2000);
   } catch {
     window.prompt("Copy this address:", address);
   }

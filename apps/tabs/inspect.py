@@ -25,7 +25,8 @@ def tab(page: Page) -> None:
     c = _layout()
     c.look = [c.mode, c.opacity, c.threshold, c.first, c.second, c.truth, c.x, c.y]
     c.drawn = [c.seen, c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest]
-    outputs = [c.threshold, c.alarm, c.first, c.second, c.x, c.y, *c.drawn]
+    scales = [c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second]
+    outputs = [*scales, c.x, c.y, *c.drawn]
     chosen = page.on_run(choose, [page.run, c.seen, *c.look], outputs, "choose")
     _on_failure(chosen, page.run, c)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
@@ -117,7 +118,7 @@ def _on_failure(events, run, c) -> None:
 def choose(request: gr.Request, run, seen, *look):
     """The scales of a run, and the image in view, or of the link, as this run judges it."""
     if not run:
-        return (gr.skip(),) * 13
+        return (gr.skip(),) * 15
     shown, wanted = opened(run), picking.linked(run, request)
     seen = see_sample(run, wanted) if wanted and seen is None else see_again(run, seen)
     least, rate = shown.rates
@@ -127,11 +128,15 @@ def choose(request: gr.Request, run, seen, *look):
     names = list(shown.legend)
     first = shown.main or (names[-1] if names else views.PICTURE)
     second = names[0] if len(names) > 1 else views.PICTURE
-    pictures = [views.PICTURE, *names]
-    chosen = [gr.update(choices=pictures, value=name) for name in (first, second)]
-    given = (look[0], look[1], start, first, second, look[5], NOWHERE, NOWHERE)
-    alarm = gr.update(minimum=least, value=rate)
-    return threshold, alarm, *chosen, NOWHERE, NOWHERE, *_drawn(run, seen, given)
+    pictures, mode = [views.PICTURE, *names], look[0] if names else views.SIDE
+    several = [
+        gr.update(choices=pictures, value=name, visible=needed)
+        for name, needed in zip((first, second), _needed(mode), strict=True)
+    ]
+    given = (mode, look[1], start, first, second, look[5], NOWHERE, NOWHERE)
+    scales = threshold, gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
+    chosen = gr.update(value=mode, visible=bool(names)), *several, NOWHERE, NOWHERE
+    return *scales, *chosen, *_drawn(run, seen, given)
 
 
 @said
@@ -159,8 +164,7 @@ def redraw(seen, *look):
 @said
 def view(seen, *look):
     """The maps in another mode, and the choices of maps that it needs."""
-    several, swipe = look[0] != views.SIDE, look[0] == views.SWIPE
-    return gr.update(visible=several), gr.update(visible=swipe), redraw(seen, *look)
+    return *(gr.update(visible=needed) for needed in _needed(look[0])), redraw(seen, *look)
 
 
 @said
@@ -213,6 +217,11 @@ def clear(run, threshold) -> tuple:
     except ValueError:  # the run itself cannot be used, which has been said
         histogram = ""
     return None, "", markup.message(NO_IMAGE), histogram, None
+
+
+def _needed(mode: str) -> tuple[bool, bool]:
+    """Whether a view asks for one map, and for another against it."""
+    return mode != views.SIDE, mode == views.SWIPE
 
 
 def _look(values) -> Look:

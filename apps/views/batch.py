@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from apps import archives, listing, markup
-from apps.shelf import opened
+from apps.shelf import brief, opened
 from apps.views.seen import overlay, see_file
 from labkit import figures
 from labkit.scores import adjusted
@@ -168,7 +168,7 @@ def overlays(judged: Judged, most: int) -> list[tuple[np.ndarray, str]]:
     for row, picture in list(judged.pictures.items())[:most]:
         told = judged.table.loc[row]
         image = np.asarray(Image.open(io.BytesIO(picture)))
-        shown.append((image, f"{told['file']} · {told['score']:.3g}"))
+        shown.append((image, f"{told['file']} · {brief(told['score'])}"))
     return shown
 
 

@@ -44,15 +44,15 @@ def offered(folder: Path | str, run: str | None) -> tuple[list[tuple[str, str]],
     choices = shelf.choices(folder)
     if not run:
         return choices, []
-    own = _summary(run)
-    same = [p for _, p in choices if p != run and _summary(p)["data"] == own["data"]]
-    same.sort(key=lambda path: _summary(path)["method"] == own["method"])  # newest first within
+    own = shelf.summary(run)
+    same = [p for _, p in choices if p != run and shelf.summary(p)["data"] == own["data"]]
+    same.sort(key=lambda p: shelf.summary(p)["method"] == own["method"])  # newest first within
     return choices, [run, *same][:LEAST]
 
 
 def labels(runs: Sequence[str]) -> dict[str, str]:
     """A short label a run: its method, and what tells it from the others."""
-    told = {run: _summary(run) for run in runs}
+    told = {run: shelf.summary(run) for run in runs}
     parts = {run: [row["method"]] for run, row in told.items()}
     for key, form in (("data", "{}"), ("backbone", "{}"), ("budget", "{}"), ("seed", "seed {}")):
         if len({row[key] for row in told.values()}) > 1:
@@ -69,8 +69,8 @@ def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
     Raises: ValueError if fewer than two are left.
     """
     named = labels(runs)
-    data = _summary(runs[0])["data"]
-    kept = {run: name for run, name in named.items() if _summary(run)["data"] == data}
+    data = shelf.summary(runs[0])["data"]
+    kept = {run: name for run, name in named.items() if shelf.summary(run)["data"] == data}
     if len(kept) < 2:
         raise ValueError(
             f"No other chosen run was tested on {data}, so test sets cannot be compared; choose "
@@ -123,7 +123,7 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
     Raises: ValueError if they were tested on different data.
     """
     named = labels(runs)
-    data = [_summary(run)["data"] for run in (first, second)]
+    data = [shelf.summary(run)["data"] for run in (first, second)]
     if data[0] != data[1]:
         raise ValueError(f"They were tested on {data[0]} and {data[1]}; choose runs of one data.")
     both = comparison.shared(_table(first), _table(second))
@@ -149,7 +149,7 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
 
 def with_regions(runs: Sequence[str]) -> bool:
     """Whether any of the runs has been judged by regions: masks and a map."""
-    return any(_summary(run).get("aupro") is not None for run in runs)
+    return any(shelf.summary(run).get("aupro") is not None for run in runs)
 
 
 def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t: None) -> str:
@@ -232,22 +232,8 @@ def _share(tick: Tick, k: int, runs: int, done: int, total: int) -> None:
     tick(k * total + done, runs * total)
 
 
-def _summary(run: str) -> dict:
-    return _told(run, _written(run))
-
-
 def _table(run: str) -> pd.DataFrame:
-    return _scores(run, _written(run))
-
-
-def _written(run: str) -> int:
-    record = Path(run) / "run.json"
-    return record.stat().st_mtime_ns if record.is_file() else 0
-
-
-@lru_cache(maxsize=2048)
-def _told(run: str, _written: int) -> dict:
-    return Run.load(run).summary()
+    return _scores(run, shelf.written(run))
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from apps.shelf import fit, opened, words
+from apps.shelf import brief, fit, opened, words
 from labkit.records import GOOD
 
 THUMB, EACH = 128, 24  # pixels of a thumbnail, thumbnails at a time
@@ -64,7 +64,7 @@ def browse(run: str, kind: str, decision: str, threshold: float, page: int = 0) 
     page = min(max(0, int(page)), pages - 1)
     part = table.iloc[page * EACH : (page + 1) * EACH]
     pictures = [
-        (_thumbnail(run, row.key), f"{words(row.defect)} · {row.score:.3g}")
+        (_thumbnail(run, row.key), f"{words(row.defect)} · {brief(row.score)}")
         for row in part.itertuples()
     ]
     told = f"{page * EACH + 1}–{page * EACH + len(part)} of {len(table)}"

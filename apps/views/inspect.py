@@ -86,7 +86,8 @@ def draw_verdict(seen: Seen | None, threshold: float) -> str:
         ("p-value", f"{answer.p_value:.3g}", "conformal; small means unusual"),
     ]
     unusual = answer.score > threshold
-    return markup.verdict(answer.name, seen.known, unusual, told, stats, seen.link)
+    copies = "Copy link" if seen.source[0] == "sample" else "Copy link to the run"
+    return markup.verdict(answer.name, seen.known, unusual, told, stats, seen.link, copies)
 
 
 def draw_histogram(run: str, seen: Seen | None, threshold: float) -> Figure:

@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 
 from apps import markup
-from apps.shelf import fit, opened, words
+from apps.shelf import fit, opened, words, written
 from apps.views.pictures import read
 from labkit import microscope, toys
 from labkit.microscope import View
@@ -78,7 +78,7 @@ def _drawn(specimen: Specimen, flow: str, step: int) -> str:
     if maps is None:
         parts.append(markup.message("This flow sees the image as a whole: it has no maps."))
     else:
-        parts.append(markup.chart(maps, f"maps of {label} after step {step}"))
+        parts.append(markup.chart(maps, f"maps of {label} after step {step}", pictures=True))
     values = microscope.values_figure(view, step, _typical(specimen.run).get(flow))
     parts.append(markup.chart(values, f"values after step {step}, and how likely by step"))
     return "".join(parts)
@@ -104,9 +104,8 @@ _looking = Lock()  # visitors that ask for one image at once wait for one readin
 
 def _seen(specimen: Specimen) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
     """Picture, annotated defect and the views of all flows."""
-    record = Path(specimen.run) / "run.json"
     with _looking:
-        return _looked(specimen, record.stat().st_mtime_ns if record.is_file() else 0)
+        return _looked(specimen, written(specimen.run))
 
 
 @lru_cache(maxsize=KEPT)
@@ -169,5 +168,5 @@ def _drawn_toy(name: str, blocks: int, step: int) -> str:
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(said)}</p>'
         f'<p class="lk-small">{markup.text(undone)}</p>'
-        f"{markup.chart(toys.figure(chosen, step), alt)}"
+        f"{markup.chart(toys.figure(chosen, step), alt, pictures=True)}"
     )

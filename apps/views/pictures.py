@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.shelf import fit, opened, words
+from apps.shelf import brief, fit, opened, words
 from labkit.datasets.images import read_image
 
 THUMB, COUNT, KEPT = 128, 12, 256  # pixels; images offered; thumbnails in memory
@@ -20,7 +20,7 @@ def spread(run: str, count: int = COUNT) -> list[tuple[np.ndarray, str, str]]:
     table = table.sort_values("score", ascending=False, kind="stable")
     rows = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)
     return [
-        (thumbnail(run, row.key), f"{words(row.defect)} · {row.score:.3g}", row.key)
+        (thumbnail(run, row.key), f"{words(row.defect)} · {brief(row.score)}", row.key)
         for row in table.iloc[rows].itertuples()
     ]
 

@@ -8,9 +8,10 @@ import torch
 from apps import markup
 from apps.shelf import fit, opened
 from apps.views.seen import Seen
-from labkit import place_figures, places
+from labkit import microscope, place_figures, places
 from labkit.likelihood import LOG_2PI
 
+WHOLE = "Click the picture to see the latent of the image against N(0, I)."
 ASK = "Click a place on a picture, or focus one, move with the arrow keys and press Enter."
 CROP = 0.28  # side of the patch's surroundings, share of the image's
 CLOSE = 240  # pixels of a crop's side
@@ -19,7 +20,7 @@ CLOSE = 240  # pixels of a crop's side
 def draw_place(seen: Seen | None, place: tuple[float, float] | None) -> str:
     """All that is known of one place, x and y as shares of width and height (HTML)."""
     if seen is None or place is None:
-        return markup.message(ASK)
+        return markup.message(asking(seen))
     if not all(0 <= share <= 1 for share in place):
         raise ValueError(f"A place is two shares between 0 and 1, not {place[0]:g}, {place[1]:g}.")
     shown = opened(seen.run)
@@ -37,6 +38,13 @@ def draw_place(seen: Seen | None, place: tuple[float, float] | None) -> str:
     else:
         told.append(markup.message("This method has no flow, so there is no latent to look at."))
     return "".join(told)
+
+
+def asking(seen: Seen | None) -> str:
+    """What a click would show, or why it would show nothing."""
+    if seen is None or opened(seen.run).legend:
+        return ASK
+    return microscope.no_flow(opened(seen.run).detector) or WHOLE
 
 
 def draw_nearest(seen: Seen | None, place: tuple[float, float] | None) -> str:

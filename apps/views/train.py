@@ -37,8 +37,8 @@ PHASES = {
     FAILED: "No run",
 }
 IDLE = (
-    "Nothing is being trained. Choose data and a method at the left; the estimate costs a few "
-    "seconds and trains nothing."
+    "Nothing is being trained. Choose data and a method; the estimate costs a few seconds and "
+    "trains nothing."
 )
 
 

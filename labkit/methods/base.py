@@ -125,10 +125,12 @@ def on_one_grid(pyramid: Sequence[Tensor], grid: tuple[int, int], pool: int = 1)
     """Feature maps pooled, brought to one grid and concatenated: y (B, sum of C_k, h, w).
 
     pool x pool averages of stride 1 first (PatchCore's neighbourhoods); then a finer level is
-    averaged down and a coarser one enlarged bilinearly. Channels-last, as convolutions like it.
+    averaged down and a coarser one enlarged bilinearly. Channels-last from the start: a CPU pools
+    several times faster so, and convolutions like it.
     """
     levels = []
     for level in pyramid:
+        level = level.contiguous(memory_format=torch.channels_last)
         if pool > 1:
             level = F.avg_pool2d(level, pool, 1, pool // 2, count_include_pad=False)
         if level.shape[-1] > grid[1]:
