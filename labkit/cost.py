@@ -30,7 +30,9 @@ CONVENTION = (
     "FLOPs of one image: products, convolutions and attention, a multiplication with its addition "
     "as 2\n(half of it is what papers call MACs, and some of them FLOPs); seconds with batch 1."
 )
-TIMES = ("seconds_per_image", "method_seconds", "images_per_second", "device")
+TIMES = (
+    "seconds_per_image", "backbone_seconds", "method_seconds", "images_per_second", "device",
+)  # fmt: skip
 
 
 def complexity(
@@ -47,8 +49,9 @@ def complexity(
     Returns: a row a method: method, backbone, image_size, trainable_parameters,
              backbone_parameters (frozen), flops and backbone_flops (of one image), the same of
              each part that `Method.costs` names,
-             seconds_per_image (backbone and method, batch 1), method_seconds (method alone),
-             images_per_second, device; the last four None unless timed.
+             seconds_per_image (backbone and method, batch 1), backbone_seconds and
+             method_seconds (of each alone), images_per_second, device; the last five None unless
+             timed.
     Raises:  ValueError for an unknown method or budget.
     """
     rows = []
@@ -70,8 +73,11 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
     told["flops [G]"] = f"{row['flops'] / 1e9:.1f}"
     told["backbone flops [G]"] = f"{row['backbone_flops'] / 1e9:.1f}"
     if row["device"]:
-        told["method [ms]"] = f"{row['method_seconds'] * 1e3:.0f}"
-        told["whole [ms]"] = f"{row['seconds_per_image'] * 1e3:.0f}"
+        for part in ("backbone", "method"):
+            told[f"{part} [ms]"] = f"{row[f'{part}_seconds'] * 1e3:.1f}"
+        whole = row["seconds_per_image"]
+        told["whole [ms]"] = f"{whole * 1e3:.1f}"
+        told["whole / backbone"] = f"{whole / row['backbone_seconds']:.2f}"
         told["FPS"] = f"{row['images_per_second']:.1f} on {row['device']}"
     return told
 
@@ -134,9 +140,10 @@ def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str,
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
     features = backbone(image, needs)
+    eyes = seconds(lambda: backbone(image, needs), device, repeats)
     alone = seconds(lambda: method.score(method.maps(features)), device, repeats)
     whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device, repeats)
-    told = dict(zip(TIMES, (whole, alone, 1 / whole, device.type), strict=True))
+    told = dict(zip(TIMES, (whole, eyes, alone, 1 / whole, device.type), strict=True))
     parts = method.costs(features).items()
     return told | {f"{name}_seconds": seconds(call, device, repeats) for name, call in parts}
 

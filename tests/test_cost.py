@@ -64,6 +64,7 @@ def test_seconds_are_the_median_of_what_is_timed_after_the_warm_up():
 def test_times_are_of_the_whole_and_of_the_method_alone():
     (row,) = cost.complexity(["dnfad"], budget="quick", timed=True, progress=False)
     assert 0 < row["method_seconds"] < row["seconds_per_image"]
+    assert 0 < row["backbone_seconds"] < row["seconds_per_image"]
     assert row["images_per_second"] == pytest.approx(1 / row["seconds_per_image"])
     assert "FPS" in cost.readable(row)
 
