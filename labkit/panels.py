@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook w
 WIDTH, WIDEST_CELL, GAP = 9.0, 2.7, 0.08  # inches
 NARROW = 1.8  # inches of a panel; a unit takes two lines below it
 WIDEST_OF_STRIP = 1.9  # inches
+LINE, LETTER = 0.155, 0.078  # inches of a row's title: from line to line, a letter
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def map_grid(
     size = fit(palette.check_image(images[0]).shape[:2], LONGEST // 2)
     lead = 1 if masks is None else 2
     below = isinstance(limits, Mapping) or bool(centred)
-    frame = _frame(len(images), lead + len(maps), size, below, False, note, bool(titles))
+    titles = _wrapped(titles or (), lead + len(maps), size)
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    frame = _frame(len(images), lead + len(maps), size, below, False, note, lines)
     for r, (row, image) in enumerate(zip(frame.axes, images, strict=True)):
         row[0].imshow(small_image(palette.check_image(image), size))
         if masks is not None:
@@ -168,7 +172,7 @@ def strip(
     first = next(iter(rows.values()))[0]
     columns, shape = next(iter(lengths.values())), first.shape[:2]
     extras = {"bars": bool(maps), "heads": bool(titles), "widest": WIDEST_OF_STRIP}
-    frame = _frame(len(rows), columns, shape, False, False, note, True, **extras)
+    frame = _frame(len(rows), columns, shape, False, False, note, 1, **extras)
     colours, drawn = palette.DIFFERENCE_COLOURS if centred else palette.MAP_COLOURS, None
     for axes, (label, row) in zip(frame.axes, rows.items(), strict=True):
         axes[0].set_ylabel(label, fontsize=9, color=palette.INK)
@@ -198,13 +202,16 @@ def _frame(
     below: bool,
     legend: bool,
     note: str | None,
-    side: bool = False,
+    side: int = 0,
     bars: bool = True,
     heads: bool = True,
     widest: float = WIDEST_CELL,
 ) -> Frame:
-    """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout."""
-    left, right = (0.34 if side else 0.06), (0.06 if below or not bars else 0.95)
+    """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout.
+
+    Args: side: lines of the rows' titles.
+    """
+    left, right = (0.2 + side * LINE if side else 0.06), (0.06 if below or not bars else 0.95)
     top = 0.3 if heads else 0.06
     cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
     tall = cell * size[0] / size[1]
@@ -280,6 +287,12 @@ def _legend(figure: Figure, lines: list[Line2D], note: str | None) -> None:
         figure.legend(
             handles=lines, loc="lower left", bbox_to_anchor=place, ncols=len(lines), **style
         )
+
+
+def _wrapped(titles: Sequence[str], columns: int, size: tuple[int, int]) -> list[str]:
+    """Titles of rows in lines no longer than a row is tall."""
+    tall = min(WIDEST_CELL, WIDTH / columns - GAP) * size[0] / size[1]
+    return [textwrap.fill(title, max(8, int(tall / LETTER))) for title in titles]
 
 
 def _name(ax: Axes, text: str) -> None:

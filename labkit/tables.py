@@ -14,6 +14,7 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
     "aupro": "AUPRO",
+    "spro": "sPRO",
     "image_ap": "image AP",
     "image_f1_max": "image F1-max",
     "trainable_parameters": "trainable parameters",
@@ -29,6 +30,14 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "gain_pixel_auroc": "oracle's gain, pixel AUROC",
     "gain_aupro": "oracle's gain, AUPRO",
 }
+TOLD = {  # end of a published metric's name -> what it says of the rest
+    "_gain": "gain in {}",
+    "_ratio": "ratio of {}",
+    "_lower_bound": "{}, at least",
+    "_upper_bound": "{}, at most",
+    "_logical": "{}, logical",
+    "_structural": "{}, structural",
+}
 UNITS = {"percent": "%", "-": "", "fps": ""}
 SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}
 SCALES |= {f"{part}_flops": SCALES["flops"] for part in PARTS}
@@ -36,6 +45,9 @@ SCALES |= {f"{part}_flops": SCALES["flops"] for part in PARTS}
 
 def name(metric: str) -> str:
     """A metric as a heading says it."""
+    for end, words in TOLD.items():
+        if metric.endswith(end):
+            return words.format(name(metric.removesuffix(end)))
     return SHORT.get(metric, metric.replace("_", " "))
 
 

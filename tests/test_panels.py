@@ -2,6 +2,7 @@
 
 import io
 import time
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -119,6 +120,19 @@ def test_blend_outlines_what_lies_above_the_threshold():
     assert (out[19, 20:40] == 255).all()
     assert (out[25:35, 25:35] == 128).all()
     assert (figures.blend(grey, values, (0, 1), 0.0, threshold=2.0) == 128).all()
+
+
+def test_long_titles_of_rows_neither_overlap_nor_leave_the_figure():
+    maps = {f"map {k}": [MAPS["fused"]] * 3 for k in range(8)}
+    figure = figures.map_grid(
+        [IMAGE] * 3, maps, (0, 2), titles=["gear: logical misplaced hole"] * 3
+    )
+    figure.canvas.draw()
+    firsts = [ax for ax in panels(figure) if ax.get_ylabel()]
+    boxes = [ax.get_tightbbox() for ax in firsts]
+    assert len(boxes) == 3
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
+    assert all(0 <= box.x0 < ax.bbox.x0 - 30 for ax, box in zip(firsts, boxes, strict=True))
 
 
 def test_a_grid_has_a_row_an_image_and_a_column_a_map():

@@ -67,3 +67,19 @@ def test_a_difference_has_the_unit_of_its_metric(tmp_path):
     told = tables.side_by_side(results).set_index("")
     assert list(told["measured: trainable parameters [M]"][:3]) == ["3.5", "5.5", "7.5"]
     assert list(told["minus base"][:3]) == ["base", "+2.0", "+4.0"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("image_auroc", "image AUROC"),
+        ("gain_aupro", "oracle's gain, AUPRO"),
+        ("image_auroc_gain", "gain in image AUROC"),
+        ("image_auroc_lower_bound", "image AUROC, at least"),
+        ("flops_ratio_upper_bound", "ratio of FLOPs, at most"),
+        ("spro_logical", "sPRO, logical"),
+        ("coupling_layers", "coupling layers"),
+    ],
+)
+def test_a_heading_says_what_a_metric_is(metric, told):
+    assert tables.name(metric) == told
