@@ -82,6 +82,11 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """How the figures are counted."""
+    return CONVENTION
+
+
 def untrained(
     name: str, budget: str = "paper", settings: dict[str, Any] | None = None
 ) -> tuple[Config, Backbone]:

@@ -152,8 +152,8 @@ def readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
-    """Each of our rows held against the aims, and what could not be run."""
-    lines = []
+    """What is fair in the figures, each of our rows against the aims, what could not be run."""
+    lines = [f"{FAIR}\n"] if any(row["train_seconds"] for row in rows) else []
     for row in rows:
         who = f"{row['method']}, {row['contender']}"
         if row["note"]:

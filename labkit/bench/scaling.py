@@ -26,6 +26,7 @@ from labkit.bench import processes
 from labkit.bench.contenders import Job, ours
 from labkit.bench.flows import measure
 from labkit.config import unknown
+from labkit.files import write_whole
 from labkit.palette import SERIES, dress, sheet
 
 STRIDE = 16  # pixels a place of the grid, at every image size
@@ -134,6 +135,15 @@ def draw(rows: Sequence[dict[str, Any]], note: str) -> Figure:
             last = k == len(COSTS) - 1
             dress(ax, axis if last else "", name if column == 0 else "", grid="both")
     return figure
+
+
+def save(rows: Sequence[dict[str, Any]], note: str, path: Path) -> None:
+    """The figure of `draw` as PNG.
+
+    Raises: ValueError if it cannot be written.
+    """
+    figure = draw(rows, note)
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:

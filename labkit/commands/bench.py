@@ -1,9 +1,9 @@
-"""`labkit bench metrics`, `flows`, `scaling` and `complexity`."""
+"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, and `all` of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,8 +28,7 @@ def metrics(
     import labkit.bench.maps as bench
 
     rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
-    done = [bench.readable(row) for row in rows if row["seconds"]]
-    say(rows, json, lambda: "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)]))
+    say(rows, json, lambda: _told("metrics", rows))
 
 
 @app.command()
@@ -53,9 +52,7 @@ def flows(
 
     job = bench.Job(data, epochs, limit)
     rows = bench.race(method or ("cflow",), job, time_limit)
-    done = [bench.readable(row) for row in rows if row["train_seconds"]]
-    told = [table(done), bench.FAIR] if done else []
-    say(rows, json, lambda: "\n\n".join([*told, bench.verdict(rows)]))
+    say(rows, json, lambda: _told("flows", rows))
 
 
 @app.command()
@@ -73,14 +70,11 @@ def scaling(
     Example: labkit bench scaling --method fastflow --out scaling.png
     """
     import labkit.bench.scaling as bench
-    from labkit.files import write_whole
 
     rows = bench.scale(method, data, epochs, most, time_limit)
     if out:
-        figure = bench.draw(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.")
-        write_whole(out, lambda path: figure.savefig(path, format="png"))
-    done = [bench.readable(row) for row in rows if not row["note"]]
-    say(rows, json, lambda: "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)]))
+        bench.save(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out)
+    say(rows, json, lambda: _told("scaling", rows))
 
 
 @app.command()
@@ -94,4 +88,44 @@ def complexity(
     from labkit import cost
 
     rows = cost.complexity(method or (), budget, time)
-    say(rows, json, lambda: f"{table([cost.readable(row) for row in rows])}\n\n{cost.CONVENTION}")
+    say(rows, json, lambda: _told("complexity", rows))
+
+
+@app.command("all")
+def everything(
+    out: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path(
+        "bench"
+    ),
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1, help="Of every contender of a race.")] = 2,
+    limit: Annotated[int, typer.Option(min=2, help="Training images of a race, at most.")] = 64,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Every benchmark, one after the other, each result kept as JSON; half an hour and more.
+
+    Example: OMP_NUM_THREADS=1 labkit bench all --out bench
+    """
+    from labkit.bench import scaling as bench
+    from labkit.bench import suite
+    from labkit.bench.contenders import Job
+
+    found = {}
+    for name, rows in suite.run(suite.suite(Job(data, epochs, limit)), out, again):
+        found[name] = rows
+        if name == "scaling":
+            note = f"cflow, {data}, laptop budget, {epochs} epochs, CPU."
+            bench.save(rows, note, out / "scaling.png")
+        if not json:
+            print(f"{name}\n\n{_told(name.split('-')[0], rows)}\n", flush=True)
+    say(found, json, lambda: f"Results lie in {out}.")
+
+
+def _told(name: str, rows: list[dict[str, Any]]) -> str:
+    """The rows of a benchmark as a table, and below it what they come to."""
+    from labkit import cost
+    from labkit.bench import flows, maps, scaling
+
+    bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": cost}[name]
+    done = [bench.readable(row) for row in rows if not row.get("note")]
+    return "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)])

@@ -1,0 +1,63 @@
+"""All benchmarks in one go: each result is kept, what is there is not measured twice."""
+
+import json
+import sys
+from functools import partial
+
+import pytest
+
+from labkit import cli, cost
+from labkit.bench import suite
+from labkit.bench.contenders import RACES, Job
+
+
+def counted(rows):
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return rows
+
+    return measure, calls
+
+
+def test_what_is_there_is_not_measured_again(tmp_path):
+    (first, once), (second, twice) = counted([{"a": 1}]), counted([{"b": 2.5}])
+    assert list(suite.run({"first": first}, tmp_path)) == [("first", [{"a": 1}])]
+    parts = {"first": first, "second": second}
+    expected = [("first", [{"a": 1}]), ("second", [{"b": 2.5}])]
+    assert list(suite.run(parts, tmp_path)) == expected
+    assert (len(once), len(twice)) == (1, 1)
+    assert list(suite.run(parts, tmp_path, again=True)) == expected
+    assert (len(once), len(twice)) == (2, 2)
+
+
+def test_a_benchmark_that_fails_keeps_those_before_it(tmp_path):
+    def fails():
+        raise ValueError("no peer")
+
+    with pytest.raises(ValueError, match="no peer"):
+        list(suite.run({"first": counted([])[0], "second": fails}, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["first.json"]
+    (tmp_path / "first.json").write_text("{")
+    with pytest.raises(ValueError, match="is no result of a benchmark"):
+        list(suite.run({"first": fails}, tmp_path))
+
+
+def test_every_race_and_every_benchmark_is_in_it():
+    assert set(suite.suite(Job())) == {
+        "complexity", "scaling", "metrics", *(f"flows-{name}" for name in RACES),
+    }  # fmt: skip
+
+
+def test_the_command_prints_and_keeps_each_table(tmp_path, monkeypatch, capsys):
+    part = partial(cost.complexity, ["dnfad"], "quick", progress=False)
+    monkeypatch.setattr(suite, "suite", lambda job: {"complexity": part})
+    monkeypatch.setattr(sys, "argv", ["labkit", "bench", "all", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    told = capsys.readouterr().out
+    assert not stop.value.code
+    assert "trainable [M]" in told
+    assert cost.CONVENTION in told
+    assert json.loads((tmp_path / "complexity.json").read_text())[0]["method"] == "dnfad"
