@@ -147,7 +147,7 @@ def serve(
             auth=login, allowed_paths=[], show_error=False, footer_links=["api"],
             run_history=False, ssr_mode=False, pwa=False, state_session_capacity=SESSIONS,
             max_file_size=LARGEST, theme=style.theme(), css=style.css(),
-            js=style.static("paste.js"),
+            js=style.static("page.js"),
         )  # fmt: skip
     except OSError:
         raise ValueError(f"Port {port} was taken just now; give another --port.") from None

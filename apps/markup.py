@@ -180,8 +180,9 @@ def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
     width = round(figure.get_size_inches()[0] * 100)
     coded = base64.b64encode(buffer.getvalue()).decode()
     size = f"max-width:{width}px;min-width:{min(520, width)}px"
+    kind = "lk-chart" if pictures else "lk-chart lk-lines"
     return (
-        f'<div class="lk-chart{"" if pictures else " lk-lines"}"><img alt="{text(alt)}" style="{size}" '
+        f'<div class="{kind}"><img alt="{text(alt)}" style="{size}" '
         f'src="data:image/png;base64,{coded}"></div>'
     )
 

@@ -145,8 +145,8 @@ class OpenRun:
     @cached_property
     def caption(self) -> str:
         """What its numbers rest on, in one line."""
-        told = self.run.summary()
-        parts = (told[key] for key in ("data", "backbone", "budget", "seed", "protocol"))
+        told = summary(self.run.folder)
+        parts = (told[key] for key in ("name", "backbone", "budget", "seed", "protocol"))
         ended = f" · {told['stopped']}" if "stopped" in told else ""
         return f"{told['method']} · {palette.caption(*parts)}{ended}"
 
@@ -167,7 +167,7 @@ def written(folder: Path | str) -> int:
 
 
 def summary(folder: Path | str) -> dict:
-    """A run in one flat row, read again only when its run.json changes.
+    """A run in one flat row with its data's `name`; read again only when its run.json changes.
 
     Raises: ValueError naming the file that is missing or damaged.
     """
@@ -176,7 +176,8 @@ def summary(folder: Path | str) -> dict:
 
 @lru_cache(maxsize=LISTED)
 def _summary(folder: str, _written: int) -> dict:
-    return Run.load(folder).summary()
+    told = Run.load(folder).summary()
+    return told | {"name": data_name(told["data"])}
 
 
 _opening = Lock()  # several visitors that ask at once wait for one reading
@@ -202,7 +203,7 @@ def choices(folder: Path | str) -> list[tuple[str, str]]:
             found.append(summary(path.parent))
     for told in found:
         area = told["image_auroc"]
-        parts = [told["method"], told["data"], told["budget"], f"seed {told['seed']}"]
+        parts = [told["method"], told["name"], told["budget"], f"seed {told['seed']}"]
         parts += [told["stopped"]] if "stopped" in told else []
         parts += [] if area is None else [f"image AUROC {area:.3f}"]
         rows.append((" · ".join(map(str, parts)), told["run"]))
@@ -226,6 +227,11 @@ def fit(image: np.ndarray, longest: int) -> np.ndarray:
     factor = longest / max(image.shape[:2])
     size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def data_name(data: str) -> str:
+    """A dataset's name, or the last part of a folder: where it lies is the server's affair."""
+    return Path(data).name if Path(data).is_absolute() else data
 
 
 def brief(score: float) -> str:

@@ -55,6 +55,24 @@ def runs_folder(quick_run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def url(runs_folder):
+    """The address of the app over both runs."""
+    from apps import app
+
+    demo, address = app.serve(runs_folder)
+    yield address
+    demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    """A program that asks that app."""
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
 @pytest.fixture
 def labkit(monkeypatch, capsys):
     """The command line as a user types it: exit code, stdout, stderr."""

@@ -6,17 +6,22 @@ import json
 import re
 import shutil
 import socket
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from apps import app, shelf
+from apps import app, markup, shelf
+from apps.tabs import inspect as tab
 from apps.views import about, gallery, inspect, place
 from apps.views.inspect import Look
 from apps.views.seen import see_again, see_file, see_sample
 from labkit.cli import main
+
+LOOK = ("Swipe", 0.6, 1.5, None, None, True, -1, -1)
+Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,28 @@ def test_choices_have_distinct_labels_newest_first(runs_folder, run):
     assert paths[0] == run
     assert len(set(labels)) == len(labels) == 2
     assert "dnfad · procedural/gear · quick · seed 0" in labels[0]
+
+
+def test_a_method_without_maps_offers_none(run, defective, monkeypatch):
+    names = ("opacity", "mode", "first", "second")
+    with_maps = dict(zip(names, tab.choose(Asked(), run, None, *LOOK)[2:6], strict=True))
+    assert all(with_maps[name]["visible"] for name in ("opacity", "mode", "first", "second"))
+    monkeypatch.setitem(shelf.opened(run).__dict__, "limits", {})
+    monkeypatch.setattr(shelf.OpenRun, "legend", {})
+    monkeypatch.setattr(shelf.OpenRun, "main", None)
+    without = dict(zip(names, tab.choose(Asked(), run, None, *LOOK)[2:6], strict=True))
+    assert not any(without[name]["visible"] for name in names)
+    assert without["mode"]["value"] == inspect.SIDE
+    seen = see_file(run, defective)
+    assert place.draw_place(seen, None) == markup.message(place.WHOLE)
+    assert "This place" not in place.draw_place(seen, (0.5, 0.5))
+
+
+def test_a_link_of_an_upload_is_to_the_run(run, defective):
+    sample, file = see_sample(run, shelf.opened(run).first), see_file(run, defective)
+    assert "Copy link</button>" in inspect.draw_verdict(sample, 0.0)
+    assert "Copy link to the run</button>" in inspect.draw_verdict(file, 0.0)
+    assert inspect.draw_verdict(None, 0.0) == ""
 
 
 def test_the_gallery_is_sorted_by_score_and_filtered(run):

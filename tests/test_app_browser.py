@@ -20,6 +20,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 ]
 MAPS, PICTURE = "#maps svg image", "() => document.querySelector('#maps').innerHTML"
 WAIT = 30_000  # milliseconds, on a busy machine
@@ -37,13 +39,6 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def url(runs_folder):
-    demo, address = app.serve(runs_folder)
-    yield address
-    demo.close(verbose=False)
 
 
 @pytest.fixture

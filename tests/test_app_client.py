@@ -8,15 +8,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from test_app import _bad_files, _odd_files, defective, run  # noqa: F401  (fixtures)
 
-from apps import app, shelf
+from apps import shelf
 from apps.views.seen import NO_IMAGE
-
-
-@pytest.fixture(scope="module")
-def client(runs_folder):
-    demo, url = app.serve(runs_folder)
-    yield Client(url, verbose=False)
-    demo.close(verbose=False)
 
 
 def test_every_answer_has_a_name(client):

@@ -6,12 +6,11 @@ import gradio as gr
 import numpy as np
 import pytest
 import test_tables
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 import labkit
-from apps import app
 from apps.tabs import compare as compare_tab
 from apps.tabs import microscope as microscope_tab
 from apps.views import compare, microscope, pictures, studies
@@ -39,13 +38,6 @@ def finished():
     place = plans.get(name).plan("quick")[0].data
     test_tables.stored(study_folder(name, "quick"), name, "quick", place, image_auroc=0.9)
     return name
-
-
-@pytest.fixture(scope="module")
-def client(runs_folder):
-    demo, url = app.serve(runs_folder)
-    yield Client(url, verbose=False)
-    demo.close(verbose=False)
 
 
 def test_labels_say_what_tells_runs_apart(runs):

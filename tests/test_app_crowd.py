@@ -7,19 +7,12 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from apps import app, shelf
+from apps import shelf
 from apps.views.seen import see_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine
 LOOK = ("Side by side", 0.6, 1.5, None, None, True, -1, -1)
-
-
-@pytest.fixture(scope="module")
-def url(runs_folder):
-    demo, address = app.serve(runs_folder)
-    yield address
-    demo.close(verbose=False)
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,6 @@ def run(quick_run, runs_folder):
 
 
 @pytest.fixture(scope="module")
-def client(runs_folder):
-    demo, url = app.serve(runs_folder)
-    yield Client(url, verbose=False)
-    demo.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
 def photo():
     """A picture of random blocks, (96, 64, 3), brighter at the top."""
     blocks = np.random.default_rng(0).integers(40, 160, (12, 8, 3), np.uint8)

@@ -41,7 +41,7 @@ def _layout() -> SimpleNamespace:
         with gr.Column(scale=3, min_width=300):
             picking.layout(c)
         with gr.Column(scale=8, min_width=320):
-            c.verdict = gr.HTML(elem_id="verdict", js_on_load=static("copy.js"))
+            c.verdict = gr.HTML(elem_id="verdict", js_on_load=static("verdict.js"))
             _controls(c)
             words = markup.message("The run is being opened ...")
             c.maps = gr.HTML(words, elem_id="maps", js_on_load=static("inspect.js"))

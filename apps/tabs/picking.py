@@ -108,4 +108,5 @@ def key_of(keys, event: gr.SelectData) -> str:
 
 def _shelf(part: views.Shelf) -> tuple:
     told = f'<p class="lk-small lk-told">{markup.text(part.told)}</p>'
-    return gr.update(value=part.pictures, selected_index=None), part.keys, told, part.page
+    shown = gr.update(value=part.pictures, selected_index=None, visible=bool(part.keys))
+    return shown, part.keys, told, part.page

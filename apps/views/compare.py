@@ -54,7 +54,7 @@ def labels(runs: Sequence[str]) -> dict[str, str]:
     """A short label a run: its method, and what tells it from the others."""
     told = {run: shelf.summary(run) for run in runs}
     parts = {run: [row["method"]] for run, row in told.items()}
-    for key, form in (("data", "{}"), ("backbone", "{}"), ("budget", "{}"), ("seed", "seed {}")):
+    for key, form in (("name", "{}"), ("backbone", "{}"), ("budget", "{}"), ("seed", "seed {}")):
         if len({row[key] for row in told.values()}) > 1:
             for run, row in told.items():
                 parts[run].append(form.format(row[key]))
@@ -69,15 +69,15 @@ def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
     Raises: ValueError if fewer than two are left.
     """
     named = labels(runs)
-    data = shelf.summary(runs[0])["data"]
-    kept = {run: name for run, name in named.items() if shelf.summary(run)["data"] == data}
+    data, name = (shelf.summary(runs[0])[key] for key in ("data", "name"))
+    kept = {run: label for run, label in named.items() if shelf.summary(run)["data"] == data}
     if len(kept) < 2:
         raise ValueError(
-            f"No other chosen run was tested on {data}, so test sets cannot be compared; choose "
+            f"No other chosen run was tested on {name}, so test sets cannot be compared; choose "
             "runs of one dataset, or compare their maps of one image."
         )
-    out = [name for run, name in named.items() if run not in kept]
-    said = f"Compared on the test images of {data}."
+    out = [label for run, label in named.items() if run not in kept]
+    said = f"Compared on the test images of {name}."
     return kept, said + (f" Other data, left out here: {', '.join(out)}." if out else "")
 
 

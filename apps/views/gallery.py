@@ -70,6 +70,7 @@ def browse(run: str, kind: str, decision: str, threshold: float, page: int = 0) 
     told = f"{page * EACH + 1}–{page * EACH + len(part)} of {len(table)}"
     if not len(table):
         told = "none: every decision is right" if decision == WRONG else "none"
+        told = told if len(_table(run)) else "this run has no test images"
     return Shelf(pictures, part["key"].tolist(), told, page, pages)
 
 

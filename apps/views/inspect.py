@@ -66,9 +66,9 @@ def draw_maps(seen: Seen | None, look: Look) -> str:
 
 
 def draw_verdict(seen: Seen | None, threshold: float) -> str:
-    """Decision at a threshold, sentence and three numbers (HTML)."""
+    """Decision at a threshold, sentence and three numbers (HTML); nothing without an image."""
     if seen is None:
-        return markup.message(NO_IMAGE)
+        return ""
     answer, shown = seen.answer, opened(seen.run)
     count, rate = shown.calibration.scores.size, shown.rate(threshold)
     told = (

@@ -26,8 +26,11 @@ def draw_place(seen: Seen | None, place: tuple[float, float] | None) -> str:
     shown = opened(seen.run)
     latents = _latents(seen, place)
     rows = [_values(seen, name, place) for name in shown.legend]
-    told = [markup.heading("This place", f"{place[0]:.0%} from the left, {place[1]:.0%} down")]
-    told += [markup.columns(("map", "here", "1 in 1000 normal", "unit"), rows)] if rows else []
+    where = f"{place[0]:.0%} from the left, {place[1]:.0%} down"
+    told = [
+        markup.heading("This place", where),
+        markup.columns(("map", "here", "1 in 1000 normal", "unit"), rows),
+    ] if rows else []  # fmt: skip
     if latents:
         where = "of this place" if shown.main else "of the image"
         hint = "each channel should look drawn from N(0, 1)"

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from apps import markup
+from apps.shelf import data_name
 from apps.trainer import (
     DONE,
     FAILED,
@@ -104,7 +105,7 @@ def draw_state(job: Training | None, ahead: int) -> str:
     if job.active and job.stopping:
         words = "Stopping"
     order, left = job.order, job.left()
-    name = " · ".join((order.method, order.data, order.budget, f"seed {order.seed}"))
+    name = " · ".join((order.method, data_name(order.data), order.budget, f"seed {order.seed}"))
     told = [_progress(job, ahead)]
     if left is not None:
         told.append(f"about {duration(left)} left")
@@ -121,7 +122,7 @@ def draw_curve(job: Training | None) -> Figure | None:
     if job is None or not job.history:
         return None
     spec = job.order.config
-    parts = (spec.data, spec.input.backbone, spec.budget, spec.seed)
+    parts = (data_name(spec.data), spec.input.backbone, spec.budget, spec.seed)
     note = f"{spec.method} · {palette.caption(*parts)}"
     figure = figures.training_curves(pd.DataFrame(job.history), note=note)
     figure.axes[0].set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
@@ -151,7 +152,7 @@ def _cost(told: Forecast, asked: Order) -> str:
          f"{images['test']} to test"),
         ("parameters", f"{told.parameters:,}", "trained"),
     ]  # fmt: skip
-    return markup.pairs(rows, f"{asked.method} on {asked.data}, {asked.budget} budget")
+    return markup.pairs(rows, f"{asked.method} on {data_name(asked.data)}, {asked.budget} budget")
 
 
 def _progress(job: Training, ahead: int) -> str:

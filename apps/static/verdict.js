@@ -1,7 +1,9 @@
-// The verdict comes into view where it lies below it, as on a phone, once the user has chosen.
+// The verdict comes into view where it lies below it, as on a phone; the page's own first does not.
+let opened = false;
 watch("value", () => {
   const below = element.getBoundingClientRect().top > window.innerHeight;
-  if (below && navigator.userActivation?.hasBeenActive) element.scrollIntoView();
+  if (opened && below) element.scrollIntoView();
+  opened ||= Boolean(element.querySelector(".lk-card"));
 });
 // A button that copies the address of what is shown; where that is not allowed, it is shown.
 element.addEventListener("click", async (event) => {
