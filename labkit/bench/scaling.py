@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from tqdm.auto import tqdm
 
 from labkit import methods
@@ -27,7 +28,7 @@ from labkit.bench.contenders import Job, ours
 from labkit.bench.flows import measure
 from labkit.config import unknown
 from labkit.files import write_whole
-from labkit.palette import SERIES, dress, sheet
+from labkit.palette import QUIET, SERIES, dress, sheet
 
 STRIDE = 16  # pixels a place of the grid, at every image size
 COSTS = {  # what is measured -> its name and unit
@@ -120,16 +121,23 @@ def slopes(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def draw(rows: Sequence[dict[str, Any]], note: str) -> Figure:
-    """Each cost (row) against each axis (column), both axes logarithmic."""
+    """Each cost (row) against each axis (column), both axes logarithmic; dashed: linear."""
     axes = list(dict.fromkeys(row["axis"] for row in rows))
-    figure = sheet(1.0 + 3.0 * len(axes), 0.6 + 2.1 * len(COSTS), note)
+    figure = sheet(1.0 + 3.0 * len(axes), 0.6 + 2.1 * len(COSTS), f"{note} Dashed: linear.")
     panels = figure.subplots(len(COSTS), len(axes), squeeze=False, sharex="col", sharey="row")
     for column, axis in enumerate(axes):
         points = [row for row in rows if row["axis"] == axis and not row["note"]]
         x = [row["value"] for row in points]
         for k, (cost, name) in enumerate(COSTS.items()):
             ax = panels[k, column]
-            ax.loglog(x, [row[cost] for row in points], "o-", color=SERIES[k], markersize=4)
+            y = [row[cost] for row in points]
+            ax.loglog(x, y, "o-", color=SERIES[k], markersize=4)
+            ends = np.array([x[0], x[-1]]) if x else np.ones(2)
+            ax.plot(ends, (y[-1] if y else 1.0) * ends / ends[1], "--", color=QUIET, lw=0.8)
+            ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            for kind in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+                kind("{x:,g}")
+            ax.tick_params(axis="y", which="both", labelsize=8)
             ax.set_xticks(x, [f"{value:,}" for value in x], minor=False)
             ax.set_xticks([], minor=True)
             last = k == len(COSTS) - 1
