@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import AsinhLocator
+from matplotlib.ticker import AsinhLocator, MaxNLocator
 from torch import Tensor
 
 from labkit import metrics, palette
@@ -40,6 +40,7 @@ __all__ = [
     "training_curves",
 ]
 BINS = 40
+LABEL = 0.5  # inches between two labels of an axis of scores, at least
 LATENT_REACH = 5.0  # standard deviations shown
 NONE = np.empty(0)  # no scores of that group
 
@@ -100,7 +101,7 @@ def draw_scores(
     if own is not None:
         _mark_own(ax, own, edges)
     ax.set_xscale("asinh", linear_width=width)
-    ax.xaxis.set_major_locator(AsinhLocator(width, subs=(1, 2, 5)))
+    ax.set_xticks(_ticks(edges, width, ax.bbox.width / ax.figure.dpi))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(0, ax.get_ylim()[1] * 1.02)
@@ -241,6 +242,20 @@ def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> tuple[np.nda
     low, high = np.arcsinh(np.array([low, high]) / width)
     margin = 0.02 * (high - low) or 0.5
     return np.sinh(np.linspace(low - margin, high + margin, BINS + 1)) * width, width
+
+
+def _ticks(edges: np.ndarray, width: float, inches: float) -> list[float]:
+    """Ticks of an asinh axis of so many inches, from 0 outwards, each with room for its label."""
+    low, high = edges[0], edges[-1]
+    found = AsinhLocator(width, subs=(1, 2, 5)).tick_values(low, high)
+    apart = LABEL / inches * (np.arcsinh(high / width) - np.arcsinh(low / width))
+    kept: list[float] = []
+    for tick in sorted((t for t in found if low <= t <= high), key=abs):
+        if all(abs(np.arcsinh(tick / width) - np.arcsinh(k / width)) >= apart for k in kept):
+            kept.append(tick)
+    if len(kept) < 2:  # all scores in one decade
+        kept = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    return sorted(kept)
 
 
 def _mark_own(ax: Axes, own: float, edges: np.ndarray) -> None:

@@ -119,9 +119,6 @@ def histograms(results: Results) -> Figure:
             scores = results.scores(done[0]) if done else None
             held, good, bad = _groups(scores)
             handles = draw_scores(ax, held, good, bad)
-            low, high = ax.get_xlim()
-            if sum(low <= tick <= high for tick in ax.get_xticks()) < 2:  # all in one decade
-                ax.xaxis.set_major_locator(MaxNLocator(5))
             dress(ax, "image score [the method's unit]", "share [%]", f"{cell}, {place}", "y")
     figure.legend(handles=handles, loc="outside upper left", ncols=3, **LEGEND)
     return figure

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -157,6 +158,16 @@ def test_extreme_defects_do_not_squash_the_normal_range():
     shares = ax.patches[-1].get_data()
     assert shares.values.sum() == pytest.approx(100)  # the extreme one is in a bin of its own
     assert shares.edges[-1] > 1e4
+
+
+@pytest.mark.parametrize(("centre", "scale", "size"), [(0, 1, 1), (0, 1e-3, 1e4), (40, 1, 2)])
+def test_labels_of_scores_do_not_overlap(centre, scale, size):
+    good, bad = RNG.normal(centre, scale, 50), RNG.normal(centre + size, scale + size, 99)
+    figure = figures.score_histogram(good, good, bad)
+    figure.draw_without_rendering()
+    boxes = [tick.label1.get_window_extent() for tick in figure.axes[0].xaxis.get_major_ticks()]
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 @pytest.mark.parametrize("own", [None, 1.0])

@@ -127,7 +127,7 @@ def test_long_titles_of_rows_neither_overlap_nor_leave_the_figure():
     figure = figures.map_grid(
         [IMAGE] * 3, maps, (0, 2), titles=["gear: logical misplaced hole"] * 3
     )
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     firsts = [ax for ax in panels(figure) if ax.get_ylabel()]
     boxes = [ax.get_tightbbox() for ax in firsts]
     assert len(boxes) == 3

@@ -73,9 +73,7 @@ def scaling(
 
     rows = bench.scale(method, data, epochs, most, time_limit)
     if out:
-        bench.save(
-            rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out
-        )
+        bench.save(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out)
     say(rows, json, lambda: _told("scaling", rows))
 
 
