@@ -253,7 +253,7 @@ def _ticks(edges: np.ndarray, width: float, inches: float) -> list[float]:
     for tick in sorted((t for t in found if low <= t <= high), key=abs):
         if all(abs(np.arcsinh(tick / width) - np.arcsinh(k / width)) >= apart for k in kept):
             kept.append(tick)
-    if len(kept) < 2:  # all scores in one decade
+    if len(kept) < 3:  # about one decade
         kept = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     return sorted(kept)
 

@@ -49,7 +49,9 @@ def test_the_quick_budget_stays_in_this_process():
     assert schedule.plan(few, 7, progress=False, local=False).workers == 2
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (300, "5 min"), (7200, "2.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "under 1 s"), (5, "5 s"), (300, "5 min"), (7200, "2.0 h")]
+)
 def test_durations_are_said_as_a_person_would(seconds, said):
     assert schedule.duration(seconds) == said
 
