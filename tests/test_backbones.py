@@ -39,9 +39,16 @@ def test_only_what_is_needed_is_computed(name):
 
 
 @pytest.mark.parametrize("name", ["random/resnet18", "random/vit_tiny_patch16_224"])
-def test_a_cpu_sees_many_images_as_it_sees_each(name):
+def test_a_cpu_sees_many_images_as_it_sees_each(name, monkeypatch):
     backbone, images = backbones.load(name, 256), torch.rand(6, 3, 256, 256)
+    seen, features = [], backbone._features
+    monkeypatch.setattr(
+        backbone,
+        "_features",
+        lambda some, needs: (seen.append(len(some)), features(some, needs))[1],
+    )
     many = backbone(images, ALL).parts()
+    assert seen == [4, 2]
     for k in range(6):
         for part, tensor in backbone(images[k : k + 1], ALL).parts().items():
             torch.testing.assert_close(many[part][k : k + 1], tensor, rtol=1e-4, atol=1e-4)

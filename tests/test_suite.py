@@ -10,6 +10,8 @@ from labkit import cli, cost
 from labkit.bench import suite
 from labkit.bench.contenders import RACES, Job
 
+JOB = Job()
+
 
 def counted(rows):
     calls = []
@@ -23,12 +25,12 @@ def counted(rows):
 
 def test_what_is_there_is_not_measured_again(tmp_path):
     (first, once), (second, twice) = counted([{"a": 1}]), counted([{"b": 2.5}])
-    assert list(suite.run({"first": first}, tmp_path)) == [("first", [{"a": 1}])]
+    assert list(suite.run({"first": first}, JOB, tmp_path)) == [("first", [{"a": 1}])]
     parts = {"first": first, "second": second}
     expected = [("first", [{"a": 1}]), ("second", [{"b": 2.5}])]
-    assert list(suite.run(parts, tmp_path)) == expected
+    assert list(suite.run(parts, JOB, tmp_path)) == expected
     assert (len(once), len(twice)) == (1, 1)
-    assert list(suite.run(parts, tmp_path, again=True)) == expected
+    assert list(suite.run(parts, JOB, tmp_path, again=True)) == expected
     assert (len(once), len(twice)) == (2, 2)
 
 
@@ -37,11 +39,21 @@ def test_a_benchmark_that_fails_keeps_those_before_it(tmp_path):
         raise ValueError("no peer")
 
     with pytest.raises(ValueError, match="no peer"):
-        list(suite.run({"first": counted([])[0], "second": fails}, tmp_path))
+        list(suite.run({"first": counted([])[0], "second": fails}, JOB, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["first.json"]
     (tmp_path / "first.json").write_text("{")
     with pytest.raises(ValueError, match="is no result of a benchmark"):
-        list(suite.run({"first": fails}, tmp_path))
+        list(suite.run({"first": fails}, JOB, tmp_path))
+
+
+def test_a_result_of_another_job_is_not_taken_for_this_one(tmp_path):
+    measure, calls = counted([{"a": 1}])
+    list(suite.run({"first": measure}, JOB, tmp_path))
+    other = Job(epochs=8)
+    with pytest.raises(ValueError, match="is of other data, epochs or limit"):
+        list(suite.run({"first": measure}, other, tmp_path))
+    assert list(suite.run({"first": measure}, other, tmp_path, again=True))
+    assert len(calls) == 2
 
 
 def test_every_race_and_every_benchmark_is_in_it():
@@ -60,4 +72,5 @@ def test_the_command_prints_and_keeps_each_table(tmp_path, monkeypatch, capsys):
     assert not stop.value.code
     assert "trainable [M]" in told
     assert cost.CONVENTION in told
-    assert json.loads((tmp_path / "complexity.json").read_text())[0]["method"] == "dnfad"
+    kept = json.loads((tmp_path / "complexity.json").read_text())
+    assert kept["rows"][0]["method"] == "dnfad"

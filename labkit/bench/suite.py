@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,30 @@ def suite(job: Job) -> dict[str, Callable[[], Rows]]:
     }
 
 
-def run(parts: dict[str, Callable[[], Rows]], out: Path, again: bool = False) -> Iterator[tuple]:
-    """Run what has no result in the folder yet (`again=True`: all).
+def run(
+    parts: dict[str, Callable[[], Rows]], job: Job, out: Path, again: bool = False
+) -> Iterator[tuple[str, Rows]]:
+    """Run what has no result of this job in the folder yet (`again=True`: all).
 
     Yields:  the name of each benchmark and its rows, in order.
-    Raises:  ValueError for a result that cannot be written, or one there that cannot be read.
+    Raises:  ValueError for a result that cannot be written, or one there that cannot be read or
+             is of another job.
     """
     for name, measure in parts.items():
         path = out / f"{name}.json"
         if again or not path.exists():
-            rows = measure()
-            write_whole(path, lambda file, rows=rows: file.write_text(json.dumps(rows)))
-        yield name, _read(path)
+            told = json.dumps({"job": asdict(job), "rows": measure()})
+            write_whole(path, lambda file, told=told: file.write_text(told))
+        yield name, _read(path, job)
 
 
-def _read(path: Path) -> Rows:
+def _read(path: Path, job: Job) -> Rows:
+    remedy = "delete it, use --again or give another --out"
     try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(
-            f"{path} is no result of a benchmark; delete it or use --again."
-        ) from None
+        told = json.loads(path.read_text())
+        asked, rows = told["job"], told["rows"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no result of a benchmark; {remedy}.") from None
+    if asked != asdict(job):
+        raise ValueError(f"{path} is of other data, epochs or limit; {remedy}.")
+    return rows

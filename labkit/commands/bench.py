@@ -110,8 +110,8 @@ def everything(
     from labkit.bench import suite
     from labkit.bench.contenders import Job
 
-    found = {}
-    for name, rows in suite.run(suite.suite(Job(data, epochs, limit)), out, again):
+    found, job = {}, Job(data, epochs, limit)
+    for name, rows in suite.run(suite.suite(job), job, out, again):
         found[name] = rows
         if name == "scaling":
             note = f"cflow, {data}, laptop budget, {epochs} epochs, CPU."
