@@ -186,6 +186,8 @@ def test_files_hold_what_is_shown(run):
     assert {n: a.tolist() for n, a in arrays.items()} == {
         n: a.tolist() for n, a in seen.answer.maps.items()
     }
+    alone = np.load(io.BytesIO(by_end["npy"]), allow_pickle=False)
+    assert alone.tolist() == seen.answer.maps["fused"].tolist()
     told = json.loads(by_end["json"])
     assert told["score"] == seen.answer.score
     assert told["unusual"] == (told["score"] > 1.5)

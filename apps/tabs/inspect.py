@@ -49,7 +49,7 @@ def _layout() -> SimpleNamespace:
             c.nearest = gr.HTML(elem_id="nearest")
             c.histogram = gr.HTML(elem_id="histogram")
             with gr.Row(elem_id="keep"):
-                c.keep = gr.Button("Prepare files: PNG, maps, JSON", size="md", min_width=240)
+                c.keep = gr.Button("Prepare files: PNG, NPY, NPZ, JSON", size="md", min_width=240)
                 c.files = gr.HTML(elem_id="files-of-image")
     return c
 
@@ -202,7 +202,8 @@ def spot(event: gr.SelectData) -> tuple[float, float]:
 @said
 def keep(seen, *look):
     """Links to the picture, the maps and the answer as files."""
-    kinds = {"png": "image/png", "npz": "application/zip", "json": "application/json"}
+    kinds = {"png": "image/png", "npy": "application/octet-stream", "npz": "application/zip",
+             "json": "application/json"}  # fmt: skip
     parts = views.files(seen, _look(look)).items()
     ended = [(name, content, name.rsplit(".", 1)[1]) for name, content in parts]
     return "".join(

@@ -100,16 +100,18 @@ def draw_histogram(run: str, seen: Seen | None, threshold: float) -> Figure:
 
 
 def files(seen: Seen | None, look: Look) -> dict[str, bytes]:
-    """What one may keep: PNG of the large map, NPZ of all maps, JSON of the answer; by name.
+    """What one may keep, by name: PNG and NPY of the large map, NPZ of all, JSON of the answer.
 
-    The NPZ holds (H, W) float32 arrays by the maps' names, without pickled objects.
+    The NPY is the map, an (H, W) array, and the NPZ holds those of all maps by their names,
+    neither with pickled objects. Without a large map there is no NPY.
 
     Raises: ValueError if no image is shown.
     """
     if seen is None:
         raise ValueError(NO_IMAGE)
     shown, answer = opened(seen.run), seen.answer
-    name, (picture, arrays) = look.first or shown.main or PICTURE, (io.BytesIO(), io.BytesIO())
+    name, stem = look.first or shown.main or PICTURE, f"labkit-{Path(answer.name).stem}"
+    picture, alone, arrays = io.BytesIO(), io.BytesIO(), io.BytesIO()
     Image.fromarray(_mixed(seen, name, look, look.threshold)).save(picture, "png")
     np.savez_compressed(arrays, **answer.maps)
     told = {
@@ -121,8 +123,10 @@ def files(seen: Seen | None, look: Look) -> dict[str, bytes]:
                      "shape": answer.maps[n].shape, "maximum": float(answer.maps[n].max())}
                  for n, (meaning, unit) in shown.legend.items()},
     }  # fmt: skip
-    stem = f"labkit-{Path(answer.name).stem}"
     parts = {f"{stem}-{name}.png": picture.getvalue(), f"{stem}-maps.npz": arrays.getvalue()}
+    if name != PICTURE:
+        np.save(alone, answer.maps[name], allow_pickle=False)
+        parts[f"{stem}-{name}.npy"] = alone.getvalue()
     return parts | {f"{stem}.json": json.dumps(told, indent=1).encode()}
 
 
