@@ -31,6 +31,10 @@ from labkit.records import Batch, Features
 from labkit.stages import Kept, Stage, Stopped, check_stopped, learning_rate
 
 CHECKPOINT = "checkpoint.safetensors"
+UNSTABLE = (
+    "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
+    "The last whole epoch is kept."
+)
 History = list[dict[str, Any]]
 
 
@@ -72,9 +76,9 @@ def fit(
             stages: instead of the method's own.
             stop: asked before each step, on one device and with a folder; once true, training
             ends with the last whole epoch.
-    Raises: ValueError if a loss is not finite (the last epoch's checkpoint stays), `devices`
-            asks for more than the machine has, a method's steps cannot be shared, or it was
-            stopped before the last stage had an epoch.
+    Raises: ValueError if a loss or a weight is not finite (the last epoch's checkpoint stays),
+            `devices` asks for more than the machine has, a method's steps cannot be shared, or
+            it was stopped before the last stage had an epoch.
     """
     if not any(parameter.requires_grad for parameter in method.parameters()):
         method.prepare(data.batches())
@@ -166,7 +170,10 @@ def _stage(fabric, method, job, number, start, history, state) -> Any:
             part.train()
             bad = job.defects(epoch) if job.defects else None
             told = (data, bad, stage, job.seed, epoch)
-            history.append(_epoch(fabric, model, optimizer, told, start, bar, job.stop))
+            row = _epoch(fabric, model, optimizer, told, start, bar, job.stop)
+            if not all(parameter.isfinite().all() for parameter in part.parameters()):
+                raise ValueError(UNSTABLE.format("The weights are", epoch + 1, "", row["lr"]))
+            history.append(row)
             if fabric.global_rank == 0:
                 if job.folder:
                     save_checkpoint(job.folder, method, optimizer, history)
@@ -260,8 +267,7 @@ def _share(fabric, indices: Sequence[int]) -> Sequence[int]:
 def _stop(losses: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
     told = ", ".join(f"{name} = {value.item():.4g}" for name, value in losses.items())
     raise ValueError(
-        f"The loss is not finite in epoch {epoch + 1}, step {step + 1} ({told}); "
-        f"lower the rate (now lr={rate:.2g}) or the clamp. The last whole epoch is kept."
+        UNSTABLE.format("The loss is", epoch + 1, f", step {step + 1} ({told})", rate)
     )
 
 

@@ -199,6 +199,33 @@ def test_with_c_infinite_the_gradient_is_the_unsupervised_ones_to_the_bit():
     assert torch.equal(*gradients)
 
 
+def test_a_defect_that_overflows_leaves_the_gradient_finite():
+    method = tiny().float()
+    method.threshold.fill_(OFF)
+    seen = features(8).map(torch.Tensor.float)
+    far = seen.map(lambda part: torch.cat([part[:7], 1e30 * part[7:]]))
+    terms = method.loss(far, halves(8))
+    assert not torch.isfinite(terms["gap"])
+    (terms["normal"] + terms["synthetic"]).backward()
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters())
+
+
+def test_a_selected_defect_lowers_its_own_likelihood():
+    """The gradient is that of eq. 7 with every image in one graph."""
+    gradients = []
+    for whole in (False, True):
+        method = tiny()
+        method.threshold.fill_(OFF)
+        terms = method.loss(features(8), halves(8))
+        if whole:
+            likely = method.likelihood(features(8))
+            terms = conditional_loss(likely[:4], likely[4:], method.threshold, True, False)
+        assert 0 < terms["selected"] < 1
+        (terms["normal"] + terms["synthetic"]).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in method.parameters()]))
+    torch.testing.assert_close(*gradients)
+
+
 def test_c_is_set_once_from_all_training_normals():
     method = tiny(alone=2, threshold=0.25)
     batches = [features(3, seed=1), features(2, seed=2)]

@@ -113,6 +113,24 @@ def test_a_loss_that_is_not_finite_stops_by_name(data, tmp_path):
     assert len(history) == 1
 
 
+def test_weights_that_are_not_finite_are_not_kept(data, tmp_path):
+    class Breaking(DNFAD):
+        def loss(self, features, batch=None):
+            losses = super().loss(features)
+            if (tmp_path / training.CHECKPOINT).exists():
+                weight = next(p for p in self.parameters() if p.requires_grad)
+                losses["local"] = losses["local"] + 0 * (weight - weight.detach()).sum().sqrt()
+            return losses
+
+    method, whole = Breaking(FLOW, data.backbone.shapes(data.needs)), config.TrainSpec(batch=10)
+    with pytest.raises(ValueError, match=r"The weights are not finite in epoch 2; lower the rate"):
+        training.fit(method, data, whole, folder=tmp_path, progress=False)
+    kept = build(data)
+    history, _ = training.load_checkpoint(tmp_path, kept)
+    assert len(history) == 1
+    assert torch.isfinite(weights(kept)).all()
+
+
 def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
     class Twice(DNFAD):
         by_parts = True

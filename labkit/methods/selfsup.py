@@ -237,13 +237,25 @@ class SelfSup(Method):
         """L_normal - L_syn (eq. 7); L_normal alone of a step that has no synthetic image."""
         if batch is None or not batch.label.any():
             return {"normal": -self.likelihood(features).mean()}
-        bad = batch.label.bool()  # apart, so that unselected ones cannot touch a gradient's bits
-        normal, synthetic = (
-            self.likelihood(features.map(lambda part, kind=kind: part[kind]))
-            for kind in (~bad, bad)
-        )
+        bad = batch.label.bool()
+        normal = self.likelihood(features.map(lambda part: part[~bad]))
+        synthetic = self.those_selected(normal, features.map(lambda part: part[bad]))
         rules = (self.spec.minimum, self.spec.mean_over == "selected")
         return conditional_loss(normal, synthetic, self.threshold, *rules)
+
+    def those_selected(self, normal: Tensor, features: Features) -> Tensor:
+        """l_s (m,) of synthetic images, with a gradient for those alone that are selected.
+
+        What is unlikely enough is left alone, so it is kept out of the graph: there its latents
+        are free to grow, and the zero that would come back through them may be 0 * inf.
+        """
+        with torch.no_grad():
+            likely = self.likelihood(features)
+        chosen = selected(normal, likely, self.threshold, self.spec.minimum)
+        if not chosen.any():
+            return likely
+        own = self.likelihood(features.map(lambda part: part[chosen]))
+        return likely.masked_scatter(chosen, own)
 
     def maps(self, features: Features) -> Maps:
         """The anomaly map at image resolution, (B, H, W) float64.
