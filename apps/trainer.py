@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit import config, methods
+from labkit import methods
 from labkit.config import Config
 from labkit.experiments import train
 from labkit.runs import Run
@@ -46,10 +46,7 @@ class Order:
 
         Raises: ValueError for a method, key or value that does not fit.
         """
-        kind = methods.get(self.method)
-        chosen = methods.preset(kind, self.settings)
-        told = (self.data, self.budget, self.seed, kind.budgets, chosen)
-        return config.resolve(self.method, kind.Spec, *told)
+        return methods.resolve(self.method, self.data, self.budget, self.seed, self.settings)
 
 
 class Training:

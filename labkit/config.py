@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -162,11 +163,16 @@ def unknown(kind: str, name: str, known) -> str:
     return f"Unknown {kind} {name!r}; {hint}"
 
 
+@lru_cache
+def _adapter(spec: type) -> TypeAdapter:
+    return TypeAdapter(spec)
+
+
 def _build(spec: type, values: dict[str, Any]) -> Any:
     hints = {field.name: str(field.type) for field in fields(spec)}
     parsed = {key: _parse(value, hints[key]) for key, value in values.items()}
     try:
-        return TypeAdapter(spec).validate_python(parsed)
+        return _adapter(spec).validate_python(parsed)
     except ValidationError as error:
         first = error.errors()[0]
         key = first["loc"][0] if first["loc"] else "a key"

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from labkit import backbones, config, methods
+from labkit import backbones, methods
 from labkit.backbones import Backbone
 from labkit.config import Config
 from labkit.methods.base import Method
@@ -91,8 +91,7 @@ def untrained(
     name: str, budget: str = "paper", settings: dict[str, Any] | None = None
 ) -> tuple[Config, Backbone]:
     """A method's config at a budget and its backbone, with random weights."""
-    kind = methods.get(name)
-    spec = config.resolve(name, kind.Spec, "", budget, 0, kind.budgets, settings)
+    spec = methods.resolve(name, budget=budget, overrides=settings)
     arch = spec.input.backbone.removeprefix("random/")
     arch = backbones.OFFLINE[arch][2] if arch in backbones.OFFLINE else arch
     return spec, backbones.load(f"random/{arch}", spec.input.image_size, spec.input.taps)

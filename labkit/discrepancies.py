@@ -82,9 +82,8 @@ class Discrepancy:
         """
         if side == "labkit":
             return _own(self.method, budget)
-        kind = methods.get(self.method)
-        told = methods.preset(kind, self.as_paper if side == "paper" else self.as_code)
-        return config.resolve(self.method, kind.Spec, "", budget, 0, kind.budgets, told)
+        told = self.as_paper if side == "paper" else self.as_code
+        return methods.resolve(self.method, budget=budget, overrides=told)
 
     @property
     def default(self) -> str:
@@ -100,8 +99,7 @@ class Discrepancy:
 @lru_cache(maxsize=32)
 def _own(method: str, budget: str) -> config.Config:
     """What labkit sets at a budget."""
-    kind = methods.get(method)
-    return config.resolve(method, kind.Spec, "", budget, 0, kind.budgets)
+    return methods.resolve(method, budget=budget)
 
 
 def names() -> list[str]:

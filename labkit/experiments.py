@@ -93,8 +93,7 @@ def train(
             finite.
     """
     kind = methods.get(method)
-    overrides = methods.preset(kind, overrides)
-    spec = config.resolve(method, kind.Spec, str(data), budget, seed, kind.budgets, overrides)
+    spec = methods.resolve(method, str(data), budget, seed, overrides)
     dataset = catalogue.load(data, root)
     parts = split(dataset, spec.split, seed)
     backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from labkit import backbones, config, methods, training
+from labkit import backbones, methods, training
 from labkit.backbones import Backbone
 from labkit.config import Config
 from labkit.datasets import catalogue
@@ -153,11 +153,7 @@ def duration(seconds: float) -> str:
 
 def _config(job: Job) -> Config:
     head = job.head
-    kind = methods.get(head.method)
-    overrides = methods.preset(kind, job.trained)
-    return config.resolve(
-        head.method, kind.Spec, head.data, head.budget, head.seed, kind.budgets, overrides
-    )
+    return methods.resolve(head.method, head.data, head.budget, head.seed, job.trained)
 
 
 def _set_up(job: Job) -> tuple[Config, Backbone, dict[str, list[Sample]]]:

@@ -78,7 +78,7 @@ def _train(job: Job, parts, folder: Path, method: str, budget: str, settings) ->
     kind = methods.get(method)
     given = {"backbone": job.backbone, "image_size": job.image_size, "epochs": job.epochs}
     shared = given | {"accelerator": "cpu"} | settings
-    spec = config.resolve(method, kind.Spec, job.data, budget, 0, kind.budgets, shared)
+    spec = methods.resolve(method, job.data, budget, overrides=shared)
     backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
     normals, held = (
         FeatureSet(parts[name], backbone, kind.needs).extract(progress=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from labkit.config import unknown
+from labkit import config
+from labkit.config import Config, unknown
 from labkit.methods.base import Method
 from labkit.methods.cflow import CFLOW
 from labkit.methods.csflow import CSFlow
@@ -61,3 +62,19 @@ def preset(kind: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
     if name not in kind.presets:
         raise ValueError(unknown("preset", name, kind.presets))
     return kind.presets[name] | own
+
+
+def resolve(
+    name: str,
+    data: str = "",
+    budget: str = "laptop",
+    seed: int = 0,
+    overrides: dict[str, Any] | None = None,
+) -> Config:
+    """The config of a method at a budget, with presets written out and overrides put in.
+
+    Raises: ValueError for a method, preset, budget, key or value that labkit does not know.
+    """
+    kind = get(name)
+    chosen = preset(kind, overrides or {})
+    return config.resolve(name, kind.Spec, data, budget, seed, kind.budgets, chosen)

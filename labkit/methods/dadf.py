@@ -144,7 +144,7 @@ class DADF(FastFlow):
         | {"standardise": "place", "norm": "none", "blocks": 1, "grid": 8, "tokens": 4}
         | {"embed": 16, "depth": 1, "heads": 2, "reconstruction_epochs": 1},
         "laptop": WHITENED
-        | {"standardise": "place", "norm": "none", "blocks": 4, "grid": 16, "tokens": 8}
+        | {"norm": "none", "blocks": 4, "grid": 16, "tokens": 8}
         | {"embed": 64, "depth": 3, "heads": 4, "epochs": 5, "batch": 4, "lr": 5e-3}
         | {"reconstruction_epochs": 16, "reconstruction_lr": 2e-3},
         "paper": FastFlow.budgets["paper"] | {"epochs": 100, "batch": 8},
