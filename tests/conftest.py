@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores wait for ever
 
@@ -71,6 +72,22 @@ def client(url):
     from gradio_client import Client
 
     return Client(url, verbose=False)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A running server of archives, of which downloads ask again without a pause."""
+    from archive_server import Server
+
+    from labkit.datasets import download
+
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
 
 
 @pytest.fixture

@@ -3,119 +3,17 @@
 import errno
 import hashlib
 import io
-import json
-import sys
 import tarfile
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
+from archive_server import MEMBERS, NOISE, WHOLE, archive, partly, source, tar, zipped
 from filelock import FileLock
 
-from labkit import cli
-from labkit.datasets import catalogue, download
-from labkit.datasets.entry import Archive, Entry, Source
+from labkit.datasets import download
+from labkit.datasets.entry import Archive
 
 BUSY = "Another process is getting toy"
-NOISE = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
-
-
-def tar(members, suffix="gz"):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=f"w:{suffix}") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def zipped(members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-MEMBERS = {"good/000.png": NOISE, "readme.txt": b"hello"}
-WHOLE = tar(MEMBERS)
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files` by path; it may not know ranges, or drop the line after so many bytes."""
-
-    ranges, breaks_after, status = True, None, None
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked = {}, []
-        self.daemon_threads = True
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        content, asked = self.server.files[self.path], self.headers.get("Range")
-        self.server.asked.append(asked)
-        if self.server.status:
-            self.send_error(self.server.status)
-            return
-        start = int(asked[6:-1]) if asked and self.server.ranges else 0
-        if start >= len(content):
-            self.send_error(416)
-            return
-        body = content[start:]
-        self.send_response(206 if asked and self.server.ranges else 200)
-        if asked and self.server.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.breaks_after])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def archive(server, content=WHOLE, name="toy.tar.gz", checksum=True, size=True):
-    server.files[f"/{name}"] = content
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}" if checksum is True else checksum
-    url = f"http://127.0.0.1:{server.server_port}/{name}?download=1"
-    server.files[f"/{name}?download=1"] = content
-    return Archive(url, len(content) if size else None, digest)
-
-
-def source(*archives):
-    return Source(
-        name="toy",
-        title="Toys (Maker 2020)",
-        licence="CC BY 4.0",
-        page="https://example.org/toys",
-        folders=("toy",),
-        holds=("good",),
-        archives=archives,
-        size=sum(a.size or 0 for a in archives),
-    )
-
-
-def partly(tmp_path, content, name="toy.tar.gz"):
-    part = tmp_path / "toy.download" / f"{name}.part"
-    part.parent.mkdir()
-    part.write_bytes(content)
-    return part
 
 
 def get(toy, root):
@@ -296,73 +194,3 @@ def test_a_full_disk_keeps_the_part(server, tmp_path, monkeypatch):
             get(source(archive(server)), tmp_path)
     get(source(archive(server)), tmp_path)
     assert server.asked == [None, "bytes=77-"]
-
-
-@pytest.fixture
-def labkit(monkeypatch, capsys, server):
-    toy = source(archive(server))
-    entry = Entry(
-        title="A toy", licence="CC BY 4.0", n_train=1, n_test_good=0, n_test_bad=0, masks=False,
-        how_to_get="", samples=lambda root: ((),), source=toy,
-    )  # fmt: skip
-    shipped = catalogue.table()["procedural/gear"]
-    monkeypatch.setattr(catalogue, "table", lambda: {"toy/a": entry, "procedural/gear": shipped})
-
-    def call(*arguments, answer=""):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.mark.parametrize("name", ["toy", "toy/a"])
-def test_the_command_tells_the_terms_and_asks(labkit, tmp_path, server, name):
-    code, out, err = labkit("data", "get", name, "--root", tmp_path, answer="n\n")
-    assert code == 2
-    assert out == ""
-    assert all(word in err for word in ("CC BY 4.0", "https://example.org/toys", "0.00 GB"))
-    assert server.asked == []
-    code, out, err = labkit("data", "get", name, "--root", tmp_path, "--json", answer="y\n")
-    assert code == 0
-    assert json.loads(out)["folder"] == str(tmp_path / "toy")
-    assert (tmp_path / "toy" / "good" / "000.png").is_file()
-
-
-def test_the_command_does_not_ask_when_told_so(labkit, tmp_path):
-    code, out, _ = labkit("data", "get", "toy", "--root", tmp_path, "--yes")
-    assert code == 0
-    assert out.startswith("Toys (Maker 2020) is in ")
-    code, _, err = labkit("data", "get", "toy", "--root", tmp_path, "--yes")
-    assert code == 2
-    assert "is already in" in err
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("procedural/gear", "drawn on demand"), ("toi", "nearest name is 'toy/a'")]
-)
-def test_the_command_says_what_it_cannot_get(labkit, tmp_path, name, said):
-    code, out, err = labkit("data", "get", name, "--root", tmp_path)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
-
-
-SOURCES = {e.source.name: e.source for e in catalogue.table().values() if e.source}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_is_fit_for_download(name, tmp_path):
-    known = SOURCES[name]
-    assert download.source_of(name) is known
-    files = [download._file_name(part) for part in known.archives]
-    assert len(set(files)) == len(files)
-    assert all(Path(file).suffix in {".gz", ".xz", ".tar", ".zip"} for file in files)
-    assert all(part.checksum is None or ":" in part.checksum for part in known.archives)
-    assert known.holds
-    assert known.page.startswith("http")
-    assert known.licence in download.terms(known, tmp_path)
