@@ -203,7 +203,7 @@ def test_another_run_changes_the_page(page, runs_folder):
     _changes(page, choose)
     page.get_by_role("tab", name="About this run").click()
     page.get_by_text("procedural/weave · efficientnet_lite0").first.wait_for(timeout=WAIT)
-    assert page.locator("#curves img").is_visible()
+    page.locator("#curves img").wait_for(timeout=WAIT)
     page.set_viewport_size({"width": 390, "height": 844})  # a phone's
     for tab in ("Inspect", "About this run"):
         open_tab(page, tab)

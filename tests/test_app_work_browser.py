@@ -35,6 +35,7 @@ def test_a_batch_is_judged_sorted_decided_and_kept(page, quick_run, tmp_path):  
     page.locator("#judge").click()
     page.get_by_text("3 of 4 images judged; 1 could not be read").wait_for(timeout=WAIT)
     names = page.locator("#table tbody th")
+    names.nth(3).wait_for(timeout=WAIT)
     first = names.all_inner_texts()
     assert first[-1] == "cut.png"
     assert "cannot be decoded" in page.locator("#table tbody tr").last.inner_text()
@@ -51,7 +52,7 @@ def test_a_batch_is_judged_sorted_decided_and_kept(page, quick_run, tmp_path):  
     assert saved.value.path().read_text().startswith("file,score,quantile,p-value,adjusted p")
     page.locator("#report").click()
     page.locator("#reports a").nth(2).wait_for(timeout=WAIT)
-    assert page.locator("#batch-histogram img").is_visible()
+    page.locator("#batch-histogram img").wait_for(timeout=WAIT)
 
 
 def test_a_batch_without_files_says_so(page):  # noqa: F811
