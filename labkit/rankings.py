@@ -40,6 +40,28 @@ def values(results: Results, metric: str = "image_auroc") -> pd.DataFrame:
     return wide.loc[rows, [place for place in results.places if place in wide]]
 
 
+def fused(results: Results, cells: Sequence[str], data: str) -> list[pd.DataFrame]:
+    """The scores of several cells as one, a table a seed, each cell in units of held-out normals.
+
+    s = (1/M) sum_m (s_m - mean_m) / sd_m,   mean and sd over the calibration images of cell m
+
+    Nothing of the test set is used; a cell alone keeps its order of images.
+
+    Returns: key, split, defect, label, score, one row an image, by seed as the study has them.
+    Raises:  ValueError if not all cells have finished the same seeds.
+    """
+    rows = [results.finished(cell, data) for cell in cells]
+    if len({tuple(task.seed for task in row) for row in rows}) > 1:
+        raise ValueError(f"{' and '.join(cells)} have not finished the same seeds on {data}.")
+    found = []
+    for tasks in zip(*rows, strict=True):
+        parts = [results.scores(task).set_index("key") for task in tasks]
+        held = [part.score[part.split == "calibration"] for part in parts]
+        own = [(p.score - h.mean()) / h.std(ddof=0) for p, h in zip(parts, held, strict=True)]
+        found.append(parts[0].assign(score=sum(own) / len(own)).reset_index())
+    return found
+
+
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
     """The rank of each method (rows) on each dataset (columns), 1 the best; ties share the mean.
 

@@ -41,6 +41,34 @@ def test_ranks_fall_with_the_value_and_ties_share(table):
     assert (found.sum() == 10).all()
 
 
+def test_cells_are_fused_in_units_of_their_own_held_out_normals(results):
+    held = pd.DataFrame({"key": ["c0", "c1"], "split": "calibration", "label": 0})
+    for task in results.tasks:  # of `late` a hundred times as large
+        scale = 100.0 if task.cell == "late" else 1.0
+        scores = pd.concat([results.scores(task), held.assign(score=[-1.0, 3.0])])
+        scores["score"] *= scale
+        results.write(task, results.records[task.mark], scores)
+    tables = rankings.fused(results, ["base", "late"], "x")
+    assert len(tables) == 2
+    for table, one, other in zip(
+        tables, *(results.finished(cell, "x") for cell in ("base", "late")), strict=True
+    ):
+        own, late = (results.scores(task).score for task in (one, other))
+        expected = ((own - 1) / 2 + (late / 100 - 1) / 2) / 2
+        np.testing.assert_allclose(table.score, expected)
+        assert table.label.tolist() == results.scores(one).label.tolist()
+    alone = rankings.fused(results, ["late"], "x")[1].score
+    assert alone.rank().tolist() == late.rank().tolist()
+
+
+def test_cells_without_the_same_seeds_are_not_fused(results):
+    gone = results.finished("late", "x")[0]
+    results._path(gone, "json").unlink()
+    results.__dict__.pop("records")
+    with pytest.raises(ValueError, match="base and late have not finished the same seeds on x"):
+        rankings.fused(results, ["base", "late"], "x")
+
+
 def test_a_gap_is_named(table):
     table.loc["a", "y"] = np.nan
     with pytest.raises(ValueError, match="a has no value on y"):
