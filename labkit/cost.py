@@ -153,10 +153,8 @@ def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str,
 
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:
-    kind = methods.get(spec.method)
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.manual_seed(spec.seed)
-        return kind(spec.flow, backbone.shapes(kind.needs)).eval()
+    with torch.device(device):
+        return methods.build(spec, backbone.shapes(methods.get(spec.method).needs)).eval()
 
 
 def _method_flops(spec: Config, backbone: Backbone, method: Method, features: Features) -> int:

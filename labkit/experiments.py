@@ -19,13 +19,17 @@ from filelock import FileLock
 
 from labkit import backbones, config, methods, training
 from labkit.backbones import Backbone
+from labkit.checkpoints import CHECKPOINT, History
 from labkit.datasets import catalogue
 from labkit.datasets.entry import data_root
 from labkit.detector import Detector, evaluate
 from labkit.features import DefectSet, FeatureSet
+from labkit.files import source
 from labkit.methods.base import Method
 from labkit.records import Dataset, Sample, Shapes
 from labkit.runs import FILES, Run, runs_folder, store
+
+ANEW = ".again"  # in a run's folder while another training takes its place: by which code
 
 
 def split(dataset: Dataset, spec: config.SplitSpec, seed: int) -> dict[str, list[Sample]]:
@@ -71,7 +75,7 @@ def train(
     out: Path | str | None = None,
     progress: bool = True,
     again: bool = False,
-    on_epoch: Callable[[training.History], None] | None = None,
+    on_epoch: Callable[[History], None] | None = None,
     root: Path | str | None = None,
     stop: Callable[[], bool] | None = None,
     runs: Path | str | None = None,
@@ -104,7 +108,9 @@ def train(
     folder = Path(out or Path(runs or runs_folder()) / name)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        if not again and all((folder / file).is_file() for file in FILES):
+        anew = folder / ANEW
+        finished = all((folder / file).is_file() for file in FILES)
+        if finished and not again and not anew.exists():
             stored = Run.load(folder)
             if stored.info["digest"] != mark:
                 raise ValueError(
@@ -112,12 +118,15 @@ def train(
                 )
             if "stopped" not in stored.info:
                 return stored
-        if again:
-            (folder / training.CHECKPOINT).unlink(missing_ok=True)
+        if again and not (anew.exists() and anew.read_text() == source()):
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            anew.write_text(source())
         _claim(folder, mark)
         place = _place(data, root)
         told = (digest, progress, on_epoch, place, stop)
-        return _train(folder, spec, kind, backbone, parts, *told)
+        run = _train(folder, spec, kind, backbone, parts, *told)
+        anew.unlink(missing_ok=True)
+        return run
 
 
 def _place(data: str, root: Path | str | None) -> str | None:
@@ -135,11 +144,9 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
     defects = bank(kind, spec, parts["train"], backbone, progress)
     shapes = backbone.shapes(kind.needs)
     clock.append(time.perf_counter())
-    with torch.random.fork_rng():
-        torch.manual_seed(spec.seed)
-        method = kind(spec.flow, shapes)
-        job = (spec.train, spec.seed, folder, progress, on_epoch, defects)
-        history = training.fit(method, train, *job, stop=stop)
+    method = methods.build(spec, shapes)
+    job = (spec.train, spec.seed, folder, progress, on_epoch, defects)
+    history = training.fit(method, train, *job, stop=stop)
     clock.append(time.perf_counter())
     detector = Detector(spec, backbone, method.cpu(), None)
     held = detector.calibrate(calibration)
@@ -163,7 +170,7 @@ def _train(folder, spec, kind, backbone, parts, digest, progress, on_epoch, plac
     return Run.load(folder)
 
 
-def _stopped(method: Method, spec: config.Config, history: training.History) -> dict[str, str]:
+def _stopped(method: Method, spec: config.Config, history: History) -> dict[str, str]:
     """After how many epochs training was stopped, if it was."""
     planned = sum(stage.train.epochs for stage in method.stages(spec.flow, spec.train))
     if not 0 < len(history) < planned:
@@ -209,6 +216,7 @@ def _facts(detector: Detector, shapes: Shapes, digest: str) -> dict[str, Any]:
     trained = (p.numel() for p in detector.method.parameters() if p.requires_grad)
     return {
         "labkit": version("labkit"),
+        "source": source(),
         "digest": spec.digest(digest, weights),
         "config": spec.to_json(),
         "weights": weights,
@@ -261,7 +269,7 @@ def score_table(
 def _claim(folder: Path, digest: str) -> None:
     """Note whose checkpoint may lie here; one of another config is not resumed but refused."""
     note = folder / ".digest"
-    if note.exists() and note.read_text() != digest and (folder / training.CHECKPOINT).exists():
+    if note.exists() and note.read_text() != digest and (folder / CHECKPOINT).exists():
         raise ValueError(
             f"{folder} holds another, unfinished run; give another --out, or --again."
         )

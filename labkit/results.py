@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from labkit import published
-from labkit.files import write_whole
+from labkit.files import read_table, write_whole
 from labkit.plans import Study, Task
 
 DRAWS, LEVEL = 1000, 0.95  # of the bootstrap
@@ -40,6 +40,7 @@ class Results:
     folder: Path
     tasks: Sequence[Task]
     failed: dict[str, str] = field(default_factory=dict)
+    _known: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -65,11 +66,12 @@ class Results:
         text = json.dumps(head | record, indent=1) + "\n"
         write_whole(self._path(task, "json"), lambda path: path.write_text(text))
         self.__dict__.pop("records", None)
+        self._known.clear()
 
     def scores(self, task: Task) -> pd.DataFrame:
         """Image scores of a finished task: key, split, defect, label, score, p_value."""
         try:
-            return pd.read_csv(self._path(task, "csv"))
+            return read_table(self._path(task, "csv"))
         except (OSError, ValueError):
             raise ValueError(
                 f"{self._path(task, 'csv')} is missing or damaged; run the study with --again."
@@ -132,19 +134,29 @@ class Results:
     def _intervals(self) -> pd.DataFrame:
         rows = []
         for place in self.places:
-            draws = {cell: self._draws(cell, place) for cell in self.cells}
-            base = draws.get(self.base)
-            for cell, areas in draws.items():
+            of_base = self._seeds(self.base, place)
+            for cell in self.cells:
+                own = self._seeds(cell, place)
+                areas, both = self._draws(cell, place, own), own & of_base
                 if areas is None:
                     continue
-                gap = areas - base if base is not None and cell != self.base else None
+                pair = [self._draws(one, place, both) for one in (cell, self.base)]
+                gap = None if cell == self.base or pair[1] is None else pair[0] - pair[1]
                 rows.append((cell, place, "image_auroc", *_ends(areas), *_ends(gap)))
         ends = ["low", "high", "difference_low", "difference_high"]
         return pd.DataFrame(rows, columns=["cell", "data", "metric", *ends])
 
-    def _draws(self, cell: str, place: str) -> np.ndarray | None:
+    def _seeds(self, cell: str, place: str) -> frozenset[int]:
+        return frozenset(task.seed for task in self.finished(cell, place))
+
+    def _draws(self, cell: str, place: str, seeds: frozenset[int]) -> np.ndarray | None:
         """Image AUROC, mean over seeds, in each bootstrap draw of the test images of a dataset."""
-        wins, tasks = None, self.finished(cell, place)
+        if (cell, place, seeds) not in self._known:
+            self._known[cell, place, seeds] = self._bootstrapped(cell, place, seeds)
+        return self._known[cell, place, seeds]
+
+    def _bootstrapped(self, cell: str, place: str, seeds: frozenset[int]) -> np.ndarray | None:
+        wins, tasks = None, [t for t in self.finished(cell, place) if t.seed in seeds]
         for task in tasks if self.study.measure != "cost" else ():
             table = self.scores(task)
             test, label = (table["split"] == "test").to_numpy(), table["label"].to_numpy()

@@ -22,12 +22,13 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from labkit import backbones, config, methods, training
+from labkit import backbones, config, methods
+from labkit.checkpoints import CHECKPOINT
 from labkit.datasets import catalogue
 from labkit.datasets.images import read_image
 from labkit.detector import Detector, Prediction, evaluate
 from labkit.features import FeatureSet
-from labkit.files import write_whole
+from labkit.files import read_table, write_whole
 from labkit.records import Sample, Shapes
 from labkit.scores import Calibration
 
@@ -91,7 +92,7 @@ class Run:
                 f"{self.folder} was trained on other weights of {backbone.name}; give it those "
                 "weights again or train it anew."
             )
-        method = methods.get(spec.method)(spec.flow, _shapes(self.info["shapes"]))
+        method = methods.build(spec, _shapes(self.info["shapes"]))
         path = self.folder / "model.safetensors"
         try:
             method.load_state_dict(load_file(path))
@@ -175,7 +176,7 @@ def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.Dat
     for name, write in writers.items():
         write_whole(folder / name, write)
     if "stopped" not in info:
-        (folder / training.CHECKPOINT).unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:
@@ -186,7 +187,7 @@ def _shapes(stored: dict[str, Any]) -> Shapes:
 
 def _read_csv(path: Path, *columns: str) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        table = read_table(path) if "key" in columns else pd.read_csv(path)
     except (OSError, ValueError):  # pandas' parser errors are ValueErrors
         table = pd.DataFrame()
     if not set(columns) <= set(table.columns):

@@ -192,7 +192,7 @@ def _trial(
     kind = methods.get(spec.method)
     few = FeatureSet(train[: PROBE * spec.train.batch], backbone, kind.needs)
     defects = bank(kind, spec, few.samples, backbone, progress=False)
-    method = kind(spec.flow, backbone.shapes(kind.needs))
+    method = methods.build(spec, backbone.shapes(kind.needs))
     stages = kind.stages(spec.flow, spec.train)
     short = [replace(stage, train=replace(stage.train, epochs=1)) for stage in stages]
     told = {"progress": False, "defects": defects, "stages": short}

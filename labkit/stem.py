@@ -8,12 +8,14 @@ place cannot say.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from labkit.flows import Step, zeros_per_position
 
+TINY = 1e-6  # smallest standard deviation of a feature, in its unit
 PLACES = 256  # at a time, where every place has a matrix
 
 
@@ -79,8 +81,9 @@ class Standardise(Step):
         logdet = zeros_per_position(x) + self.logdet()
         if self.kind != "whiten":
             return x / self.std, logdet
-        z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2)).reshape(x.shape)
-        return z, logdet
+        with _exact(x.device.type):
+            z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2))
+        return z.reshape(x.shape), logdet
 
     @property
     def label(self) -> str:
@@ -102,6 +105,11 @@ class Standardise(Step):
         flat = z.flatten(2).permute(2, 1, 0)  # (h w, C, B)
         x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
         return x.permute(2, 1, 0).reshape(z.shape) + self.mean
+
+
+def _exact(device: str) -> AbstractContextManager:
+    """No bf16 inside a mixed training: flows and densities are promised float32."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 class Moments:
@@ -138,7 +146,7 @@ class Moments:
             step._fit_whitener(self.square.div_(self.count), mean)
         else:
             std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
-            step.std.copy_(std.clamp_min(1e-3 * std.mean()))
+            step.std.copy_(std.clamp_min(max(1e-3 * std.mean().item(), TINY)))  # images alike: 0
 
     def _add_outer_products(self, x: Tensor) -> None:
         """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""

@@ -8,10 +8,10 @@ A finished study opens in a second: nothing heavy is imported before there is so
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from labkit.config import unknown
+from labkit.files import source
 from labkit.plans import get, names
 from labkit.results import Results
 
@@ -76,11 +77,11 @@ def run(
     _refuse_strangers(results, again)
     missing = [t for t in results.tasks if again or t.mark not in results.records]
     if missing:
-        for outcome in _outcomes(missing, engine, workers, gpus, progress):
+        for outcome in _outcomes(missing, engine, workers, gpus, progress, again):
             if outcome.error:
                 results.failed[outcome.task.mark] = outcome.error
             else:
-                results.write(outcome.task, outcome.record | {"source": source()}, outcome.scores)
+                results.write(outcome.task, {"source": source()} | outcome.record, outcome.scores)
     results = Results(results.study, budget, results.folder, results.tasks, results.failed)
     if results.records:
         results.save()
@@ -127,14 +128,6 @@ def cost(record: dict[str, Any]) -> float:
     return sum(v for k, v in record.get("seconds", {}).items() if k.endswith("_seconds"))
 
 
-def source() -> str:
-    """Eight hex digits of labkit's own code, to tell results of a changed labkit apart."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
-
-
 def _once(results: Results) -> Iterator[dict[str, Any]]:
     """One record a trained run."""
     seen = set()
@@ -153,22 +146,23 @@ def _refuse_strangers(results: Results, again: bool) -> None:
         )
 
 
-def _outcomes(missing, engine, workers, gpus, progress) -> Iterator[Outcome]:
+def _outcomes(missing, engine, workers, gpus, progress, again) -> Iterator[Outcome]:
     """The missing tasks' outcomes as they come, with the time that is left."""
     from labkit import engines, schedule
 
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
     plan = schedule.plan(missing, workers, progress, local=engine == "local")
+    asked = [replace(job, again=again) for job in plan.jobs]
     say = partial(tqdm.write, file=sys.stderr)
     if progress:
         say(f"{missing[0].study}: {plan.sentence()}")
     if engine == "ray":
-        stream = engines.cluster(plan.jobs, plan.workers, gpus)
+        stream = engines.cluster(asked, plan.workers, gpus)
     elif plan.workers == 1:
-        stream = engines.here(plan.jobs)
+        stream = engines.here(asked)
     else:
-        stream = engines.processes(plan.jobs, plan.workers)
+        stream = engines.processes(asked, plan.workers)
     with tqdm(total=len(missing), desc=missing[0].study, unit="task", disable=not progress) as bar:
         for outcomes in stream:
             for outcome in outcomes:

@@ -31,6 +31,7 @@ class Job:
     tasks: tuple[Task, ...]
     trained: dict[str, Any]  # overrides that the training takes
     threads: int = 0  # of torch on the CPU; 0 leaves them as they are
+    again: bool = False  # train anew although the run is stored
 
     @property
     def head(self) -> Task:
@@ -73,7 +74,8 @@ def perform(job: Job) -> list[Outcome]:
         return [_guarded([task], lambda task=task: [_oracle(task)])[0] for task in job.tasks]
     head, outcomes = job.head, []
     try:
-        run = train(head.method, head.data, head.budget, head.seed, progress=False, **job.trained)
+        told = {"progress": False, "again": job.again} | job.trained
+        run = train(head.method, head.data, head.budget, head.seed, **told)
     except Exception as error:
         return [Outcome(task, {}, error=_sentence(error)) for task in job.tasks]
     for group in _grouped(job.tasks, lambda task: [task.map, _map_settings(task)]):
@@ -114,7 +116,7 @@ def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
             f"{', '.join(sorted(kind.score_keys))} can change."
         )
     spec = config.change(run.config, **changes)
-    method = kind(spec.flow, run.detector.method.shapes)
+    method = methods.build(spec, run.detector.method.shapes)
     method.load_state_dict(run.detector.method.state_dict())
     return Detector(spec, run.detector.backbone, method, None, main)
 
@@ -168,6 +170,8 @@ def _outcome(task, run, spec, table, told, started) -> Outcome:
         "trainable_parameters": run.info["trainable_parameters"],
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},
         "weights": run.info["weights"],
+        "labkit": run.info["labkit"],
+        "source": run.info.get("source"),  # of the code that trained it
     }
     return Outcome(task, record, table)
 

@@ -22,6 +22,7 @@ from labkit.flows import AffineCoupling, Flow
 from labkit.likelihood import log_likelihood, nll
 from labkit.microscope import View, follow, progress
 from labkit.palette import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
+from labkit.seeds import seeded
 
 SPAN, LINES, FINE, PIXELS = 3.0, 13, 121, 110  # of the grid, its curves and the density
 DRAWN = 700  # points
@@ -89,8 +90,7 @@ def train(name: str, blocks: int = 4, steps: int = 400, seed: int = 0) -> Toy:
     if name not in TOYS:
         raise ValueError(f"There is no toy {name!r}; choose one of {', '.join(TOYS)}.")
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         flow = Flow(AffineCoupling(2, subnet, clamp=CLAMP) for _ in range(blocks))
     optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
     falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)

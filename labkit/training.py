@@ -1,4 +1,4 @@
-"""One fit loop for all methods, on Lightning Fabric: CPU, CUDA, MPS, bf16, several processes.
+"""One fit loop for all methods, on Lightning Fabric: CPU, CUDA, bf16, several processes.
 
 The order of images is a function of (seed, epoch), the rate one of the step, so a run resumed
 from its last epoch goes on as if it had never stopped, to the bit on a CPU.
@@ -6,7 +6,6 @@ from its last epoch goes on as if it had never stopped, to the bit on a CPU.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,24 +17,21 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
+from labkit.checkpoints import History, load_checkpoint, restore_optimizer, save_checkpoint
 from labkit.config import TrainSpec
 from labkit.features import DefectSet, FeatureSet
-from labkit.files import write_whole
 from labkit.methods.base import Method
 from labkit.records import Batch, Features
 from labkit.stages import Kept, Stage, Stopped, check_stopped, learning_rate
 
-CHECKPOINT = "checkpoint.safetensors"
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
     "The last whole epoch is kept."
 )
-History = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def fit(
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
         fabric = Fabric(
-            accelerator=spec.accelerator,
+            accelerator=spec.accelerator if spec.accelerator != "auto" else _device(),
             devices=spec.devices,
             strategy="ddp_spawn" if several else "auto",
             precision=spec.precision,
@@ -102,9 +98,19 @@ def fit(
     job = Job(data, stages, seed, folder, progress, on_epoch, defects, stop)
     if not several:
         return _fit(fabric, method, job)
-    fabric.launch(partial(_work, method, job))  # worker 0's weights come back by its checkpoint
+    try:
+        fabric.launch(partial(_work, method, job))  # worker 0's weights come by its checkpoint
+    except ProcessRaisedException as error:
+        kind, _, said = str(error).strip().splitlines()[-1].partition(": ")
+        if kind != "ValueError":
+            raise
+        raise ValueError(said) from None
     history, _ = load_checkpoint(folder, method)
     return history
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _work(method: Method, job: Job, fabric: Fabric) -> None:
@@ -157,7 +163,7 @@ def _stage(fabric, method, job, number, start, history, state) -> Any:
     )
     model, optimizer = fabric.setup(method, optimizer)
     model.mark_forward_method("loss")
-    _restore_optimizer(optimizer, state)
+    restore_optimizer(optimizer, state)
     data = job.data
     if stage.keeps:
         data = Kept(data, partial(method.given, stage=stage.name), fabric.device)
@@ -207,7 +213,8 @@ def _epoch(fabric, model, optimizer, told, start, bar, stop) -> dict[str, Any]:
         rate = learning_rate(spec, (epoch - start) * steps + step, steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        generator = torch.Generator().manual_seed((seed * 100_003 + epoch) * 100_003 + step)
+        drawn = ((seed * 100_003 + epoch) * 100_003 + step) % 2**64
+        generator = torch.Generator().manual_seed(drawn)
         for seen, known in method.parts(features, batch, generator):
             losses = model.loss(seen, known)
             loss = _objective(losses, method)
@@ -215,6 +222,7 @@ def _epoch(fabric, model, optimizer, told, start, bar, stop) -> dict[str, Any]:
                 _stop(losses, epoch, step, rate)
             optimizer.zero_grad()
             fabric.backward(loss)
+            fabric.strategy.precision.unscale_gradients(optimizer.optimizer)  # before clipping
             for group in filter(None, groups if spec.clip else []):
                 nn.utils.clip_grad_norm_(group, spec.clip)
             optimizer.step()
@@ -276,41 +284,3 @@ def order(n: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     shuffled = torch.randperm(n, generator=generator).tolist()
     return [shuffled[start : start + batch] for start in range(0, n, batch)]
-
-
-def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: History) -> None:
-    """Weights, optimiser state and history in one safetensors file, written atomically."""
-    tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items() if optimizer else ():
-        for name, value in state.items():
-            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    told = {"history": json.dumps(history)}
-    write_whole(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata=told))
-
-
-def load_checkpoint(folder: Path, method: Method) -> tuple[History, dict[str, Tensor]]:
-    """Put a checkpoint's weights into the method; its history and optimiser tensors, if any."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return [], {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            history = json.loads(file.metadata()["history"])
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError(f"{path} is damaged; delete it to train from the start.") from None
-    weights = {name[7:]: value for name, value in tensors.items() if name.startswith("method.")}
-    method.load_state_dict(weights)
-    return history, {n[10:]: v for n, v in tensors.items() if n.startswith("optimizer.")}
-
-
-def _restore_optimizer(optimizer: Any, tensors: dict[str, Tensor]) -> None:
-    if not tensors:
-        return
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -169,6 +169,22 @@ def test_modes_show_the_maps_that_are_asked_for(run):
     assert 'data-map="fused"' in unknown
 
 
+def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "moved")
+    told = json.loads((folder / "run.json").read_text())
+    told["config"]["data"] = str(tmp_path / "gone")
+    (folder / "run.json").write_text(json.dumps(told))
+    with pytest.warns(UserWarning, match="gone"):
+        threshold, *_, maps, verdict, histogram, _, _, _ = tab.choose(
+            Asked(), str(folder), None, *LOOK
+        )
+    own = shelf.opened(run)
+    assert threshold["value"] == own.threshold(own.rates[1])
+    assert (threshold["minimum"], threshold["maximum"]) == own.ruler[:2]
+    assert inspect.NO_IMAGE in maps
+    assert (verdict, "<img" in histogram) == ("", True)
+
+
 def test_the_verdict_follows_the_threshold(run):
     seen = see_sample(run, shelf.opened(run).first)
     score = seen.answer.score

@@ -1,5 +1,7 @@
 """The tabs that compare and teach: their pure handlers, then their endpoints."""
 
+import os
+import shutil
 from pathlib import Path
 
 import gradio as gr
@@ -11,6 +13,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import labkit
+from apps import app
 from apps.tabs import compare as compare_tab
 from apps.tabs import microscope as microscope_tab
 from apps.views import compare, microscope, pictures, studies
@@ -19,11 +22,28 @@ from labkit.studies import folder as study_folder
 
 
 @pytest.fixture(scope="module")
-def runs(runs_folder, quick_run):
+def home(runs_folder, tmp_path_factory):
+    """A folder of three runs, two of them on gears."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copytree(runs_folder, folder, dirs_exist_ok=True)
+    told = {"seed": 1, "limit": 6, "progress": False, "runs": folder}
+    labkit.train("dnfad", "procedural/gear", "quick", **told)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(home, quick_run):
     """Two runs on gears and one on weave."""
-    other = labkit.train("dnfad", "procedural/gear", "quick", seed=1, limit=6, progress=False)
-    weave = next(p for p in runs_folder.iterdir() if "weave" in p.name)
-    return [str(runs_folder / quick_run.folder.name), str(other.folder), str(weave)]
+    other, weave = (next(home.glob(name)) for name in ("*gear*-s1-*", "*weave*"))
+    return [str(home / quick_run.folder.name), str(other), str(weave)]
+
+
+@pytest.fixture(scope="module")
+def url(home):
+    """The address of the app over these runs."""
+    demo, address = app.serve(home)
+    yield address
+    demo.close(verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +65,39 @@ def test_labels_say_what_tells_runs_apart(runs):
     assert "procedural/weave" in compare.labels(runs)[runs[2]]
 
 
-def test_the_choice_begins_with_the_run_in_view(runs, runs_folder):
-    choices, start = compare.offered(runs_folder, runs[0])
-    assert start == [runs[0]]
+def test_the_choice_begins_with_the_run_in_view(runs, home, runs_folder):
+    alone = str(next(runs_folder.glob("*gear*")))
+    choices, start = compare.offered(runs_folder, alone)
+    assert start == [alone]
     assert {path for _, path in choices} == {str(p) for p in runs_folder.iterdir()}
-    _, start = compare.offered(Path(runs[1]).parent, runs[1])
+    _, start = compare.offered(home, runs[1])
     assert start == [runs[1], start[1]]
     assert labkit.Run.load(start[1]).config.data == "procedural/gear"
 
 
 def test_what_is_chosen_stays_when_runs_are_added(runs, runs_folder):
-    first, later = (compare_tab.offer(runs_folder, runs[0], state) for state in (None, runs[:2]))
-    assert first["value"] == [runs[0]]
+    alone = str(next(runs_folder.glob("*gear*")))
+    first, later = (compare_tab.offer(runs_folder, alone, state) for state in (None, runs[:2]))
+    assert first["value"] == [alone]
     assert "value" not in later
     assert {path for _, path in later["choices"]} == {str(p) for p in runs_folder.iterdir()}
 
 
-def test_a_tab_begins_by_itself_but_once(runs, monkeypatch):
-    first = compare_tab.begin(None, runs[:2])
+def test_a_run_of_another_folder_is_not_opened(runs, home, runs_folder):
+    assert compare.listed(home, [runs[0], runs[1], runs[0]]) == runs[:2]
+    foreign = str(next(path for path in runs_folder.iterdir()))
+    for chosen in ([runs[0], foreign], [runs[0], "/etc"]):
+        with pytest.raises(ValueError, match="not among those of this page"):
+            compare.listed(home, chosen)
+    with pytest.raises(ValueError, match="Choose two of the runs that are compared"):
+        compare.pair(runs[:2], runs[0], runs[2])
+
+
+def test_a_tab_begins_by_itself_but_once(runs, home, monkeypatch):
+    first = compare_tab.begin(home, None, runs[:2])
     assert (first[0], "all defects" in first[1]) == (runs[:2], True)
     for nothing in ((first[0], runs), (None, runs[:1]), (None, None)):
-        assert {str(part) for part in compare_tab.begin(*nothing)} == {str(gr.skip())}
+        assert {str(part) for part in compare_tab.begin(home, *nothing)} == {str(gr.skip())}
     begun = microscope_tab.begin(runs[0], None, 0)
     assert len(begun[0]) == pictures.COUNT
     assert begun[1].what == pictures.spread(runs[0])[0][2]
@@ -145,6 +177,17 @@ def test_each_step_of_the_microscope_is_another_page(runs, key):
     assert microscope.draw(specimen, "global", 99) in drawn
     with pytest.raises(ValueError, match="no flow 'both'; choose one of global, local"):
         microscope.draw(specimen, "both", 0)
+
+
+def test_a_run_that_is_trained_on_is_drawn_anew(runs, key):
+    specimen = microscope.Specimen(runs[0], "sample", key)
+    microscope.draw(specimen, "global", 1)
+    drawn = microscope._drawn.cache_info().misses
+    microscope.draw(specimen, "global", 1)
+    assert microscope._drawn.cache_info().misses == drawn
+    os.utime(Path(runs[0]) / "run.json")
+    microscope.draw(specimen, "global", 1)
+    assert microscope._drawn.cache_info().misses == drawn + 1
 
 
 def test_a_toys_flow_has_few_couplings():

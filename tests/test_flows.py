@@ -218,6 +218,22 @@ def test_standardise_fits_in_one_pass_whatever_the_batches():
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("kind", ["channel", "place", "whiten"])
+def test_images_that_are_all_alike_have_finite_latents(kind):
+    step, x = Standardise(kind, 3, (H, W)), torch.ones(6, 3, H, W)
+    step.fit([x])
+    z, logdet = step.to_latent(x + 1e-3, None)
+    assert torch.isfinite(z).all()
+    assert torch.isfinite(logdet).all()
+
+
+def test_whitening_is_exact_in_a_mixed_training():
+    step, x = fitted("whiten", 3).float(), torch.randn(2, 3, H, W)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = step.to_latent(x, None)[0]
+    assert torch.equal(mixed, step.to_latent(x, None)[0])
+
+
 def test_standardise_names_its_kinds():
     with pytest.raises(ValueError, match="none, channel, place, whiten"):
         Standardise("placed", 3, (H, W))

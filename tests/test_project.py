@@ -60,15 +60,15 @@ def _packages(texts):
 
 
 ORDER = [
-    "files", "records", "config", "datasets", "defects", "folding", "backbones", "features",
-    "stages", "flows", "stem", "chains", "likelihood", "scores", "methods", "training", "spool",
-    "sweep",
-    "pixels", "metrics", "detector", "runs", "experiments", "protocols", "places", "branches",
-    "cost", "published", "plans", "results", "tasks", "schedule", "engines", "studies",
-    "palette", "panels", "sheets", "stage_figures", "galleries", "variants", "clouds",
-    "microscope", "toys", "comparison", "place_figures", "figures", "tables", "cost_figures",
-    "study_figures", "rankings", "discrepancies", "discrepancy_figures", "reports", "bench",
-    "controls", "widgets", "book", "commands", "cli",
+    "files", "seeds", "records", "config", "datasets", "defects", "folding", "backbones",
+    "features", "stages", "flows", "stem", "chains", "likelihood", "scores", "methods",
+    "checkpoints", "training", "spool", "sweep", "pixels", "metrics", "detector", "runs",
+    "experiments", "protocols", "places", "branches", "cost", "published", "plans", "results",
+    "tasks", "schedule", "engines", "studies", "palette", "panels", "sheets", "stage_figures",
+    "galleries", "variants", "clouds", "microscope", "toys", "comparison", "place_figures",
+    "figures", "tables", "cost_figures", "study_figures", "rankings", "discrepancies",
+    "discrepancy_figures", "reports", "bench", "controls", "widgets", "book", "commands",
+    "cli",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from test_training import SPEC, build, data, weights  # noqa: F401
 
 import labkit
 from labkit import runs, training
-from labkit.training import CHECKPOINT
+from labkit.checkpoints import CHECKPOINT, load_checkpoint
 
 GEAR = {"method": "dnfad", "data": "procedural/gear", "budget": "quick", "progress": False}
 SMALL = {"limit": 6, "epochs": 3, "blocks": 1}
@@ -29,7 +29,7 @@ def test_a_stop_in_an_epoch_returns_to_the_whole_one_before(data, tmp_path):  # 
     history = training.fit(method, data, SPEC, 0, tmp_path, progress=False, stop=Steps(steps + 2))
     assert [row["epoch"] for row in history] == [1]
     one = build(data)
-    training.load_checkpoint(tmp_path, one)
+    load_checkpoint(tmp_path, one)
     assert torch.equal(weights(method), weights(one))
     assert all(parameter.requires_grad for parameter in method.parameters())
 
@@ -63,3 +63,26 @@ def test_a_stopped_run_can_be_used_and_finished(tmp_path):
     assert not (folder / CHECKPOINT).exists()
     assert finished.scores.equals(whole.scores)
     assert finished.history["loss"].tolist() == whole.history["loss"].tolist()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_another_training_that_is_killed_goes_on(tmp_path):
+    whole = labkit.train(**GEAR, out=tmp_path, **SMALL)
+
+    def killed(history):
+        if len(history) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        labkit.train(**GEAR, out=tmp_path, again=True, on_epoch=killed, **SMALL)
+    seen = []
+    run = labkit.train(**GEAR, out=tmp_path, on_epoch=lambda rows: seen.append(len(rows)), **SMALL)
+    assert seen == [3]
+    assert run.history["loss"].tolist() == whole.history["loss"].tolist()
+    assert run.info["source"] == whole.info["source"]
+    asked = []
+    labkit.train(**GEAR, out=tmp_path, on_epoch=asked.append, **SMALL)
+    assert not asked, "it is finished"

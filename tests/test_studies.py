@@ -15,6 +15,7 @@ import yaml
 
 from labkit import engines, studies, study_figures, tables, tasks
 from labkit.metrics import image_auroc
+from labkit.plans import Cell, Study
 from labkit.results import Results, bootstrap_means
 
 TINY = {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1}
@@ -120,6 +121,42 @@ def test_only_what_is_missing_or_damaged_runs_again(tiny, monkeypatch, tmp_path)
     assert sorted(ran) == sorted(f.stem for f in files[:2])
     metrics = ~again.table["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(again.table[metrics], results.table[metrics])
+
+
+def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_path):
+    path, results = tiny
+    for name in ("out", "runs"):
+        subprocess.run(["cp", "-r", path.parent / name, tmp_path / name], check=True)
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    for file in (tmp_path / "runs").glob("*/run.json"):
+        told = json.loads(file.read_text())
+        told["metrics"]["image_auroc"], told["source"] = 0.123, "older"
+        file.write_text(json.dumps(told))
+    asked = {"out": tmp_path / "out", "cells": ["base"], "workers": 1, "progress": False}
+    again = studies.run(path, "quick", again=True, **asked)
+    for task in again.tasks:
+        kept, anew = (found.records[task.mark] for found in (results, again))
+        assert anew["metrics"]["image_auroc"] == kept["metrics"]["image_auroc"] != 0.123
+        assert anew["source"] == kept["source"] != "older"
+
+
+def test_a_difference_is_of_the_seeds_that_both_have(tmp_path):
+    """Two cells with the same scores; one of them has finished its first seed alone."""
+    cells = (Cell(name="base"), Cell(name="late", set={"blocks": 9}))
+    study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
+                  data=("x",), seeds=(0, 1, 2), cells=cells, base="base")  # fmt: skip
+    found = Results(study, "laptop", tmp_path, study.plan())
+    label = np.repeat([0, 1], 40)
+    for task in found.tasks:
+        if task.cell == "late" and task.seed > 0:
+            continue
+        noise = np.random.default_rng(0).normal(size=80)
+        score = noise + label * (3.0, 0.5, 0.2)[task.seed]
+        scores = pd.DataFrame({"key": range(80), "split": "test", "label": label, "score": score})
+        found.write(task, {"metrics": {"image_auroc": image_auroc(score, label)}}, scores)
+    row = found.summary.set_index("cell").loc["late"]
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == [0.0, 0.0, 0.0]
+    assert row["high"] > row["mean"] > row["low"]
 
 
 def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):

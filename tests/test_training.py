@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_features import samples
 
-from labkit import backbones, config, training
+from labkit import backbones, checkpoints, config, training
 from labkit.features import FeatureCache, FeatureSet
 from labkit.methods.dnfad import DNFAD, DNFADSpec
 from labkit.records import Needs
@@ -82,7 +82,7 @@ def test_a_stopped_run_resumes_as_if_it_had_never_stopped(data, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path):
-    (tmp_path / training.CHECKPOINT).write_bytes(b"half a file")
+    (tmp_path / checkpoints.CHECKPOINT).write_bytes(b"half a file")
     with pytest.raises(ValueError, match="is damaged; delete it"):
         fit(data, folder=tmp_path)
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence(data, tmp_path, mon
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(ValueError, match=r"checkpoint.safetensors cannot be written: its disk is"):
         fit(data, folder=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -102,14 +102,14 @@ def test_a_loss_that_is_not_finite_stops_by_name(data, tmp_path):
     class Breaking(DNFAD):
         def loss(self, features, batch=None):
             losses = super().loss(features)
-            if (tmp_path / training.CHECKPOINT).exists():
+            if (tmp_path / checkpoints.CHECKPOINT).exists():
                 losses["local"] = losses["local"] * math.nan
             return losses
 
     method = Breaking(FLOW, data.backbone.shapes(data.needs))
     with pytest.raises(ValueError, match=r"epoch 2, step 1 \(global = .*local = nan\); lower"):
         training.fit(method, data, SPEC, folder=tmp_path, progress=False)
-    history, _ = training.load_checkpoint(tmp_path, build(data))
+    history, _ = checkpoints.load_checkpoint(tmp_path, build(data))
     assert len(history) == 1
 
 
@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_are_not_kept(data, tmp_path):
     class Breaking(DNFAD):
         def loss(self, features, batch=None):
             losses = super().loss(features)
-            if (tmp_path / training.CHECKPOINT).exists():
+            if (tmp_path / checkpoints.CHECKPOINT).exists():
                 weight = next(p for p in self.parameters() if p.requires_grad)
                 losses["local"] = losses["local"] + 0 * (weight - weight.detach()).sum().sqrt()
             return losses
@@ -126,7 +126,7 @@ def test_weights_that_are_not_finite_are_not_kept(data, tmp_path):
     with pytest.raises(ValueError, match=r"The weights are not finite in epoch 2; lower the rate"):
         training.fit(method, data, whole, folder=tmp_path, progress=False)
     kept = build(data)
-    history, _ = training.load_checkpoint(tmp_path, kept)
+    history, _ = checkpoints.load_checkpoint(tmp_path, kept)
     assert len(history) == 1
     assert torch.isfinite(weights(kept)).all()
 
@@ -226,70 +226,12 @@ def test_gradients_are_clipped_by_group(data, monkeypatch):
     assert seen == [(len(group), 0.5) for group in method.clip_groups()]
 
 
-def test_bf16_trains_and_keeps_likelihoods_in_float32(data):
-    spec = config.TrainSpec(epochs=2, batch=5, lr=1e-3, precision="bf16-mixed")
-    method, history = fit(data, spec)
-    _, exact = fit(data, config.TrainSpec(epochs=2, batch=5, lr=1e-3))
-    assert history[-1]["loss"] == pytest.approx(exact[-1]["loss"], abs=0.02)
-    features = data.batch([0])
-    with torch.autocast("cpu", torch.bfloat16):
-        out = method.flow(features)["global"]
-    assert out.logdet.dtype == torch.float32
-    assert out.z.dtype == torch.float32
-
-
-DDP = """
-import sys, torch
-sys.path.insert(0, sys.argv[2])
-from pathlib import Path
-import test_training as t
-from labkit import backbones, config, training
-from labkit.features import FeatureCache, FeatureSet
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    backbone = backbones.load("random/resnet18", 64)
-    cache = FeatureCache(folder / "cache")
-    data = FeatureSet(t.samples(10), backbone, t.Needs(pyramid=True), cache)
-    data.extract(progress=False)
-    losses = []
-    for devices in (1, 2):
-        run = folder / str(devices)
-        run.mkdir()
-        spec = config.TrainSpec(epochs=2, batch=10, accelerator="cpu", devices=devices)
-        _, history = t.fit(data, spec, run)
-        losses.append([row["loss"] for row in history])
-    print(losses)
-"""
-
-
-def test_two_processes_train_what_one_does(tmp_path):
-    here = os.path.dirname(__file__)
-    script = tmp_path / "ddp.py"
-    script.write_text(DDP)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), here],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(two) == 2
-    assert two == pytest.approx(one, abs=0.05)  # worker 0 reports the mean over its half
-
-
-def test_too_many_devices_is_one_sentence(data):
-    spec = config.TrainSpec(accelerator="cuda") if not torch.cuda.is_available() else None
-    if spec is None:
-        pytest.skip("this machine has a GPU, so asking for one is no mistake")
-    with pytest.raises(ValueError, match="This machine cannot train so"):
-        fit(data, spec)
-
-
 def test_a_run_killed_by_a_signal_goes_on_from_its_last_epoch(tmp_path):
     environment = os.environ | {"LABKIT_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-m", "labkit", "train", "dnfad", "procedural/wood", "--json"]
     command += ["--budget", "quick", "--set", "epochs=25", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "run" / training.CHECKPOINT
+    checkpoint = tmp_path / "run" / checkpoints.CHECKPOINT
     deadline = time.time() + 120
     while not checkpoint.exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.02)
@@ -297,7 +239,7 @@ def test_a_run_killed_by_a_signal_goes_on_from_its_last_epoch(tmp_path):
     process.wait()
     spec = config.resolve("dnfad", DNFAD.Spec, "x", "quick", 0, DNFAD.budgets)
     shapes = backbones.load("efficientnet_lite0", spec.input.image_size).shapes(DNFAD.needs)
-    before, _ = training.load_checkpoint(tmp_path / "run", DNFAD(spec.flow, shapes))
+    before, _ = checkpoints.load_checkpoint(tmp_path / "run", DNFAD(spec.flow, shapes))
     assert 1 <= len(before) < 25, "the process was not killed in the middle of training"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["image_auroc"] > 0.5

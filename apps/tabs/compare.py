@@ -30,11 +30,17 @@ def tab(page: Page) -> None:
         c.regions,
         c.pro,
     ]
-    c.go.click(compare, c.runs, sets, api_name="compare", show_progress_on=c.sets, **HEAVY)
+    c.go.click(
+        partial(compare, page.folder), c.runs, sets, api_name="compare",
+        show_progress_on=c.sets, **HEAVY,
+    )  # fmt: skip
     seen = page.tab.select(
         partial(offer, page.folder), [page.run, c.state], c.runs, show_progress="hidden", **PRIVATE
     )
-    seen.success(begin, [c.state, c.runs], sets, show_progress_on=c.sets, **PRIVATE, **HEAVY)
+    seen.success(
+        partial(begin, page.folder), [c.state, c.runs], sets, show_progress_on=c.sets,
+        **PRIVATE, **HEAVY,
+    )  # fmt: skip
     chosen = [c.state, c.first, c.second]
     gr.on([c.first.input, c.second.input], pair, chosen, [c.scatter, c.differ, c.keys],
           api_name="compare_pair")  # fmt: skip
@@ -117,9 +123,9 @@ def offer(folder, run, state):
 
 
 @said
-def compare(runs):
+def compare(folder, runs):
     """ROC, AUROC by kind of defect and the first pair's ranks of several runs."""
-    runs = views.checked(runs)
+    runs = views.listed(folder, runs)
     try:
         kept, drawn = views.of_one_dataset(runs)[0], views.test_set(runs)
     except ValueError as error:  # one image can be compared none the less
@@ -134,11 +140,11 @@ def compare(runs):
 
 
 @said
-def begin(state, runs):
+def begin(folder, state, runs):
     """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
     if state or len(runs or ()) < views.LEAST:
         return (gr.skip(),) * 10
-    return compare(runs)
+    return compare(folder, runs)
 
 
 @said

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from types import SimpleNamespace
 
 import gradio as gr
 
 from apps import markup
-from apps.page import ALARM, KEEP, PRIVATE, QUIET, Page, said
+from apps.page import ALARM, KEEP, PRIVATE, QUIET, TOLD, Page, said
 from apps.shelf import opened
 from apps.style import static
 from apps.tabs import picking
@@ -120,7 +121,11 @@ def choose(request: gr.Request, run, seen, *look):
     if not run:
         return (gr.skip(),) * 15
     shown, wanted = opened(run), picking.linked(run, request)
-    seen = see_sample(run, wanted) if wanted and seen is None else see_again(run, seen)
+    try:
+        seen = see_sample(run, wanted) if wanted and seen is None else see_again(run, seen)
+    except ValueError as error:  # its data may be elsewhere; uploads need the run's own scales
+        gr.Warning(html.escape(str(error), quote=False), duration=TOLD)
+        seen = None
     least, rate = shown.rates
     low, high, step = shown.ruler
     start = shown.threshold(rate)

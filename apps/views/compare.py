@@ -36,6 +36,17 @@ def checked(runs: Sequence[str] | None) -> list[str]:
     return chosen
 
 
+def listed(folder: Path | str, runs: Sequence[str] | None) -> list[str]:
+    """The chosen runs, `checked`, which a visitor may open.
+
+    Raises: ValueError if one is not among those of the folder.
+    """
+    chosen, known = checked(runs), {path for _, path in shelf.choices(folder)}
+    if not known.issuperset(chosen):
+        raise ValueError("One of these runs is not among those of this page; choose them anew.")
+    return chosen
+
+
 def offered(folder: Path | str, run: str | None) -> tuple[list[tuple[str, str]], list[str]]:
     """Label and folder of every run, and those to begin with: two, on the same data.
 
@@ -120,8 +131,10 @@ def _cell(value: float, best: bool) -> str:
 def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[str]]:
     """Two runs' ranks of the same images: chart (HTML), pictures where they disagree, keys.
 
-    Raises: ValueError if they were tested on different data.
+    Raises: ValueError if they are not among the runs or were tested on different data.
     """
+    if not {first, second} <= set(runs):
+        raise ValueError("Choose two of the runs that are compared.")
     named = labels(runs)
     data = [shelf.summary(run)["data"] for run in (first, second)]
     if data[0] != data[1]:

@@ -66,11 +66,12 @@ def draw(specimen: Specimen, flow: str, step: int) -> str:
     known = names(specimen)
     if flow not in known:
         raise ValueError(f"There is no flow {flow!r}; choose one of {', '.join(known)}.")
-    return _drawn(specimen, flow, max(0, min(int(step), known[flow])))
+    place = max(0, min(int(step), known[flow]))
+    return _drawn(specimen, flow, place, written(specimen.run))
 
 
 @lru_cache(maxsize=DRAWN)
-def _drawn(specimen: Specimen, flow: str, step: int) -> str:
+def _drawn(specimen: Specimen, flow: str, step: int, _written: int) -> str:
     image, mask, views = _seen(specimen)
     view, label = views[flow], _label(specimen)
     parts = [_told(label, view, step)]

@@ -18,6 +18,8 @@ from labkit.methods.padim import PaDiM
 from labkit.methods.sanf import SANF
 from labkit.methods.sanflow import SANFlow
 from labkit.methods.selfsup import SelfSup
+from labkit.records import Shapes
+from labkit.seeds import seeded
 
 TABLE: dict[str, type[Method]] = {
     "dnfad": DNFAD,
@@ -62,6 +64,12 @@ def preset(kind: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
     if name not in kind.presets:
         raise ValueError(unknown("preset", name, kind.presets))
     return kind.presets[name] | own
+
+
+def build(spec: Config, shapes: Shapes) -> Method:
+    """The method of a config with the initial weights of its seed, on the CPU."""
+    with seeded(spec.seed):
+        return get(spec.method)(spec.flow, shapes)
 
 
 def resolve(
