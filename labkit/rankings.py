@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import friedmanchisquare, studentized_range
 
@@ -207,8 +208,9 @@ def _write_names(ax: Axes, points: pd.DataFrame, named: Sequence[str]) -> None:
         side = min(hidden, key=hidden.get)
         taken.append(boxes[side])
         offset = {"xytext": SIDES[side], "textcoords": "offset pixels"}
-        style = {"ha": side[0], "va": "center", "fontsize": 8, "color": INK}
-        ax.annotate(name, points.loc[name], **offset, **style)
+        style = {"ha": side[0], "va": "center", "fontsize": 8, "color": INK, "zorder": 4}
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        ax.annotate(name, points.loc[name], path_effects=halo, **offset, **style)
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -193,6 +193,8 @@ def _trial(
     few = FeatureSet(train[: PROBE * spec.train.batch], backbone, kind.needs)
     defects = bank(kind, spec, few.samples, backbone, progress=False)
     method = methods.build(spec, backbone.shapes(kind.needs))
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        return method.eval(), few.extract(progress=False), []  # nothing to time, nor enough images
     stages = kind.stages(spec.flow, spec.train)
     short = [replace(stage, train=replace(stage.train, epochs=1)) for stage in stages]
     told = {"progress": False, "defects": defects, "stages": short}

@@ -68,3 +68,14 @@ def test_a_forecast_counts_what_one_run_has_to_do(monkeypatch, tmp_path):
     assert first.parameters > 0
     parts = first.features + sum(first.epochs) + first.scoring
     assert first.seconds == parts > 0
+
+
+@pytest.mark.parametrize(("method", "keys"), [("knn", {"k": 20}), ("padim", {})])
+def test_a_method_without_training_is_forecast_too(monkeypatch, tmp_path, method, keys):
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    spec = methods.resolve(
+        method, "procedural/gear", "quick", overrides={"limit": 40, "image_size": 64} | keys
+    )
+    found = schedule.forecast(spec)
+    assert found.epochs == ()
+    assert found.scoring > 0
