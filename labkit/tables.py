@@ -132,7 +132,9 @@ def notes(results: Results) -> list[str]:
     printed = results.published()
     if len(printed):
         source = f"{results.study.paper}, {results.study.source}"
-        said.append(f"Published: {source}, as printed; other data, backbone and training.")
+        sizes = results.study.measure == "cost"
+        other = "times are of another machine" if sizes else "other data, backbone and training"
+        said.append(f"Published: {source}, as printed; {other}.")
     for reason, rows in printed[printed["suspect"] != ""].groupby("suspect", sort=False):
         cells = dict.fromkeys(f"{row.variant} {name(row.metric)}" for row in rows.itertuples())
         said.append(f"† {', '.join(cells)}: {reason}.")

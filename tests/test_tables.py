@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from labkit import plans, tables
+from labkit import plans, studies, tables
 from labkit.results import Results
 
 PLACE = "procedural/gear"
@@ -83,3 +83,12 @@ def test_a_difference_has_the_unit_of_its_metric(tmp_path):
 )
 def test_a_heading_says_what_a_metric_is(metric, told):
     assert tables.name(metric) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dnfad-depth", "other data, backbone and training"),
+     ("dnfad-complexity", "times are of another machine")],
+)  # fmt: skip
+def test_the_notes_say_what_published_numbers_rest_on(name, said):
+    assert f"as printed; {said}." in "\n".join(tables.notes(studies.stored(name, "quick")))
