@@ -161,7 +161,11 @@ class Task:
 
     @cached_property
     def mark(self) -> str:
-        """Twelve hex digits of all that decides the result; the names of study and cell do not."""
+        """Twelve hex digits of what the task sets; the names of study and cell do not count.
+
+        Defaults that labkit changes do not count either: the record holds the whole config and
+        the code that trained it, and `--again` trains anew.
+        """
         told = {f.name: getattr(self, f.name) for f in fields(self)}
         told = {key: value for key, value in told.items() if key not in ("study", "cell")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
