@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from labkit import backbones, methods, training
 from labkit.backbones import Backbone
 from labkit.config import Config
+from labkit.cost import trainable
 from labkit.datasets import catalogue
 from labkit.experiments import bank, split
 from labkit.features import FeatureSet
@@ -97,8 +98,7 @@ def forecast(spec: Config, root: Path | str | None = None) -> Forecast:
     scored = len(parts["calibration"]) + len(parts["test"])
     scoring = (time.perf_counter() - started) / len(seen) * scored
     counts = {name: len(part) for name, part in parts.items()}
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    return Forecast(counts, len(new), features, tuple(epochs), scoring, trained)
+    return Forecast(counts, len(new), features, tuple(epochs), scoring, trainable(method))
 
 
 def plan(
@@ -193,7 +193,7 @@ def _trial(
     few = FeatureSet(train[: PROBE * spec.train.batch], backbone, kind.needs)
     defects = bank(kind, spec, few.samples, backbone, progress=False)
     method = methods.build(spec, backbone.shapes(kind.needs))
-    if not any(parameter.requires_grad for parameter in method.parameters()):
+    if not trainable(method):
         return method.eval(), few.extract(progress=False), []  # nothing to time, nor enough images
     stages = kind.stages(spec.flow, spec.train)
     short = [replace(stage, train=replace(stage.train, epochs=1)) for stage in stages]

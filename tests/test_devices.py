@@ -50,7 +50,7 @@ import sys, torch
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import test_training as t
-from labkit import backbones, checkpoints, config, training
+from labkit import backbones, config
 from labkit.features import FeatureCache, FeatureSet
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -14,9 +14,7 @@ import pytest
 import yaml
 
 from labkit import engines, studies, study_figures, tables, tasks
-from labkit.metrics import image_auroc
-from labkit.plans import Cell, Study
-from labkit.results import Results, bootstrap_means
+from labkit.results import Results
 
 TINY = {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1}
 STUDY = {
@@ -140,25 +138,6 @@ def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_pa
         assert anew["source"] == kept["source"] != "older"
 
 
-def test_a_difference_is_of_the_seeds_that_both_have(tmp_path):
-    """Two cells with the same scores; one of them has finished its first seed alone."""
-    cells = (Cell(name="base"), Cell(name="late", set={"blocks": 9}))
-    study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
-                  data=("x",), seeds=(0, 1, 2), cells=cells, base="base")  # fmt: skip
-    found = Results(study, "laptop", tmp_path, study.plan())
-    label = np.repeat([0, 1], 40)
-    for task in found.tasks:
-        if task.cell == "late" and task.seed > 0:
-            continue
-        noise = np.random.default_rng(0).normal(size=80)
-        score = noise + label * (3.0, 0.5, 0.2)[task.seed]
-        scores = pd.DataFrame({"key": range(80), "split": "test", "label": label, "score": score})
-        found.write(task, {"metrics": {"image_auroc": image_auroc(score, label)}}, scores)
-    row = found.summary.set_index("cell").loc["late"]
-    assert row[["difference", "difference_low", "difference_high"]].tolist() == [0.0, 0.0, 0.0]
-    assert row["high"] > row["mean"] > row["low"]
-
-
 def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):
     path, _ = tiny
     monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
@@ -272,22 +251,6 @@ def test_summary_is_what_it_says(tiny):
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
     stored = pd.read_csv(results.folder / "summary.csv")
     assert len(stored) == len(results.summary)
-
-
-def test_the_bootstrap_is_the_aurocs():
-    rng = np.random.default_rng(0)
-    good, bad = rng.normal(0, 1, 60), rng.normal(1, 1, 40).round(1)
-    wins = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)
-    scores, labels = np.concatenate([good, bad]), np.repeat([0, 1], [60, 40])
-    draws = bootstrap_means(wins, 4000)
-    area = image_auroc(scores, labels)
-    assert wins.mean() == pytest.approx(area)
-    assert draws.mean() == pytest.approx(area, abs=0.003)
-    spread = np.sqrt(area * (1 - area) / 40)  # of the right size
-    assert 0.3 * spread < draws.std() < 1.2 * spread
-    assert np.ptp(bootstrap_means(np.ones((4, 4)))) == 0
-    shifted = bootstrap_means(np.clip(wins - 0.1, 0, 1), 4000)  # the same images are drawn
-    assert (draws - shifted).std() < draws.std() / 2
 
 
 def test_published_and_measured_never_share_a_column(tiny):

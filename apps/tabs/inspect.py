@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from types import SimpleNamespace
 
 import gradio as gr
@@ -124,7 +123,7 @@ def choose(request: gr.Request, run, seen, *look):
     try:
         seen = see_sample(run, wanted) if wanted and seen is None else see_again(run, seen)
     except ValueError as error:  # its data may be elsewhere; uploads need the run's own scales
-        gr.Warning(html.escape(str(error), quote=False), duration=TOLD)
+        gr.Warning(markup.text(error), duration=TOLD)
         seen = None
     least, rate = shown.rates
     low, high, step = shown.ruler
