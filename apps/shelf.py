@@ -14,9 +14,9 @@ import pandas as pd
 from PIL import Image
 
 from labkit import palette
+from labkit.core.records import GOOD, Sample
 from labkit.detector import Detector
 from labkit.places import NormalPatches, normals
-from labkit.records import GOOD, Sample
 from labkit.runs import Run
 from labkit.scores import Calibration
 

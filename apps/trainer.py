@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import methods
-from labkit.config import Config
+from labkit.core.config import Config
 from labkit.experiments import train
 from labkit.runs import Run
 from labkit.schedule import Forecast, forecast

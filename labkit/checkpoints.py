@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from labkit.files import write_whole
+from labkit.core.files import write_whole
 from labkit.methods.base import Method
 
 CHECKPOINT = "checkpoint.safetensors"

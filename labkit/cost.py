@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 
 from labkit import backbones, methods
 from labkit.backbones import Backbone
-from labkit.config import Config
+from labkit.core.config import Config
+from labkit.core.records import Features
 from labkit.methods.base import Method
-from labkit.records import Features
 
 WARM_UP, REPEATS = 2, 7  # images before the clock starts, images timed
 CONVENTION = (

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 
 from labkit import metrics
 from labkit.backbones import Backbone
-from labkit.config import Config, unknown
+from labkit.core.config import Config, unknown
+from labkit.core.records import Features, Maps
 from labkit.features import FeatureSet
 from labkit.methods.base import Method
-from labkit.records import Features, Maps
 from labkit.scores import Calibration
 
 

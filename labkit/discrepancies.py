@@ -18,7 +18,8 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from labkit import config, methods, studies
+from labkit import methods, studies
+from labkit.core import config
 from labkit.results import Results
 
 FOLDER = Path(__file__).parent / "discrepancies"

@@ -17,16 +17,17 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from labkit import backbones, config, methods, training
+from labkit import backbones, methods, training
 from labkit.backbones import Backbone
 from labkit.checkpoints import CHECKPOINT, History
+from labkit.core import config
+from labkit.core.files import source
+from labkit.core.records import Dataset, Sample, Shapes
 from labkit.datasets import catalogue
 from labkit.datasets.entry import data_root
 from labkit.detector import Detector, evaluate
 from labkit.features import DefectSet, FeatureSet
-from labkit.files import source
 from labkit.methods.base import Method
-from labkit.records import Dataset, Sample, Shapes
 from labkit.runs import FILES, Run, runs_folder, store
 
 ANEW = ".again"  # in a run's folder while another training takes its place: by which code

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit.backbones import Backbone
-from labkit.files import write_whole
-from labkit.records import Features, Needs, Sample
+from labkit.core.files import write_whole
+from labkit.core.records import Features, Needs, Sample
 
 
 def cache_folder() -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from labkit.records import FlowOut
+from labkit.core.records import FlowOut
 
 with warnings.catch_warnings():  # FrEIA 0.2 has an invalid escape in a docstring
     warnings.simplefilter("ignore")

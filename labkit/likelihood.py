@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.records import FlowOut
+from labkit.core.records import FlowOut
 
 LOG_2PI = math.log(2 * math.pi)
 

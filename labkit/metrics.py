@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from labkit.core.records import GOOD
 from labkit.datasets.loco import saturation
 from labkit.pixels import PixelMetrics
-from labkit.records import GOOD
 from labkit.scores import as_numpy, finite
 from labkit.sweep import Curve, Sweep
 

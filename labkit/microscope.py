@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labkit.chains import Chain
+from labkit.core.records import FlowOut
 from labkit.detector import Detector
 from labkit.likelihood import LOG_2PI
 from labkit.methods.base import Method
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
 from labkit.panels import map_grid
-from labkit.records import FlowOut
 
 REACH, BINS = 5.0, 80  # of the histogram: standard deviations and bins
 WIDEST = 0.995  # quantile of a map's values that its colours reach

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from labkit.records import GOOD
+from labkit.core.records import GOOD
 from labkit.scores import as_numpy, finite
 from labkit.spool import CHUNK, Chunk, Spool
 from labkit.sweep import CURVE_POINTS, Curve, Sweep

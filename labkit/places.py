@@ -11,10 +11,10 @@ from torch import Tensor
 
 from labkit import experiments
 from labkit.backbones import Backbone
+from labkit.core.records import Features, FlowOut, Needs, Sample
 from labkit.datasets import catalogue
 from labkit.features import FeatureSet
 from labkit.methods.base import on_one_grid
-from labkit.records import Features, FlowOut, Needs, Sample
 from labkit.runs import Run
 
 IMAGES, GRID, POOL = 64, 28, 3  # most normals looked through, finest grid, side of a neighbourhood

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from labkit.config import BUDGETS, unknown
+from labkit.core.config import BUDGETS, unknown
 
 FOLDER = Path(__file__).parent / "ablations"
 STRICT = ConfigDict(extra="forbid")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from labkit.config import unknown
+from labkit.core.config import unknown
 
 FOLDER = Path(__file__).parent / "published"
 SUSPECTS = "suspects.csv"  # cells that the published README found damaged or contradictory

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from labkit import published
-from labkit.files import read_table, write_whole
+from labkit.core.files import read_table, write_whole
 from labkit.plans import Study, Task
 
 DRAWS, LEVEL = 1000, 0.95  # of the bootstrap

@@ -22,14 +22,15 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from labkit import backbones, config, methods
+from labkit import backbones, methods
 from labkit.checkpoints import CHECKPOINT
+from labkit.core import config
+from labkit.core.files import read_table, write_whole
+from labkit.core.records import Sample, Shapes
 from labkit.datasets import catalogue
 from labkit.datasets.images import read_image
 from labkit.detector import Detector, Prediction, evaluate
 from labkit.features import FeatureSet
-from labkit.files import read_table, write_whole
-from labkit.records import Sample, Shapes
 from labkit.scores import Calibration
 
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")

@@ -14,14 +14,14 @@ from tqdm.auto import tqdm
 
 from labkit import backbones, methods, training
 from labkit.backbones import Backbone
-from labkit.config import Config
+from labkit.core.config import Config
+from labkit.core.records import Sample
 from labkit.cost import trainable
 from labkit.datasets import catalogue
 from labkit.experiments import bank, split
 from labkit.features import FeatureSet
 from labkit.methods.base import Method
 from labkit.plans import Task
-from labkit.records import Sample
 from labkit.tasks import Job, jobs
 
 PROBE = 2  # steps that are timed for an estimate

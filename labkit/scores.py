@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 from torch import Tensor, bfloat16
 
-from labkit.records import Scores
+from labkit.core.records import Scores
 
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled

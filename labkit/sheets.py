@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from scipy import ndimage
 
 from labkit import palette, panels
-from labkit.records import GOOD, Dataset, Sample
+from labkit.core.records import GOOD, Dataset, Sample
 
 LONGEST = 360  # pixels of a picture's longer side
 MARGIN = 7  # of these between a defect and its outline, so that thin ones stay visible

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from labkit.config import TrainSpec
+from labkit.core.config import TrainSpec
+from labkit.core.records import Features
 from labkit.features import FeatureSet
-from labkit.records import Features
 
 LIMIT = 2 << 30  # bytes of kept features in memory; what is beyond is computed again
 

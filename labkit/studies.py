@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from labkit.config import unknown
-from labkit.files import source
+from labkit.core.config import unknown
+from labkit.core.files import source
 from labkit.plans import get, names
 from labkit.results import Results
 

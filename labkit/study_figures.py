@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labkit import tables
+from labkit.core.records import Sample
 from labkit.cost_figures import parts
 from labkit.figures import LEGEND, draw_scores, map_grid
 from labkit.palette import INK, SERIES, dress, sheet
-from labkit.records import Sample
 from labkit.results import Results
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from labkit import config, cost, methods, metrics, protocols
+from labkit import cost, methods, metrics, protocols
+from labkit.core import config
 from labkit.detector import Detector, judged
 from labkit.experiments import image_sets, judge_anew, train
 from labkit.plans import Task

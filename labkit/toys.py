@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from labkit.chains import Chain
+from labkit.core.seeds import seeded
 from labkit.flows import AffineCoupling, Flow
 from labkit.likelihood import log_likelihood, nll
 from labkit.microscope import View, follow, progress
 from labkit.palette import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
-from labkit.seeds import seeded
 
 SPAN, LINES, FINE, PIXELS = 3.0, 13, 121, 110  # of the grid, its curves and the density
 DRAWN = 700  # points

@@ -19,10 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from labkit import branches, defects, figures, galleries, microscope, sheets
 from labkit.branches import Branches
 from labkit.controls import SLIDE, WIDE, Drawn, Panel
+from labkit.core.records import Dataset, Sample
 from labkit.datasets import images
 from labkit.defects import Steps
 from labkit.detector import Prediction
-from labkit.records import Dataset, Sample
 from labkit.runs import Run
 
 LIMIT = 32  # predictions that a panel keeps

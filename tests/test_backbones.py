@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from labkit import backbones
-from labkit.records import Needs
+from labkit.core.records import Needs
 
 ALL = Needs(pyramid=True, token=True, patches=True)
 CNNS = ["random/resnet18", "random/efficientnet_b0", "random/convnext_atto"]

@@ -9,8 +9,8 @@ from FrEIA.modules import AllInOneBlock
 from torch import nn
 from torch.distributions import Normal
 
+from labkit.core.records import Batch, Features, Shapes
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
-from labkit.records import Batch, Features, Shapes
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
 TINY = {"blocks": 2, "position": 8}

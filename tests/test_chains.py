@@ -6,8 +6,8 @@ from test_methods import UNTRAINED, features, trained
 
 from labkit import methods
 from labkit.chains import AsMap, AtPlaces, Chain, OfTheImage, SideBySide
+from labkit.core.records import FlowOut
 from labkit.flows import AffineCoupling, Flow, Permute
-from labkit.records import FlowOut
 from labkit.stem import Standardise
 
 WITH_FLOW = [name for name in methods.names() if name not in UNTRAINED]

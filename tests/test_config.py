@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from labkit import config, methods
+from labkit import methods
+from labkit.core import config
 
 DNFAD = methods.get("dnfad")
 

@@ -10,9 +10,9 @@ from torch.distributions import Normal
 
 import labkit
 from labkit import backbones
+from labkit.core.records import Features, Shapes
 from labkit.likelihood import LOG_2PI
 from labkit.methods.csflow import CSFlow, CSFlowSpec
-from labkit.records import Features, Shapes
 
 SHAPES = Shapes((32, 48), ((4, 4, 6), (4, 2, 3), (4, 1, 2)))
 SQUARE = Shapes((32, 32), ((4, 4, 4), (4, 2, 2), (4, 1, 1)))

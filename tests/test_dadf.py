@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labkit import config, cost, training
+from labkit import cost, training
+from labkit.core import config
+from labkit.core.records import Batch, Features, Shapes
 from labkit.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
-from labkit.records import Batch, Features, Shapes
 from labkit.stages import Kept
 
 SHAPES = Shapes((32, 48), ((2, 8, 12), (3, 4, 6)))

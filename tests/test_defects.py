@@ -10,10 +10,10 @@ import pytest
 from scipy import ndimage
 
 from labkit import backbones, defects
+from labkit.core.records import GOOD, Needs, Sample
 from labkit.datasets import drawing, procedural
 from labkit.defects import OFFICIAL, NsaSpec, PatchSpec, bank, make, spec_for
 from labkit.features import FeatureCache, FeatureSet
-from labkit.records import GOOD, Needs, Sample
 
 GEAR = spec_for("procedural/gear")
 SPECS = {"patches": PatchSpec(), "official": OFFICIAL, "texture": NsaSpec(), "object": GEAR}

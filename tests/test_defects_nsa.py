@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from labkit.core.records import GOOD
 from labkit.datasets import drawing, procedural
 from labkit.defects import NsaSpec, make, nsa, spec_for
 from labkit.defects.poisson import clone, solve
 from labkit.defects.steps import resized
-from labkit.records import GOOD
 
 
 def rng(*key):

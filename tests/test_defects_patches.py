@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labkit.core.records import GOOD
 from labkit.datasets import drawing, procedural
 from labkit.defects import PatchSpec, make, patches
-from labkit.records import GOOD
 
 
 def rng(*key):

@@ -9,8 +9,8 @@ import torch
 
 from labkit import metrics
 from labkit.commands import evaluation
+from labkit.core.records import Map, Maps, Sample
 from labkit.detector import evaluate
-from labkit.records import Map, Maps, Sample
 from labkit.scores import Calibration
 
 KINDS = ["good", "good", "logical_anomalies", "structural_anomalies", "logical_anomalies"]

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from labkit.core.records import Batch, Features, Shapes
 from labkit.methods.differnet import TURNS, DifferNet, DifferNetSpec
-from labkit.records import Batch, Features, Shapes
 
 D = 6
 SHAPES = Shapes((32, 32), turned=(TURNS, D))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from labkit.core.records import GOOD
 from labkit.datasets import catalogue, digits
-from labkit.records import GOOD
 
 
 @pytest.mark.parametrize("digit", range(10))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from labkit import config, discrepancies, methods, studies
+from labkit import discrepancies, methods, studies
+from labkit.core import config
 from labkit.discrepancies import Discrepancy, Effect
 from labkit.plans import Task
 from labkit.results import Results

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from labkit import config, methods
+from labkit import methods
+from labkit.core import config
+from labkit.core.records import Features, Shapes
 from labkit.flows import Flow
 from labkit.likelihood import nll
 from labkit.methods.dnfad import DNFAD, DNFADSpec, branch
 from labkit.methods.dsam import DSAM, IDConv
-from labkit.records import Features, Shapes
 
 SHAPES = Shapes((24, 40), ((6, 3, 5),))
 TINY = {"blocks": 2, "position": 4, "pool": 1, "zero_init": False, "standardise": "none"}

@@ -9,9 +9,9 @@ from FrEIA.modules import AllInOneBlock
 from torch import nn
 from torch.distributions import Normal
 
+from labkit.core.records import Features, Shapes
 from labkit.likelihood import LOG_2PI
 from labkit.methods.fastflow import FastFlow, FastFlowSP, FastFlowSpec, FastFlowSPSpec
-from labkit.records import Features, Shapes
 
 SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))
 WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))

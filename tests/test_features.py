@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from labkit import backbones, features
+from labkit.core.records import GOOD, Needs, Sample
 from labkit.features import FeatureCache, FeatureSet
-from labkit.records import GOOD, Needs, Sample
 
 NEEDS = Needs(pyramid=True, token=True)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from labkit import methods
-from labkit.files import read_table, write_whole
-from labkit.records import Shapes
-from labkit.seeds import seeded
+from labkit.core.files import read_table, write_whole
+from labkit.core.records import Shapes
+from labkit.core.seeds import seeded
 
 
 def test_threads_that_write_one_file_do_not_meet(tmp_path):

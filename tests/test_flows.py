@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from labkit.core.records import FlowOut
 from labkit.flows import (
     AffineCoupling,
     ChannelAffine,
@@ -19,7 +20,6 @@ from labkit.flows import (
     soft_clamp,
 )
 from labkit.likelihood import log_likelihood, nll
-from labkit.records import FlowOut
 from labkit.stem import Standardise
 
 H, W = 3, 5

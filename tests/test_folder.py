@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labkit.core.records import GOOD
 from labkit.datasets import catalogue, folder
-from labkit.records import GOOD
 
 
 def put(path, height=24, width=40, value=None, channels=3):

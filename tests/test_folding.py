@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from labkit import backbones
+from labkit.core.records import Needs
 from labkit.folding import folded
-from labkit.records import Needs
 
 NEEDS = Needs(pyramid=True, token=True)
 

@@ -8,9 +8,9 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from labkit import galleries, palette
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import procedural
 from labkit.defects import NsaSpec, PatchSpec, bank, make
-from labkit.records import GOOD, Sample
 
 WEAVE = [procedural.draw("weave", GOOD, k)[0] for k in range(3)]
 SAMPLES = [

@@ -9,8 +9,8 @@ import layouts
 import numpy as np
 import pytest
 
+from labkit.core.records import GOOD
 from labkit.datasets import catalogue, industrial, loco
-from labkit.records import GOOD
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 

@@ -5,8 +5,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 import labkit
+from labkit.core.records import Features, Shapes
 from labkit.methods.knn import KNN, KNNSpec, nearest
-from labkit.records import Features, Shapes
 
 D = 12
 SHAPES = Shapes((32, 32), token=D)

@@ -6,8 +6,8 @@ from scipy.ndimage import gaussian_filter
 from torch.distributions import MultivariateNormal
 
 import labkit
+from labkit.core.records import Features, Shapes
 from labkit.methods.padim import PaDiM, PaDiMSpec
-from labkit.records import Features, Shapes
 
 SHAPES = Shapes((64, 96), ((5, 4, 6), (3, 2, 3)))
 

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from labkit import config, methods, plans, published
-from labkit.config import BUDGETS
+from labkit import methods, plans, published
+from labkit.core import config
+from labkit.core.config import BUDGETS
 from labkit.datasets import catalogue
 
 GOOD = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from labkit.core.records import GOOD
 from labkit.datasets import procedural
-from labkit.records import GOOD
 
 CATEGORIES = [*procedural.PRODUCTS]
 EVERY = [(category, defect) for category in CATEGORIES for defect in procedural.defects(category)]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import labkit
-from labkit import config, experiments, runs
+from labkit import experiments, runs
+from labkit.core import config
 from labkit.datasets import catalogue
 from labkit.runs import Run
 from labkit.scores import Calibration

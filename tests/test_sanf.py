@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from labkit.core.records import Features, Shapes
 from labkit.flows import AffineCoupling, Flow, Permute
 from labkit.methods.fusion import FusionCoupling
 from labkit.methods.sanf import SANF, SANFSpec, patch_grid, pool_tokens
-from labkit.records import Features, Shapes
 
 D, N = 8, 6  # 2 x 3 patches
 SHAPES = Shapes((20, 30), token=D, patches=(N, D))

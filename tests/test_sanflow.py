@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import labkit
-from labkit import backbones, config, experiments, training
+from labkit import backbones, experiments, training
+from labkit.core import config
+from labkit.core.records import Batch, Features, Shapes
 from labkit.datasets import catalogue
 from labkit.features import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW, CFLOWSpec
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
-from labkit.records import Batch, Features, Shapes
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
 TINY = {"blocks": 2, "position": 8, "filters": 4}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from labkit import config, methods, schedule
+from labkit import methods, schedule
+from labkit.core import config
 from labkit.features import FeatureSet
 from labkit.plans import Task
 

@@ -10,7 +10,8 @@ from test_methods import SHAPES, features
 from torch import nn
 from torch.distributions import Normal
 
-from labkit import config
+from labkit.core import config
+from labkit.core.records import Batch, Features, FlowOut, Shapes
 from labkit.flows import AffineCoupling, Flow, Permute
 from labkit.methods.attention import Subnet
 from labkit.methods.selfsup import (
@@ -21,7 +22,6 @@ from labkit.methods.selfsup import (
     permutations,
     selected,
 )
-from labkit.records import Batch, Features, FlowOut, Shapes
 
 CAIT = Shapes((448, 448), ((768, 28, 28),))
 NORMAL, SYNTHETIC = (1.0, 2.0), (0.5, 1.5, 3.0)

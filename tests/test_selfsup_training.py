@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import labkit
-from labkit import backbones, config, defects, experiments, training
+from labkit import backbones, defects, experiments, training
+from labkit.core import config
 from labkit.datasets import catalogue
 from labkit.features import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.selfsup import SelfSup, SelfSupSpec

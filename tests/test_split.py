@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import labkit
-from labkit import cli, config, experiments
+from labkit import cli, experiments
+from labkit.core import config
+from labkit.core.records import Dataset, Sample
 from labkit.datasets import catalogue, semantic
-from labkit.records import Dataset, Sample
 from labkit.runs import Run
 
 GEAR = catalogue.load("procedural/gear")

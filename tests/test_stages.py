@@ -5,7 +5,8 @@ import pytest
 import torch
 from test_training import Killed, data, weights  # noqa: F401  (a fixture)
 
-from labkit import config, training
+from labkit import training
+from labkit.core import config
 from labkit.methods.dadf import DADF, DADFSpec
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from test_features import samples
 
-from labkit import backbones, checkpoints, config, training
+from labkit import backbones, checkpoints, training
+from labkit.core import config
+from labkit.core.records import Needs
 from labkit.features import FeatureCache, FeatureSet
 from labkit.methods.dnfad import DNFAD, DNFADSpec
-from labkit.records import Needs
 
 SPEC = config.TrainSpec(epochs=3, batch=4, lr=1e-3, warmup=2)
 FLOW = DNFADSpec(blocks=1, hidden=0.25, position=4, grid=4, standardise="place")

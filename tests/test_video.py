@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labkit.core.records import GOOD
 from labkit.datasets import video
-from labkit.records import GOOD
 
 WIDTH, HEIGHT = 60, 40
 RNG = np.random.default_rng(0)

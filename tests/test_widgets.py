@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import config, controls, defects, experiments, figures, widgets
+from labkit import controls, defects, experiments, figures, widgets
+from labkit.core import config
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import catalogue
-from labkit.records import GOOD, Sample
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 

@@ -17,7 +17,7 @@ from apps.page import PRIVATE, Page, said
 from apps.trainer import Trainer
 from apps.views import train as views
 from apps.views import train_data
-from labkit.config import BUDGETS
+from labkit.core.config import BUDGETS
 
 EVERY = 1.5  # seconds between two looks at a training that runs
 BUDGET = "quick: seconds, its numbers mean nothing · laptop: minutes · paper: wants a GPU"

@@ -21,7 +21,7 @@ from apps.style import css, static
 from apps.views import batch as views
 from apps.views.batch import ALARM, FOUND, Judged, Rates
 from labkit import figures, palette
-from labkit.files import write_whole
+from labkit.core.files import write_whole
 
 ACROSS, DOWN = 5, 4  # pictures on a page of the PDF
 PAGES = 6  # of pictures, at most

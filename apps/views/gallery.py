@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from apps.shelf import brief, fit, opened, words
-from labkit.records import GOOD
+from labkit.core.records import GOOD
 
 THUMB, EACH = 128, 24  # pixels of a thumbnail, thumbnails at a time
 KEPT = 1536  # thumbnails that stay in memory, 49 kB each

@@ -8,7 +8,7 @@ import pandas as pd
 
 from apps import markup
 from labkit import studies, study_figures, tables
-from labkit.config import BUDGETS
+from labkit.core.config import BUDGETS
 from labkit.plans import Study
 from labkit.results import Results
 

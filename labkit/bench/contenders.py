@@ -20,12 +20,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from labkit import backbones, config, experiments, methods, training
+from labkit import backbones, experiments, methods, training
 from labkit.backbones import Backbone
+from labkit.core import config
+from labkit.core.records import Sample
 from labkit.datasets import catalogue
 from labkit.detector import Detector
 from labkit.features import FeatureSet
-from labkit.records import Sample
 
 BATCH = 32  # images a step and images at once: anomalib's default
 ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")

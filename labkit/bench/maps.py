@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit.bench import processes
-from labkit.config import unknown
+from labkit.core.config import unknown
 from labkit.pixels import PixelMetrics
 
 SIDE, LIMIT = 256, 0.3  # pixels of a map; false-positive rate up to which AUPRO is integrated

@@ -26,8 +26,8 @@ from labkit import methods
 from labkit.bench import processes
 from labkit.bench.contenders import Job, ours
 from labkit.bench.flows import measure
-from labkit.config import unknown
-from labkit.files import write_whole
+from labkit.core.config import unknown
+from labkit.core.files import write_whole
 from labkit.palette import QUIET, SERIES, dress, sheet
 
 STRIDE = 16  # pixels a place of the grid, at every image size

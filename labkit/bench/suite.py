@@ -18,7 +18,7 @@ from typing import Any
 from labkit import cost
 from labkit.bench import flows, maps, scaling
 from labkit.bench.contenders import RACES, Job
-from labkit.files import write_whole
+from labkit.core.files import write_whole
 
 Rows = list[dict[str, Any]]
 

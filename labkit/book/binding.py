@@ -18,7 +18,7 @@ import nbformat
 import pandas as pd
 
 from labkit import studies, study_figures, tables
-from labkit.files import write_whole
+from labkit.core.files import write_whole
 from labkit.results import Results
 
 PARTS = {  # by the first digit of a notebook's number

@@ -13,8 +13,8 @@ import nbformat
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
-from labkit.config import BUDGETS, unknown
-from labkit.files import write_whole
+from labkit.core.config import BUDGETS, unknown
+from labkit.core.files import write_whole
 
 FORMAT = 4
 

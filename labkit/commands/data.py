@@ -52,8 +52,8 @@ def data_show(
     json: Json = False,
 ) -> None:
     """Write good images and kinds of defects as one PNG. Example: labkit data show dagm/Class1"""
+    from labkit.core.files import write_whole
     from labkit.datasets import catalogue
-    from labkit.files import write_whole
     from labkit.sheets import contact_sheet
 
     path = out or Path(name.strip("./").replace("/", "-") + ".png")

@@ -90,7 +90,7 @@ def _draw(results) -> None:
     if picture.exists() and picture.stat().st_mtime >= newest.stat().st_mtime:
         return
     from labkit import study_figures
-    from labkit.files import write_whole
+    from labkit.core.files import write_whole
 
     figure = study_figures.draw(results)
     write_whole(picture, lambda path: figure.savefig(path, format="png"))

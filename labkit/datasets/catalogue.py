@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from labkit.core.records import Dataset, Sample
 from labkit.datasets import digits, elpv, folder, industrial, procedural, semantic, video
 from labkit.datasets.entry import Entry
-from labkit.records import Dataset, Sample
 
 
 @lru_cache(maxsize=1)

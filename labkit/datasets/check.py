@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from labkit.core.records import Dataset, Sample
 from labkit.datasets import catalogue, folder, images
 from labkit.datasets.entry import Entry, counts
 from labkit.datasets.layout import MISMATCHED, MISSING, SURPLUS, Fault, Picture, Scan
-from labkit.records import Dataset, Sample
 
 UNREADABLE, DUPLICATES = "unreadable", "duplicates"
 KINDS = (MISSING, SURPLUS, UNREADABLE, MISMATCHED)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from labkit.core.records import GOOD
 from labkit.datasets import images, layout
 from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
-from labkit.records import GOOD
 
 DEFECT = "defect"
 FOLDERS = {TRAIN: "Train", TEST: "Test"}

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from labkit.core.records import GOOD, Sample
 from labkit.datasets.entry import Entry, Samples
-from labkit.records import GOOD, Sample
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 64  # pixels of an enlarged image

@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import cracks, images
 from labkit.datasets.drawing import generator
 from labkit.datasets.entry import Entry, Samples
-from labkit.records import GOOD, Sample
 
 TYPES = ("mono", "poly")
 DEFECTIVE = "defective"

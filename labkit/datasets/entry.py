@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labkit.core.records import GOOD, Dataset, Sample
 from labkit.datasets.layout import Scan
-from labkit.records import GOOD, Dataset, Sample
 
 Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one, calibration
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from labkit.core.records import GOOD
 from labkit.datasets import dagm, layout, loco, mvtec, visa
 from labkit.datasets.entry import Archive, Entry, Samples, Source, data_root
 from labkit.datasets.layout import Scan
-from labkit.records import GOOD
 
 BINARY = frozenset({0, 255})
 MVTEC = "https://www.mydrive.ch/shares"

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import images
-from labkit.records import GOOD, Sample
 
 TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTec LOCO write them
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"

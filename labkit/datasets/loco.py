@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from labkit.core.records import Sample
 from labkit.datasets import images, layout, mvtec
 from labkit.datasets.layout import Fault, Picture, Scan
-from labkit.records import Sample
 
 CONFIG = "defects_config.json"
 Saturations = Mapping[int, tuple[float, bool]]  # pixel value -> threshold, whether it is a share

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from labkit.core.records import GOOD
 from labkit.datasets import layout
 from labkit.datasets.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
-from labkit.records import GOOD
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import arrays, images
 from labkit.datasets.entry import Archive, Entry, Samples, Source, data_root
-from labkit.records import GOOD, Sample
 
 CIFAR10 = Source(
     name="cifar10",

@@ -28,10 +28,10 @@ import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from labkit.core.files import write_whole
+from labkit.core.records import GOOD, Sample
 from labkit.datasets import images
 from labkit.datasets.entry import Entry, Samples, Source, data_root
-from labkit.files import write_whole
-from labkit.records import GOOD, Sample
 
 ABNORMAL = "abnormal"
 STRIDE = 5  # of the 274,515 training frames, every fifth from the first of each clip

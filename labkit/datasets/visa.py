@@ -12,9 +12,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from labkit.core.records import GOOD
 from labkit.datasets import layout, mvtec
 from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
-from labkit.records import GOOD
 
 LABELS = {"normal": GOOD, "anomaly": "bad"}
 COLUMNS = ("object", "split", "label", "image", "mask")

@@ -19,11 +19,11 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image
 
+from labkit.core.records import Sample
 from labkit.datasets.drawing import generator
 from labkit.defects.nsa import NsaSpec, blend_patches, spec_for
 from labkit.defects.patches import OFFICIAL, PatchSpec, cut_and_paste
 from labkit.defects.steps import Patch, Steps
-from labkit.records import Sample
 
 __all__ = [
     "OFFICIAL",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from labkit import config
-from labkit.config import Config, unknown
+from labkit.core import config
+from labkit.core.config import Config, unknown
+from labkit.core.records import Shapes
+from labkit.core.seeds import seeded
 from labkit.methods.base import Method
 from labkit.methods.cflow import CFLOW
 from labkit.methods.csflow import CSFlow
@@ -18,8 +20,6 @@ from labkit.methods.padim import PaDiM
 from labkit.methods.sanf import SANF
 from labkit.methods.sanflow import SANFlow
 from labkit.methods.selfsup import SelfSup
-from labkit.records import Shapes
-from labkit.seeds import seeded
 
 TABLE: dict[str, type[Method]] = {
     "dnfad": DNFAD,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.chains import Chain
-from labkit.config import TrainSpec
-from labkit.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
+from labkit.core.config import TrainSpec
+from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.stages import Stage
 
 

@@ -27,6 +27,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.chains import AtPlaces, Chain
+from labkit.core.records import Batch, Features, FlowOut
 from labkit.flows import Flow, Permute, Rotate, position_code
 from labkit.likelihood import base_density, log_sigmoid_loss
 from labkit.methods.pyramid import (
@@ -37,7 +38,6 @@ from labkit.methods.pyramid import (
     PyramidSpec,
     one_sided,
 )
-from labkit.records import Batch, Features, FlowOut
 
 
 @dataclass(frozen=True, kw_only=True)

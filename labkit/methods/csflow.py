@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.chains import Chain, SideBySide
+from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows import AffineCoupling, Flow, Permute, Step
 from labkit.likelihood import LOG_2PI, nll, upsample
 from labkit.methods.base import Method
 from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 
 SCALES = 3  # sizes of the image: 1, 1/2, 1/4

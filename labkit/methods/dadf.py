@@ -29,14 +29,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.config import TrainSpec
+from labkit.core.config import TrainSpec
+from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Shapes
 from labkit.flows import AdditiveCoupling, ChannelAffine, Permute, Step
 from labkit.likelihood import blurred, upsample
 from labkit.methods import fastflow
 from labkit.methods.dual_attention import DualAttention
 from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of
 from labkit.methods.pyramid import WHITENED
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Shapes
 from labkit.stages import Stage
 
 Positive = Annotated[int, Field(gt=0)]

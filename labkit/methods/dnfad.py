@@ -27,11 +27,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.chains import Chain
+from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.dsam import DSAM, ChannelNorm
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
 

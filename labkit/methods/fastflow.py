@@ -34,6 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.chains import Chain
+from labkit.core.records import Batch, Features, FlowOut
 from labkit.flows import Flow, Step
 from labkit.likelihood import LOG_2PI, base_density
 from labkit.methods.pyramid import (
@@ -45,7 +46,6 @@ from labkit.methods.pyramid import (
     one_sided,
 )
 from labkit.methods.statistics import StatisticsSpec, Weight
-from labkit.records import Batch, Features, FlowOut
 
 
 @dataclass(frozen=True, kw_only=True)

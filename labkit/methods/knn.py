@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.methods.base import Method
-from labkit.records import Batch, Features, Map, Maps, Needs, Shapes
 
 CHUNK = 4096  # training tokens compared at a time
 

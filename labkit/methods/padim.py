@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.likelihood import blurred, upsample
 from labkit.methods.base import Method
-from labkit.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
 

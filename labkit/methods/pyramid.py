@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.chains import Chain, OfTheImage
+from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, Step
 from labkit.likelihood import anomaly, base_density, fuse, upsample
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.statistics import SemanticBase, Statistics
-from labkit.records import Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Moments, Standardise
 

@@ -31,12 +31,12 @@ from pydantic import Field
 from torch import Tensor
 
 from labkit import defects
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.defects.patches import Kind
 from labkit.likelihood import fuse, upsample
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.pyramid import SemanticPyramid
 from labkit.methods.statistics import StatisticsSpec
-from labkit.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 
 KINDS = get_args(Kind)
 

@@ -35,11 +35,11 @@ from torch import Tensor
 
 from labkit import defects
 from labkit.chains import Chain
+from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
 from labkit.flows import AffineCoupling, Flow, Permute, Step
 from labkit.likelihood import anomaly, base_density, log_likelihood, upsample
 from labkit.methods.attention import Subnet
 from labkit.methods.base import Method, on_one_grid
-from labkit.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
 from labkit.scores import top_mean
 from labkit.stem import Standardise
 

@@ -28,8 +28,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.core.records import FlowOut
 from labkit.likelihood import base_density, log_sigmoid_loss
-from labkit.records import FlowOut
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]

@@ -1,0 +1,1 @@
+"""What passes between the stages, and what all of them use: records, config, files, seeds."""
