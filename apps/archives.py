@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from labkit.datasets.images import SUFFIXES
+from labkit.data.images import SUFFIXES
 
 NESTED = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems add unasked

@@ -23,8 +23,8 @@ from labkit.checkpoints import CHECKPOINT, History
 from labkit.core import config
 from labkit.core.files import source
 from labkit.core.records import Dataset, Sample, Shapes
-from labkit.datasets import catalogue
-from labkit.datasets.entry import data_root
+from labkit.data import catalogue
+from labkit.data.entry import data_root
 from labkit.detector import Detector, evaluate
 from labkit.features import DefectSet, FeatureSet
 from labkit.methods.base import Method

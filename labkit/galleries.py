@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from labkit import palette
-from labkit.defects import Recipe, Steps, SyntheticSample
-from labkit.defects.steps import Box, window
+from labkit.data.synthetic.bank import Recipe, Steps, SyntheticSample
+from labkit.data.synthetic.steps import Box, window
 from labkit.panels import strip
 
 CHANGE_UNIT = "mean |change| [grey levels of 255]"

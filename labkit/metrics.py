@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from labkit.core.records import GOOD
-from labkit.datasets.loco import saturation
+from labkit.data.benchmarks.loco import saturation
 from labkit.pixels import PixelMetrics
 from labkit.scores import as_numpy, finite
 from labkit.sweep import Curve, Sweep

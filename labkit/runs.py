@@ -27,8 +27,8 @@ from labkit.checkpoints import CHECKPOINT
 from labkit.core import config
 from labkit.core.files import read_table, write_whole
 from labkit.core.records import Sample, Shapes
-from labkit.datasets import catalogue
-from labkit.datasets.images import read_image
+from labkit.data import catalogue
+from labkit.data.images import read_image
 from labkit.detector import Detector, Prediction, evaluate
 from labkit.features import FeatureSet
 from labkit.scores import Calibration

@@ -17,7 +17,7 @@ from labkit.backbones import Backbone
 from labkit.core.config import Config
 from labkit.core.records import Sample
 from labkit.cost import trainable
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 from labkit.experiments import bank, split
 from labkit.features import FeatureSet
 from labkit.methods.base import Method

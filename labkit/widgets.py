@@ -16,12 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import branches, defects, figures, galleries, microscope, sheets
+from labkit import branches, figures, galleries, microscope, sheets
 from labkit.branches import Branches
 from labkit.controls import SLIDE, WIDE, Drawn, Panel
 from labkit.core.records import Dataset, Sample
-from labkit.datasets import images
-from labkit.defects import Steps
+from labkit.data import images
+from labkit.data.synthetic import bank
+from labkit.data.synthetic.bank import Steps
 from labkit.detector import Prediction
 from labkit.runs import Run
 
@@ -119,7 +120,7 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
 
 def defect_panel(
     normals: Sequence[Sample],
-    spec: defects.Spec,
+    spec: bank.Spec,
     size: int | None = 256,
     note: str | None = None,
 ) -> Panel:
@@ -131,7 +132,7 @@ def defect_panel(
     by_name = {sample.key: k for k, sample in enumerate(normals)}
 
     def draw(image: str, seed: int, step: str) -> Drawn:
-        sample = defects.bank(normals, spec, seed, size=size)[by_name[image]]
+        sample = bank.bank(normals, spec, seed, size=size)[by_name[image]]
         steps, shown = sample.steps(), STEPS.index(step) + 1
         if step == "change":
             return galleries.defect_gallery([sample], note), _step_words(steps, step)

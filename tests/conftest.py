@@ -79,7 +79,7 @@ def server(monkeypatch):
     """A running server of archives, of which downloads ask again without a pause."""
     from archive_server import Server
 
-    from labkit.datasets import download
+    from labkit.data import download
 
     monkeypatch.setattr(download, "PAUSE", 0.0)
     with Server() as running:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit.datasets import catalogue, procedural
-from labkit.datasets.check import KINDS, check, text
+from labkit.data import catalogue
+from labkit.data.check import KINDS, check, text
+from labkit.data.procedural import products
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_a_reader_that_breaks_is_a_fault_of_its_file(bottle, monkeypatch):
     def broken(path):
         raise RuntimeError("the decoder gave up")
 
-    monkeypatch.setattr("labkit.datasets.images.to_rgb", lambda image, path: broken(path))
+    monkeypatch.setattr("labkit.data.images.to_rgb", lambda image, path: broken(path))
     report = check("mvtec_ad/bottle", bottle.parent)
     assert len(report["unreadable"]) == 7
     assert report["unreadable"][0]["error"] == "RuntimeError: the decoder gave up"
@@ -187,7 +188,7 @@ def test_a_source_that_is_not_there_says_how_to_get_it(tmp_path):
 
 
 def test_masks_that_are_no_files_are_checked_too(monkeypatch):
-    train, test = procedural.samples("weave")
+    train, test = products.samples("weave")
     empty = replace(test[-1], read_mask=test[0].read_mask)
     wide = replace(test[-2], read_mask=lambda: np.ones((8, 256), bool))
     spoilt = replace(test[1], read_mask=test[-1].read_mask)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.datasets import catalogue, cracks, elpv
-from labkit.datasets.drawing import generator
+from labkit.data import catalogue
+from labkit.data.builtin import cracks, elpv
+from labkit.data.procedural.drawing import generator
 
 has_cells = pytest.mark.skipif(
     importlib.util.find_spec("elpv_dataset") is None, reason="needs pip install 'labkit[elpv]'"

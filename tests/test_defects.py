@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from labkit import backbones, defects
+from labkit import backbones
 from labkit.core.records import GOOD, Needs, Sample
-from labkit.datasets import drawing, procedural
-from labkit.defects import OFFICIAL, NsaSpec, PatchSpec, bank, make, spec_for
+from labkit.data.procedural import drawing, products
+from labkit.data.synthetic import bank as defects
+from labkit.data.synthetic.bank import OFFICIAL, NsaSpec, PatchSpec, bank, make, spec_for
 from labkit.features import FeatureCache, FeatureSet
 
 GEAR = spec_for("procedural/gear")
@@ -31,7 +32,7 @@ def smooth(seed, shape=(60, 80)):
 
 @pytest.fixture(scope="module")
 def pair():
-    return [procedural.draw("gear", GOOD, k)[0] for k in range(2)]
+    return [products.draw("gear", GOOD, k)[0] for k in range(2)]
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -5,10 +5,11 @@ import pytest
 from scipy import ndimage
 
 from labkit.core.records import GOOD
-from labkit.datasets import drawing, procedural
-from labkit.defects import NsaSpec, make, nsa, spec_for
-from labkit.defects.poisson import clone, solve
-from labkit.defects.steps import resized
+from labkit.data.procedural import drawing, products
+from labkit.data.synthetic import nsa
+from labkit.data.synthetic.bank import NsaSpec, make, spec_for
+from labkit.data.synthetic.poisson import clone, solve
+from labkit.data.synthetic.steps import resized
 
 
 def rng(*key):
@@ -27,7 +28,7 @@ SPECS = {"texture": NsaSpec(), "object": GEAR}
 
 @pytest.fixture(scope="module")
 def pair():
-    return [procedural.draw("gear", GOOD, k)[0] for k in range(2)]
+    return [products.draw("gear", GOOD, k)[0] for k in range(2)]
 
 
 def test_the_solver_inverts_the_five_point_laplacian():

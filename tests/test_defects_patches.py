@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.datasets import drawing, procedural
-from labkit.defects import PatchSpec, make, patches
+from labkit.data.procedural import drawing, products
+from labkit.data.synthetic import patches
+from labkit.data.synthetic.bank import PatchSpec, make
 
 
 def rng(*key):
@@ -16,7 +17,7 @@ def rng(*key):
 
 @pytest.fixture(scope="module")
 def pair():
-    return [procedural.draw("gear", GOOD, k)[0] for k in range(2)]
+    return [products.draw("gear", GOOD, k)[0] for k in range(2)]
 
 
 def test_sizes_are_uniform_in_their_range_and_follow_the_shorter_side():

@@ -5,7 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from labkit.core.records import GOOD
-from labkit.datasets import catalogue, digits
+from labkit.data import catalogue
+from labkit.data.builtin import digits
 
 
 @pytest.mark.parametrize("digit", range(10))

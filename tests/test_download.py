@@ -10,8 +10,8 @@ import pytest
 from archive_server import MEMBERS, NOISE, WHOLE, archive, partly, source, tar, zipped
 from filelock import FileLock
 
-from labkit.datasets import download
-from labkit.datasets.entry import Archive
+from labkit.data import download
+from labkit.data.entry import Archive
 
 BUSY = "Another process is getting toy"
 

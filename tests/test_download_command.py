@@ -9,8 +9,8 @@ import pytest
 from archive_server import archive, source
 
 from labkit import cli
-from labkit.datasets import catalogue, download
-from labkit.datasets.entry import Entry
+from labkit.data import catalogue, download
+from labkit.data.entry import Entry
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from labkit.core.records import GOOD
-from labkit.datasets import catalogue, folder
+from labkit.data import catalogue, folder
 
 
 def put(path, height=24, width=40, value=None, channels=3):

@@ -9,10 +9,10 @@ from matplotlib.patches import Rectangle
 
 from labkit import galleries, palette
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import procedural
-from labkit.defects import NsaSpec, PatchSpec, bank, make
+from labkit.data.procedural import products
+from labkit.data.synthetic.bank import NsaSpec, PatchSpec, bank, make
 
-WEAVE = [procedural.draw("weave", GOOD, k)[0] for k in range(3)]
+WEAVE = [products.draw("weave", GOOD, k)[0] for k in range(3)]
 SAMPLES = [
     Sample(f"train/good/{k}", GOOD, image.copy, partial(str, k)) for k, image in enumerate(WEAVE)
 ]

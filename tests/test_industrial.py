@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.datasets import catalogue, industrial, loco
+from labkit.data import catalogue
+from labkit.data.benchmarks import industrial, loco
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 

@@ -6,7 +6,7 @@ import yaml
 from labkit import methods, plans, published
 from labkit.core import config
 from labkit.core.config import BUDGETS
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 
 GOOD = {
     "title": "T",

@@ -10,7 +10,7 @@ import pytest
 import labkit
 from labkit import experiments, runs
 from labkit.core import config
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 from labkit.runs import Run
 from labkit.scores import Calibration
 

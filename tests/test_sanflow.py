@@ -9,7 +9,7 @@ import labkit
 from labkit import backbones, experiments, training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 from labkit.features import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW, CFLOWSpec
 from labkit.methods.sanflow import SANFlow, SANFlowSpec

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import labkit
-from labkit import backbones, defects, experiments, training
+from labkit import backbones, experiments, training
 from labkit.core import config
-from labkit.datasets import catalogue
+from labkit.data import catalogue
+from labkit.data.synthetic import bank as defects
 from labkit.features import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.selfsup import SelfSup, SelfSupSpec
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import datasets as reference
 
 from labkit.core.records import GOOD
-from labkit.datasets import arrays, semantic
+from labkit.data.benchmarks import arrays, semantic
 
 RED, BLUE = 200, 90
 ROW, COLUMN = 3, 17  # of the one coloured pixel of every image

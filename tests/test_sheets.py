@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from labkit import cli, figures, palette, sheets, widgets
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 

@@ -11,7 +11,8 @@ import labkit
 from labkit import cli, experiments
 from labkit.core import config
 from labkit.core.records import Dataset, Sample
-from labkit.datasets import catalogue, semantic
+from labkit.data import catalogue
+from labkit.data.benchmarks import semantic
 from labkit.runs import Run
 
 GEAR = catalogue.load("procedural/gear")

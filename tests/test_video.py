@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labkit.core.records import GOOD
-from labkit.datasets import video
+from labkit.data.benchmarks import video
 
 WIDTH, HEIGHT = 60, 40
 RNG = np.random.default_rng(0)

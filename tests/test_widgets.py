@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import controls, defects, experiments, figures, widgets
+from labkit import controls, experiments, figures, widgets
 from labkit.core import config
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import catalogue
+from labkit.data import catalogue
+from labkit.data.synthetic import bank
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -151,14 +152,14 @@ def test_only_figures_of_the_lab_can_be_shown():
 
 def test_a_defect_is_made_step_by_step():
     normals = experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
-    panel = widgets.defect_panel(normals["train"], defects.spec_for("gear"), note="gear")
+    panel = widgets.defect_panel(normals["train"], bank.spec_for("gear"), note="gear")
     slider, pictures = panel.controls["step"], []
     for k, step in enumerate(widgets.STEPS, start=1):
         slider.value = step
         pictures.append(panel.picture.value)
         assert panel.sentence.value.startswith(f"Step {k} of 5, {step}.")
     assert len(set(pictures)) == 5
-    painted = defects.bank(normals["train"], defects.spec_for("gear"), 0, size=256)[0].steps()
+    painted = bank.bank(normals["train"], bank.spec_for("gear"), 0, size=256)[0].steps()
     assert f"{painted.mask.mean():.1%} of the image is marked" in panel.sentence.value
     for name in ("seed", "image"):
         control = panel.controls[name]
@@ -171,7 +172,7 @@ def test_a_defect_that_cannot_be_made_is_said():
     flat = [
         Sample(f"train/good/{k}", GOOD, EXAMPLE.copy, lambda k=k: f"flat {k}") for k in range(2)
     ]
-    panel = widgets.defect_panel(flat, defects.NsaSpec(), size=None)
+    panel = widgets.defect_panel(flat, bank.NsaSpec(), size=None)
     assert "shows on train/good/0/0 after 20 attempts" in panel.sentence.value
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.shelf import brief, fit, opened, words
-from labkit.datasets.images import read_image
+from labkit.data.images import read_image
 
 THUMB, COUNT, KEPT = 128, 12, 256  # pixels; images offered; thumbnails in memory
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apps.shelf import fit, opened, words
 from labkit import palette
-from labkit.datasets.images import read_image
+from labkit.data.images import read_image
 from labkit.detector import Prediction
 
 SHOWN = 480  # pixels of a picture's longer side

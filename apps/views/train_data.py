@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 
 from apps import archives
-from labkit.datasets import catalogue, folder, images
-from labkit.datasets.entry import data_root
+from labkit.data import catalogue, folder, images
+from labkit.data.entry import data_root
 
 UPLOADS = "uploads"  # below the folder of runs
 DEFAULT = "procedural/gear"  # ships with labkit and has masks

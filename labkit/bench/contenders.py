@@ -24,7 +24,7 @@ from labkit import backbones, experiments, methods, training
 from labkit.backbones import Backbone
 from labkit.core import config
 from labkit.core.records import Sample
-from labkit.datasets import catalogue
+from labkit.data import catalogue
 from labkit.detector import Detector
 from labkit.features import FeatureSet
 

@@ -22,7 +22,7 @@ def data_list(
     json: Json = False,
 ) -> None:
     """Every source of data: sizes, licence, whether it is here. Example: labkit data list visa"""
-    from labkit.datasets import catalogue
+    from labkit.data import catalogue
 
     rows = catalogue.describe(root, name)
     shown = catalogue.one_by_one(rows) if name else catalogue.by_source(rows)
@@ -35,7 +35,7 @@ def data_check(name: str, root: Root = None, json: Json = False) -> None:
 
     NAME is a dataset, a source with all its datasets, or a folder. Example: labkit data check mpdd
     """
-    from labkit.datasets.check import check, text
+    from labkit.data.check import check, text
 
     report = check(name, root)
     say(report, json, lambda: text(report))
@@ -53,7 +53,7 @@ def data_show(
 ) -> None:
     """Write good images and kinds of defects as one PNG. Example: labkit data show dagm/Class1"""
     from labkit.core.files import write_whole
-    from labkit.datasets import catalogue
+    from labkit.data import catalogue
     from labkit.sheets import contact_sheet
 
     path = out or Path(name.strip("./").replace("/", "-") + ".png")
@@ -72,7 +72,7 @@ def data_make(
     json: Json = False,
 ) -> None:
     """Write a dataset as PNG files. Example: labkit data make procedural/weave --out weave"""
-    from labkit.datasets import catalogue
+    from labkit.data import catalogue
 
     written = catalogue.write(name, out, root)
     say({"data": name, "folder": str(written)}, json, lambda: f"{name} is in {written}")
@@ -86,7 +86,7 @@ def data_get(
     json: Json = False,
 ) -> None:
     """Download a dataset and unpack it under the root. Example: labkit data get mvtec_ad"""
-    from labkit.datasets import download
+    from labkit.data import download
 
     source = download.source_of(name)
     download.check(source, root)

@@ -30,9 +30,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit import defects
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
-from labkit.defects.patches import Kind
+from labkit.data.synthetic import bank as defects
+from labkit.data.synthetic.patches import Kind
 from labkit.likelihood import fuse, upsample
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.pyramid import SemanticPyramid

@@ -33,9 +33,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit import defects
 from labkit.chains import Chain
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
+from labkit.data.synthetic import bank as defects
 from labkit.flows import AffineCoupling, Flow, Permute, Step
 from labkit.likelihood import anomaly, base_density, log_likelihood, upsample
 from labkit.methods.attention import Subnet

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.datasets import images, layout
-from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data import images, layout
+from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
 
 DEFECT = "defect"
 FOLDERS = {TRAIN: "Train", TEST: "Test"}

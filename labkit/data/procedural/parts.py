@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.datasets.drawing import Colour, Field, box_distance
+from labkit.data.procedural.drawing import Colour, Field, box_distance
 
 TIN = np.array([0.80, 0.80, 0.78])
 

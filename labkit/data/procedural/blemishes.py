@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labkit.datasets.drawing import (
+from labkit.data.procedural.drawing import (
     Colour,
     Field,
     Rng,

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.datasets import dagm, layout, loco, mvtec, visa
-from labkit.datasets.entry import Archive, Entry, Samples, Source, data_root
-from labkit.datasets.layout import Scan
+from labkit.data import layout
+from labkit.data.benchmarks import dagm, loco, mvtec, visa
+from labkit.data.entry import Archive, Entry, Samples, Source, data_root
+from labkit.data.layout import Scan
 
 BINARY = frozenset({0, 255})
 MVTEC = "https://www.mydrive.ch/shares"

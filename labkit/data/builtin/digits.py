@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import GOOD, Sample
-from labkit.datasets.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 64  # pixels of an enlarged image

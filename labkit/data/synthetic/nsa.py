@@ -17,9 +17,9 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
-from labkit.datasets.drawing import Rng
-from labkit.defects.poisson import clone
-from labkit.defects.steps import Box, Patch, Steps, checked, grey_change, resized, window
+from labkit.data.procedural.drawing import Rng
+from labkit.data.synthetic.poisson import clone
+from labkit.data.synthetic.steps import Box, Patch, Steps, checked, grey_change, resized, window
 
 Range = tuple[float, float]
 Objects = tuple[np.ndarray, np.ndarray] | None  # where source and base show the object

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-from labkit.datasets.drawing import Field, Rng, coverage, grid, line_distance, noise, wander
+from labkit.data.procedural.drawing import Field, Rng, coverage, grid, line_distance, noise, wander
 
 KINDS = ("crack", "dark_area", "finger")
 VISIBLE = 3  # grey levels of 255; a smaller change is not made

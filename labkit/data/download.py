@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from labkit.core.files import FULL
-from labkit.datasets import catalogue
-from labkit.datasets.entry import Archive, Source, data_root
+from labkit.data import catalogue
+from labkit.data.entry import Archive, Source, data_root
 
 BLOCK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without a byte

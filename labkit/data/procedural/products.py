@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import blemishes, blister, board, gear, images, textures
-from labkit.datasets.drawing import SIZE, Change, Field, Rng, generator, photograph
-from labkit.datasets.entry import Entry, Samples
+from labkit.data import images
+from labkit.data.entry import Entry, Samples
+from labkit.data.procedural import blemishes, blister, board, gear, textures
+from labkit.data.procedural.drawing import SIZE, Change, Field, Rng, generator, photograph
 
 VERSION = 1  # raise it when any drawing changes: it is part of every fingerprint
 SEED = 0  # of the catalogue's images

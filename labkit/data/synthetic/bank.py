@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import Sample
-from labkit.datasets.drawing import generator
-from labkit.defects.nsa import NsaSpec, blend_patches, spec_for
-from labkit.defects.patches import OFFICIAL, PatchSpec, cut_and_paste
-from labkit.defects.steps import Patch, Steps
+from labkit.data.procedural.drawing import generator
+from labkit.data.synthetic.nsa import NsaSpec, blend_patches, spec_for
+from labkit.data.synthetic.patches import OFFICIAL, PatchSpec, cut_and_paste
+from labkit.data.synthetic.steps import Patch, Steps
 
 __all__ = [
     "OFFICIAL",

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labkit.datasets.drawing import (
+from labkit.data.procedural.drawing import (
     SIZE,
     Change,
     Field,
@@ -27,7 +27,7 @@ from labkit.datasets.drawing import (
     turned,
     wander,
 )
-from labkit.datasets.parts import BODY, LAYOUT, TIN, Part, leads, markings
+from labkit.data.procedural.parts import BODY, LAYOUT, TIN, Part, leads, markings
 
 MASK = np.array([0.10, 0.36, 0.24])  # solder mask
 COPPER = np.array([0.17, 0.47, 0.31])  # copper under the mask

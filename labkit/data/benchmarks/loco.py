@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import Sample
-from labkit.datasets import images, layout, mvtec
-from labkit.datasets.layout import Fault, Picture, Scan
+from labkit.data import images, layout
+from labkit.data.benchmarks import mvtec
+from labkit.data.layout import Fault, Picture, Scan
 
 CONFIG = "defects_config.json"
 Saturations = Mapping[int, tuple[float, bool]]  # pixel value -> threshold, whether it is a share

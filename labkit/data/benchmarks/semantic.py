@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import arrays, images
-from labkit.datasets.entry import Archive, Entry, Samples, Source, data_root
+from labkit.data import images
+from labkit.data.benchmarks import arrays
+from labkit.data.entry import Archive, Entry, Samples, Source, data_root
 
 CIFAR10 = Source(
     name="cifar10",

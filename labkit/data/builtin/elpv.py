@@ -28,9 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import cracks, images
-from labkit.datasets.drawing import generator
-from labkit.datasets.entry import Entry, Samples
+from labkit.data import images
+from labkit.data.builtin import cracks
+from labkit.data.entry import Entry, Samples
+from labkit.data.procedural.drawing import generator
 
 TYPES = ("mono", "poly")
 DEFECTIVE = "defective"

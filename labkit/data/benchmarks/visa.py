@@ -13,8 +13,9 @@ import csv
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.datasets import layout, mvtec
-from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data import layout
+from labkit.data.benchmarks import mvtec
+from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
 
 LABELS = {"normal": GOOD, "anomaly": "bad"}
 COLUMNS = ("object", "split", "label", "image", "mask")

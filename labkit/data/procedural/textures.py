@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labkit.datasets.drawing import (
+from labkit.data.procedural.drawing import (
     SIZE,
     Change,
     Rng,

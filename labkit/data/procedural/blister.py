@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labkit.datasets.drawing import (
+from labkit.data.procedural.drawing import (
     SIZE,
     Change,
     Field,

@@ -30,8 +30,8 @@ from tqdm.auto import tqdm
 
 from labkit.core.files import write_whole
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import images
-from labkit.datasets.entry import Entry, Samples, Source, data_root
+from labkit.data import images
+from labkit.data.entry import Entry, Samples, Source, data_root
 
 ABNORMAL = "abnormal"
 STRIDE = 5  # of the 274,515 training frames, every fifth from the first of each clip

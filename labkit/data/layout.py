@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import GOOD, Sample
-from labkit.datasets import images
+from labkit.data import images
 
 TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTec LOCO write them
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"

@@ -26,9 +26,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from labkit.core.records import Dataset, Sample
-from labkit.datasets import catalogue, folder, images
-from labkit.datasets.entry import Entry, counts
-from labkit.datasets.layout import MISMATCHED, MISSING, SURPLUS, Fault, Picture, Scan
+from labkit.data import catalogue, folder, images
+from labkit.data.entry import Entry, counts
+from labkit.data.layout import MISMATCHED, MISSING, SURPLUS, Fault, Picture, Scan
 
 UNREADABLE, DUPLICATES = "unreadable", "duplicates"
 KINDS = (MISSING, SURPLUS, UNREADABLE, MISMATCHED)

@@ -13,14 +13,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from labkit.core.records import Dataset, Sample
-from labkit.datasets import digits, elpv, folder, industrial, procedural, semantic, video
-from labkit.datasets.entry import Entry
+from labkit.data import folder
+from labkit.data.benchmarks import industrial, semantic, video
+from labkit.data.builtin import digits, elpv
+from labkit.data.entry import Entry
+from labkit.data.procedural import products
 
 
 @lru_cache(maxsize=1)
 def table() -> dict[str, Entry]:
     """The catalogue: a row per dataset, by name."""
-    modules = (elpv, procedural, digits, industrial, semantic, video)
+    modules = (elpv, products, digits, industrial, semantic, video)
     return {name: entry for module in modules for name, entry in module.entries().items()}
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.datasets import layout
-from labkit.datasets.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
+from labkit.data import layout
+from labkit.data.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
 

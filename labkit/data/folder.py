@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from labkit.core.records import GOOD, Dataset
-from labkit.datasets import images, layout, mvtec
-from labkit.datasets.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data import images, layout
+from labkit.data.benchmarks import mvtec
+from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
 
 MIN_GOOD = 10  # 8 held out for calibration, 2 to train on
 LAYOUT = "put good images into train/good and images to test into test/good and test/<defect>"

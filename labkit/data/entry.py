@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labkit.core.records import GOOD, Dataset, Sample
-from labkit.datasets.layout import Scan
+from labkit.data.layout import Scan
 
 Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one, calibration
 

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms import functional
 
-from labkit.datasets.drawing import Rng, box_distance, coverage, over, turned
-from labkit.defects.steps import Box, Patch, Steps, checked, window
+from labkit.data.procedural.drawing import Rng, box_distance, coverage, over, turned
+from labkit.data.synthetic.steps import Box, Patch, Steps, checked, window
 
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 REFERENCE = 256  # pixels; the image side at which the sizes below hold
