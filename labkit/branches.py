@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labkit.core.records import Features, Sample
 from labkit.detector import Detector
-from labkit.features import FeatureSet
+from labkit.features.cache import FeatureSet
 from labkit.metrics import image_auroc
 from labkit.runs import Run
 from labkit.scores import top_mean

@@ -19,10 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from labkit import backbones, methods
-from labkit.backbones import Backbone
+from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Features
+from labkit.features import backbones
+from labkit.features.backbones import Backbone
 from labkit.methods.base import Method
 
 WARM_UP, REPEATS = 2, 7  # images before the clock starts, images timed

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit import metrics
-from labkit.backbones import Backbone
 from labkit.core.config import Config, unknown
 from labkit.core.records import Features, Maps
-from labkit.features import FeatureSet
+from labkit.features.backbones import Backbone
+from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
 from labkit.scores import Calibration
 

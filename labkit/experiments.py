@@ -17,8 +17,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from labkit import backbones, methods, training
-from labkit.backbones import Backbone
+from labkit import methods, training
 from labkit.checkpoints import CHECKPOINT, History
 from labkit.core import config
 from labkit.core.files import source
@@ -26,7 +25,9 @@ from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.entry import data_root
 from labkit.detector import Detector, evaluate
-from labkit.features import DefectSet, FeatureSet
+from labkit.features import backbones
+from labkit.features.backbones import Backbone
+from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
 from labkit.runs import FILES, Run, runs_folder, store
 

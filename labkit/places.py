@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from labkit import experiments
-from labkit.backbones import Backbone
 from labkit.core.records import Features, FlowOut, Needs, Sample
 from labkit.data import catalogue
-from labkit.features import FeatureSet
+from labkit.features.backbones import Backbone
+from labkit.features.cache import FeatureSet
 from labkit.methods.base import on_one_grid
 from labkit.runs import Run
 

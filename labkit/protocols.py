@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from labkit.checkpoints import CHECKPOINT, load_checkpoint
 from labkit.detector import Detector
 from labkit.experiments import image_sets, judge_anew, train
-from labkit.features import FeatureSet
+from labkit.features.cache import FeatureSet
 from labkit.runs import Run
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")

@@ -22,7 +22,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from labkit import backbones, methods
+from labkit import methods
 from labkit.checkpoints import CHECKPOINT
 from labkit.core import config
 from labkit.core.files import read_table, write_whole
@@ -30,7 +30,8 @@ from labkit.core.records import Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.images import read_image
 from labkit.detector import Detector, Prediction, evaluate
-from labkit.features import FeatureSet
+from labkit.features import backbones
+from labkit.features.cache import FeatureSet
 from labkit.scores import Calibration
 
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")

@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from labkit import backbones, methods, training
-from labkit.backbones import Backbone
+from labkit import methods, training
 from labkit.core.config import Config
 from labkit.core.records import Sample
 from labkit.cost import trainable
 from labkit.data import catalogue
 from labkit.experiments import bank, split
-from labkit.features import FeatureSet
+from labkit.features import backbones
+from labkit.features.backbones import Backbone
+from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
 from labkit.plans import Task
 from labkit.tasks import Job, jobs

@@ -10,7 +10,7 @@ import torch
 
 from labkit.core.config import TrainSpec
 from labkit.core.records import Features
-from labkit.features import FeatureSet
+from labkit.features.cache import FeatureSet
 
 LIMIT = 2 << 30  # bytes of kept features in memory; what is beyond is computed again
 

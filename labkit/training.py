@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from labkit.checkpoints import History, load_checkpoint, restore_optimizer, save_checkpoint
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
-from labkit.features import DefectSet, FeatureSet
+from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
 from labkit.stages import Kept, Stage, Stopped, check_stopped, learning_rate
 

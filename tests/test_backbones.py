@@ -6,8 +6,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from labkit import backbones
 from labkit.core.records import Needs
+from labkit.features import backbones
 
 ALL = Needs(pyramid=True, token=True, patches=True)
 CNNS = ["random/resnet18", "random/efficientnet_b0", "random/convnext_atto"]

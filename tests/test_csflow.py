@@ -9,8 +9,8 @@ from torch import nn
 from torch.distributions import Normal
 
 import labkit
-from labkit import backbones
 from labkit.core.records import Features, Shapes
+from labkit.features import backbones
 from labkit.likelihood import LOG_2PI
 from labkit.methods.csflow import CSFlow, CSFlowSpec
 

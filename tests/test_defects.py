@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from labkit import backbones
 from labkit.core.records import GOOD, Needs, Sample
 from labkit.data.procedural import drawing, products
 from labkit.data.synthetic import bank as defects
 from labkit.data.synthetic.bank import OFFICIAL, NsaSpec, PatchSpec, bank, make, spec_for
-from labkit.features import FeatureCache, FeatureSet
+from labkit.features import backbones
+from labkit.features.cache import FeatureCache, FeatureSet
 
 GEAR = spec_for("procedural/gear")
 SPECS = {"patches": PatchSpec(), "official": OFFICIAL, "texture": NsaSpec(), "object": GEAR}

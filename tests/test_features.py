@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import backbones, features
 from labkit.core.records import GOOD, Needs, Sample
-from labkit.features import FeatureCache, FeatureSet
+from labkit.features import backbones
+from labkit.features import cache as features
+from labkit.features.cache import FeatureCache, FeatureSet
 
 NEEDS = Needs(pyramid=True, token=True)
 

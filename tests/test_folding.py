@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from labkit import backbones
 from labkit.core.records import Needs
-from labkit.folding import folded
+from labkit.features import backbones
+from labkit.features.fold_batchnorm import folded
 
 NEEDS = Needs(pyramid=True, token=True)
 

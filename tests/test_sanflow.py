@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import labkit
-from labkit import backbones, experiments, training
+from labkit import experiments, training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
 from labkit.data import catalogue
-from labkit.features import DefectSet, FeatureCache, FeatureSet
+from labkit.features import backbones
+from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW, CFLOWSpec
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
 

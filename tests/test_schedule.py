@@ -4,7 +4,7 @@ import pytest
 
 from labkit import methods, schedule
 from labkit.core import config
-from labkit.features import FeatureSet
+from labkit.features.cache import FeatureSet
 from labkit.plans import Task
 
 TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 1, "batch": 4}

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import labkit
-from labkit import backbones, experiments, training
+from labkit import experiments, training
 from labkit.core import config
 from labkit.data import catalogue
 from labkit.data.synthetic import bank as defects
-from labkit.features import DefectSet, FeatureCache, FeatureSet
+from labkit.features import backbones
+from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.selfsup import SelfSup, SelfSupSpec
 
 

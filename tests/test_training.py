@@ -13,10 +13,11 @@ import pytest
 import torch
 from test_features import samples
 
-from labkit import backbones, checkpoints, training
+from labkit import checkpoints, training
 from labkit.core import config
 from labkit.core.records import Needs
-from labkit.features import FeatureCache, FeatureSet
+from labkit.features import backbones
+from labkit.features.cache import FeatureCache, FeatureSet
 from labkit.methods.dnfad import DNFAD, DNFADSpec
 
 SPEC = config.TrainSpec(epochs=3, batch=4, lr=1e-3, warmup=2)

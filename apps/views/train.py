@@ -23,7 +23,8 @@ from apps.trainer import (
     Training,
 )
 from apps.views import train_data
-from labkit import backbones, figures, methods, palette
+from labkit import figures, methods, palette
+from labkit.features import backbones
 from labkit.schedule import Forecast, duration, forecast
 
 CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",

@@ -20,13 +20,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from labkit import backbones, experiments, methods, training
-from labkit.backbones import Backbone
+from labkit import experiments, methods, training
 from labkit.core import config
 from labkit.core.records import Sample
 from labkit.data import catalogue
 from labkit.detector import Detector
-from labkit.features import FeatureSet
+from labkit.features import backbones
+from labkit.features.backbones import Backbone
+from labkit.features.cache import FeatureSet
 
 BATCH = 32  # images a step and images at once: anomalib's default
 ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from labkit.backbones import Backbone
 from labkit.bench.contenders import BATCH, PEER, Contender, Job, theirs
 from labkit.core.files import write_whole
+from labkit.features.backbones import Backbone
 
 CORESET = 0.003  # share of the patches kept; 0.1 is anomalib's default, 0.01 the paper's leanest
 COLUMNS = ["key", "split", "defect", "label", "score"]

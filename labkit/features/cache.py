@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from labkit.backbones import Backbone
 from labkit.core.files import write_whole
 from labkit.core.records import Features, Needs, Sample
+from labkit.features.backbones import Backbone
 
 
 def cache_folder() -> Path:

