@@ -20,10 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from labkit.chains import Chain
 from labkit.core.records import FlowOut
 from labkit.detector import Detector
-from labkit.likelihood import LOG_2PI
+from labkit.flows.likelihood import LOG_2PI
+from labkit.flows.trace import Chain
 from labkit.methods.base import Method
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
 from labkit.panels import map_grid

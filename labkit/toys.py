@@ -17,10 +17,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from labkit.chains import Chain
 from labkit.core.seeds import seeded
-from labkit.flows import AffineCoupling, Flow
-from labkit.likelihood import log_likelihood, nll
+from labkit.flows.likelihood import log_likelihood, nll
+from labkit.flows.steps import AffineCoupling, Flow
+from labkit.flows.trace import Chain
 from labkit.microscope import View, follow, progress
 from labkit.palette import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
 

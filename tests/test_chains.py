@@ -5,10 +5,10 @@ import torch
 from test_methods import UNTRAINED, features, trained
 
 from labkit import methods
-from labkit.chains import AsMap, AtPlaces, Chain, OfTheImage, SideBySide
 from labkit.core.records import FlowOut
-from labkit.flows import AffineCoupling, Flow, Permute
-from labkit.stem import Standardise
+from labkit.flows.steps import AffineCoupling, Flow, Permute
+from labkit.flows.trace import AsMap, AtPlaces, Chain, OfTheImage, SideBySide
+from labkit.flows.whitening import Standardise
 
 WITH_FLOW = [name for name in methods.names() if name not in UNTRAINED]
 

@@ -11,7 +11,7 @@ from torch.distributions import Normal
 import labkit
 from labkit.core.records import Features, Shapes
 from labkit.features import backbones
-from labkit.likelihood import LOG_2PI
+from labkit.flows.likelihood import LOG_2PI
 from labkit.methods.csflow import CSFlow, CSFlowSpec
 
 SHAPES = Shapes((32, 48), ((4, 4, 6), (4, 2, 3), (4, 1, 2)))

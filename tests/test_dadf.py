@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from labkit import cost, training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
-from labkit.likelihood import blurred
+from labkit.flows.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.stages import Kept

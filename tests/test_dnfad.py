@@ -9,8 +9,8 @@ from torch import nn
 from labkit import methods
 from labkit.core import config
 from labkit.core.records import Features, Shapes
-from labkit.flows import Flow
-from labkit.likelihood import nll
+from labkit.flows.likelihood import nll
+from labkit.flows.steps import Flow
 from labkit.methods.dnfad import DNFAD, DNFADSpec, branch
 from labkit.methods.dsam import DSAM, IDConv
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from labkit.core.records import Features, Shapes
-from labkit.likelihood import LOG_2PI
+from labkit.flows.likelihood import LOG_2PI
 from labkit.methods.fastflow import FastFlow, FastFlowSP, FastFlowSpec, FastFlowSPSpec
 
 SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from labkit.core.records import FlowOut
-from labkit.flows import (
+from labkit.flows.likelihood import log_likelihood, nll
+from labkit.flows.steps import (
     AffineCoupling,
     ChannelAffine,
     Flow,
@@ -19,8 +20,7 @@ from labkit.flows import (
     position_code,
     soft_clamp,
 )
-from labkit.likelihood import log_likelihood, nll
-from labkit.stem import Standardise
+from labkit.flows.whitening import Standardise
 
 H, W = 3, 5
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from labkit import methods
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
-from labkit.likelihood import log_likelihood
+from labkit.flows.likelihood import log_likelihood
 from labkit.methods.pyramid import Pyramid
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (6, 2, 3)), token=8, patches=(15, 8), turned=(4, 6))

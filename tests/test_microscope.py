@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import microscope
-from labkit.chains import Chain
-from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute
-from labkit.likelihood import log_likelihood
+from labkit.flows.likelihood import log_likelihood
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute
+from labkit.flows.trace import Chain
 
 
 def convolution(c_in, c_out):

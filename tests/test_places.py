@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from labkit import places
-from labkit.likelihood import log_likelihood
+from labkit.flows.likelihood import log_likelihood
 from labkit.places import NormalPatches, cell
 
 

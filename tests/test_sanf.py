@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit.core.records import Features, Shapes
-from labkit.flows import AffineCoupling, Flow, Permute
+from labkit.flows.steps import AffineCoupling, Flow, Permute
 from labkit.methods.fusion import FusionCoupling
 from labkit.methods.sanf import SANF, SANFSpec, patch_grid, pool_tokens
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Gamma, kl_divergence
 
-from labkit.likelihood import LOG_2PI, base_density
+from labkit.flows.likelihood import LOG_2PI, base_density
 from labkit.methods.statistics import (
     SemanticBase,
     Statistics,

@@ -9,7 +9,7 @@ from apps import markup
 from apps.shelf import fit, opened
 from apps.views.seen import Seen
 from labkit import microscope, place_figures, places
-from labkit.likelihood import LOG_2PI
+from labkit.flows.likelihood import LOG_2PI
 
 WHOLE = "Click the picture to see the latent of the image against N(0, I)."
 ASK = "Click a place on a picture, or focus one, move with the arrow keys and press Enter."

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.chains import Chain
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
+from labkit.flows.trace import Chain
 from labkit.stages import Stage
 
 

@@ -26,10 +26,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.chains import AtPlaces, Chain
 from labkit.core.records import Batch, Features, FlowOut
-from labkit.flows import Flow, Permute, Rotate, position_code
-from labkit.likelihood import base_density, log_sigmoid_loss
+from labkit.flows.likelihood import base_density, log_sigmoid_loss
+from labkit.flows.steps import Flow, Permute, Rotate, position_code
+from labkit.flows.trace import AtPlaces, Chain
 from labkit.methods.pyramid import (
     WHITENED,
     Positive,

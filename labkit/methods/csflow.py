@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.chains import Chain, SideBySide
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows import AffineCoupling, Flow, Permute, Step
-from labkit.likelihood import LOG_2PI, nll, upsample
+from labkit.flows.likelihood import LOG_2PI, nll, upsample
+from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
+from labkit.flows.trace import Chain, SideBySide
 from labkit.methods.base import Method
 from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
 from labkit.scores import top_mean

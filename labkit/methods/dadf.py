@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Shapes
-from labkit.flows import AdditiveCoupling, ChannelAffine, Permute, Step
-from labkit.likelihood import blurred, upsample
+from labkit.flows.likelihood import blurred, upsample
+from labkit.flows.steps import AdditiveCoupling, ChannelAffine, Permute, Step
 from labkit.methods import fastflow
 from labkit.methods.dual_attention import DualAttention
 from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of

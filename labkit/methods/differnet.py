@@ -24,12 +24,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.chains import AsMap, Chain
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows import AffineCoupling, Flow, Permute, Step
-from labkit.likelihood import nll
+from labkit.flows.likelihood import nll
+from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
+from labkit.flows.trace import AsMap, Chain
+from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method
-from labkit.stem import Standardise
 
 TURNS = 4  # copies of an image, 360 / TURNS degrees apart
 

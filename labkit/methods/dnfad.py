@@ -26,14 +26,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.chains import Chain
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, position_code
-from labkit.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, position_code
+from labkit.flows.trace import Chain
+from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.dsam import DSAM, ChannelNorm
 from labkit.scores import top_mean
-from labkit.stem import Standardise
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.flows import position_code
+from labkit.flows.steps import position_code
 
 RATIO, EPS = 4, 1e-6  # of the MLP and of LayerNorm, as in MAE's encoder, which the paper names
 SPREAD = 0.02  # standard deviation of the memory at the start

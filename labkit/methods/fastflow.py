@@ -33,10 +33,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.chains import Chain
 from labkit.core.records import Batch, Features, FlowOut
-from labkit.flows import Flow, Step
-from labkit.likelihood import LOG_2PI, base_density
+from labkit.flows.likelihood import LOG_2PI, base_density
+from labkit.flows.steps import Flow, Step
+from labkit.flows.trace import Chain
 from labkit.methods.pyramid import (
     WHITENED,
     Pyramid,

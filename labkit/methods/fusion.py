@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from labkit.flows import Step, Subnet, soft_clamp
+from labkit.flows.steps import Step, Subnet, soft_clamp
 
 
 class CrossAttention(nn.Module):

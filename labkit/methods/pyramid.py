@@ -15,14 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.chains import Chain, OfTheImage
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows import AffineCoupling, ChannelAffine, Flow, Permute, Step
-from labkit.likelihood import anomaly, base_density, fuse, upsample
+from labkit.flows.likelihood import anomaly, base_density, fuse, upsample
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, Step
+from labkit.flows.trace import Chain, OfTheImage
+from labkit.flows.whitening import Moments, Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.statistics import SemanticBase, Statistics
 from labkit.scores import top_mean
-from labkit.stem import Moments, Standardise
 
 Positive = Annotated[int, Field(gt=0)]
 

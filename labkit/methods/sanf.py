@@ -28,13 +28,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.chains import AsMap, Chain
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows import Flow, Permute, Step
-from labkit.likelihood import anomaly, log_likelihood, nll, upsample
+from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
+from labkit.flows.steps import Flow, Permute, Step
+from labkit.flows.trace import AsMap, Chain
+from labkit.flows.whitening import Moments, Standardise
 from labkit.methods.base import Method
 from labkit.methods.fusion import FFM, FusionCoupling
-from labkit.stem import Moments, Standardise
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank as defects
 from labkit.data.synthetic.patches import Kind
-from labkit.likelihood import fuse, upsample
+from labkit.flows.likelihood import fuse, upsample
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.pyramid import SemanticPyramid
 from labkit.methods.statistics import StatisticsSpec

@@ -33,15 +33,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit.chains import Chain
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank as defects
-from labkit.flows import AffineCoupling, Flow, Permute, Step
-from labkit.likelihood import anomaly, base_density, log_likelihood, upsample
+from labkit.flows.likelihood import anomaly, base_density, log_likelihood, upsample
+from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
+from labkit.flows.trace import Chain
+from labkit.flows.whitening import Standardise
 from labkit.methods.attention import Subnet
 from labkit.methods.base import Method, on_one_grid
 from labkit.scores import top_mean
-from labkit.stem import Standardise
 
 Positive = Annotated[int, Field(gt=0)]
 

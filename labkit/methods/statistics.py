@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.core.records import FlowOut
-from labkit.likelihood import base_density, log_sigmoid_loss
+from labkit.flows.likelihood import base_density, log_sigmoid_loss
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]

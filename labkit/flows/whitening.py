@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from labkit.flows import Step, zeros_per_position
+from labkit.flows.steps import Step, zeros_per_position
 
 TINY = 1e-6  # smallest standard deviation of a feature, in its unit
 PLACES = 256  # at a time, where every place has a matrix

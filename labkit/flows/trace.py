@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from labkit.core.records import FlowOut
-from labkit.flows import Flow, Step, zeros_per_position
+from labkit.flows.steps import Flow, Step, zeros_per_position
 
 Grid = tuple[int, int]
 NUMBERED = ("coupling", "channel scale", "rotation")  # steps that come once a block

@@ -1,0 +1,1 @@
+"""Invertible steps, flows made of them, and likelihoods."""
