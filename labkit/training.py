@@ -26,7 +26,7 @@ from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
-from labkit.stages import Kept, Stage, Stopped, check_stopped, learning_rate
+from labkit.methods.stages import Kept, Stage, Stopped, check_stopped, learning_rate
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "

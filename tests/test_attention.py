@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.methods.attention import SelfAttention, Subnet
+from labkit.methods.blocks.self_attention import SelfAttention, Subnet
 
 
 def test_attention_is_the_librarys():

@@ -11,8 +11,8 @@ from labkit.core import config
 from labkit.core.records import Features, Shapes
 from labkit.flows.likelihood import nll
 from labkit.flows.steps import Flow
+from labkit.methods.blocks.dsam import DSAM, IDConv
 from labkit.methods.dnfad import DNFAD, DNFADSpec, branch
-from labkit.methods.dsam import DSAM, IDConv
 
 SHAPES = Shapes((24, 40), ((6, 3, 5),))
 TINY = {"blocks": 2, "position": 4, "pool": 1, "zero_init": False, "standardise": "none"}

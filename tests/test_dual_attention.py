@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.methods import dual_attention
-from labkit.methods.dual_attention import DualAttention, patchify, unpatchify
+from labkit.methods.blocks import dual_attention
+from labkit.methods.blocks.dual_attention import DualAttention, patchify, unpatchify
 
 LEVELS, GRID = ((2, 8, 12), (3, 4, 6), (5, 2, 3)), (2, 3)
 BOTH = pytest.mark.parametrize("memory_qk", ["paper", "official"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from labkit.methods.fusion import FFM, CrossAttention, FusionCoupling
+from labkit.methods.blocks.feature_fusion import FFM, CrossAttention, FusionCoupling
 
 H, M = 4, 5
 FUSIONS = ["none", "mean", "query", "token"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from labkit.core.records import Features, Shapes
 from labkit.flows.steps import AffineCoupling, Flow, Permute
-from labkit.methods.fusion import FusionCoupling
+from labkit.methods.blocks.feature_fusion import FusionCoupling
 from labkit.methods.sanf import SANF, SANFSpec, patch_grid, pool_tokens
 
 D, N = 8, 6  # 2 x 3 patches

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from labkit.core import config
 from labkit.core.records import Batch, Features, FlowOut, Shapes
 from labkit.flows.steps import AffineCoupling, Flow, Permute
-from labkit.methods.attention import Subnet
+from labkit.methods.blocks.self_attention import Subnet
 from labkit.methods.selfsup import (
     SelfSup,
     SelfSupSpec,

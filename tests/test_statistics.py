@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Gamma, kl_divergence
 
 from labkit.flows.likelihood import LOG_2PI, base_density
-from labkit.methods.statistics import (
+from labkit.methods.blocks.statistics_prediction import (
     SemanticBase,
     Statistics,
     StatisticsNetwork,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.flows.trace import Chain
-from labkit.stages import Stage
+from labkit.methods.stages import Stage
 
 
 class Method(nn.Module):

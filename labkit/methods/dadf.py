@@ -34,10 +34,10 @@ from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Shapes
 from labkit.flows.likelihood import blurred, upsample
 from labkit.flows.steps import AdditiveCoupling, ChannelAffine, Permute, Step
 from labkit.methods import fastflow
-from labkit.methods.dual_attention import DualAttention
+from labkit.methods.blocks.dual_attention import DualAttention
 from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of
 from labkit.methods.pyramid import WHITENED
-from labkit.stages import Stage
+from labkit.methods.stages import Stage
 
 Positive = Annotated[int, Field(gt=0)]
 Part = Literal["prior", "self", "memory"]

@@ -32,7 +32,7 @@ from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, pos
 from labkit.flows.trace import Chain
 from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method, on_one_grid
-from labkit.methods.dsam import DSAM, ChannelNorm
+from labkit.methods.blocks.dsam import DSAM, ChannelNorm
 from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]

@@ -37,6 +37,7 @@ from labkit.core.records import Batch, Features, FlowOut
 from labkit.flows.likelihood import LOG_2PI, base_density
 from labkit.flows.steps import Flow, Step
 from labkit.flows.trace import Chain
+from labkit.methods.blocks.statistics_prediction import StatisticsSpec, Weight
 from labkit.methods.pyramid import (
     WHITENED,
     Pyramid,
@@ -45,7 +46,6 @@ from labkit.methods.pyramid import (
     SemanticPyramid,
     one_sided,
 )
-from labkit.methods.statistics import StatisticsSpec, Weight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, Ste
 from labkit.flows.trace import Chain, OfTheImage
 from labkit.flows.whitening import Moments, Standardise
 from labkit.methods.base import Method, on_one_grid
-from labkit.methods.statistics import SemanticBase, Statistics
+from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics
 from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]

@@ -34,7 +34,7 @@ from labkit.flows.steps import Flow, Permute, Step
 from labkit.flows.trace import AsMap, Chain
 from labkit.flows.whitening import Moments, Standardise
 from labkit.methods.base import Method
-from labkit.methods.fusion import FFM, FusionCoupling
+from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -34,9 +34,9 @@ from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shape
 from labkit.data.synthetic import bank as defects
 from labkit.data.synthetic.patches import Kind
 from labkit.flows.likelihood import fuse, upsample
+from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.pyramid import SemanticPyramid
-from labkit.methods.statistics import StatisticsSpec
 
 KINDS = get_args(Kind)
 

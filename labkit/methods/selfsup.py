@@ -39,8 +39,8 @@ from labkit.flows.likelihood import anomaly, base_density, log_likelihood, upsam
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import Chain
 from labkit.flows.whitening import Standardise
-from labkit.methods.attention import Subnet
 from labkit.methods.base import Method, on_one_grid
+from labkit.methods.blocks.self_attention import Subnet
 from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]
