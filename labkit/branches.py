@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from labkit.core.records import Features, Sample
-from labkit.detector import Detector
+from labkit.evaluation.calibration import top_mean
+from labkit.evaluation.detector import Detector
+from labkit.evaluation.metrics import image_auroc
 from labkit.features.cache import FeatureSet
-from labkit.metrics import image_auroc
 from labkit.runs import Run
-from labkit.scores import top_mean
 
 MOST = 48  # images that are judged unless others are given
 

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 
-from labkit import metrics
+from labkit.evaluation import metrics
+from labkit.evaluation.calibration import Calibration
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, SERIES, THRESHOLD, dress, sheet
-from labkit.scores import Calibration
 
 KNOTS = {"0.5": np.log10(2.0), "0.99": 2.0, "0.999": 3.0}  # quantile -> -log10 of the rest
 RARITY = "rarity r: one normal pixel in 10ʳ has a larger value"

@@ -24,7 +24,7 @@ from labkit.core.files import source
 from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.entry import data_root
-from labkit.detector import Detector, evaluate
+from labkit.evaluation.detector import Detector, evaluate
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureSet

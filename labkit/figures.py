@@ -17,10 +17,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator
 from torch import Tensor
 
-from labkit import metrics, palette
+from labkit import palette
+from labkit.evaluation import metrics
+from labkit.evaluation.calibration import as_numpy
 from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
 from labkit.panels import map_grid, overlay, strip
-from labkit.scores import as_numpy
 from labkit.sheets import contact_sheet
 from labkit.stage_figures import LEGEND, reconstructions, training_curves
 

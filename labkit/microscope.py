@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labkit.core.records import FlowOut
-from labkit.detector import Detector
+from labkit.evaluation.detector import Detector
 from labkit.flows.likelihood import LOG_2PI
 from labkit.flows.trace import Chain
 from labkit.methods.base import Method

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from labkit.checkpoints import CHECKPOINT, load_checkpoint
-from labkit.detector import Detector
+from labkit.evaluation.detector import Detector
 from labkit.experiments import image_sets, judge_anew, train
 from labkit.features.cache import FeatureSet
 from labkit.runs import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from labkit.detector import Prediction
+from labkit.evaluation.detector import Prediction
 from labkit.panels import overlay
 from labkit.runs import Run
 

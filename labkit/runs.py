@@ -29,10 +29,10 @@ from labkit.core.files import read_table, write_whole
 from labkit.core.records import Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.images import read_image
-from labkit.detector import Detector, Prediction, evaluate
+from labkit.evaluation.calibration import Calibration
+from labkit.evaluation.detector import Detector, Prediction, evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
-from labkit.scores import Calibration
 
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from labkit import methods, training
 from labkit.core.config import Config
 from labkit.core.records import Sample
-from labkit.cost import trainable
 from labkit.data import catalogue
+from labkit.evaluation.cost import trainable
 from labkit.experiments import bank, split
 from labkit.features import backbones
 from labkit.features.backbones import Backbone

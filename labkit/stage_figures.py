@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labkit import palette
+from labkit.evaluation.calibration import as_numpy
 from labkit.palette import INK, QUIET, dress, sheet
 from labkit.panels import small_image
-from labkit.scores import as_numpy
 
 LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
 NOT_TERMS = ("epoch", "step", "lr", "learning_rate")

@@ -20,7 +20,7 @@ from labkit.palette import INK, SERIES, dress, sheet
 from labkit.results import Results
 
 if TYPE_CHECKING:
-    from labkit.detector import Detector
+    from labkit.evaluation.detector import Detector
 
 PUBLISHED = "#8c6d1f"  # ochre: what is printed, nowhere else in the lab's figures
 MARKS = "osD^vP"

@@ -16,13 +16,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from labkit import cost, methods, metrics, protocols
+from labkit import methods, protocols
 from labkit.core import config
-from labkit.detector import Detector, judged
+from labkit.evaluation import cost, metrics
+from labkit.evaluation.calibration import Calibration
+from labkit.evaluation.detector import Detector, judged
 from labkit.experiments import image_sets, judge_anew, train
 from labkit.plans import Task
 from labkit.runs import Run
-from labkit.scores import Calibration
 
 
 @dataclass(frozen=True)

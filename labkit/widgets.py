@@ -23,7 +23,7 @@ from labkit.core.records import Dataset, Sample
 from labkit.data import images
 from labkit.data.synthetic import bank
 from labkit.data.synthetic.bank import Steps
-from labkit.detector import Prediction
+from labkit.evaluation.detector import Prediction
 from labkit.runs import Run
 
 LIMIT = 32  # predictions that a panel keeps

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import labkit.bench.maps as bench
-from labkit import cli, metrics
+from labkit import cli
 from labkit.bench import contenders, flows, processes
+from labkit.evaluation import metrics
 
 
 def test_the_area_under_a_curve_ends_at_the_limit():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from labkit import cost, methods
+from labkit import methods
+from labkit.evaluation import cost
 
 
 @pytest.mark.parametrize(

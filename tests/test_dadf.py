@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labkit import cost, training
+from labkit import training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
+from labkit.evaluation import cost
 from labkit.flows.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import metrics
 from labkit.commands import evaluation
 from labkit.core.records import Map, Maps, Sample
-from labkit.detector import evaluate
-from labkit.scores import Calibration
+from labkit.evaluation import metrics
+from labkit.evaluation.calibration import Calibration
+from labkit.evaluation.detector import evaluate
 
 KINDS = ["good", "good", "logical_anomalies", "structural_anomalies", "logical_anomalies"]
 SIZES = [(12, 30), (12, 30), (24, 10), (12, 30), (40, 40)]  # neither square nor alike

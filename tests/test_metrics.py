@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from labkit import metrics
+from labkit.evaluation import metrics
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import labkit.bench.maps as bench
-from labkit import metrics
+from labkit.evaluation import metrics
 
 PEERS = [name for name in bench.CONTENDERS if name != "labkit"]
 

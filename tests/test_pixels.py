@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from labkit import metrics
+from labkit.evaluation import metrics
 
 SEEDS = st.integers(0, 2**32 - 1)
 METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit.metrics import image_auroc
+from labkit.evaluation.metrics import image_auroc
 from labkit.plans import Cell, Study
 from labkit.results import Results, bootstrap_means
 

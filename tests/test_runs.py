@@ -11,8 +11,8 @@ import labkit
 from labkit import experiments, runs
 from labkit.core import config
 from labkit.data import catalogue
+from labkit.evaluation.calibration import Calibration
 from labkit.runs import Run
-from labkit.scores import Calibration
 
 
 def test_split_is_clean_and_a_function_of_the_seed():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.scores import Calibration, adjusted, top_mean
+from labkit.evaluation.calibration import Calibration, adjusted, top_mean
 
 RAW = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
 

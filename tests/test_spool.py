@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import spool
+from labkit.evaluation import spool
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 
-from labkit import cli, cost
+from labkit import cli
 from labkit.bench import suite
 from labkit.bench.contenders import RACES, Job
+from labkit.evaluation import cost
 
 JOB = Job()
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from apps import markup
 from apps.shelf import opened
 from apps.views.seen import WHOLE
-from labkit import figures, metrics
-from labkit.detector import to_size
+from labkit import figures
+from labkit.evaluation import metrics
+from labkit.evaluation.detector import to_size
 
 METRICS = {
     "image_auroc": ("image AUROC", "chance that a defective image scores above a good one"),

@@ -18,7 +18,7 @@ from apps import archives, listing, markup
 from apps.shelf import brief, opened
 from apps.views.seen import overlay, see_file
 from labkit import figures
-from labkit.scores import adjusted
+from labkit.evaluation.calibration import adjusted
 
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels

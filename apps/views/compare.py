@@ -15,7 +15,7 @@ from apps.views import about
 from apps.views.pictures import read, thumbnail
 from labkit import comparison, palette
 from labkit.comparison import RARE, RARITY
-from labkit.detector import Prediction
+from labkit.evaluation.detector import Prediction
 from labkit.runs import Run
 
 LEAST, MOST = 2, 6  # runs

@@ -12,7 +12,7 @@ from torch import Tensor
 from apps.shelf import fit, opened, words
 from labkit import palette
 from labkit.data.images import read_image
-from labkit.detector import Prediction
+from labkit.evaluation.detector import Prediction
 
 SHOWN = 480  # pixels of a picture's longer side
 NO_IMAGE = "No image is shown. Choose a test image or upload one."

@@ -24,7 +24,7 @@ from labkit import experiments, methods, training
 from labkit.core import config
 from labkit.core.records import Sample
 from labkit.data import catalogue
-from labkit.detector import Detector
+from labkit.evaluation.detector import Detector
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet

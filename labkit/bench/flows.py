@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit import metrics
 from labkit.bench import processes
 from labkit.bench.contenders import BATCH, RACES, Contender, Job
 from labkit.core.config import unknown
+from labkit.evaluation import metrics
 
 AIMS = {"training": 10.0, "alone": 3.0, "memory": 2.0}  # anomalib's figure by ours, at least
 WORDS = {"training": "training", "alone": "inference", "memory": "memory"}

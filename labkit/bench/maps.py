@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from labkit.bench import processes
 from labkit.core.config import unknown
-from labkit.pixels import PixelMetrics
+from labkit.evaluation.pixels import PixelMetrics
 
 SIDE, LIMIT = 256, 0.3  # pixels of a map; false-positive rate up to which AUPRO is integrated
 AUPRO, AUROC = "aupro", "pixel_auroc"

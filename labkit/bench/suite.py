@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labkit import cost
 from labkit.bench import flows, maps, scaling
 from labkit.bench.contenders import RACES, Job
 from labkit.core.files import write_whole
+from labkit.evaluation import cost
 
 Rows = list[dict[str, Any]]
 

@@ -85,7 +85,7 @@ def complexity(
     json: Json = False,
 ) -> None:
     """Parameters, FLOPs and seconds an image of each method; no weights are fetched."""
-    from labkit import cost
+    from labkit.evaluation import cost
 
     rows = cost.complexity(method or (), budget, time)
     say(rows, json, lambda: _told("complexity", rows))
@@ -123,8 +123,8 @@ def everything(
 
 def _told(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a benchmark as a table, and below it what they come to."""
-    from labkit import cost
     from labkit.bench import flows, maps, scaling
+    from labkit.evaluation import cost
 
     bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": cost}[name]
     done = [bench.readable(row) for row in rows if not row.get("note")]

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.evaluation.calibration import top_mean
 from labkit.flows.likelihood import LOG_2PI, nll, upsample
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import Chain, SideBySide
 from labkit.methods.base import Method
 from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
-from labkit.scores import top_mean
 
 SCALES = 3  # sizes of the image: 1, 1/2, 1/4
 

@@ -27,13 +27,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.evaluation.calibration import top_mean
 from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.flows.trace import Chain
 from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.dsam import DSAM, ChannelNorm
-from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
+from labkit.evaluation.calibration import top_mean
 from labkit.flows.likelihood import blurred, upsample
 from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method
-from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -16,13 +16,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.evaluation.calibration import top_mean
 from labkit.flows.likelihood import anomaly, base_density, fuse, upsample
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, Step
 from labkit.flows.trace import Chain, OfTheImage
 from labkit.flows.whitening import Moments, Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics
-from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -35,13 +35,13 @@ from torch import Tensor
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank as defects
+from labkit.evaluation.calibration import top_mean
 from labkit.flows.likelihood import anomaly, base_density, log_likelihood, upsample
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import Chain
 from labkit.flows.whitening import Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.self_attention import Subnet
-from labkit.scores import top_mean
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from labkit.core.records import GOOD
 from labkit.data.benchmarks.loco import saturation
-from labkit.pixels import PixelMetrics
-from labkit.scores import as_numpy, finite
-from labkit.sweep import Curve, Sweep
+from labkit.evaluation.calibration import as_numpy, finite
+from labkit.evaluation.curves import Curve, Sweep
+from labkit.evaluation.pixels import PixelMetrics
 
 __all__ = [
     "Curve", "PixelMetrics", "average_precision", "bootstrap", "f1_max", "image_auroc",

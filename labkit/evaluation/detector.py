@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from labkit import metrics
 from labkit.core.config import Config, unknown
 from labkit.core.records import Features, Maps
+from labkit.evaluation import metrics
+from labkit.evaluation.calibration import Calibration
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
-from labkit.scores import Calibration
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from labkit.core.records import GOOD
-from labkit.scores import as_numpy, finite
-from labkit.spool import CHUNK, Chunk, Spool
-from labkit.sweep import CURVE_POINTS, Curve, Sweep
+from labkit.evaluation.calibration import as_numpy, finite
+from labkit.evaluation.curves import CURVE_POINTS, Curve, Sweep
+from labkit.evaluation.spool import CHUNK, Chunk, Spool
 
 Array = np.ndarray | Tensor
 EIGHT = np.ones((3, 3), int)  # 8-connected neighbourhood

@@ -1,0 +1,1 @@
+"""Detector, calibration, metrics and cost."""
