@@ -16,7 +16,7 @@ import torch
 from apps import markup, programs, shelf, style
 from apps.page import KEEP, PRIVATE, TITLE, Page
 from apps.tabs import about, batch, compare, inspect, microscope, studies, train
-from labkit.runs import runs_folder
+from labkit.training.run import runs_folder
 
 SESSIONS, USERS = 64, 4  # sessions remembered; answers of one kind at a time
 LARGEST = "100mb"  # of an uploaded file

@@ -18,7 +18,7 @@ from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
 from labkit.places import NormalPatches, normals
-from labkit.runs import Run
+from labkit.training.run import Run
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered

@@ -19,7 +19,7 @@ from labkit.evaluation.calibration import top_mean
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.metrics import image_auroc
 from labkit.features.cache import FeatureSet
-from labkit.runs import Run
+from labkit.training.run import Run
 
 MOST = 48  # images that are judged unless others are given
 

@@ -57,7 +57,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train, calibrate, evaluate. Example: labkit train dnfad elpv/mono --set top_k=0.1"""
-    from labkit.experiments import train as run_training
+    from labkit.training.experiment import train as run_training
 
     overrides = dict(_setting(text) for text in set_ or [])
     if backbone:
@@ -77,7 +77,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Metrics of a run, on its own test images or on another dataset's."""
-    from labkit.runs import Run
+    from labkit.training.run import Run
 
     told = Run.load(run).evaluate(data, root=root)
     say(told, json, lambda: evaluation(told))
@@ -93,7 +93,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """Score, quantile, p-value of images. Example: labkit predict runs/NAME a.png --out maps"""
-    from labkit.runs import Run
+    from labkit.training.run import Run
 
     opened = Run.load(run)
     predictions = opened.predict(*images)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit import experiments
 from labkit.core.records import Features, FlowOut, Needs, Sample
 from labkit.data import catalogue
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import on_one_grid
-from labkit.runs import Run
+from labkit.training import experiment
+from labkit.training.run import Run
 
 IMAGES, GRID, POOL = 64, 28, 3  # most normals looked through, finest grid, side of a neighbourhood
 MEMORY = 2**27  # bytes that the patches may take
@@ -97,7 +97,7 @@ def normals(run: Run) -> list[Sample]:
     """
     spec = run.config
     dataset = catalogue.load(spec.data, run.info.get("root"))
-    return experiments.split(dataset, spec.split, spec.seed)["train"]
+    return experiment.split(dataset, spec.split, spec.seed)["train"]
 
 
 def cell(grid: tuple[int, int], place: tuple[float, float]) -> tuple[int, int]:

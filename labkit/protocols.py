@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from labkit.checkpoints import CHECKPOINT, load_checkpoint
 from labkit.evaluation.detector import Detector
-from labkit.experiments import image_sets, judge_anew, train
 from labkit.features.cache import FeatureSet
-from labkit.runs import Run
+from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
+from labkit.training.experiment import image_sets, judge_anew, train
+from labkit.training.run import Run
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 

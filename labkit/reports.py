@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from labkit.evaluation.detector import Prediction
 from labkit.panels import overlay
-from labkit.runs import Run
+from labkit.training.run import Run
 
 
 def write_predictions(run: Run, predictions: list[Prediction], out: Path) -> list[dict[str, str]]:

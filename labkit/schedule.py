@@ -12,18 +12,19 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from labkit import methods, training
+from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Sample
 from labkit.data import catalogue
 from labkit.evaluation.cost import trainable
-from labkit.experiments import bank, split
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
 from labkit.plans import Task
 from labkit.tasks import Job, jobs
+from labkit.training import fit
+from labkit.training.experiment import bank, split
 
 PROBE = 2  # steps that are timed for an estimate
 TIMED = 8  # images whose features are timed for a forecast
@@ -199,5 +200,5 @@ def _trial(
     stages = kind.stages(spec.flow, spec.train)
     short = [replace(stage, train=replace(stage.train, epochs=1)) for stage in stages]
     told = {"progress": False, "defects": defects, "stages": short}
-    history = training.fit(method, few.extract(progress=False), spec.train, **told)
+    history = fit.fit(method, few.extract(progress=False), spec.train, **told)
     return method, few, [row["seconds"] / len(few) * len(train) for row in history]

@@ -21,9 +21,9 @@ from labkit.core import config
 from labkit.evaluation import cost, metrics
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, judged
-from labkit.experiments import image_sets, judge_anew, train
 from labkit.plans import Task
-from labkit.runs import Run
+from labkit.training.experiment import image_sets, judge_anew, train
+from labkit.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from labkit.data import images
 from labkit.data.synthetic import bank
 from labkit.data.synthetic.bank import Steps
 from labkit.evaluation.detector import Prediction
-from labkit.runs import Run
+from labkit.training.run import Run
 
 LIMIT = 32  # predictions that a panel keeps
 ALL = "all kinds"

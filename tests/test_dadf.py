@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labkit import training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
 from labkit.evaluation import cost
@@ -16,6 +15,7 @@ from labkit.flows.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.methods.stages import Kept
+from labkit.training import fit
 
 SHAPES = Shapes((32, 48), ((2, 8, 12), (3, 4, 6)))
 WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))
@@ -150,7 +150,7 @@ def fitted(stages=slice(None), **switches):
     method, data = tiny(**switches), Images(features(6))
     spec = config.TrainSpec(epochs=2, batch=3, lr=1e-2, warmup=0)
     chosen = method.stages(method.spec, spec)[stages]
-    return method, training.fit(method, data, spec, progress=False, stages=chosen)
+    return method, fit.fit(method, data, spec, progress=False, stages=chosen)
 
 
 def test_the_second_stage_leaves_the_transformer_alone_to_the_bit():

@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from test_training import build, data, fit, weights  # noqa: F401  (a fixture)
 
-from labkit import training
 from labkit.core import config
+from labkit.training import fit as training
 
 
 def test_bf16_trains_and_keeps_likelihoods_in_float32(data):  # noqa: F811

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import labkit
-from labkit import experiments, training
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
 from labkit.data import catalogue
@@ -14,6 +13,7 @@ from labkit.features import backbones
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW, CFLOWSpec
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
+from labkit.training import experiment, fit
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
 TINY = {"blocks": 2, "position": 8, "filters": 4}
@@ -144,7 +144,7 @@ def test_the_variance_of_the_score_is_a_switch(how):
 
 @pytest.fixture(scope="module")
 def normals():
-    return experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
+    return experiment.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
 
 
 def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(normals):
@@ -189,7 +189,7 @@ def test_training_sees_every_normal_and_every_defect_with_its_mask(sets, monkeyp
     monkeypatch.setattr(SANFlow, "loss", spy)
     method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
     spec = config.TrainSpec(epochs=1, batch=4)
-    training.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
+    fit.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
     labels = torch.cat([told.label for _, told in seen])
     assert len(labels) == sum(n for n, _ in seen) == 18
     assert labels.sum() == 12
@@ -217,7 +217,7 @@ def test_training_with_defects_repeats_and_tells_them_apart(sets):
         torch.manual_seed(0)
         method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
         spec = config.TrainSpec(epochs=15, batch=3, lr=1e-2)
-        history = training.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
+        history = fit.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
         assert history[-1]["nll"] < history[0]["nll"]
         indices = range(len(bad))
         with torch.no_grad():

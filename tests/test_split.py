@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 import labkit
-from labkit import cli, experiments
+from labkit import cli
 from labkit.core import config
 from labkit.core.records import Dataset, Sample
 from labkit.data import catalogue
 from labkit.data.benchmarks import semantic
-from labkit.runs import Run
+from labkit.training import experiment
+from labkit.training.run import Run
 
 GEAR = catalogue.load("procedural/gear")
 
 
 def split(seed=0, dataset=GEAR, **spec):
-    parts = experiments.split(dataset, config.SplitSpec(**spec), seed)
+    parts = experiment.split(dataset, config.SplitSpec(**spec), seed)
     return {name: [sample.key for sample in samples] for name, samples in parts.items()}
 
 
@@ -137,7 +138,7 @@ def test_the_commands_hand_on_shots_and_root(monkeypatch, capsys, tmp_path):
 
         evaluate = staticmethod(lambda data, root: {"data": data, "root": root})
 
-    monkeypatch.setattr(experiments, "train", Told)
+    monkeypatch.setattr(experiment, "train", Told)
     monkeypatch.setattr(Run, "load", Told)
     for line in (f"train dnfad a/b --shots 16 --root {tmp_path}", f"evaluate r --root {tmp_path}"):
         monkeypatch.setattr(sys, "argv", ["labkit", *line.split(), "--json"])

@@ -5,9 +5,9 @@ import pytest
 import torch
 from test_training import Killed, data, weights  # noqa: F401  (a fixture)
 
-from labkit import training
 from labkit.core import config
 from labkit.methods.dadf import DADF, DADFSpec
+from labkit.training import fit
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def staged():
 def fit_stages(data, staged, folder=None, on_epoch=None, progress=False):
     torch.manual_seed(0)
     method = DADF(staged[1], data.backbone.shapes(data.needs))
-    return method, training.fit(method, data, staged[0], 0, folder, progress, on_epoch)
+    return method, fit.fit(method, data, staged[0], 0, folder, progress, on_epoch)
 
 
 def test_stages_follow_each_other_in_one_history(data, staged, capsys):

@@ -6,8 +6,9 @@ from test_stages import staged  # noqa: F401
 from test_training import SPEC, build, data, weights  # noqa: F401
 
 import labkit
-from labkit import runs, training
-from labkit.checkpoints import CHECKPOINT, load_checkpoint
+from labkit.training import fit
+from labkit.training import run as runs
+from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
 
 GEAR = {"method": "dnfad", "data": "procedural/gear", "budget": "quick", "progress": False}
 SMALL = {"limit": 6, "epochs": 3, "blocks": 1}
@@ -26,7 +27,7 @@ class Steps:
 
 def test_a_stop_in_an_epoch_returns_to_the_whole_one_before(data, tmp_path):  # noqa: F811
     method, steps = build(data), 3  # of 10 images in batches of 4
-    history = training.fit(method, data, SPEC, 0, tmp_path, progress=False, stop=Steps(steps + 2))
+    history = fit.fit(method, data, SPEC, 0, tmp_path, progress=False, stop=Steps(steps + 2))
     assert [row["epoch"] for row in history] == [1]
     one = build(data)
     load_checkpoint(tmp_path, one)
@@ -42,7 +43,7 @@ def test_no_run_without_an_epoch_of_the_last_stage(data, staged, tmp_path):  # n
         method, folder = DADF(staged[1], data.backbone.shapes(data.needs)), tmp_path / str(steps)
         folder.mkdir()
         with pytest.raises(ValueError, match=f"after {done} of 5 epochs, too early"):
-            training.fit(method, data, staged[0], 0, folder, progress=False, stop=Steps(steps))
+            fit.fit(method, data, staged[0], 0, folder, progress=False, stop=Steps(steps))
 
 
 def test_a_stopped_run_can_be_used_and_finished(tmp_path):

@@ -13,12 +13,13 @@ import pytest
 import torch
 from test_features import samples
 
-from labkit import checkpoints, training
 from labkit.core import config
 from labkit.core.records import Needs
 from labkit.features import backbones
 from labkit.features.cache import FeatureCache, FeatureSet
 from labkit.methods.dnfad import DNFAD, DNFADSpec
+from labkit.training import checkpoints
+from labkit.training import fit as training
 
 SPEC = config.TrainSpec(epochs=3, batch=4, lr=1e-3, warmup=2)
 FLOW = DNFADSpec(blocks=1, hidden=0.25, position=4, grid=4, standardise="place")

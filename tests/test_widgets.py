@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import controls, experiments, figures, widgets
+from labkit import controls, figures, widgets
 from labkit.core import config
 from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
 from labkit.data.synthetic import bank
+from labkit.training import experiment
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -151,7 +152,7 @@ def test_only_figures_of_the_lab_can_be_shown():
 
 
 def test_a_defect_is_made_step_by_step():
-    normals = experiments.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
+    normals = experiment.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
     panel = widgets.defect_panel(normals["train"], bank.spec_for("gear"), note="gear")
     slider, pictures = panel.controls["step"], []
     for k, step in enumerate(widgets.STEPS, start=1):

@@ -16,7 +16,7 @@ from apps.views.pictures import read, thumbnail
 from labkit import comparison, palette
 from labkit.comparison import RARE, RARITY
 from labkit.evaluation.detector import Prediction
-from labkit.runs import Run
+from labkit.training.run import Run
 
 LEAST, MOST = 2, 6  # runs
 SHOWN, ALARM = 320, 0.05  # pixels of a picture; false-alarm rate of the verdicts

@@ -20,7 +20,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from labkit import experiments, methods, training
+from labkit import methods
 from labkit.core import config
 from labkit.core.records import Sample
 from labkit.data import catalogue
@@ -28,6 +28,8 @@ from labkit.evaluation.detector import Detector
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
+from labkit.training import experiment
+from labkit.training import fit as training
 
 BATCH = 32  # images a step and images at once: anomalib's default
 ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")
@@ -48,7 +50,7 @@ class Job:
     def parts(self) -> dict[str, list[Sample]]:
         """Normals to train and to calibrate on, and test images: labkit's split of seed 0."""
         spec = config.SplitSpec(limit=self.limit)
-        return experiments.split(catalogue.load(self.data), spec, seed=0)
+        return experiment.split(catalogue.load(self.data), spec, seed=0)
 
     def network(self) -> Backbone:
         """The frozen network with its weights as they come, tapped at strides 8 and 16."""
@@ -86,7 +88,7 @@ def _train(job: Job, parts, folder: Path, method: str, budget: str, settings) ->
         FeatureSet(parts[name], backbone, kind.needs).extract(progress=False)
         for name in ("train", "calibration")
     )
-    defects = experiments.bank(kind, spec, parts["train"], backbone, progress=False)
+    defects = experiment.bank(kind, spec, parts["train"], backbone, progress=False)
     flow = methods.build(spec, backbone.shapes(kind.needs))
     training.fit(flow, normals, spec.train, spec.seed, folder, progress=False, defects=defects)
     detector = Detector(spec, backbone, flow, None)

@@ -21,12 +21,17 @@ from torch import Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
 
-from labkit.checkpoints import History, load_checkpoint, restore_optimizer, save_checkpoint
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
 from labkit.methods.stages import Kept, Stage, Stopped, check_stopped, learning_rate
+from labkit.training.checkpoints import (
+    History,
+    load_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "

@@ -17,8 +17,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from labkit import methods, training
-from labkit.checkpoints import CHECKPOINT, History
+from labkit import methods
 from labkit.core import config
 from labkit.core.files import source
 from labkit.core.records import Dataset, Sample, Shapes
@@ -29,7 +28,9 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
-from labkit.runs import FILES, Run, runs_folder, store
+from labkit.training import fit as training
+from labkit.training.checkpoints import CHECKPOINT, History
+from labkit.training.run import FILES, Run, runs_folder, store
 
 ANEW = ".again"  # in a run's folder while another training takes its place: by which code
 

@@ -23,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from labkit import methods
-from labkit.checkpoints import CHECKPOINT
 from labkit.core import config
 from labkit.core.files import read_table, write_whole
 from labkit.core.records import Sample, Shapes
@@ -33,6 +32,7 @@ from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, Prediction, evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
+from labkit.training.checkpoints import CHECKPOINT
 
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 

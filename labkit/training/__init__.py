@@ -1,0 +1,1 @@
+"""An experiment from config to a stored run."""
