@@ -17,7 +17,7 @@ from contourpy import contour_generator
 from matplotlib.figure import Figure
 from PIL import Image
 
-from labkit import palette
+from labkit.figures import style
 
 STOPS = 17  # colours of the bar's gradient
 TICKS = 5
@@ -79,7 +79,7 @@ def panel(
 def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) -> str:
     """The colours of the maps with their values and unit, and the threshold marked."""
     low, high = limits
-    table = matplotlib.colormaps[palette.MAP_COLOURS](np.linspace(0, 1, STOPS))
+    table = matplotlib.colormaps[style.MAP_COLOURS](np.linspace(0, 1, STOPS))
     colours = ",".join(matplotlib.colors.to_hex(colour) for colour in table)
     ends = ["≤ "] + [""] * (TICKS - 2) + ["≥ "]
     values = np.linspace(low, high, TICKS)

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from labkit import palette
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
+from labkit.figures import style
 from labkit.places import NormalPatches, normals
 from labkit.training.run import Run
 
@@ -148,7 +148,7 @@ class OpenRun:
         told = summary(self.run.folder)
         parts = (told[key] for key in ("name", "backbone", "budget", "seed", "protocol"))
         ended = f" · {told['stopped']}" if "stopped" in told else ""
-        return f"{told['method']} · {palette.caption(*parts)}{ended}"
+        return f"{told['method']} · {style.caption(*parts)}{ended}"
 
 
 def opened(folder: str) -> OpenRun:

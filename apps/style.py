@@ -6,12 +6,12 @@ from importlib import resources
 
 import gradio as gr
 
-from labkit import palette
+from labkit.figures import style
 
 
 def css() -> str:
     """The style sheet, with the palette's colours as variables."""
-    colours = {"good": palette.NORMAL, "bad": palette.ANOMALOUS, "threshold": palette.THRESHOLD}
+    colours = {"good": style.NORMAL, "bad": style.ANOMALOUS, "threshold": style.THRESHOLD}
     named = "; ".join(f"--lk-{role}: {colour}" for role, colour in colours.items())
     return f":root {{{named}}}\n{static('labkit.css')}"
 
@@ -26,8 +26,8 @@ def theme() -> gr.themes.Base:
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     base = gr.themes.Default(primary_hue="sky", neutral_hue="slate", font=fonts, font_mono=mono)
-    return base.set(slider_color=palette.NORMAL, body_text_color_subdued="*neutral_500",
-                    button_primary_background_fill=palette.NORMAL,
-                    button_primary_background_fill_dark=palette.NORMAL,
+    return base.set(slider_color=style.NORMAL, body_text_color_subdued="*neutral_500",
+                    button_primary_background_fill=style.NORMAL,
+                    button_primary_background_fill_dark=style.NORMAL,
                     button_primary_text_color="white",
                     checkbox_border_color_dark="*neutral_400")  # fmt: skip

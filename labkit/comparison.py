@@ -16,7 +16,7 @@ from scipy.stats import rankdata, spearmanr
 
 from labkit.evaluation import metrics
 from labkit.evaluation.calibration import Calibration
-from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, SERIES, THRESHOLD, dress, sheet
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, SERIES, THRESHOLD, dress, sheet
 
 KNOTS = {"0.5": np.log10(2.0), "0.99": 2.0, "0.999": 3.0}  # quantile -> -log10 of the rest
 RARITY = "rarity r: one normal pixel in 10ʳ has a larger value"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from labkit import tables
-from labkit.palette import FAINT, INK, QUIET, SERIES, dress, sheet
+from labkit.figures.style import FAINT, INK, QUIET, SERIES, dress, sheet
 from labkit.results import Results
 
 REST = "rest"  # of the method: maps and score, or all of one that names no parts

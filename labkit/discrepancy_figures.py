@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from labkit.palette import INK, QUIET, dress, method_style, sheet
+from labkit.figures.style import INK, QUIET, dress, method_style, sheet
 
 LINEAR = 0.02  # differences up to here are drawn evenly, larger ones ever closer
 REACH = 0.6  # of the axis

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from labkit.core.records import FlowOut
 from labkit.evaluation.detector import Detector
+from labkit.figures.maps import map_grid
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
 from labkit.flows.likelihood import LOG_2PI
 from labkit.flows.trace import Chain
 from labkit.methods.base import Method
-from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
-from labkit.panels import map_grid
 
 REACH, BINS = 5.0, 80  # of the histogram: standard deviations and bins
 WIDEST = 0.995  # quantile of a map's values that its colours reach

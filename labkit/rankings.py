@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import friedmanchisquare, studentized_range
 
 from labkit import tables
-from labkit.palette import ANOMALOUS, FAINT, INK, NORMAL, QUIET, THRESHOLD, dress, sheet
+from labkit.figures.style import ANOMALOUS, FAINT, INK, NORMAL, QUIET, THRESHOLD, dress, sheet
 from labkit.results import Results
 
 LEVEL = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from labkit.evaluation.detector import Prediction
-from labkit.panels import overlay
+from labkit.figures.maps import overlay
 from labkit.training.run import Run
 
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from labkit import tables
 from labkit.core.records import Sample
 from labkit.cost_figures import parts
-from labkit.figures import LEGEND, draw_scores, map_grid
-from labkit.palette import INK, SERIES, dress, sheet
+from labkit.figures.plots import LEGEND, draw_scores, map_grid
+from labkit.figures.style import INK, SERIES, dress, sheet
 from labkit.results import Results
 
 if TYPE_CHECKING:

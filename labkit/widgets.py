@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import branches, figures, galleries, microscope, sheets
+from labkit import branches, microscope
 from labkit.branches import Branches
 from labkit.controls import SLIDE, WIDE, Drawn, Panel
 from labkit.core.records import Dataset, Sample
@@ -24,6 +24,8 @@ from labkit.data import images
 from labkit.data.synthetic import bank
 from labkit.data.synthetic.bank import Steps
 from labkit.evaluation.detector import Prediction
+from labkit.figures import galleries, plots
+from labkit.figures import images as sheets
 from labkit.training.run import Run
 
 LIMIT = 32  # predictions that a panel keeps
@@ -84,7 +86,7 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
 
     def draw(false_alarm: float) -> Drawn:
         edge = calibration.threshold(false_alarm)
-        figure = figures.score_histogram(held, good, bad, None, edge, unit, note)
+        figure = plots.score_histogram(held, good, bad, None, edge, unit, note)
         sentence = (
             f"Threshold {edge:.3g}: {(good > edge).sum()} of {good.size} good images are called "
             f"unusual and {(bad > edge).sum()} of {bad.size} defective ones are found."
@@ -105,7 +107,7 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
 
     def draw(kind: str, columns: int, outlines: bool) -> Drawn:
         kinds = list(known) if kind == ALL else [kind]
-        figure = figures.contact_sheet(dataset, columns, kinds, outlines, note)
+        figure = plots.contact_sheet(dataset, columns, kinds, outlines, note)
         count = sum(len(known[name]) for name in kinds)
         return figure, f"{dataset.name}: {count} images, {columns} of each kind at most are shown."
 
@@ -208,7 +210,7 @@ def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = No
         edge = float(np.partition(fused, -count, None)[-count])
         maps = {name: family[index].numpy() for name, family in known.maps.items()}
         mask = sample.read_mask() if sample.label and sample.read_mask else None
-        figure = figures.overlay(
+        figure = plots.overlay(
             sample.read(), maps | {"fused": fused}, limits, opacity, {"fused": edge}, mask,
             unit=unit, note=note,
         )  # fmt: skip
@@ -275,10 +277,10 @@ def _overlay(run, answer, look, mask, note) -> Figure:
     marks = {key: value for key, value in look.items() if key != "map"} | {"mask": mask}
     name = look.get("map")
     if name is None:
-        return figures.overlay(answer.image, {}, {}, note=note, **marks)
+        return plots.overlay(answer.image, {}, {}, note=note, **marks)
     unit = run.detector.legend[name][1]
     drawn = {name: answer.maps[name]}, run.detector.calibration.limits(name)
-    return figures.overlay(answer.image, *drawn, unit=unit, note=note, **marks)
+    return plots.overlay(answer.image, *drawn, unit=unit, note=note, **marks)
 
 
 def _remember(known: dict[str, Prediction], key: str, make: Callable[[], Prediction]):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from labkit import palette
-from labkit.clouds import DRAWN, cloud
+from labkit.figures import style
+from labkit.figures.clouds import DRAWN, cloud
 
 RNG = np.random.default_rng(0)
 GROUPS = {"normal": RNG.normal(0, 1, (5000, 2)), "defect": RNG.normal(6, 1, (40, 2))}
@@ -21,7 +21,7 @@ def test_every_group_is_drawn_and_its_true_size_said():
     assert counts == [DRAWN, 40]
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said == ["normal (n = 5,000)", "defect (n = 40)", "x = y"]
-    assert ax.lines[0].get_color() == palette.NORMAL
+    assert ax.lines[0].get_color() == style.NORMAL
 
 
 def test_the_axes_hold_nearly_all_points():

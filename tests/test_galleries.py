@@ -7,10 +7,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from labkit import galleries, palette
 from labkit.core.records import GOOD, Sample
 from labkit.data.procedural import products
 from labkit.data.synthetic.bank import NsaSpec, PatchSpec, bank, make
+from labkit.figures import galleries, style
 
 WEAVE = [products.draw("weave", GOOD, k)[0] for k in range(3)]
 SAMPLES = [
@@ -47,7 +47,7 @@ def test_the_outline_lies_on_the_mask():
     assert figure.texts[0].get_text() == "patches, seed 0, kinds ('circle',), source same"
     ax = panels(figure)[0, 2]
     colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
-    assert colours == ["#ffffff", palette.ANOMALOUS.lower()]
+    assert colours == ["#ffffff", style.ANOMALOUS.lower()]
     points = ax.collections[1].get_paths()[0].vertices * 256 / ax.images[0].get_array().shape[0]
     rows, columns = np.nonzero(sample.read_mask())
     low, high = points.min(0), points.max(0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from labkit.palette import ANOMALOUS, NORMAL
-from labkit.place_figures import place_latents
+from labkit.figures.latents import place_latents
+from labkit.figures.style import ANOMALOUS, NORMAL
 
 
 def test_one_panel_a_flow_on_shared_axes_coloured_by_its_energy():

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from labkit import cli, figures, palette, sheets, widgets
+from labkit import cli, widgets
 from labkit.data import catalogue
+from labkit.figures import images, plots, style
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 
@@ -29,11 +30,11 @@ def words(figure):
 
 def outlined(ax):
     colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
-    return palette.ANOMALOUS.lower() in colours
+    return style.ANOMALOUS.lower() in colours
 
 
 def test_each_part_and_kind_has_a_row(loco):
-    figure = figures.contact_sheet(loco, columns=4)
+    figure = plots.contact_sheet(loco, columns=4)
     labels, around = words(figure)
     names = ["training", "calibration", "test good", "logical\nanomalies", "structural\nanomalies"]
     assert labels[::2] == names
@@ -50,35 +51,35 @@ def test_each_part_and_kind_has_a_row(loco):
 
 
 def test_pictures_keep_their_shape_and_large_ones_are_drawn_small(loco):
-    figure = figures.contact_sheet(loco, columns=4)
+    figure = plots.contact_sheet(loco, columns=4)
     width, height = figure.get_size_inches()
     place = figure.axes[0].get_position()
     assert place.width * width / (place.height * height) == pytest.approx(40 / 24)
     wide = replace(loco.train[0], read=lambda: np.zeros((900, 1800, 3), np.uint8))
-    figure = figures.contact_sheet(replace(loco, train=(wide,), calibration=(), test=()))
+    figure = plots.contact_sheet(replace(loco, train=(wide,), calibration=(), test=()))
     assert figure.axes[0].images[0].get_array().shape[:2] == (180, 360)
 
 
 def test_images_are_spread_from_first_to_last():
     weave = catalogue.load("procedural/weave")
-    shown = sheets._spread(weave.train, 3)
+    shown = images._spread(weave.train, 3)
     assert [weave.train.index(sample) for sample in shown] == [0, 60, 119]
-    assert len(sheets._spread(weave.train[:2], 6)) == 2
+    assert len(images._spread(weave.train[:2], 6)) == 2
 
 
 def test_kinds_can_be_chosen_and_outlines_left_out(loco):
-    figure = figures.contact_sheet(loco, 2, ["logical_anomalies"], outlines=False)
+    figure = plots.contact_sheet(loco, 2, ["logical_anomalies"], outlines=False)
     assert words(figure)[0] == ["logical\nanomalies", "1 image"]
     assert not any(outlined(ax) for ax in figure.axes)
     assert not figure.legends
     with pytest.raises(ValueError, match="has no images 'dent'; it has training, calibration, "):
-        figures.contact_sheet(loco, kinds=["dent"])
+        plots.contact_sheet(loco, kinds=["dent"])
 
 
 def test_many_kinds_are_cut_and_named(loco):
     test = tuple(replace(loco.test[-1], defect=f"kind{k:02d}") for k in range(20))
-    figure = figures.contact_sheet(replace(loco, test=test), columns=2)
-    assert len(figure.axes) == 2 * (sheets.MOST_KINDS + 3)
+    figure = plots.contact_sheet(replace(loco, test=test), columns=2)
+    assert len(figure.axes) == 2 * (images.MOST_KINDS + 3)
     assert "not shown: kind13, kind14, " in words(figure)[1][0].replace("\n", " ")
 
 

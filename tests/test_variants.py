@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from labkit.variants import variants
+from labkit.figures.variants import variants
 
 TABLE = pd.DataFrame(
     {"AUPRO [1]": [0.9, 0.7, 0.9], "pixel AP [1]": [0.3, None, 0.4]},

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import controls, figures, widgets
+from labkit import controls, widgets
 from labkit.core import config
 from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
 from labkit.data.synthetic import bank
+from labkit.figures import plots
 from labkit.training import experiment
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
@@ -146,7 +147,7 @@ def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
 def test_only_figures_of_the_lab_can_be_shown():
     from matplotlib.figure import Figure
 
-    assert controls.encoded(figures.latent_histogram(np.zeros(3)))[0] == "png"
+    assert controls.encoded(plots.latent_histogram(np.zeros(3)))[0] == "png"
     with pytest.raises(ValueError, match="cannot show itself"):
         controls.encoded(Figure())
 

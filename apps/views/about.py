@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from apps import markup
 from apps.shelf import opened
 from apps.views.seen import WHOLE
-from labkit import figures
 from labkit.evaluation import metrics
 from labkit.evaluation.detector import to_size
+from labkit.figures import plots
 
 METRICS = {
     "image_auroc": ("image AUROC", "chance that a defective image scores above a good one"),
@@ -47,9 +47,9 @@ def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
     """ROC and precision-recall, AUROC by defect, training curves; None where there is none."""
     shown, note = opened(run), opened(run).caption
     kinds = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
-    table = figures.defect_table(kinds, note) if len(kinds) > 1 else None
+    table = plots.defect_table(kinds, note) if len(kinds) > 1 else None
     history = shown.history
-    fitted = figures.training_curves(history, note=note) if len(history) else None
+    fitted = plots.training_curves(history, note=note) if len(history) else None
     return _curves(run), table, fitted
 
 
@@ -81,4 +81,4 @@ def overlap(run: str, tick: Callable[[int, int], None]) -> metrics.Curve:
 
 def _curves(run: str, pro: metrics.Curve | None = None) -> Figure:
     test = opened(run).test
-    return figures.curves(test.label.to_numpy(), test.score.to_numpy(), pro, opened(run).caption)
+    return plots.curves(test.label.to_numpy(), test.score.to_numpy(), pro, opened(run).caption)

@@ -17,8 +17,8 @@ from PIL import Image
 from apps import archives, listing, markup
 from apps.shelf import brief, opened
 from apps.views.seen import overlay, see_file
-from labkit import figures
 from labkit.evaluation.calibration import adjusted
+from labkit.figures import plots
 
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
@@ -148,10 +148,10 @@ def draw_histogram(judged: Judged, rates: Rates) -> Figure:
     """Scores of the batch beside those of the held-out normal images, and the alarm's limit."""
     shown = opened(judged.run)
     limit = shown.calibration.threshold(rates.alarm)
-    unit, none = f"image score, {shown.unit}", figures.NONE
+    unit, none = f"image score, {shown.unit}", plots.NONE
     batch = judged.scored["score"].to_numpy()
     groups = (shown.calibration.scores, none, none, None, limit, unit, shown.caption)
-    return figures.score_histogram(*groups, batch=batch)
+    return plots.score_histogram(*groups, batch=batch)
 
 
 def draw_scale(run: str) -> str:

@@ -20,8 +20,9 @@ from apps.shelf import opened
 from apps.style import css, static
 from apps.views import batch as views
 from apps.views.batch import ALARM, FOUND, Judged, Rates
-from labkit import figures, palette
 from labkit.core.files import write_whole
+from labkit.figures import plots
+from labkit.figures import style as palette
 
 ACROSS, DOWN = 5, 4  # pictures on a page of the PDF
 PAGES = 6  # of pictures, at most
@@ -74,7 +75,7 @@ def document(judged: Judged, rates: Rates) -> str:
 
 def _first(judged: Judged, rates: Rates) -> Figure:
     """The page with the numbers, the histogram and the scale of the maps."""
-    shown, none = opened(judged.run), figures.NONE
+    shown, none = opened(judged.run), plots.NONE
     page = palette.sheet(*A4, note=shown.caption, pictures=True)
     for height, words, size in zip((0.92, 0.85, 0.12), _words(judged, rates), SIZES, strict=True):
         told = textwrap.fill(words, WRAPPED if size < SIZES[0] else len(words))
@@ -84,7 +85,7 @@ def _first(judged: Judged, rates: Rates) -> Figure:
     palette.dress(ax, f"image score, {shown.unit}", "share of images [%]", grid="y")
     limit, batch = shown.calibration.threshold(rates.alarm), judged.scored["score"].to_numpy()
     groups = (shown.calibration.scores, none, none)
-    handles = figures.draw_scores(ax, *groups, threshold=limit, batch=batch)
+    handles = plots.draw_scores(ax, *groups, threshold=limit, batch=batch)
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(handles)}
     ax.legend(handles=handles, fontsize=8, frameon=False, **place)
     if shown.main:

@@ -13,9 +13,10 @@ from apps import markup, shelf
 from apps.shelf import fit, opened, words
 from apps.views import about
 from apps.views.pictures import read, thumbnail
-from labkit import comparison, palette
+from labkit import comparison
 from labkit.comparison import RARE, RARITY
 from labkit.evaluation.detector import Prediction
+from labkit.figures import style
 from labkit.training.run import Run
 
 LEAST, MOST = 2, 6  # runs
@@ -176,7 +177,7 @@ def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t:
     small = fit(image, SHOWN)
     edge = ""
     if mask is not None:
-        edge = markup.outline(palette.resized(mask, small.shape[:2]), 0.5, small.shape[:2])
+        edge = markup.outline(style.resized(mask, small.shape[:2]), 0.5, small.shape[:2])
     panels = [_panel("image", name, small, edge)]
     for done, run in enumerate(runs, start=1):
         answer = opened(run).detector.predict([image], [name])[0]
@@ -205,7 +206,7 @@ def _judged(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.nd
         return f"{said} · judges the image as a whole", small
     quantiles = opened(run).calibration.map_quantiles[answer.main]
     rare = comparison.rarity(answer.maps[answer.main], quantiles)
-    return f"{said} · rarity up to {rare.max():.1f}", palette.blend(small, rare, RARE, 0.75)
+    return f"{said} · rarity up to {rare.max():.1f}", style.blend(small, rare, RARE, 0.75)
 
 
 def _panel(name: str, said: str, picture: np.ndarray, edge: str) -> str:

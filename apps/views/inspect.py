@@ -14,7 +14,7 @@ from PIL import Image
 from apps import markup
 from apps.shelf import OpenRun, opened
 from apps.views.seen import NO_IMAGE, WHOLE, Seen
-from labkit import figures, palette
+from labkit.figures import plots, style
 
 SIDE, OVER, SWIPE = "Side by side", "Overlay", "Swipe"
 MODES = (SIDE, OVER, SWIPE)
@@ -96,7 +96,7 @@ def draw_histogram(run: str, seen: Seen | None, threshold: float) -> Figure:
     groups = (shown.test.score[shown.test.label == label].to_numpy() for label in (0, 1))
     own = seen.answer.score if seen else None
     scores, unit = shown.calibration.scores, f"image score, {shown.unit}"
-    return figures.score_histogram(scores, *groups, own, threshold, unit, shown.caption)
+    return plots.score_histogram(scores, *groups, own, threshold, unit, shown.caption)
 
 
 def files(seen: Seen | None, look: Look) -> dict[str, bytes]:
@@ -149,7 +149,7 @@ def _panel(seen: Seen, name: str, look: Look) -> str:
     shown, size = opened(seen.run), seen.answer.image.shape[:2]
     edge, contour = "", ""
     if look.truth and seen.mask is not None:
-        edge = markup.outline(palette.resized(seen.mask, size), 0.5, size)
+        edge = markup.outline(style.resized(seen.mask, size), 0.5, size)
     if name == PICTURE:
         meaning = "as the file shows it"
     else:
@@ -169,4 +169,4 @@ def _mixed(seen: Seen, name: str, look: Look, edge: float | None = None) -> np.n
         raise ValueError(f"There is no map {name!r}; this run has {', '.join(shown.legend)}.")
     limits = shown.limits[shown.legend[name][1]]
     edge = edge if name == shown.main else None
-    return palette.blend(picture, seen.answer.maps[name], limits, look.opacity, edge)
+    return style.blend(picture, seen.answer.maps[name], limits, look.opacity, edge)

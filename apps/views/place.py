@@ -8,7 +8,8 @@ import torch
 from apps import markup
 from apps.shelf import fit, opened
 from apps.views.seen import Seen
-from labkit import microscope, place_figures, places
+from labkit import microscope, places
+from labkit.figures import latents as place_figures
 from labkit.flows.likelihood import LOG_2PI
 
 WHOLE = "Click the picture to see the latent of the image against N(0, I)."

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from apps.shelf import fit, opened, words
-from labkit import palette
 from labkit.data.images import read_image
 from labkit.evaluation.detector import Prediction
+from labkit.figures import style
 
 SHOWN = 480  # pixels of a picture's longer side
 NO_IMAGE = "No image is shown. Choose a test image or upload one."
@@ -85,7 +85,7 @@ def overlay(seen: Seen, longest: int = SHOWN) -> np.ndarray:
     if shown.main is None:
         return picture
     values, limits = seen.answer.maps[shown.main], shown.limits[shown.unit]
-    return palette.blend(picture, values, limits, 0.6, shown.edge)
+    return style.blend(picture, values, limits, 0.6, shown.edge)
 
 
 def _seen(run: str, source: tuple[str, str], image: np.ndarray, name: str, *known) -> Seen:

@@ -23,8 +23,9 @@ from apps.trainer import (
     Training,
 )
 from apps.views import train_data
-from labkit import figures, methods, palette
+from labkit import methods
 from labkit.features import backbones
+from labkit.figures import plots, style
 from labkit.schedule import Forecast, duration, forecast
 
 CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",
@@ -124,8 +125,8 @@ def draw_curve(job: Training | None) -> Figure | None:
         return None
     spec = job.order.config
     parts = (data_name(spec.data), spec.input.backbone, spec.budget, spec.seed)
-    note = f"{spec.method} · {palette.caption(*parts)}"
-    figure = figures.training_curves(pd.DataFrame(job.history), note=note)
+    note = f"{spec.method} · {style.caption(*parts)}"
+    figure = plots.training_curves(pd.DataFrame(job.history), note=note)
     figure.axes[0].set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
     return figure
 

@@ -28,7 +28,7 @@ from labkit.bench.contenders import Job, ours
 from labkit.bench.flows import measure
 from labkit.core.config import unknown
 from labkit.core.files import write_whole
-from labkit.palette import QUIET, SERIES, dress, sheet
+from labkit.figures.style import QUIET, SERIES, dress, sheet
 
 STRIDE = 16  # pixels a place of the grid, at every image size
 COSTS = {  # what is measured -> its name and unit

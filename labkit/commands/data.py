@@ -54,7 +54,7 @@ def data_show(
     """Write good images and kinds of defects as one PNG. Example: labkit data show dagm/Class1"""
     from labkit.core.files import write_whole
     from labkit.data import catalogue
-    from labkit.sheets import contact_sheet
+    from labkit.figures.images import contact_sheet
 
     path = out or Path(name.strip("./").replace("/", "-") + ".png")
     if path.suffix.lower() != ".png":

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import ndimage
 
-from labkit import palette, panels
 from labkit.core.records import GOOD, Dataset, Sample
+from labkit.figures import maps
+from labkit.figures import style as palette
 
 LONGEST = 360  # pixels of a picture's longer side
 MARGIN = 7  # of these between a defect and its outline, so that thin ones stay visible
@@ -72,14 +73,14 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def _draw(ax: Axes, sample: Sample, outlines: bool) -> None:
     image = sample.read()
-    size = panels.fit(image.shape[:2], LONGEST)
-    ax.imshow(panels.small_image(image, size))
+    size = maps.fit(image.shape[:2], LONGEST)
+    ax.imshow(maps.small_image(image, size))
     if outlines and sample.label and sample.read_mask:
         regions = sample.read_regions() if sample.read_regions else [(sample.read_mask(), 0)]
         for mask, _ in regions:
-            small = panels.small_mask(mask, size) > 0.5
+            small = maps.small_mask(mask, size) > 0.5
             around = ndimage.binary_dilation(small, iterations=MARGIN).astype(float)
-            panels.contour(ax, around, 0.5, palette.ANOMALOUS, "solid", width=0.8)
+            maps.contour(ax, around, 0.5, palette.ANOMALOUS, "solid", width=0.8)
 
 
 def _label(ax: Axes, kind: str, count: int) -> None:

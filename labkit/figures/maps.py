@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from labkit import palette
+from labkit.figures import style as palette
 
 Limits = tuple[float, float] | Mapping[str, tuple[float, float]]
 LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook width

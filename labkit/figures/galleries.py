@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from labkit import palette
 from labkit.data.synthetic.bank import Recipe, Steps, SyntheticSample
 from labkit.data.synthetic.steps import Box, window
-from labkit.panels import strip
+from labkit.figures import style
+from labkit.figures.maps import strip
 
 CHANGE_UNIT = "mean |change| [grey levels of 255]"
 LIMITS = (0.0, 60.0)  # grey levels; a stronger change is drawn as this
@@ -93,10 +93,10 @@ def _short(value: float | str) -> str:
 def _outline(figure: Figure, panel: int, mask: np.ndarray) -> None:
     """The outline of a mask on a panel, in the colour of annotated defects."""
     ax = figure.axes[panel]
-    edge = palette.resized(mask, ax.images[0].get_array().shape[:2])
+    edge = style.resized(mask, ax.images[0].get_array().shape[:2])
     if edge.min() < 0.5 < edge.max():
         ax.contour(edge, [0.5], colors="white", linewidths=2.2)
-        ax.contour(edge, [0.5], colors=palette.ANOMALOUS, linewidths=1.1)
+        ax.contour(edge, [0.5], colors=style.ANOMALOUS, linewidths=1.1)
 
 
 def _frame(figure: Figure, panel: int, box: Box, sides: tuple[int, int]) -> None:
@@ -105,4 +105,4 @@ def _frame(figure: Figure, panel: int, box: Box, sides: tuple[int, int]) -> None
     down, right = np.divide(ax.images[0].get_array().shape[:2], sides)
     top, left, bottom, edge = box
     place = (left * right - 0.5, top * down - 0.5), (edge - left) * right, (bottom - top) * down
-    ax.add_patch(Rectangle(*place, fill=False, edgecolor=palette.ANOMALOUS, linewidth=1.2))
+    ax.add_patch(Rectangle(*place, fill=False, edgecolor=style.ANOMALOUS, linewidth=1.2))

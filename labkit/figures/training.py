@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from labkit import palette
 from labkit.evaluation.calibration import as_numpy
-from labkit.palette import INK, QUIET, dress, sheet
-from labkit.panels import small_image
+from labkit.figures import style
+from labkit.figures.maps import small_image
+from labkit.figures.style import INK, QUIET, dress, sheet
 
 LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
 NOT_TERMS = ("epoch", "step", "lr", "learning_rate")
@@ -42,7 +42,7 @@ def training_curves(
     rows, parts = 1 + bool(rate), [("", history)]
     if "stage" in history and history["stage"].nunique() > 1:
         parts, unit = list(history.groupby("stage", sort=False)), "in the stage's own unit"
-    colours = {t: palette.SERIES[k % len(palette.SERIES)] for k, t in enumerate(chosen)}
+    colours = {t: style.SERIES[k % len(style.SERIES)] for k, t in enumerate(chosen)}
     figure = sheet(7.0 if len(parts) == 1 else 10.5, 4.0 if rate else 3.2, note)
     ratios = [4, 1][:rows]
     grid = figure.subplots(rows, len(parts), squeeze=False, sharex="col", height_ratios=ratios)
@@ -93,11 +93,11 @@ def reconstructions(
         raise ValueError(f"reconstructions needs three pyramids of the same shapes; got {shapes}")
     names = ("features", "by self-attention", "by memory", "error of self", "error of memory")
     width, rows = 6 * (CELL + 0.08) + 2 * BAR + 0.4, len(prior)
-    foot = palette.note_height(note, width)
+    foot = style.note_height(note, width)
     height = 0.35 + rows * (CELL * image.shape[0] / image.shape[1] + 0.12) + foot
     figure = sheet(width, height, note)
     axes = figure.subplots(rows, 6, squeeze=False)
-    axes[0, 0].imshow(small_image(palette.check_image(image), image.shape[:2]))
+    axes[0, 0].imshow(small_image(style.check_image(image), image.shape[:2]))
     axes[0, 0].set_title("image", fontsize=9, color=INK)
     for ax, name in zip(axes[0, 1:], names, strict=True):
         ax.set_title(name, fontsize=9, color=INK)
@@ -125,7 +125,7 @@ def _level(figure: Figure, row: np.ndarray, levels: Sequence[np.ndarray]) -> Non
     )
     for axes, maps, (low, high), unit in pairs:
         for ax, values in zip(axes, maps, strict=True):
-            drawn = ax.imshow(values, palette.MAP_COLOURS, vmin=low, vmax=high)
+            drawn = ax.imshow(values, style.MAP_COLOURS, vmin=low, vmax=high)
         bar = figure.colorbar(drawn, ax=axes[-1], fraction=0.05, pad=0.02)
         bar.set_label(unit, fontsize=8, color=INK)
         bar.outline.set_visible(False)

@@ -17,13 +17,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator
 from torch import Tensor
 
-from labkit import palette
 from labkit.evaluation import metrics
 from labkit.evaluation.calibration import as_numpy
-from labkit.palette import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
-from labkit.panels import map_grid, overlay, strip
-from labkit.sheets import contact_sheet
-from labkit.stage_figures import LEGEND, reconstructions, training_curves
+from labkit.figures import style as palette
+from labkit.figures.images import contact_sheet
+from labkit.figures.maps import map_grid, overlay, strip
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, blend, caption, dress, sheet
+from labkit.figures.training import LEGEND, reconstructions, training_curves
 
 __all__ = [
     "blend",

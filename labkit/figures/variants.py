@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit.palette import FAINT, INK, QUIET, SERIES, THRESHOLD, dress, sheet
+from labkit.figures.style import FAINT, INK, QUIET, SERIES, THRESHOLD, dress, sheet
 
 ROW, HEAD, WIDEST = 0.3, 0.75, 10.5  # inches
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from labkit.evaluation.calibration import finite
-from labkit.palette import ANOMALOUS, INK, NORMAL, SERIES, THRESHOLD, dress, sheet
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, SERIES, THRESHOLD, dress, sheet
 
 COLOURS = (NORMAL, SERIES[1], ANOMALOUS, *SERIES[:1], *SERIES[2:4])
 SHARE = (0.001, 0.999)  # of the points that the axes hold at least

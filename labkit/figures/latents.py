@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from labkit.evaluation.calibration import finite
-from labkit.palette import ANOMALOUS, INK, NORMAL, dress, sheet
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, dress, sheet
 
 BINS = 24
 LEAST, MOST = 3.5, 12.0  # reach of the axis, standard deviations; its last bins hold the rest
