@@ -19,7 +19,7 @@ from typing import Any
 
 from labkit import methods
 from labkit.core.config import Config
-from labkit.schedule import Forecast, forecast
+from labkit.studies.schedule import Forecast, forecast
 from labkit.training.experiment import train
 from labkit.training.run import Run
 

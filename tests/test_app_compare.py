@@ -17,8 +17,8 @@ from apps import app
 from apps.tabs import compare as compare_tab
 from apps.tabs import microscope as microscope_tab
 from apps.views import compare, microscope, pictures, studies
-from labkit import plans
-from labkit.studies import folder as study_folder
+from labkit.studies import spec
+from labkit.studies.runner import folder as study_folder
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def key(quick_run):
 def finished():
     """A study with every task of the quick budget finished."""
     name = "dnfad-depth"
-    place = plans.get(name).plan("quick")[0].data
+    place = spec.get(name).plan("quick")[0].data
     test_tables.stored(study_folder(name, "quick"), name, "quick", place, image_auroc=0.9)
     return name
 
@@ -197,11 +197,11 @@ def test_a_toys_flow_has_few_couplings():
 
 def test_studies_say_how_far_they_are(finished):
     labels = {name: label for label, name in studies.offered()}
-    assert set(labels) == set(plans.names())
+    assert set(labels) == set(spec.names())
     done, total = studies.budgets(finished)["quick"]
     assert done == total
     assert f"✓ {done} of {total} tasks at quick" in labels[finished]
-    other = next(name for name in plans.names() if name != finished)
+    other = next(name for name in spec.names() if name != finished)
     assert "○ 0 of" in labels[other]
 
 

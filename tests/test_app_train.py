@@ -14,7 +14,7 @@ from apps.trainer import DONE, FAILED, Order, Trainer
 from apps.views import train as views
 from apps.views import train_data
 from labkit import methods
-from labkit.schedule import Forecast
+from labkit.studies.schedule import Forecast
 
 QUICK = {"limit": "6", "blocks": "1"}
 

@@ -8,9 +8,10 @@ import typer
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_tables import SCORES
 
-from labkit import book, plans
+from labkit import book
 from labkit.commands.book import book as command
-from labkit.results import Results
+from labkit.studies import spec
+from labkit.studies.results import Results
 
 SAYS = "import os; print('budget', os.environ['LABKIT_BUDGET'])"
 WORDS = "# Ellipses\n\nAn energy:\n$$E = \\tfrac12 \\lVert z \\rVert^2$$\nof a latent $z$."
@@ -70,7 +71,7 @@ def test_a_failure_is_told_and_the_others_go_on(notebooks, tmp_path, capsys, mon
 
 def test_the_book_needs_no_server_and_finds_its_words(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
-    study = plans.get("dnfad-topk")
+    study = spec.get("dnfad-topk")
     tasks = study.plan("quick")
     results = Results(study, "quick", tmp_path / "studies" / "dnfad-topk-quick", tasks)
     for task in tasks:

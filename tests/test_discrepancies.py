@@ -5,14 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from labkit import discrepancies, methods, studies
+from labkit import methods
 from labkit.core import config
-from labkit.discrepancies import Discrepancy, Effect
-from labkit.plans import Task
-from labkit.results import Results
+from labkit.studies import cards, runner
+from labkit.studies.cards import Discrepancy, Effect
+from labkit.studies.results import Results
+from labkit.studies.spec import Task
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-ENTRIES = [one for name in discrepancies.names() for one in discrepancies.card(name)]
+ENTRIES = [one for name in cards.names() for one in cards.card(name)]
 EFFECTS = [(one, effect) for one in ENTRIES for effect in one.effects]
 
 
@@ -21,12 +22,12 @@ def said(one):
 
 
 def test_the_papers_and_two_baselines_have_cards():
-    assert discrepancies.names() == ["dnfad", "dadf", "sanf", "sanflow", "cflow", "csflow"]
-    for name in discrepancies.names():
-        points = [one.point for one in discrepancies.card(name)]
+    assert cards.names() == ["dnfad", "dadf", "sanf", "sanflow", "cflow", "csflow"]
+    for name in cards.names():
+        points = [one.point for one in cards.card(name)]
         assert len(points) == len(set(points)), name
     with pytest.raises(ValueError, match="Unknown card of discrepancies 'dnfd'; did you mean"):
-        discrepancies.card("dnfd")
+        cards.card("dnfd")
 
 
 @pytest.mark.parametrize("one", ENTRIES, ids=said)
@@ -51,7 +52,7 @@ def test_a_switch_is_measured_or_says_why_not(one):
     ("one", "effect"), EFFECTS, ids=lambda x: said(x) if isinstance(x, Discrepancy) else x.study
 )
 def test_the_two_cells_differ_in_the_switch_alone(one, effect):
-    study = studies.get(effect.study)
+    study = runner.get(effect.study)
     if study.measure == "oracle":
         assert not effect.before
         study.plan("laptop", cells=[effect.after])
@@ -79,7 +80,7 @@ def test_switches_are_told_as_a_command_line_takes_them():
     assert made.switch("paper") == {"clip": "none"}
     assert made.switch("code") == {"dsam": "false", "lr": "0.0001"}
     assert made.default == "clip=2, dsam=true, lr=5e-05 (laptop 0.001)"
-    (row,) = discrepancies.table([made], discrepancies.measured([made])).to_dict("records")
+    (row,) = cards.table([made], cards.measured([made])).to_dict("records")
     assert "as the code `--set dsam=false` `--set lr=0.0001`" in row["labkit"]
 
 
@@ -102,16 +103,16 @@ def test_a_wrong_file_is_told(tmp_path):
     path = tmp_path / "dnfad.yaml"
     path.write_text("- {point: p, paper: a, code: b, as_coed: {gate: add}}\n")
     with pytest.raises(ValueError, match=r"dnfad.yaml: 0.as_coed does not fit"):
-        discrepancies.read(path)
+        cards.read(path)
 
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """A study with two finished cells on four images, in which `after` ranks worse."""
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
-    tasks = studies.get("dnfad-code").plan("quick", cells=["gate adds", "two architectures"])
-    results = Results(studies.get("dnfad-code"), "quick",
-                      studies.folder("dnfad-code", "quick"), tasks)  # fmt: skip
+    tasks = runner.get("dnfad-code").plan("quick", cells=["gate adds", "two architectures"])
+    results = Results(runner.get("dnfad-code"), "quick",
+                      runner.folder("dnfad-code", "quick"), tasks)  # fmt: skip
     for task, scores in zip(tasks, ([0, 1, 2, 3], [1, 0, 3, 2]), strict=True):
         told = {"image_auroc": 1.0 if task.cell == "gate adds" else 0.5}
         table = pd.DataFrame({"split": "test", "label": [0, 0, 1, 1], "score": scores})
@@ -124,12 +125,12 @@ def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):
     other = Effect(study="dnfad-code", before="paper", after="gate adds", of="labkit")
     made = Discrepancy(method="dnfad", point="p", paper="<a>", code="b",
                        as_code={"gate": "add"}, effects=(pair, other), notebook="n")  # fmt: skip
-    told = discrepancies.measured([made], "quick")
+    told = cards.measured([made], "quick")
     assert list(told["data"]) == ["procedural/gear", ""], "the second is not finished"
     row = told.iloc[0]
     assert row["difference"] == -0.5
     assert row["low"] <= row["high"]
-    page = discrepancies.html(discrepancies.table([made], told))
+    page = cards.html(cards.table([made], told))
     for text in ("-0.500 [", "not run yet: <code>labkit study dnfad-code</code>", "&lt;a&gt;",
                  '<a href="n.ipynb">', "<code>--set gate=add</code>"):  # fmt: skip
         assert text in page, text

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from labkit import discrepancy_figures
+from labkit.studies import card_plots
 
 COLUMNS = ["method", "point", "of", "data", "difference", "low", "high"]
 ROWS = [
@@ -15,7 +15,7 @@ ROWS = [
 
 
 def drawn(rows):
-    figure = discrepancy_figures.effects(pd.DataFrame(rows, columns=COLUMNS), "note")
+    figure = card_plots.effects(pd.DataFrame(rows, columns=COLUMNS), "note")
     (ax,) = figure.axes
     return figure, ax, [line for line in ax.lines if line.get_marker() not in ("None", "")]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import plans
+from labkit.studies import spec
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 README = FOLDER.parent / "README.md"
@@ -19,7 +19,7 @@ LARGEST = 500_000  # bytes
 MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
 NOISE = ("Traceback", "Warning", "it/s]", "image/s]", " object at 0x")
 SHOWN = {"image/png", "image/jpeg", "text/plain", "text/html"}
-STUDIES = {study.notebook: study.name for study in map(plans.get, plans.names()) if study.notebook}
+STUDIES = {study.notebook: study.name for study in map(spec.get, spec.names()) if study.notebook}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

@@ -3,10 +3,12 @@
 import pytest
 import yaml
 
-from labkit import methods, plans, published
+from labkit import methods
 from labkit.core import config
 from labkit.core.config import BUDGETS
 from labkit.data import catalogue
+from labkit.studies import published
+from labkit.studies import spec as plans
 
 GOOD = {
     "title": "T",

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from labkit import published
+from labkit.studies import published
 
 
 @pytest.mark.parametrize("file", [f for f in published.files() if f != "hyperparameters.csv"])

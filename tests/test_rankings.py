@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit import rankings
-from labkit.plans import Cell, Study
-from labkit.results import Results
+from labkit.studies import rankings
+from labkit.studies.results import Results
+from labkit.studies.spec import Cell, Study
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from labkit.evaluation.metrics import image_auroc
-from labkit.plans import Cell, Study
-from labkit.results import Results, bootstrap_means
+from labkit.studies.results import Results, bootstrap_means
+from labkit.studies.spec import Cell, Study
 
 
 def test_the_bootstrap_is_the_aurocs():

@@ -2,10 +2,11 @@
 
 import pytest
 
-from labkit import methods, schedule
+from labkit import methods
 from labkit.core import config
 from labkit.features.cache import FeatureSet
-from labkit.plans import Task
+from labkit.studies import schedule
+from labkit.studies.spec import Task
 
 TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 1, "batch": 4}
 

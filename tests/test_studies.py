@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from labkit import engines, studies, study_figures, tables, tasks
-from labkit.results import Results
+from labkit.studies import engines, jobs, plots, runner, tables
+from labkit.studies.results import Results
 
 TINY = {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1}
 STUDY = {
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory):
     path = written(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_RUNS", str(folder / "runs"))
-        results = studies.run(path, "quick", out=folder / "out", workers=1, progress=False)
+        results = runner.run(path, "quick", out=folder / "out", workers=1, progress=False)
     return path, results
 
 
@@ -61,7 +61,7 @@ def test_cells_that_need_no_training_share_a_run(tiny):
     runs = {t.cell: results.records[t.mark]["run"] for t in results.tasks if t.seed == 0}
     assert runs["base"] == runs["maximum"] == runs["local"] != runs["deeper"]
     assert len(list((path.parent / "runs").glob("*/run.json"))) == 4  # 2 trainings x 2 seeds
-    assert len(tasks.jobs(results.tasks)) == 4
+    assert len(jobs.jobs(results.tasks)) == 4
 
 
 def test_a_rescored_cell_equals_a_run_trained_with_its_switch(tiny):
@@ -86,8 +86,8 @@ def test_the_map_of_a_cell_scores_and_localises(tiny):
 
 def test_a_finished_study_is_read_not_run(tiny, monkeypatch):
     path, results = tiny
-    monkeypatch.setattr(tasks, "perform", lambda job: pytest.fail("nothing should run"))
-    again = studies.run(path, "quick", out=results.folder, progress=False)
+    monkeypatch.setattr(jobs, "perform", lambda job: pytest.fail("nothing should run"))
+    again = runner.run(path, "quick", out=results.folder, progress=False)
     pd.testing.assert_frame_equal(again.table, results.table)
     pd.testing.assert_frame_equal(again.summary, results.summary)
 
@@ -111,11 +111,11 @@ def test_only_what_is_missing_or_damaged_runs_again(tiny, monkeypatch, tmp_path)
     files[0].unlink()
     files[1].write_text('{"task": ')
     ran = []
-    perform = tasks.perform
+    perform = jobs.perform
     monkeypatch.setattr(
         engines, "perform", lambda job: ran.extend(t.mark for t in job.tasks) or perform(job)
     )
-    again = studies.run(path, "quick", out=folder, workers=1, progress=False)
+    again = runner.run(path, "quick", out=folder, workers=1, progress=False)
     assert sorted(ran) == sorted(f.stem for f in files[:2])
     metrics = ~again.table["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(again.table[metrics], results.table[metrics])
@@ -131,7 +131,7 @@ def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_pa
         told["metrics"]["image_auroc"], told["source"] = 0.123, "older"
         file.write_text(json.dumps(told))
     asked = {"out": tmp_path / "out", "cells": ["base"], "workers": 1, "progress": False}
-    again = studies.run(path, "quick", again=True, **asked)
+    again = runner.run(path, "quick", again=True, **asked)
     for task in again.tasks:
         kept, anew = (found.records[task.mark] for found in (results, again))
         assert anew["metrics"]["image_auroc"] == kept["metrics"]["image_auroc"] != 0.123
@@ -143,7 +143,7 @@ def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path)
     monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
     cells = [*STUDY["cells"], {"name": "bad", "set": {"blcks": 2}},
              {"name": "no such map", "map": "globl"}]  # fmt: skip
-    results = studies.run(written(tmp_path, cells=cells, seeds=[0]), "quick",
+    results = runner.run(written(tmp_path, cells=cells, seeds=[0]), "quick",
                           out=tmp_path / "out", workers=1, progress=False)  # fmt: skip
     told = {t.cell: results.failed[t.mark] for t in results.tasks if t.mark in results.failed}
     assert set(told) == {"bad", "no such map"}
@@ -161,7 +161,7 @@ def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
     for engine in ("local", "ray"):
         monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / engine / "runs"))
         out = tmp_path / engine / "out"
-        results = studies.run(path, "quick", engine=engine, workers=2, out=out, progress=False)
+        results = runner.run(path, "quick", engine=engine, workers=2, out=out, progress=False)
         assert not results.failed
         found.append(results.table[~results.table["metric"].str.endswith("seconds")])
     pd.testing.assert_frame_equal(*found)
@@ -192,7 +192,7 @@ def test_a_study_killed_ten_times_ends_with_the_same_table(tiny, tmp_path):
             killed += 1
     assert killed
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
-    results = studies.stored(path, "quick", out=tmp_path / "out")
+    results = runner.stored(path, "quick", out=tmp_path / "out")
     told, want = (r.table[~r.table["metric"].str.endswith("seconds")] for r in (results, whole))
     pd.testing.assert_frame_equal(told, want, rtol=1e-4)
     assert not [p for p in (tmp_path / "out").rglob(".*") if time.time() - p.stat().st_mtime < 1]
@@ -206,18 +206,18 @@ def test_results_of_another_version_are_kept_and_told(tiny, tmp_path):
     file.write_text(file.read_text().replace('"labkit": "', '"labkit": "9.'))
     before = file.read_text()
     with pytest.raises(ValueError, match=r"holds results of labkit 9.*they are kept"):
-        studies.run(path, "quick", out=folder, progress=False)
+        runner.run(path, "quick", out=folder, progress=False)
     assert file.read_text() == before
 
 
 def test_bad_input_is_one_sentence(tiny, monkeypatch, tmp_path):
     path, _ = tiny
     with pytest.raises(ValueError, match="Unknown engine 'rya'; did you mean 'ray'"):
-        studies.run(path, "quick", engine="rya", out=tmp_path, progress=False)
+        runner.run(path, "quick", engine="rya", out=tmp_path, progress=False)
     pytest.importorskip("ray", reason="needs the extra ray")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ValueError, match=r"No Ray cluster answers at 127\.0\.0\.1:1") as error:
-        studies.run(path, "quick", engine="ray", out=tmp_path, progress=False)
+        runner.run(path, "quick", engine="ray", out=tmp_path, progress=False)
     assert "\n" not in str(error.value)
 
 
@@ -234,8 +234,8 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tiny, monkeypatch, tmp_p
 
     monkeypatch.setattr(Results, "write", full)
     with pytest.raises(ValueError, match="its disk is full"):
-        studies.run(path, "quick", out=tmp_path / "out", workers=1, progress=False)
-    assert len(studies.stored(path, "quick", out=tmp_path / "out").records) == 2
+        runner.run(path, "quick", out=tmp_path / "out", workers=1, progress=False)
+    assert len(runner.stored(path, "quick", out=tmp_path / "out").records) == 2
 
 
 def test_summary_is_what_it_says(tiny):
@@ -271,7 +271,7 @@ def test_published_and_measured_never_share_a_column(tiny):
 
 def test_figures_show_every_cell_and_both_axes(tiny):
     _, results = tiny
-    figure = study_figures.draw(results)
+    figure = plots.draw(results)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[:4] == ["base", "maximum", "local", "deeper"]
     assert "layers=10" in labels[4:]  # the paper's other rows
@@ -283,16 +283,16 @@ def test_figures_show_every_cell_and_both_axes(tiny):
 
 def test_states_tell_what_is_there(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
-    rows = {row["name"]: row for row in studies.states()}
-    assert set(rows) == set(studies.names())
+    rows = {row["name"]: row for row in runner.states()}
+    assert set(rows) == set(runner.names())
     depth = rows["dnfad-depth"]
     assert depth["state"] == "never run"
     assert depth["tasks"] == "0/18"
     assert depth["result"] is None
-    task = studies.get("dnfad-depth").plan()[0]
+    task = runner.get("dnfad-depth").plan()[0]
     record = {"metrics": {"image_auroc": 0.9}, "seconds": {"fit_seconds": 2.4}}
-    studies.stored("dnfad-depth").write(task, record, None)
-    depth = {row["name"]: row for row in studies.states()}["dnfad-depth"]
+    runner.stored("dnfad-depth").write(task, record, None)
+    depth = {row["name"]: row for row in runner.states()}["dnfad-depth"]
     assert depth["state"] == "partial"
     assert depth["seconds"] == 2
     assert "0.900" in depth["result"]

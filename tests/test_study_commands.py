@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from labkit import cli
-from labkit.plans import names
+from labkit.studies.spec import names
 
 TINY = {
     "title": "Tiny",

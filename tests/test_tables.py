@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from labkit import plans, studies, tables
-from labkit.results import Results
+from labkit.studies import runner, spec, tables
+from labkit.studies.results import Results
 
 PLACE = "procedural/gear"
 SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
@@ -12,7 +12,7 @@ SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
 
 def stored(folder, name, budget="laptop", place=PLACE, **told):
     """A study's results, as if each task had found the kind `a_b` with its own number."""
-    study = plans.get(name)
+    study = spec.get(name)
     results = Results(study, budget, folder, study.plan(budget, data=[place]))
     for k, task in enumerate(results.tasks):
         metrics = {"defects": [{"defect": "a_b", "image_auroc": k / 100, "aupro": None}]}
@@ -20,9 +20,9 @@ def stored(folder, name, budget="laptop", place=PLACE, **told):
     return results
 
 
-@pytest.mark.parametrize("name", plans.names())
+@pytest.mark.parametrize("name", spec.names())
 def test_cells_tell_apart_every_cell_that_runs(name):
-    study = plans.get(name)
+    study = spec.get(name)
     told = tables.cells(study)
     assert list(told.index[1:]) == list(dict.fromkeys(task.cell for task in study.plan("laptop")))
     rows = [tuple(row) for row in told.iloc[1:].itertuples(index=False)]
@@ -30,7 +30,7 @@ def test_cells_tell_apart_every_cell_that_runs(name):
 
 
 def test_what_all_cells_set_is_told_once_and_of_its_budget():
-    told = tables.cells(plans.get("dnfad-depth"), "quick")
+    told = tables.cells(spec.get("dnfad-depth"), "quick")
     assert "epochs=2" in told.loc["all cells", "sets"]
     assert told.loc["blocks=4", "sets"] == "blocks=4"
     assert told.loc["blocks=4", "row of the paper"] == "layers=4"
@@ -59,7 +59,7 @@ def test_rows_hold_what_is_published_beyond_the_cells(tmp_path):
 
 
 def test_a_difference_has_the_unit_of_its_metric(tmp_path):
-    study = plans.get("selfsup-complexity")
+    study = spec.get("selfsup-complexity")
     results = Results(study, "laptop", tmp_path, study.plan("laptop"))
     for k, task in enumerate(results.tasks):
         metrics = {"trainable_parameters": 3_500_000 + 2_000_000 * k, "flops": 1e9}
@@ -91,4 +91,4 @@ def test_a_heading_says_what_a_metric_is(metric, told):
      ("dnfad-complexity", "times are of another machine")],
 )  # fmt: skip
 def test_the_notes_say_what_published_numbers_rest_on(name, said):
-    assert f"as printed; {said}." in "\n".join(tables.notes(studies.stored(name, "quick")))
+    assert f"as printed; {said}." in "\n".join(tables.notes(runner.stored(name, "quick")))

@@ -6,7 +6,8 @@ import pytest
 import labkit
 from apps import shelf
 from apps.views import about, inspect, seen
-from labkit import reports, study_figures, tasks, widgets
+from labkit import reports, widgets
+from labkit.studies import jobs, plots
 
 
 @pytest.fixture(scope="module", params=["sanf", "knn"])
@@ -25,7 +26,7 @@ def test_there_are_image_metrics_and_none_of_pixels(run):
 
 def test_no_map_of_it_can_be_made_to_score(run):
     with pytest.raises(ValueError, match=r"as a whole, .* leave out map=attention"):
-        tasks.rescore(run, "attention", progress=False)
+        jobs.rescore(run, "attention", progress=False)
 
 
 def test_a_prediction_and_its_picture_do_without(run, tmp_path):
@@ -50,7 +51,7 @@ def test_a_panel_offers_what_there_is(run):
 
 def test_a_study_has_no_maps_to_draw(run):
     with pytest.raises(ValueError, match="judge an image as a whole"):
-        study_figures.maps({"only": run.detector}, run.samples()[:1])
+        plots.maps({"only": run.detector}, run.samples()[:1])
 
 
 def test_the_app_shows_attention_by_name_and_draws_no_contour(run):

@@ -7,10 +7,10 @@ from functools import lru_cache
 import pandas as pd
 
 from apps import markup
-from labkit import studies, study_figures, tables
 from labkit.core.config import BUDGETS
-from labkit.plans import Study
-from labkit.results import Results
+from labkit.studies import plots, runner, tables
+from labkit.studies.results import Results
+from labkit.studies.spec import Study
 
 HEADS = ("published", "measured", "minus base")  # what the columns of a table begin with
 USUAL = "laptop"
@@ -32,13 +32,13 @@ def budgets(name: str) -> dict[str, tuple[int, int]]:
 
 def _stamp(name: str, budget: str) -> tuple[str, int]:
     """Where a study's finished tasks lie, and when one was added last; 0 if there is none."""
-    path = studies.folder(name, budget) / "tasks"
+    path = runner.folder(name, budget) / "tasks"
     return str(path), path.stat().st_mtime_ns if path.is_dir() else 0
 
 
 @lru_cache(maxsize=256)
 def _study(name: str) -> Study:
-    return studies.get(name)
+    return runner.get(name)
 
 
 @lru_cache(maxsize=256)
@@ -49,18 +49,18 @@ def _counts(name: str, budget: str, _path: str, _changed: int) -> tuple[int, int
 
 def _results(name: str, budget: str) -> Results:
     study = _study(name)
-    return Results(study, budget, studies.folder(name, budget), study.plan(budget))
+    return Results(study, budget, runner.folder(name, budget), study.plan(budget))
 
 
 def names() -> list[str]:
     """Every study."""
-    return studies.names()
+    return runner.names()
 
 
 def offered() -> list[tuple[str, str]]:
     """Label and name of every study: its question, and how far it got."""
     return [(f"{name}: {_study(name).question} {_state(name)}", name)
-            for name in studies.names()]  # fmt: skip
+            for name in runner.names()]  # fmt: skip
 
 
 def _state(name: str) -> str:
@@ -75,7 +75,7 @@ def head(name: str, budget: str) -> str:
     """Question, paper, claim, state, command and notebook of a study (HTML)."""
     study = _study(name)
     done, total = budgets(name).get(budget, (0, len(study.plan(budget))))
-    base = Results(study, budget, studies.folder(name, budget), ()).base
+    base = Results(study, budget, runner.folder(name, budget), ()).base
     rows = [
         ("question", study.question),
         ("paper", f"{study.paper}, {study.source}"),
@@ -110,7 +110,7 @@ def _report(name: str, budget: str, _path: str, _changed: int) -> str:
         words = f"Nothing of {name} is finished at the {budget} budget. The plan:"
         plan = tables.cells(results.study, budget).reset_index()
         return markup.message(words) + _plain(plan)
-    drawn = markup.chart(study_figures.draw(results), f"figure of the study {name}")
+    drawn = markup.chart(plots.draw(results), f"figure of the study {name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
     return f'{side_by_side(results)}{drawn}<ul class="lk-notes">{notes}</ul>'
 

@@ -26,7 +26,7 @@ from apps.views import train_data
 from labkit import methods
 from labkit.features import backbones
 from labkit.figures import plots, style
-from labkit.schedule import Forecast, duration, forecast
+from labkit.studies.schedule import Forecast, duration, forecast
 
 CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",
           "devices": "is always one here"}  # fmt: skip

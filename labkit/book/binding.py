@@ -17,9 +17,9 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
-from labkit import studies, study_figures, tables
 from labkit.core.files import write_whole
-from labkit.results import Results
+from labkit.studies import plots, runner, tables
+from labkit.studies.results import Results
 
 PARTS = {  # by the first digit of a notebook's number
     "0": "To begin",
@@ -89,7 +89,7 @@ def bind(chapters: Sequence[Chapter], budget: str, out: Path) -> Path:
             shutil.copyfile(chapter.executed, source / chapter.path.name)
         else:
             (source / f"{chapter.path.stem}.md").write_text(_failed(chapter))
-    every = [studies.stored(name, budget) for name in studies.names()]
+    every = [runner.stored(name, budget) for name in runner.names()]
     begun = [results for results in every if results.records]
     for results in begun:
         _page(results, source)
@@ -155,7 +155,7 @@ def _results(begun: Sequence[Results], budget: str) -> str:
 def _page(results: Results, source: Path) -> None:
     """A study's page: question, claim, command, table, figure, notes."""
     study, stem = results.study, f"study-{results.study.name}"
-    figure = study_figures.draw(results)
+    figure = plots.draw(results)
     write_whole(source / f"{stem}.png", lambda path: figure.savefig(path, format="png"))
     lines = [
         f"# {study.title} · {study.paper}",

@@ -12,7 +12,7 @@ from labkit.commands.speech import Budget, Json, say, table
 
 def studies(budget: Budget = "laptop", json: Json = False) -> None:
     """Every ablation: how far it got, what it cost, what it found last."""
-    from labkit import studies as lab
+    from labkit.studies import runner as lab
 
     rows = lab.states(budget)
     shown = ("name", "source", "state", "tasks", "seconds", "result")
@@ -36,8 +36,8 @@ def study(
 
     Exit code 1 if a cell failed; the others are finished and kept.
     """
-    from labkit import studies as lab
-    from labkit import tables
+    from labkit.studies import runner as lab
+    from labkit.studies import tables
 
     numbers = [_seed(text) for text in seeds.split(",")] if seeds else None
     places = data.split(",") if data else None
@@ -89,8 +89,8 @@ def _draw(results) -> None:
     picture, newest = results.folder / "figure.png", results.folder / "tasks"
     if picture.exists() and picture.stat().st_mtime >= newest.stat().st_mtime:
         return
-    from labkit import study_figures
     from labkit.core.files import write_whole
+    from labkit.studies import plots
 
-    figure = study_figures.draw(results)
+    figure = plots.draw(results)
     write_whole(picture, lambda path: figure.savefig(path, format="png"))

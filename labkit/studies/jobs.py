@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from labkit import methods, protocols
+from labkit import methods
 from labkit.core import config
 from labkit.evaluation import cost, metrics
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, judged
-from labkit.plans import Task
+from labkit.studies import oracle
+from labkit.studies.spec import Task
 from labkit.training.experiment import image_sets, judge_anew, train
 from labkit.training.run import Run
 
@@ -187,11 +188,11 @@ def _cost(task: Task) -> Outcome:
 
 def _oracle(task: Task) -> Outcome:
     """The last epoch, as a run reports it, and the best one on the test set."""
-    info, table, rows = protocols.by_epoch(
+    info, table, rows = oracle.by_epoch(
         task.method, task.data, task.budget, task.seed, progress=False, **task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
-    told = info["metrics"] | protocols.gains(rows)
+    told = info["metrics"] | oracle.gains(rows)
     return Outcome(
         task, {key: info[key] for key in kept} | {"metrics": told, "epochs": rows}, table
     )

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from labkit.core.config import BUDGETS, unknown
 
-FOLDER = Path(__file__).parent / "ablations"
+FOLDER = Path(__file__).parents[1] / "ablations"
 STRICT = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
 

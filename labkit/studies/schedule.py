@@ -21,8 +21,8 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
-from labkit.plans import Task
-from labkit.tasks import Job, jobs
+from labkit.studies.jobs import Job, jobs
+from labkit.studies.spec import Task
 from labkit.training import fit
 from labkit.training.experiment import bank, split
 

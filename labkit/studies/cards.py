@@ -18,11 +18,12 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from labkit import methods, studies
+from labkit import methods
 from labkit.core import config
-from labkit.results import Results
+from labkit.studies import runner
+from labkit.studies.results import Results
 
-FOLDER = Path(__file__).parent / "discrepancies"
+FOLDER = Path(__file__).parents[1] / "cards"
 NO_SWITCH = "no switch"
 MOST = 4  # settings that a table spells out
 COLUMNS = ["discrepancy", "paper", "official code", "labkit", "measured, image AUROC", "read on"]
@@ -186,12 +187,12 @@ def html(rows: pd.DataFrame) -> str:
 
 def _found(effect: Effect, budget: str, metric: str) -> list[tuple[str, int, float, float, float]]:
     """Rows (data, seeds, difference, low, high) of a finished effect; none if it is not."""
-    study = studies.get(effect.study)
+    study = runner.get(effect.study)
     if study.measure == "oracle":
-        told = studies.stored(effect.study, budget, cells=[effect.after]).table
+        told = runner.stored(effect.study, budget, cells=[effect.after]).table
         gains = told[told["metric"] == f"gain_{metric}"].groupby("data", sort=False)["value"]
         return [(name, len(one), one.mean(), *[float("nan")] * 2) for name, one in gains]
-    results = studies.stored(effect.study, budget, cells=[effect.before, effect.after])
+    results = runner.stored(effect.study, budget, cells=[effect.before, effect.after])
     layers = {name: replace(layer, base=None) for name, layer in study.budgets.items()}
     turned = replace(study, base=effect.before, budgets=layers)
     told = Results(turned, budget, results.folder, results.tasks).summary

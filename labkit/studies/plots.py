@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from labkit import tables
 from labkit.core.records import Sample
-from labkit.cost_figures import parts
 from labkit.figures.plots import LEGEND, draw_scores, map_grid
 from labkit.figures.style import INK, SERIES, dress, sheet
-from labkit.results import Results
+from labkit.studies import tables
+from labkit.studies.cost_plots import parts
+from labkit.studies.results import Results
 
 if TYPE_CHECKING:
     from labkit.evaluation.detector import Detector

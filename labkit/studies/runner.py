@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 
 from labkit.core.config import unknown
 from labkit.core.files import source
-from labkit.plans import get, names
-from labkit.results import Results
+from labkit.studies.results import Results
+from labkit.studies.spec import get, names
 
 if TYPE_CHECKING:
-    from labkit.tasks import Outcome
+    from labkit.studies.jobs import Outcome
 
 __all__ = ["folder", "get", "names", "run", "states", "stored"]
 
@@ -148,7 +148,7 @@ def _refuse_strangers(results: Results, again: bool) -> None:
 
 def _outcomes(missing, engine, workers, gpus, progress, again) -> Iterator[Outcome]:
     """The missing tasks' outcomes as they come, with the time that is left."""
-    from labkit import engines, schedule
+    from labkit.studies import engines, schedule
 
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from labkit import tables
 from labkit.figures.style import FAINT, INK, QUIET, SERIES, dress, sheet
-from labkit.results import Results
+from labkit.studies import tables
+from labkit.studies.results import Results
 
 REST = "rest"  # of the method: maps and score, or all of one that names no parts
 COLOURS = dict(zip((*tables.PARTS, REST), (QUIET, *SERIES[:3], FAINT), strict=True))

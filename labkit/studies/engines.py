@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from labkit.tasks import Job, Outcome, perform
+from labkit.studies.jobs import Job, Outcome, perform
 
 ENGINES = ("local", "ray")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from labkit.core.config import unknown
 
-FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parents[1] / "published"
 SUSPECTS = "suspects.csv"  # cells that the published README found damaged or contradictory
 COLUMNS = ["paper", "source", "study", "dataset", "category", "variant", "metric", "value",
            "unit", "note"]  # fmt: skip

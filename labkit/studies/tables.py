@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.plans import Study
-from labkit.results import Results
+from labkit.studies.results import Results
+from labkit.studies.spec import Study
 
 PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be told apart
 SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit import published
 from labkit.core.files import read_table, write_whole
-from labkit.plans import Study, Task
+from labkit.studies import published
+from labkit.studies.spec import Study, Task
 
 DRAWS, LEVEL = 1000, 0.95  # of the bootstrap
 LARGEST = 50_000_000  # pairs of a good and a defective image; beyond, no interval

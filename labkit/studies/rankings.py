@@ -19,9 +19,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.stats import friedmanchisquare, studentized_range
 
-from labkit import tables
 from labkit.figures.style import ANOMALOUS, FAINT, INK, NORMAL, QUIET, THRESHOLD, dress, sheet
-from labkit.results import Results
+from labkit.studies import tables
+from labkit.studies.results import Results
 
 LEVEL = 0.05
 LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}

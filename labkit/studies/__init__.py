@@ -1,0 +1,1 @@
+"""Ablations: a YAML file becomes jobs, results, a table and a figure."""
