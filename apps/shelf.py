@@ -16,8 +16,8 @@ from PIL import Image
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
+from labkit.explore.position import NormalPatches, normals
 from labkit.figures import style
-from labkit.places import NormalPatches, normals
 from labkit.training.run import Run
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts

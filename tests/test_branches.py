@@ -5,17 +5,17 @@ import pytest
 import torch
 
 import labkit
-from labkit import branches
+from labkit.explore import reweigh
 
 
 @pytest.fixture(scope="module")
 def known(quick_run):
-    return branches.judge(quick_run, quick_run.samples())
+    return reweigh.judge(quick_run, quick_run.samples())
 
 
 def test_as_many_good_as_bad_images_are_judged(quick_run, monkeypatch):
-    monkeypatch.setattr(branches, "MOST", 4)
-    chosen = branches.judge(quick_run).samples
+    monkeypatch.setattr(reweigh, "MOST", 4)
+    chosen = reweigh.judge(quick_run).samples
     assert [bool(sample.label) for sample in chosen] == [False, False, True, True]
     assert chosen[-1].key == [s for s in quick_run.samples() if s.label][-1].key
 
@@ -55,4 +55,4 @@ def test_weights_that_cannot_be(known, weights):
 def test_a_method_without_branches_is_named():
     run = labkit.train("knn", "procedural/gear", "quick", limit=4, k=1, progress=False)
     with pytest.raises(ValueError, match="knn has no two branches"):
-        branches.judge(run)
+        reweigh.judge(run)

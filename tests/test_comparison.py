@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import comparison
 from labkit.evaluation import metrics
+from labkit.explore import comparison
 
 QUANTILES = {"0.5": 1.0, "0.99": 3.0, "0.999": 4.0, "1": 7.0}
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)

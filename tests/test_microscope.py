@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import microscope
+from labkit.explore import microscope
 from labkit.flows.likelihood import log_likelihood
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute
 from labkit.flows.trace import Chain

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from labkit import places
+from labkit.explore import position
+from labkit.explore.position import NormalPatches, cell
 from labkit.flows.likelihood import log_likelihood
-from labkit.places import NormalPatches, cell
 
 
 @pytest.fixture(scope="module")
 def patches(quick_run):
     detector = quick_run.detector
-    return NormalPatches.of(places.normals(quick_run), detector.backbone, detector.method.needs)
+    return NormalPatches.of(position.normals(quick_run), detector.backbone, detector.method.needs)
 
 
 def test_the_normals_are_those_that_trained(quick_run):
-    found = places.normals(quick_run)
+    found = position.normals(quick_run)
     assert len(found) == quick_run.summary()["n_train"]
     held = set(quick_run.scores["key"])
     assert not held & {sample.key for sample in found}
@@ -37,7 +37,7 @@ def test_the_nearest_patch_is_the_exact_minimum(quick_run, patches):
         detector.backbone.preprocess(sample.read())[None], detector.method.needs
     )
     patch = patches.nearest(features, (0.5, 0.5))
-    query = places._gathered(features, patches.grid)[0] / patches.scale
+    query = position._gathered(features, patches.grid)[0] / patches.scale
     row, column = cell(patches.grid, (0.5, 0.5))
     every = (patches.rows.double() - query[:, row, column].double()).square().mean(1)
     assert patch.distance == pytest.approx(float(every.min()), rel=1e-4)
@@ -55,7 +55,7 @@ def test_the_latent_of_a_place_makes_up_its_density(quick_run):
     batch = detector.backbone.preprocess(sample.read())[None]
     with torch.no_grad():
         outs = detector.method.named_latents(detector.backbone(batch, detector.method.needs))
-    found = places.latents(outs, (0.1, 0.9))
+    found = position.latents(outs, (0.1, 0.9))
     assert set(found) == {"global", "local"}
     for name, one in found.items():
         row, column = cell(outs[name].z.shape[2:], (0.1, 0.9))

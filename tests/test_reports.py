@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit import reports
+from labkit.explore import export
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def prediction(quick_run):
 
 
 def test_maps_of_one_unit_share_one_scale_and_one_bar(quick_run, prediction):
-    figure = reports.prediction_figure(quick_run, prediction)
+    figure = export.prediction_figure(quick_run, prediction)
     panels = [ax for ax in figure.axes if len(ax.images) > 1]
     assert len(panels) == 3
     scales = {panel.images[-1].get_clim() for panel in panels}
@@ -22,4 +22,4 @@ def test_maps_of_one_unit_share_one_scale_and_one_bar(quick_run, prediction):
 def test_a_folder_that_cannot_be_written_is_one_sentence(quick_run, prediction, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="cannot be written"):
-        reports.write_predictions(quick_run, [prediction], tmp_path / "file" / "out")
+        export.write_predictions(quick_run, [prediction], tmp_path / "file" / "out")

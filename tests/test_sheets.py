@@ -10,8 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from labkit import cli, widgets
+from labkit import cli
 from labkit.data import catalogue
+from labkit.explore import widgets
 from labkit.figures import images, plots, style
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")

@@ -6,7 +6,7 @@ import pytest
 import labkit
 from apps import shelf
 from apps.views import about, inspect, seen
-from labkit import reports, widgets
+from labkit.explore import export, widgets
 from labkit.studies import jobs, plots
 
 
@@ -33,10 +33,10 @@ def test_a_prediction_and_its_picture_do_without(run, tmp_path):
     (told,) = run.predict(run.samples()[-1].read())
     assert told.main is None
     assert list(told.maps) == (["attention"] if run.config.method == "sanf" else [])
-    (files,) = reports.write_predictions(run, [told], tmp_path)
+    (files,) = export.write_predictions(run, [told], tmp_path)
     with np.load(files["maps"]) as stored:
         assert stored.files == list(told.maps)
-    panels = [ax.get_title() for ax in reports.prediction_figure(run, told).axes]
+    panels = [ax.get_title() for ax in export.prediction_figure(run, told).axes]
     assert [title for title in panels if title] == ["image", *told.maps]
 
 

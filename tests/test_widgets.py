@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit import controls, widgets
 from labkit.core import config
 from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
 from labkit.data.synthetic import bank
+from labkit.explore import panel as controls
+from labkit.explore import widgets
 from labkit.figures import plots
 from labkit.training import experiment
 

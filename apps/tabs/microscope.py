@@ -11,7 +11,7 @@ from apps import markup
 from apps.page import KEEP, PRIVATE, QUIET, Page, said
 from apps.views import microscope as views
 from apps.views.pictures import spread
-from labkit.toys import TOYS
+from labkit.explore.toy_2d import TOYS
 
 TICK = 1.5  # seconds a step stays when they play by themselves
 PLAY, PAUSE = "▶ Play", "❚❚ Pause"

@@ -13,9 +13,9 @@ from apps import markup, shelf
 from apps.shelf import fit, opened, words
 from apps.views import about
 from apps.views.pictures import read, thumbnail
-from labkit import comparison
-from labkit.comparison import RARE, RARITY
 from labkit.evaluation.detector import Prediction
+from labkit.explore import comparison
+from labkit.explore.comparison import RARE, RARITY
 from labkit.figures import style
 from labkit.training.run import Run
 

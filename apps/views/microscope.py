@@ -12,8 +12,8 @@ import numpy as np
 from apps import markup
 from apps.shelf import fit, opened, words, written
 from apps.views.pictures import read
-from labkit import microscope, toys
-from labkit.microscope import View
+from labkit.explore import microscope, toy_2d
+from labkit.explore.microscope import View
 
 SHOWN, KEPT, DRAWN = 320, 6, 96  # pixels of a picture; images and drawings that are kept
 ASK = "Choose a test image or one of your own: it goes through the flow step by step."
@@ -129,7 +129,7 @@ def _typical(run: str) -> dict[str, View]:
 _training = Lock()  # one toy at a time
 
 
-def toy(name: str, blocks: int) -> toys.Toy:
+def toy(name: str, blocks: int) -> toy_2d.Toy:
     """A trained toy, trained once a server.
 
     Raises: ValueError for a toy or a number of couplings that is not offered.
@@ -141,9 +141,9 @@ def toy(name: str, blocks: int) -> toys.Toy:
         return _trained(name, blocks)
 
 
-@lru_cache(maxsize=len(BLOCKS) * len(toys.TOYS))
-def _trained(name: str, blocks: int) -> toys.Toy:
-    return toys.train(name, blocks)
+@lru_cache(maxsize=len(BLOCKS) * len(toy_2d.TOYS))
+def _trained(name: str, blocks: int) -> toy_2d.Toy:
+    return toy_2d.train(name, blocks)
 
 
 def draw_toy(name: str, blocks: int, step: int) -> str:
@@ -169,5 +169,5 @@ def _drawn_toy(name: str, blocks: int, step: int) -> str:
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(said)}</p>'
         f'<p class="lk-small">{markup.text(undone)}</p>'
-        f"{markup.chart(toys.figure(chosen, step), alt, pictures=True)}"
+        f"{markup.chart(toy_2d.figure(chosen, step), alt, pictures=True)}"
     )

@@ -8,7 +8,7 @@ import torch
 from apps import markup
 from apps.shelf import fit, opened
 from apps.views.seen import Seen
-from labkit import microscope, places
+from labkit.explore import microscope, position
 from labkit.figures import latents as place_figures
 from labkit.flows.likelihood import LOG_2PI
 
@@ -81,20 +81,20 @@ def _features(seen: Seen):
 
 
 @torch.no_grad()
-def _latents(seen: Seen, place: tuple[float, float]) -> dict[str, places.Latent]:
+def _latents(seen: Seen, place: tuple[float, float]) -> dict[str, position.Latent]:
     method = opened(seen.run).detector.method
-    return places.latents(method.named_latents(_features(seen)), place)
+    return position.latents(method.named_latents(_features(seen)), place)
 
 
 def _values(seen: Seen, name: str, place: tuple[float, float]) -> tuple[str, ...]:
     shown, values = opened(seen.run), seen.answer.maps[name]
     _, unit = shown.legend[name]
     usual = shown.calibration.map_quantiles[name]["0.999"]
-    row, column = places.cell(values.shape, place)
+    row, column = position.cell(values.shape, place)
     return name.replace("_", " "), f"{values[row, column]:.4g}", f"{usual:.4g}", unit
 
 
-def _latent_table(latents: dict[str, places.Latent]) -> str:
+def _latent_table(latents: dict[str, position.Latent]) -> str:
     rows = []
     for name, one in latents.items():
         density = one.logdet - one.energy / 2 - LOG_2PI / 2

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from labkit.core.seeds import seeded
+from labkit.explore.microscope import View, follow, progress
 from labkit.figures.style import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
 from labkit.flows.likelihood import log_likelihood, nll
 from labkit.flows.steps import AffineCoupling, Flow
 from labkit.flows.trace import Chain
-from labkit.microscope import View, follow, progress
 
 SPAN, LINES, FINE, PIXELS = 3.0, 13, 121, 110  # of the grid, its curves and the density
 DRAWN = 700  # points

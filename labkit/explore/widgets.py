@@ -16,14 +16,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from labkit import branches, microscope
-from labkit.branches import Branches
-from labkit.controls import SLIDE, WIDE, Drawn, Panel
 from labkit.core.records import Dataset, Sample
 from labkit.data import images
 from labkit.data.synthetic import bank
 from labkit.data.synthetic.bank import Steps
 from labkit.evaluation.detector import Prediction
+from labkit.explore import microscope, reweigh
+from labkit.explore.panel import SLIDE, WIDE, Drawn, Panel
+from labkit.explore.reweigh import Branches
 from labkit.figures import galleries, plots
 from labkit.figures import images as sheets
 from labkit.training.run import Run
@@ -199,7 +199,7 @@ def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = No
     Args:   samples: what to judge, as many good as bad test images if none are given.
     Raises: ValueError if the run's method has not two branches with a map each.
     """
-    known, calibration = branches.judge(run, samples), run.detector.calibration
+    known, calibration = reweigh.judge(run, samples), run.detector.calibration
     keys = [sample.key for sample in known.samples]
     limits, unit = calibration.limits(run.detector.localises), run.detector.unit
 

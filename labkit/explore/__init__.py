@@ -1,0 +1,1 @@
+"""Instruments to look inside a trained flow."""
