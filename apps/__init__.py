@@ -1,1 +1,1 @@
-"""The app: trained runs in a browser. `app.py` lays out and wires, `views.py` answers."""
+"""The faces of labkit: command line, app, book, benchmarks; the library imports none."""

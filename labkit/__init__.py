@@ -3,15 +3,15 @@
 import labkit
 run = labkit.train("dnfad", "elpv/mono")
 print(run.predict("cell.png")[0].sentence())
+
+The rest by Tab: `data` (data sets by name), `methods`, `flows` (steps, likelihoods), `metrics`,
+`figures`, `studies` (ablations), `explore` (instruments and widgets), `load_run`.
 """
 
-from importlib import import_module
+import lazy_loader
 
-_HOME = {"train": "experiments", "Run": "runs"}  # loaded on first use: torch takes seconds
-__all__ = ["Run", "train"]
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"labkit.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'labkit' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,  # loaded on first use: torch takes seconds
+    submodules=["data", "explore", "figures", "flows", "methods", "studies"],
+    submod_attrs={"evaluation": ["metrics"], "training": ["load_run", "train"]},
+)

@@ -1,5 +1,5 @@
 """`python -m labkit` is the command `labkit`."""
 
-from labkit.cli import main
+from labkit_apps.cli.main import main
 
 main()

@@ -59,7 +59,7 @@ def runs_folder(quick_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(runs_folder):
     """The address of the app over both runs."""
-    from apps import app
+    from labkit_apps.web import app
 
     demo, address = app.serve(runs_folder)
     yield address
@@ -93,13 +93,13 @@ def server(monkeypatch):
 @pytest.fixture
 def labkit(monkeypatch, capsys):
     """The command line as a user types it: exit code, stdout, stderr."""
-    from labkit import cli
+    from labkit_apps.cli import main
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["labkit", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = stop.code or 0
         told = capsys.readouterr()

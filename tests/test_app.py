@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps import app, markup, shelf
-from apps.tabs import inspect as tab
-from apps.views import about, gallery, inspect, place
-from apps.views.inspect import Look
-from apps.views.seen import see_again, see_file, see_sample
-from labkit.cli import main
+from labkit_apps.cli.main import main
+from labkit_apps.web import app, markup, shelf
+from labkit_apps.web.tabs import inspect as tab
+from labkit_apps.web.views import about, gallery, inspect, place
+from labkit_apps.web.views.inspect import Look
+from labkit_apps.web.views.seen import see_again, see_file, see_sample
 
 LOOK = ("Swipe", 0.6, 1.5, None, None, True, -1, -1)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.archives import Limits, is_zip, unpack
+from labkit_apps.web.archives import Limits, is_zip, unpack
 
 LIMITS = Limits()
 
@@ -104,7 +104,7 @@ def test_bombs_are_told_by_their_sizes(pack, tmp_path):
 
 def test_a_table_of_contents_is_measured_before_it_is_read(pack, tmp_path, monkeypatch):
     path = pack(*[(f"{k}{'x' * 3000}.png", b"") for k in range(3)])
-    monkeypatch.setattr("apps.archives.ZipFile", None)
+    monkeypatch.setattr("labkit_apps.web.archives.ZipFile", None)
     refused(path, tmp_path, "more than 2 members", Limits(members=2))
 
 

@@ -10,9 +10,9 @@ from gradio_client import Client, handle_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from apps import app, listing, shelf
-from apps.views import batch, batch_report
-from apps.views.batch import ALARM, FOUND, Rates
+from labkit_apps.web import app, listing, shelf
+from labkit_apps.web.views import batch, batch_report
+from labkit_apps.web.views.batch import ALARM, FOUND, Rates
 
 
 @pytest.fixture(scope="module")

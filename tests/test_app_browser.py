@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import pytest
 from PIL import Image
 
-from apps import app, shelf
+from labkit_apps.web import app, shelf
 
 pytestmark = pytest.mark.browser
 CHROMIUM = os.environ.get("LABKIT_CHROMIUM") or shutil.which("chromium")

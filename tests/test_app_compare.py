@@ -13,12 +13,12 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import labkit
-from apps import app
-from apps.tabs import compare as compare_tab
-from apps.tabs import microscope as microscope_tab
-from apps.views import compare, microscope, pictures, studies
 from labkit.studies import spec
 from labkit.studies.runner import folder as study_folder
+from labkit_apps.web import app
+from labkit_apps.web.tabs import compare as compare_tab
+from labkit_apps.web.tabs import microscope as microscope_tab
+from labkit_apps.web.views import compare, microscope, pictures, studies
 
 
 @pytest.fixture(scope="module")

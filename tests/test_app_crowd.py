@@ -7,8 +7,8 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from apps import shelf
-from apps.views.seen import see_file
+from labkit_apps.web import shelf
+from labkit_apps.web.views.seen import see_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine

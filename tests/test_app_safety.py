@@ -11,10 +11,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from apps import app, markup, shelf
-from apps.views import inspect, programs
-from apps.views.inspect import Look
-from apps.views.seen import see_file
+from labkit_apps.web import app, markup, shelf
+from labkit_apps.web.views import inspect, programs
+from labkit_apps.web.views.inspect import Look
+from labkit_apps.web.views.seen import see_file
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_app import run  # noqa: F401  (a fixture)
 
-from apps import shelf
+from labkit_apps.web import shelf
 
 
 def test_a_run_is_listed_without_being_read_again(runs_folder, monkeypatch):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from test_app_browser import WAIT, chromium, open_tab, page  # noqa: F401  (fixtures)
 
-from apps import app
+from labkit_apps.web import app
 
 pytestmark = pytest.mark.browser
 

@@ -8,13 +8,13 @@ import zipfile
 import pytest
 from PIL import Image
 
-from apps import shelf
-from apps import trainer as trainers
-from apps.trainer import DONE, FAILED, Order, Trainer
-from apps.views import train as views
-from apps.views import train_data
 from labkit import methods
 from labkit.studies.schedule import Forecast
+from labkit_apps.web import shelf
+from labkit_apps.web import trainer as trainers
+from labkit_apps.web.trainer import DONE, FAILED, Order, Trainer
+from labkit_apps.web.views import train as views
+from labkit_apps.web.views import train_data
 
 QUICK = {"limit": "6", "blocks": "1"}
 

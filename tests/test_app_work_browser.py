@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from test_app_browser import WAIT, chromium, page  # noqa: F401
 
-from apps import app
+from labkit_apps.web import app
 
 pytestmark = pytest.mark.browser
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import labkit.bench.maps as bench
-from labkit import cli
-from labkit.bench import contenders, flows, processes
 from labkit.evaluation import metrics
+from labkit_apps.bench import contenders, flows, processes
+from labkit_apps.cli import main
 
 
 def test_the_area_under_a_curve_ends_at_the_limit():
@@ -79,7 +79,7 @@ def test_the_commands(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["labkit", "bench", *arguments])
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             return stop.code or 0, capsys.readouterr()
 
@@ -236,7 +236,7 @@ def test_the_peers_cross_scale_flow_sees_our_features_at_three_sizes():
 def test_the_flows_command_runs_ours_and_names_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["labkit", "bench", "flows", "--method", "cfow"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     assert stop.value.code == 2
     assert "did you mean 'cflow'" in capsys.readouterr().err
     only = {"cflow": {"labkit": contenders.RACES["cflow"]["labkit"]}}

@@ -8,10 +8,10 @@ import typer
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from test_tables import SCORES
 
-from labkit import book
-from labkit.commands.book import book as command
 from labkit.studies import spec
 from labkit.studies.results import Results
+from labkit_apps import book
+from labkit_apps.cli.book import book as command
 
 SAYS = "import os; print('budget', os.environ['LABKIT_BUDGET'])"
 WORDS = "# Ellipses\n\nAn energy:\n$$E = \\tfrac12 \\lVert z \\rVert^2$$\nof a latent $z$."

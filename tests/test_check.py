@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labkit.data import catalogue
-from labkit.data.check import KINDS, check, text
+from labkit.data.checks import KINDS, check, text
 from labkit.data.procedural import products
 
 

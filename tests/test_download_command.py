@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from archive_server import archive, source
 
-from labkit import cli
 from labkit.data import catalogue, download
 from labkit.data.entry import Entry
+from labkit_apps.cli import main
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def labkit(monkeypatch, capsys, server):
         monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = stop.code or 0
         return code, *capsys.readouterr()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.bench import references
-from labkit.bench.contenders import Contender, Job
+from labkit_apps.bench import references
+from labkit_apps.bench.contenders import Contender, Job
 
 JOB = Job(data="procedural/gear", epochs=1, limit=2, image_size=64)
 

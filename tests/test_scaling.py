@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.bench import scaling
+from labkit_apps.bench import scaling
 
 
 def row(axis, value, seconds, note=None):

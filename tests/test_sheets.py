@@ -10,10 +10,10 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from labkit import cli
 from labkit.data import catalogue
 from labkit.explore import widgets
 from labkit.figures import images, plots, style
+from labkit_apps.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 
@@ -89,13 +89,13 @@ def test_the_command_writes_a_png(tmp_path, monkeypatch, capsys, loco):
     call = ["labkit", "data", "show", loco.name, "--root", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", [*call, "--json"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     assert not stop.value.code
     assert json.loads(capsys.readouterr().out) == {"data": loco.name, "file": str(out)}
     assert Image.open(out).format == "PNG"
     monkeypatch.setattr(sys, "argv", [*call[:-1], "sheet.jpg"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     assert stop.value.code == 2
     assert "sheet.jpg does not end in .png" in capsys.readouterr().err
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import labkit
-from labkit import cli
 from labkit.core import config
 from labkit.core.records import Dataset, Sample
 from labkit.data import catalogue
 from labkit.data.benchmarks import semantic
 from labkit.training import experiment
 from labkit.training.run import Run
+from labkit_apps.cli import main
 
 GEAR = catalogue.load("procedural/gear")
 
@@ -143,7 +143,7 @@ def test_the_commands_hand_on_shots_and_root(monkeypatch, capsys, tmp_path):
     for line in (f"train dnfad a/b --shots 16 --root {tmp_path}", f"evaluate r --root {tmp_path}"):
         monkeypatch.setattr(sys, "argv", ["labkit", *line.split(), "--json"])
         with pytest.raises(SystemExit):
-            cli.main()
+            main.main()
     trained, evaluated = map(json.loads, capsys.readouterr().out.splitlines())
     assert (trained["shots"], trained["root"]) == (16, str(tmp_path))
     assert evaluated == {"data": None, "root": str(tmp_path)}

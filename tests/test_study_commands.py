@@ -6,8 +6,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from labkit import cli
 from labkit.studies.spec import names
+from labkit_apps.cli import main
 
 TINY = {
     "title": "Tiny",
@@ -27,7 +27,7 @@ TINY = {
 def call(monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
+    return lambda *words: CliRunner().invoke(main.app, [str(word) for word in words])
 
 
 def test_studies_lists_every_study(call):

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from labkit import cli
-from labkit.bench import suite
-from labkit.bench.contenders import RACES, Job
 from labkit.evaluation import cost
+from labkit_apps.bench import suite
+from labkit_apps.bench.contenders import RACES, Job
+from labkit_apps.cli import main
 
 JOB = Job()
 
@@ -68,7 +68,7 @@ def test_the_command_prints_and_keeps_each_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "suite", lambda job: {"complexity": part})
     monkeypatch.setattr(sys, "argv", ["labkit", "bench", "all", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     told = capsys.readouterr().out
     assert not stop.value.code
     assert "trainable [M]" in told

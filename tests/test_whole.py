@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import labkit
-from apps import shelf
-from apps.views import about, inspect, seen
 from labkit.explore import export, widgets
 from labkit.studies import jobs, plots
+from labkit_apps.web import shelf
+from labkit_apps.web.views import about, inspect, seen
 
 
 @pytest.fixture(scope="module", params=["sanf", "knn"])

@@ -1,1 +1,9 @@
 """Ablations: a YAML file becomes jobs, results, a table and a figure."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["cards", "jobs", "plots", "published", "rankings", "tables"],
+    submod_attrs={"runner": ["folder", "run", "states", "stored"], "spec": ["get", "names"]},
+)

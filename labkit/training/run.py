@@ -195,3 +195,11 @@ def _read_csv(path: Path, *columns: str) -> pd.DataFrame:
     if not set(columns) <= set(table.columns):
         raise ValueError(f"{path} is damaged; train the run again.")
     return table
+
+
+def load_run(folder: Path | str) -> Run:
+    """A stored run, ready to predict.
+
+    Raises: ValueError for a folder that holds no run, or one that is damaged.
+    """
+    return Run.load(folder)

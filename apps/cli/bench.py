@@ -1,0 +1,131 @@
+"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, and `all` of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labkit_apps.cli.output import Json, say, table
+
+app = typer.Typer(no_args_is_help=True, help="Races against peers; what each method costs.")
+
+
+@app.command()
+def metrics(
+    maps: Annotated[list[int] | None, typer.Option(min=8, help="Numbers of maps.")] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Only this one; repeatable; labkit for our own.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds one run may take.")] = 300.0,
+    json: Json = False,
+) -> None:
+    """AUPRO and pixel AUROC of 256 x 256 maps beside anomalib's and pyaupro's: time and memory.
+
+    Example: labkit bench metrics --maps 1000 --maps 4000
+    """
+    import labkit.bench.maps as bench
+
+    rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
+    say(rows, json, lambda: _told("metrics", rows))
+
+
+@app.command()
+def flows(
+    method: Annotated[list[str] | None, typer.Option(help="Which race; repeatable.")] = None,
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1, help="Of every contender.")] = 2,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Training images, and test images a kind, at most.")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds one contender may take.")
+    ] = 1800.0,
+    json: Json = False,
+) -> None:
+    """CFLOW-AD, FastFlow or CS-Flow beside anomalib's: training, inference, memory, AUROC.
+
+    Example: labkit bench flows --method cflow --epochs 2
+    """
+    import labkit.bench.flows as bench
+
+    job = bench.Job(data, epochs, limit)
+    rows = bench.race(method or ("cflow",), job, time_limit)
+    say(rows, json, lambda: _told("flows", rows))
+
+
+@app.command()
+def scaling(
+    method: Annotated[str, typer.Option(help="A method with a grid of places.")] = "cflow",
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1)] = 2,
+    most: Annotated[int, typer.Option(min=4, help="Largest number of training images.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="The figure, as PNG.")] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds one size may take.")] = 600.0,
+    json: Json = False,
+) -> None:
+    """Cost against number of images, their size, and channels: time and memory, and how they grow.
+
+    Example: labkit bench scaling --method fastflow --out scaling.png
+    """
+    import labkit.bench.scaling as bench
+
+    rows = bench.scale(method, data, epochs, most, time_limit)
+    if out:
+        bench.save(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out)
+    say(rows, json, lambda: _told("scaling", rows))
+
+
+@app.command()
+def complexity(
+    method: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
+    budget: Annotated[str, typer.Option(help="Whose sizes: quick, laptop or paper.")] = "paper",
+    time: Annotated[bool, typer.Option("--time", help="Measure seconds too; a minute.")] = False,
+    json: Json = False,
+) -> None:
+    """Parameters, FLOPs and seconds an image of each method; no weights are fetched."""
+    from labkit.evaluation import cost
+
+    rows = cost.complexity(method or (), budget, time)
+    say(rows, json, lambda: _told("complexity", rows))
+
+
+@app.command("all")
+def everything(
+    out: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path(
+        "bench"
+    ),
+    data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
+    epochs: Annotated[int, typer.Option(min=1, help="Of every contender of a race.")] = 2,
+    limit: Annotated[int, typer.Option(min=2, help="Training images of a race, at most.")] = 64,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Every benchmark, one after the other, each result kept as JSON; half an hour and more.
+
+    Example: OMP_NUM_THREADS=1 labkit bench all --out bench
+    """
+    from labkit_apps.bench import scaling as bench
+    from labkit_apps.bench import suite
+    from labkit_apps.bench.contenders import Job
+
+    found, job = {}, Job(data, epochs, limit)
+    for name, rows in suite.run(suite.suite(job), job, out, again):
+        found[name] = rows
+        if name == "scaling":
+            note = f"cflow, {data}, laptop budget, {epochs} epochs, CPU."
+            bench.save(rows, note, out / "scaling.png")
+        if not json:
+            print(f"{name}\n\n{_told(name.split('-')[0], rows)}\n", flush=True)
+    say(found, json, lambda: f"Results lie in {out}.")
+
+
+def _told(name: str, rows: list[dict[str, Any]]) -> str:
+    """The rows of a benchmark as a table, and below it what they come to."""
+    from labkit.evaluation import cost
+    from labkit_apps.bench import flows, maps, scaling
+
+    bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": cost}[name]
+    done = [bench.readable(row) for row in rows if not row.get("note")]
+    return "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)])

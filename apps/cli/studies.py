@@ -1,0 +1,96 @@
+"""`labkit studies` and `labkit study NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labkit_apps.cli.output import Budget, Json, say, table
+
+
+def studies(budget: Budget = "laptop", json: Json = False) -> None:
+    """Every ablation: how far it got, what it cost, what it found last."""
+    from labkit.studies import runner as lab
+
+    rows = lab.states(budget)
+    shown = ("name", "source", "state", "tasks", "seconds", "result")
+    say(rows, json, lambda: table([{key: row[key] for key in shown} for row in rows]))
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A name of `labkit studies`, or a YAML file.")],
+    budget: Budget = "laptop",
+    seeds: Annotated[str | None, typer.Option(help="As 0,1,2; else the study's.")] = None,
+    data: Annotated[str | None, typer.Option(help="As elpv/mono,elpv/poly.")] = None,
+    cell: Annotated[list[str] | None, typer.Option(help="Only this cell; repeatable.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes at once.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
+    again: Annotated[bool, typer.Option(help="Run anew what is finished.")] = False,
+    json: Json = False,
+) -> None:
+    """Run an ablation, or what it still lacks. Example: labkit study dnfad-depth --seeds 0,1
+
+    Exit code 1 if a cell failed; the others are finished and kept.
+    """
+    from labkit.studies import runner as lab
+    from labkit.studies import tables
+
+    numbers = [_seed(text) for text in seeds.split(",")] if seeds else None
+    places = data.split(",") if data else None
+    results = lab.run(name, budget, numbers, places, cell, engine, workers, gpus, out, again=again)
+    if results.records:
+        _draw(results)
+    say(_told(results), json, lambda: _page(results, tables))
+    if results.failed:
+        raise typer.Exit(1)
+
+
+def _seed(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"--seeds {text!r} is no whole number; write --seeds 0,1,2.")
+    return int(text)
+
+
+def _told(results) -> dict[str, Any]:
+    failed = [
+        {"cell": t.cell, "data": t.data, "seed": t.seed, "error": results.failed[t.mark]}
+        for t in results.tasks
+        if t.mark in results.failed
+    ]
+    summary = results.summary.astype(object)
+    return {
+        "study": results.study.name,
+        "budget": results.budget,
+        "folder": str(results.folder),
+        "tasks": len(results.tasks),
+        "finished": len(results.records),
+        "failed": failed,
+        "caption": results.caption,
+        "summary": summary.where(summary.notna(), None).to_dict("records"),
+    }
+
+
+def _page(results, tables) -> str:
+    parts = [f"{results.study.title}: {results.study.question}"]
+    for place in results.places:
+        rows = tables.side_by_side(results, place).rename(columns={"": "cell"})
+        told = table(rows.to_dict("records"))
+        parts.append(f"{place}\n{told}" if len(results.places) > 1 else told)
+    parts.append("\n".join(tables.notes(results)))
+    return "\n\n".join([*parts, f"In {results.folder}: results.csv, summary.csv, figure.png"])
+
+
+def _draw(results) -> None:
+    """The figure beside the tables, drawn anew when they are newer."""
+    picture, newest = results.folder / "figure.png", results.folder / "tasks"
+    if picture.exists() and picture.stat().st_mtime >= newest.stat().st_mtime:
+        return
+    from labkit.core.files import write_whole
+    from labkit.studies import plots
+
+    figure = plots.draw(results)
+    write_whole(picture, lambda path: figure.savefig(path, format="png"))

@@ -1,0 +1,187 @@
+"""The app: a header, its tabs, and the server that shows them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from labkit.training.run import runs_folder
+from labkit_apps.web import markup, programs, shelf, style
+from labkit_apps.web.page import KEEP, PRIVATE, TITLE, Page
+from labkit_apps.web.tabs import about, batch, compare, inspect, microscope, studies, train
+
+SESSIONS, USERS = 64, 4  # sessions remembered; answers of one kind at a time
+LARGEST = "100mb"  # of an uploaded file
+ALWAYS = {"Train"}  # tabs that need no run
+TABS: dict[str, Callable[[Page], None]] = {
+    "Inspect": inspect.tab,
+    "Batch": batch.tab,
+    "Train": train.tab,
+    "Compare": compare.tab,
+    "Microscope": microscope.tab,
+    "Studies": studies.tab,
+    "About this run": about.tab,
+}
+
+
+def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks:
+    """The page over folders of runs and of data, laid out and wired; no model is loaded yet."""
+    folder = Path(runs or runs_folder())
+    known = shelf.choices(folder)
+    keep = (KEEP, 24 * KEEP)
+    with gr.Blocks(
+        title="labkit", analytics_enabled=False, delete_cache=keep, fill_width=True
+    ) as demo:
+        with gr.Row(equal_height=True, elem_id="head"):
+            gr.HTML(TITLE, min_width=300)
+            run = gr.Dropdown(
+                known, value=known[0][1] if known else None, min_width=320, elem_id="run",
+                label="Run: method · data · budget · seed · image AUROC",
+            )  # fmt: skip
+        told = gr.HTML(notice(folder), visible=bool(notice(folder)))
+
+        def load(request: gr.Request):
+            return reload(folder, request.query_params.get("run", ""))
+
+        start = demo.load(load, None, [run, told], api_name="reload")
+        with gr.Tabs(selected=None if known else "Train"):
+            tabs = {
+                name: gr.Tab(name, id=name, visible=bool(known) or name in ALWAYS) for name in TABS
+            }
+            for name, tab in TABS.items():
+                with tabs[name]:
+                    tab(Page(folder, root, run, start, tabs[name]))
+        needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
+        start.then(partial(show, len(needing)), run, needing, **PRIVATE)
+        programs.wire(folder)
+    return demo
+
+
+def show(count: int, run: str | None) -> list:
+    """So many tabs are visible if there is a run."""
+    return [gr.update(visible=bool(run)) for _ in range(count)]
+
+
+def reload(folder: Path, wanted: str = "") -> tuple:
+    """The runs that are there now, the wanted one chosen, and what the user must know."""
+    known, words = shelf.choices(folder), notice(folder)
+    by_name = {Path(path).name: path for _, path in known}
+    if wanted and wanted not in by_name:
+        words += markup.message(f"There is no run {wanted} here; the newest one is shown.")
+    first = known[0][1] if known else None
+    chosen = gr.update(choices=known, value=by_name.get(wanted, first))
+    return chosen, gr.update(value=words, visible=bool(words))
+
+
+def notice(folder: Path) -> str:
+    """No run yet, or runs that cannot be opened (HTML); empty if all is well."""
+    parts = []
+    if not shelf.choices(folder):
+        words = f"There is no run in {folder} yet. Train one below, or type this and reload:"
+        parts.append(markup.message(words, shelf.TRAIN))
+    parts += [markup.message(f"Left out: {told}") for told in shelf.problems(folder)]
+    return "".join(parts)
+
+
+def credentials(auth: str | None) -> tuple[str, str] | None:
+    """User and password of "user:password"; the password may contain colons.
+
+    Raises: ValueError if either is missing.
+    """
+    if auth is None:
+        return None
+    user, _, password = auth.partition(":")
+    if not (user and password):
+        raise ValueError("--auth has no user or no password; write --auth USER:PASSWORD.")
+    return user, password
+
+
+def free_port(host: str, port: int) -> int:
+    """That port, or for 0 any free one.
+
+    Raises: ValueError if it is taken or may not be used, or the host is not this machine's.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return probe.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        code = getattr(error, "errno", None)
+        if code == errno.EADDRINUSE:
+            reason = f"Port {port} is in use; give another --port, or --port 0 for any free one."
+        elif code == errno.EACCES:
+            reason = f"Port {port} is reserved for the system; give a --port of 1024 or above."
+        else:
+            reason = f"{host}:{port} cannot be listened on ({error}); check --host and --port."
+        raise ValueError(reason) from None
+
+
+def serve(
+    runs: Path | str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    auth: str | None = None,
+    root: Path | None = None,
+) -> tuple[gr.Blocks, str]:
+    """Start the server in threads of its own; returns the page, to be closed, and its address.
+
+    Args:   auth: "user:password", asked of every visitor; without it nobody is asked.
+            root: folder of the owner's data, which visitors may train on; None: LABKIT_DATA.
+    Raises: ValueError if the port cannot be used, or `auth` is not of that form.
+    """
+    login, port = credentials(auth), free_port(host, port)
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
+    demo = build(runs, root).queue(default_concurrency_limit=USERS)
+    try:
+        _, url, _ = demo.launch(
+            server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
+            auth=login, allowed_paths=[], show_error=False, footer_links=["api"],
+            run_history=False, ssr_mode=False, pwa=False, state_session_capacity=SESSIONS,
+            max_file_size=LARGEST, theme=style.theme(), css=style.css(),
+            js=style.static("page.js"),
+        )  # fmt: skip
+    except OSError:
+        raise ValueError(f"Port {port} was taken just now; give another --port.") from None
+    except ValueError:  # Gradio asks its own page and waits three seconds for the answer
+        demo.close(verbose=False)
+        raise ValueError(
+            f"{host}:{port} did not answer in time; is the machine busy? Start the app again."
+        ) from None
+    return demo, url
+
+
+def launch(
+    runs: Path | str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    open_: bool = False,
+    ready: Callable[[str], None] = print,
+    auth: str | None = None,
+    root: Path | None = None,
+) -> None:
+    """Serve the app until Ctrl+C; `ready` is told the address once it answers.
+
+    Raises: ValueError as `serve`.
+    """
+    demo, url = serve(runs, host, port, auth, root)
+    try:
+        ready(url)
+        if open_:
+            import webbrowser
+
+            webbrowser.open(url)
+        while not threading.Event().wait(1):  # a wait without end ignores Ctrl+C on Windows
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        demo.close(verbose=False)

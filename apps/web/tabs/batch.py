@@ -1,0 +1,130 @@
+"""The tab of many images: files and rates at the left, what the batch holds at the right."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+
+from labkit_apps.web import markup
+from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, said
+from labkit_apps.web.shelf import opened
+from labkit_apps.web.style import static
+from labkit_apps.web.views import batch as views
+from labkit_apps.web.views import batch_report
+from labkit_apps.web.views.batch import Rates
+
+SHOWN = 24  # overlays in the gallery
+ASK = (
+    "Add images or a ZIP of them and press the button. Each gets a score, a p-value and a map, "
+    "the most unusual first; a file that cannot be read says why."
+)
+NONE_YET = "There is no batch yet. Add images and press “Judge these images” first."
+
+
+def tab(page: Page) -> None:
+    """Lay out and wire."""
+    c = _layout()
+    page.on_run(rates, [page.run], [c.alarm], "several_rates", show_progress="hidden")
+    chosen = [c.alarm, c.discovery]
+    drawn = [c.status, c.table]
+    c.go.click(
+        judge, [page.run, c.files, *chosen],
+        [c.rows, c.judged, *drawn, c.histogram, c.scale, c.overlays, c.keep, c.reports],
+        api_name="several", show_progress_on=c.status, concurrency_limit=2,
+        concurrency_id="batch",
+    )  # fmt: skip
+    moved = [c.alarm.input, c.discovery.input]
+    outputs = [*drawn, c.histogram, c.reports]
+    gr.on(moved, decide, [c.judged, *chosen], outputs, api_name="decide_several", **QUIET)
+    c.keep.click(
+        partial(report, Path(c.reports.GRADIO_CACHE)), [c.judged, *chosen], c.reports,
+        api_name="report", show_progress_on=c.keep,
+    )  # fmt: skip
+    c.files.clear(lambda: None, None, c.reports, **PRIVATE)
+
+
+def _layout() -> SimpleNamespace:
+    c = SimpleNamespace(judged=gr.State(time_to_live=KEEP), rows=gr.JSON(visible=False))
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            gr.HTML(markup.heading("Images to judge", "pictures, or a ZIP of them"))
+            c.files = gr.File(
+                show_label=False, file_count="multiple", height=220, elem_id="files",
+                elem_classes="lk-paste",
+            )  # fmt: skip
+            c.alarm = gr.Slider(0, 50, 5, step=0.1, **ALARM, elem_id="batch-alarm")
+            c.discovery = gr.Slider(
+                0, 50, 10, step=0.1, label="False discoveries allowed [%]",
+                info="Share of normal images among those called unusual", elem_id="discovery",
+            )  # fmt: skip
+            c.go = gr.Button("Judge these images", variant="primary", elem_id="judge")
+            c.keep = gr.Button("Make a report", visible=False, elem_id="report")
+            c.reports = gr.File(
+                label="Report", file_count="multiple", visible=False, interactive=False,
+                elem_id="reports",
+            )  # fmt: skip
+        with gr.Column(scale=8, min_width=320):
+            c.status = gr.HTML(markup.message(ASK), elem_id="status")
+            c.histogram = gr.HTML(elem_id="batch-histogram")
+            c.table = gr.HTML(elem_id="table", js_on_load=static("batch.js"))
+            c.overlays = gr.Gallery(
+                show_label=False, columns=6, visible=False, object_fit="contain", height="auto",
+                buttons=["fullscreen"], interactive=False, elem_id="overlays",
+            )  # fmt: skip
+            c.scale = gr.HTML(elem_id="batch-scale")
+    return c
+
+
+@said
+def rates(run):
+    """The false-alarm rates that the run's calibration supports."""
+    if not run:
+        return gr.skip()
+    least, rate = opened(run).rates
+    return gr.update(minimum=least, value=rate)
+
+
+@said
+def judge(run, files, alarm, discovery, progress=gr.Progress()):  # noqa: B008
+    """Scores, p-values and both decisions for many files, the most unusual first.
+
+    `files` are pictures or ZIP archives of them; the rates are in per cent.
+    """
+    tick = lambda done, total: progress((done, total), unit="images")  # noqa: E731
+    judged, allowed = views.judge(run, files or [], tick), Rates.of(alarm, discovery)
+    pictures = views.overlays(judged, SHOWN)
+    shown = gr.update(value=pictures, visible=bool(pictures))
+    rows, scale = views.rows(judged, allowed), views.draw_scale(run) if pictures else ""
+    reports = gr.update(value=None, visible=False)
+    drawn = _drawn(judged, allowed)
+    return rows, judged, *drawn, scale, shown, gr.update(visible=True), reports
+
+
+@said
+def decide(judged, alarm, discovery):
+    """The same batch at other rates; nothing is judged anew."""
+    if judged is None:
+        return (gr.skip(),) * 4
+    return *_drawn(judged, Rates.of(alarm, discovery)), gr.update(value=None, visible=False)
+
+
+@said
+def report(cache, judged, alarm, discovery):
+    """CSV, HTML and PDF of the batch as it was last judged, in a folder that Gradio clears."""
+    if judged is None:
+        raise ValueError(NONE_YET)
+    files = batch_report.write(judged, Rates.of(alarm, discovery), cache / secrets.token_hex(8))
+    return gr.update(value=[str(path) for path in files], visible=True)
+
+
+def _drawn(judged, rates) -> tuple[str, str, str]:
+    """Summary with the CSV beside it, table, histogram."""
+    content = views.decided(judged, rates).to_csv(index=False)
+    link = markup.download(content, "labkit-scores.csv", "Download CSV")
+    figure = views.draw_histogram(judged, rates)
+    chart = markup.chart(figure, "histogram of the batch's scores beside held-out normal images")
+    return views.draw_summary(judged, rates, link), views.draw_table(judged, rates), chart

@@ -1,0 +1,202 @@
+"""Several runs side by side: on the same test images, in pairs, and on one image."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import gradio as gr
+
+from labkit_apps.web import markup
+from labkit_apps.web.page import KEEP, PRIVATE, Page, said
+from labkit_apps.web.views import compare as views
+from labkit_apps.web.views.pictures import spread
+
+HEAVY = {"concurrency_limit": 1, "concurrency_id": "compare"}
+
+
+def tab(page: Page) -> None:
+    """Lay out and wire."""
+    c = _layout()
+    sets = [
+        c.state,
+        c.sets,
+        c.first,
+        c.second,
+        c.scatter,
+        c.differ,
+        c.keys,
+        c.rest,
+        c.regions,
+        c.pro,
+    ]
+    c.go.click(
+        partial(compare, page.folder), c.runs, sets, api_name="compare",
+        show_progress_on=c.sets, **HEAVY,
+    )  # fmt: skip
+    seen = page.tab.select(
+        partial(offer, page.folder), [page.run, c.state], c.runs, show_progress="hidden", **PRIVATE
+    )
+    seen.success(
+        partial(begin, page.folder), [c.state, c.runs], sets, show_progress_on=c.sets,
+        **PRIVATE, **HEAVY,
+    )  # fmt: skip
+    chosen = [c.state, c.first, c.second]
+    gr.on([c.first.input, c.second.input], pair, chosen, [c.scatter, c.differ, c.keys],
+          api_name="compare_pair")  # fmt: skip
+    c.regions.click(regions, c.state, c.pro, api_name="compare_regions", **HEAVY)
+    _wire_images(c)
+
+
+def _wire_images(c: SimpleNamespace) -> None:
+    """One image under each run: the first at once, then what is clicked or sent."""
+    fresh = c.state.change(  # other runs than before
+        samples, c.state, [c.gallery, c.shown, c.key], show_progress="hidden", **PRIVATE
+    )
+    fresh.success(sample, [c.state, c.key], c.maps, **PRIVATE, **HEAVY)
+    named = {"api_name": "compare_sample"}
+    for gallery, keys, how in ((c.gallery, c.shown, named), (c.differ, c.keys, PRIVATE)):
+        picked = gallery.select(key_of, keys, c.key, show_progress="hidden", **PRIVATE)
+        picked.then(sample, [c.state, c.key], c.maps, **how, **HEAVY)
+    sent = c.upload.upload(image, [c.state, c.upload], c.maps, api_name="compare_image", **HEAVY)
+    sent.then(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+
+
+def _layout() -> SimpleNamespace:
+    state, key = gr.State(time_to_live=KEEP), gr.Textbox("", visible=False)
+    c = SimpleNamespace(state=state, key=key, keys=gr.State([]), shown=gr.State([]))
+    with gr.Row(elem_classes="lk-ask"):
+        c.runs = gr.Dropdown(
+            [], multiselect=True, max_choices=views.MOST, scale=6, min_width=320,
+            allow_custom_value=True,  # a run that came after the page was built
+            label="Runs to compare", info=f"2 to {views.MOST}; of one dataset for the test set",
+            elem_id="compare-runs",
+        )  # fmt: skip
+        c.go = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-go")
+    gr.HTML(markup.heading("The same test images", "ROC curves and kinds of defects"))
+    c.sets = gr.HTML(markup.message(views.ASK), elem_id="compare-test")
+    with gr.Column(visible=False) as c.rest:
+        _pair_layout(c)
+    gr.HTML(markup.heading("One image under each run", "maps on one scale"))
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            c.gallery = gr.Gallery(**_gallery(3), height=320, elem_id="compare-samples")
+            c.upload = gr.File(
+                show_label=False, height=140, elem_id="compare-upload", elem_classes="lk-paste"
+            )
+        with gr.Column(scale=8, min_width=320):
+            c.maps = gr.HTML(markup.message(views.ASK), elem_id="compare-maps")
+    return c
+
+
+def _pair_layout(c: SimpleNamespace) -> None:
+    c.regions = gr.Button("Add region-overlap curves", size="md", elem_id="compare-regions")
+    c.pro = gr.HTML(elem_id="compare-pro")
+    gr.HTML(markup.heading("Two runs, image by image", "where they disagree most"))
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            with gr.Row():
+                c.first = gr.Dropdown([], label="Across", **_choice("compare-first"))
+                c.second = gr.Dropdown([], label="Up", **_choice("compare-second"))
+            c.scatter = gr.HTML(elem_id="compare-pair")
+        with gr.Column(scale=4, min_width=280):
+            gr.HTML(markup.heading("Disagreements", "click one to see its maps below"))
+            c.differ = gr.Gallery(**_gallery(4), height="auto", elem_id="compare-differ")
+
+
+def _choice(name: str) -> dict:
+    return {"min_width": 140, "allow_custom_value": True, "elem_id": name}
+
+
+def _gallery(columns: int) -> dict:
+    return {
+        "show_label": False, "columns": columns, "allow_preview": False, "buttons": [],
+        "object_fit": "cover", "interactive": False, "container": False,
+        "elem_classes": "lk-samples",
+    }  # fmt: skip
+
+
+def offer(folder, run, state):
+    """The runs that there are now and, before any is compared, two to begin with."""
+    choices, start = views.offered(folder, run)
+    return gr.update(choices=choices) if state else gr.update(choices=choices, value=start)
+
+
+@said
+def compare(folder, runs):
+    """ROC, AUROC by kind of defect and the first pair's ranks of several runs."""
+    runs = views.listed(folder, runs)
+    try:
+        kept, drawn = views.of_one_dataset(runs)[0], views.test_set(runs)
+    except ValueError as error:  # one image can be compared none the less
+        told = markup.message(str(error))
+        hidden = gr.update(visible=False)
+        return runs, told, gr.skip(), gr.skip(), "", [], [], hidden, hidden, ""
+    choices = [(name, run) for run, name in kept.items()]
+    pairs = [gr.update(choices=choices, value=run) for _, run in choices[:2]]
+    told = views.pair(runs, *(run for _, run in choices[:2]))
+    shown = gr.update(visible=True), gr.update(visible=views.with_regions(kept))
+    return runs, drawn, *pairs, *told, *shown, ""
+
+
+@said
+def begin(folder, state, runs):
+    """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
+    if state or len(runs or ()) < views.LEAST:
+        return (gr.skip(),) * 10
+    return compare(folder, runs)
+
+
+@said
+def samples(runs):
+    """Test images of the first run to choose from, and the key of the most unusual one."""
+    offered = spread(runs[0]) if runs else []
+    pictures = [(picture, caption) for picture, caption, _ in offered]
+    keys = [key for _, _, key in offered]
+    return pictures, keys, keys[0] if keys else ""
+
+
+@said
+def pair(runs, first, second):
+    """Two runs' ranks of the same images, and where they disagree most."""
+    return views.pair(_known(runs), first, second)
+
+
+@said
+def regions(runs, progress=gr.Progress()):  # noqa: B008
+    """Region-overlap curves of the runs that have maps."""
+    return views.regions(_known(runs), lambda done, total: progress((done, total), unit="images"))
+
+
+def key_of(keys, event: gr.SelectData) -> str:
+    """The key of the thumbnail that was clicked."""
+    return keys[event.index]
+
+
+@said
+def sample(runs, key, progress=gr.Progress()):  # noqa: B008
+    """A test image of the first run under each run."""
+    if not key:
+        return gr.skip()
+    return _maps(runs, ("sample", key), progress)
+
+
+@said
+def image(runs, file, progress=gr.Progress()):  # noqa: B008
+    """An image file under each run."""
+    return _maps(runs, ("file", str(file)), progress) if file else gr.skip()
+
+
+def _maps(runs, source, progress) -> str:
+    tick = partial(_tell, progress)
+    return views.maps(_known(runs), source, tick)
+
+
+def _tell(progress, done: int, total: int) -> None:
+    progress((done, total), unit="runs")
+
+
+def _known(runs) -> list[str]:
+    if not runs:
+        raise ValueError("Nothing is compared yet; choose runs and press Compare first.")
+    return runs

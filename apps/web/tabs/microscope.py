@@ -1,0 +1,242 @@
+"""The flow microscope: a flow step by step, of an image's features or of a toy's points."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import gradio as gr
+
+from labkit.explore.toy_2d import TOYS
+from labkit_apps.web import markup
+from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page, said
+from labkit_apps.web.views import microscope as views
+from labkit_apps.web.views.pictures import spread
+
+TICK = 1.5  # seconds a step stays when they play by themselves
+PLAY, PAUSE = "▶ Play", "❚❚ Pause"
+HEAVY = {"concurrency_limit": 2, "concurrency_id": "microscope"}
+
+
+def tab(page: Page) -> None:
+    """Lay out and wire."""
+    with gr.Tabs():
+        with gr.Tab("An image"):
+            c = _image_layout()
+        with gr.Tab("Points in a plane"):
+            p = _toy_layout()
+    shown = [c.gallery, c.state, c.flow, c.bar, c.panel]
+    page.run.input(offer, page.run, shown, api_name="microscope_samples", show_progress="hidden")
+    _wire_image(page, c)
+    _wire_toy(p)
+
+
+def _image_layout() -> SimpleNamespace:
+    c = SimpleNamespace(state=gr.State(time_to_live=KEEP), chosen=gr.Number(0, visible=False))
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            gr.HTML(markup.heading("Test images", "of the run above"))
+            c.gallery = gr.Gallery(
+                show_label=False, columns=3, height=470, allow_preview=False, buttons=[],
+                object_fit="cover", interactive=False, container=False,
+                elem_id="microscope-samples", elem_classes="lk-samples",
+            )  # fmt: skip
+            gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
+            c.upload = gr.File(
+                show_label=False, height=120, elem_id="microscope-upload", elem_classes="lk-paste"
+            )
+        with gr.Column(scale=8, min_width=320):
+            c.flow = gr.Radio([], label="Flow", visible=False, elem_id="microscope-flow")
+            _steps(c, "microscope")
+            c.panel = gr.HTML(markup.message(views.ASK), elem_id="microscope-view")
+    gr.HTML(f'<div class="lk-lesson">{views.LESSON}</div>')
+    return c
+
+
+def _toy_layout() -> SimpleNamespace:
+    p = SimpleNamespace(state=gr.State(time_to_live=KEEP))
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            p.name = gr.Radio(list(TOYS), value="two moons", label="Toy", elem_id="toy-name")
+            p.blocks = gr.Radio(
+                list(views.BLOCKS), value=4, label="Couplings of the flow", elem_id="toy-blocks"
+            )
+            p.go = gr.Button("Train the flow", variant="primary", elem_id="toy-train")
+        with gr.Column(scale=8, min_width=320):
+            _steps(p, "toy")
+            p.panel = gr.HTML(
+                markup.message("Press the button: a small flow is trained in a few seconds."),
+                elem_id="toy-view",
+            )
+    gr.HTML(f'<div class="lk-lesson">{views.TOY_LESSON}</div>')
+    return p
+
+
+def _steps(c: SimpleNamespace, name: str) -> None:
+    """Back, forward, play and a slider; hidden until there are steps."""
+    with gr.Row(visible=False, elem_classes="lk-steps", elem_id=f"{name}-steps") as c.bar:
+        c.back = gr.Button("◀ Back", size="md", min_width=70, elem_id=f"{name}-back")
+        c.slider = gr.Slider(
+            0, 1, 0, step=1, label="Step", info="0 is what the flow is given; arrow keys work",
+            min_width=240, scale=6, elem_id=f"{name}-step", buttons=[],
+        )  # fmt: skip
+        c.forward = gr.Button("Next ▶", size="md", min_width=70, elem_id=f"{name}-next")
+        c.play = gr.Button(PLAY, size="md", min_width=80, elem_id=f"{name}-play")
+    c.timer, c.count = gr.Timer(TICK, active=False), gr.Number(1, visible=False)
+
+
+def _wire_image(page: Page, c) -> None:
+    run, outputs = page.run, [c.state, c.flow, c.bar, c.slider, c.count, c.panel]
+    page.tab.select(
+        begin, [run, c.state, c.slider], [c.gallery, *outputs], show_progress_on=c.panel,
+        **PRIVATE, **HEAVY,
+    )  # fmt: skip
+    picked = c.gallery.select(index, None, c.chosen, show_progress="hidden", **PRIVATE)
+    picked.then(pick, [run, c.chosen, c.slider], outputs, api_name="microscope_sample", **HEAVY)
+    sent = c.upload.upload(
+        send, [run, c.upload, c.slider], outputs, api_name="microscope_image", **HEAVY
+    )
+    sent.failure(forget, None, [c.state, c.flow, c.bar, c.panel, c.upload], **PRIVATE)
+    sent.success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    changed = [c.state, c.flow, c.slider]
+    c.slider.change(draw, changed, c.panel, api_name="microscope", **QUIET, **HEAVY)
+    c.flow.input(other, changed, [c.slider, c.count, c.panel], **PRIVATE, **HEAVY)
+    _wire_steps(c, draw, changed)
+
+
+def _wire_toy(p) -> None:
+    p.go.click(
+        train, [p.name, p.blocks, p.slider], [p.state, p.bar, p.slider, p.count, p.panel],
+        api_name="toy_train", show_progress_on=p.panel, concurrency_limit=1,
+    )  # fmt: skip
+    changed = [p.state, p.slider]
+    p.slider.change(draw_toy, changed, p.panel, api_name="toy", **QUIET, **HEAVY)
+    _wire_steps(p, draw_toy, changed)
+
+
+def _wire_steps(c, drawn, changed) -> None:
+    quick = {"show_progress": "hidden", "queue": False} | PRIVATE
+    c.back.click(lambda step: max(step - 1, 0), c.slider, c.slider, **quick)
+    c.forward.click(lambda step, last: min(step + 1, last), [c.slider, c.count], c.slider, **quick)
+    c.play.click(play, [c.play, c.slider, c.count], [c.timer, c.play, c.slider], **quick)
+    outputs = [c.slider, c.timer, c.play, c.panel]
+    c.timer.tick(partial(advance, drawn), [c.count, *changed], outputs, trigger_mode="once",
+                 show_progress="hidden", **PRIVATE, **HEAVY)  # fmt: skip
+
+
+def index(event: gr.SelectData) -> int:
+    """The place in the gallery of what was clicked."""
+    return event.index
+
+
+@said
+def begin(run, specimen, step):
+    """When the tab is opened on a run for the first time: its most unusual test image."""
+    if not run or (specimen and specimen.run == run):
+        return (gr.skip(),) * 7
+    offered = spread(run)
+    if not offered or views.no_flow(run):
+        pictures, *cleared, panel = offer(run)
+        return pictures, *cleared, gr.skip(), gr.skip(), panel
+    pictures = [(picture, caption) for picture, caption, _ in offered]
+    return pictures, *_started(views.Specimen(run, "sample", offered[0][2]), step)
+
+
+@said
+def offer(run):
+    """The run's test images, and what to do first or why nothing can be shown."""
+    if not run:
+        return (gr.skip(),) * 5
+    pictures = [(picture, caption) for picture, caption, _ in spread(run)]
+    hidden = gr.update(visible=False)
+    told = markup.message(views.no_flow(run) or views.ASK)
+    return pictures, None, hidden, hidden, told
+
+
+@said
+def pick(run, index, step):
+    """A test image, by its place in the gallery."""
+    offered = spread(run)
+    if not 0 <= int(index) < len(offered):
+        raise ValueError(f"There is no sample {index:g}; there are {len(offered)}.")
+    return _started(views.Specimen(run, "sample", offered[int(index)][2]), step)
+
+
+@said
+def send(run, file, step):
+    """An image file that the user sends."""
+    if not file:
+        return (gr.skip(),) * 6
+    return _started(views.Specimen(run, "file", str(file)), step)
+
+
+def _started(specimen, step) -> tuple:
+    known = views.names(specimen)
+    flow, last = next(iter(known.items()))
+    step = min(int(step), last)
+    choice = gr.update(choices=list(known), value=flow, visible=len(known) > 1)
+    slider = gr.update(maximum=last, value=step)
+    return (
+        specimen,
+        choice,
+        gr.update(visible=True),
+        slider,
+        last,
+        views.draw(specimen, flow, step),
+    )
+
+
+@said
+def draw(specimen, flow, step):
+    """One step of the image's way through a flow."""
+    return views.draw(specimen, flow, step) if specimen else gr.skip()
+
+
+@said
+def other(specimen, flow, step):
+    """The same image in another flow of the method."""
+    if not specimen:
+        return (gr.skip(),) * 3
+    last = views.names(specimen)[flow]
+    step = min(int(step), last)
+    return gr.update(maximum=last, value=step), last, views.draw(specimen, flow, step)
+
+
+def forget() -> tuple:
+    """Nothing in view, so that no picture stays beside a file it does not belong to."""
+    hidden = gr.update(visible=False)
+    return None, hidden, hidden, markup.message(views.ASK), None
+
+
+@said
+def train(name, blocks, step):
+    """A toy's flow, trained once a server."""
+    blocks = int(blocks)
+    views.toy(name, blocks)
+    step = min(int(step), blocks)
+    slider = gr.update(maximum=blocks, value=step)
+    drawn = views.draw_toy(name, blocks, step)
+    return (name, blocks), gr.update(visible=True), slider, blocks, drawn
+
+
+@said
+def draw_toy(chosen, step):
+    """One step of a toy's flow."""
+    return views.draw_toy(*chosen, step) if chosen else gr.skip()
+
+
+def play(label, step, last):
+    """Start, from the beginning if at the end, or stop."""
+    if label == PAUSE:
+        return gr.Timer(active=False), PLAY, gr.skip()
+    return gr.Timer(active=True), PAUSE, 0 if step >= last else step
+
+
+def advance(drawn, last, *changed):
+    """The next step, drawn before another tick counts; the last one stops."""
+    *told, step = changed
+    step = min(step + 1, last)
+    panel = drawn(*told, step)
+    if step >= last:
+        return step, gr.Timer(active=False), PLAY, panel
+    return step, gr.skip(), gr.skip(), panel

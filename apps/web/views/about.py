@@ -1,0 +1,84 @@
+"""What the tab about a run shows: its metrics, curves, defects and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from matplotlib.figure import Figure
+
+from labkit.evaluation import metrics
+from labkit.evaluation.detector import to_size
+from labkit.figures import plots
+from labkit_apps.web import markup
+from labkit_apps.web.shelf import opened
+from labkit_apps.web.views.seen import WHOLE
+
+METRICS = {
+    "image_auroc": ("image AUROC", "chance that a defective image scores above a good one"),
+    "image_ap": ("image average precision", "area under precision against recall"),
+    "image_f1_max": ("image F1, best threshold", "chosen on the test images: an upper bound"),
+    "pixel_auroc": ("pixel AUROC", "chance that a defective pixel exceeds a good one"),
+    "pixel_ap": ("pixel average precision", "strict where defects are small"),
+    "pixel_f1_max": ("pixel F1, best threshold", "chosen on the test pixels: an upper bound"),
+    "aupro": ("AUPRO", "mean overlap of defect regions, up to 30 % false-positive pixels"),
+    "au_spro": ("AU-sPRO", "saturated overlap, up to 5 % false-positive pixels"),
+    "n_train": ("training images", "normal only"),
+    "n_calibration": ("calibration images", "normal, held out, never trained on"),
+    "n_test_good": ("good test images", "never used before the evaluation"),
+    "n_test_bad": ("defective test images", "never used before the evaluation"),
+    "train_seconds": ("training time [s]", "features included unless cached"),
+}
+
+
+def metric_table(run: str) -> str:
+    """The run's metrics in words and what they rest on (HTML)."""
+    told = opened(run).run.summary()
+    rows = []
+    for key, (name, why) in METRICS.items():
+        value = told.get(key)
+        if value is not None:
+            number = f"{value:.3f}" if key in list(METRICS)[:8] else f"{value:g}"
+            rows.append((name, number, why))
+    return markup.pairs(rows, opened(run).caption)
+
+
+def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
+    """ROC and precision-recall, AUROC by defect, training curves; None where there is none."""
+    shown, note = opened(run), opened(run).caption
+    kinds = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
+    table = plots.defect_table(kinds, note) if len(kinds) > 1 else None
+    history = shown.history
+    fitted = plots.training_curves(history, note=note) if len(history) else None
+    return _curves(run), table, fitted
+
+
+def regions(run: str, tick: Callable[[int, int], None] = lambda done, total: None) -> Figure:
+    """The curves with region overlap, from the maps of every test image, computed anew.
+
+    Raises: ValueError if the data has no masks or the method no map.
+    """
+    return _curves(run, overlap(run, tick))
+
+
+def overlap(run: str, tick: Callable[[int, int], None]) -> metrics.Curve:
+    """The region-overlap curve of a run.
+
+    Raises: ValueError as `regions`.
+    """
+    shown, pixels = opened(run), metrics.PixelMetrics()
+    if shown.main is None:
+        raise ValueError(f"{WHOLE} Regions cannot be compared.")
+    masked = [sample for sample in shown.samples.values() if sample.read_mask]
+    if not any(sample.label for sample in masked):
+        raise ValueError(f"{shown.run.config.data} has no masks, so regions cannot be compared.")
+    for index, sample in enumerate(masked):
+        answer, mask = shown.detector.predict([sample.read()])[0], sample.read_mask()
+        pixels.update(to_size(torch.from_numpy(answer.maps[answer.main]), mask.shape), mask)
+        tick(index + 1, len(masked))
+    return pixels.pro_curve()
+
+
+def _curves(run: str, pro: metrics.Curve | None = None) -> Figure:
+    test = opened(run).test
+    return plots.curves(test.label.to_numpy(), test.score.to_numpy(), pro, opened(run).caption)

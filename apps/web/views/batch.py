@@ -1,0 +1,209 @@
+"""What the tab of many images shows: each judged once, then decided at every rate."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from labkit.evaluation.calibration import adjusted
+from labkit.figures import plots
+from labkit_apps.web import archives, listing, markup
+from labkit_apps.web.shelf import brief, opened
+from labkit_apps.web.views.seen import overlay, see_file
+
+MOST = 5000  # files at once
+KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
+ALARM, FOUND = "unusual at the false-alarm rate", "unusual at the false-discovery rate"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Files as a run judges them, most unusual first.
+
+    run       its folder
+    table     file, score, quantile, p-value, adjusted p, fault: why a file has no score, or ""
+    pictures  JPEG of the overlay by row of the table, of the most unusual files
+    """
+
+    run: str
+    table: pd.DataFrame
+    pictures: dict[int, bytes] = field(repr=False)
+
+    @property
+    def scored(self) -> pd.DataFrame:
+        """The rows of files that could be judged."""
+        return self.table[self.table["score"].notna()]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the user allows, as shares: normal images called unusual, and false discoveries."""
+
+    alarm: float
+    discovery: float
+
+    @classmethod
+    def of(cls, alarm: float, discovery: float) -> Rates:
+        """From per cent; a slider may stop a rounding error short of its end."""
+        return cls(*(min(1.0, max(0.0, float(value) / 100)) for value in (alarm, discovery)))
+
+
+def judge(
+    run: str,
+    paths: Sequence[str],
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Judged:
+    """Judge picture files and those in ZIP archives; one that cannot be read keeps its row.
+
+    Args:   tick: told after each picture how many are done.
+    Raises: ValueError for no file, or more than can be judged at once.
+    """
+    if not paths:
+        raise ValueError("There are no files yet; add some images or a ZIP of them first.")
+    rows, pictures = [], {}
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        files = list(_gathered(paths, Path(folder)))
+        if len(files) > MOST:
+            raise ValueError(f"{len(files)} files are more than {MOST}; judge fewer at once.")
+        for index, (name, path, fault) in enumerate(files):
+            row, picture = _one(run, name, path) if path else (_fault(name, fault), None)
+            rows.append(row)
+            if picture:
+                pictures[index] = picture
+                _forget(pictures, rows)
+            tick(index + 1, len(files))
+    table = pd.DataFrame(rows, columns=["file", "score", "quantile", "p-value", "fault"])
+    known = table["p-value"].notna()
+    corrected = pd.Series(np.nan, table.index)
+    corrected[known] = adjusted(table["p-value"][known].to_numpy())
+    table.insert(4, "adjusted p", corrected)
+    table = table.sort_values("score", ascending=False, na_position="last", kind="stable")
+    order = {old: new for new, old in enumerate(table.index)}
+    kept = {order[old]: picture for old, picture in pictures.items()}
+    return Judged(run, table.reset_index(drop=True), dict(sorted(kept.items())))
+
+
+def decided(judged: Judged, rates: Rates) -> pd.DataFrame:
+    """The table with both decisions, True where a file is called unusual and None without score.
+
+    unusual  <=>  p <= alpha;      unusual  <=>  p* <= q      (p*: `labkit.scores.adjusted`)
+    """
+    table = judged.table.copy()
+    for column, p, rate in (
+        (ALARM, "p-value", rates.alarm),
+        (FOUND, "adjusted p", rates.discovery),
+    ):
+        table[column] = (table[p] <= rate).astype(object).where(table[p].notna(), None)
+    return table
+
+
+def rows(judged: Judged, rates: Rates) -> list[dict[str, object]]:
+    """The decided table for a program: plain values, None where there is none."""
+    table = decided(judged, rates).astype(object)
+    return table.where(table.notna(), None).to_dict("records")
+
+
+def draw_summary(judged: Judged, rates: Rates, link: str = "") -> str:
+    """How many are called unusual at each of the two rates, and what each promises (HTML)."""
+    table, scored = decided(judged, rates), judged.scored
+    count, least = len(scored), opened(judged.run).calibration.smallest
+    alarms, found = (int(table[name].eq(True).sum()) for name in (ALARM, FOUND))
+    told = f"Were all {count} normal, about {count * rates.alarm:.2g} would be called unusual too"
+    if rates.alarm < least:
+        told = f"No p-value is below {least:.2g}: the run held out {round(1 / least) - 1} normals"
+    promise = f"On average at most {100 * rates.discovery:g} % of these are normal"
+    needed = int(np.ceil(count * least / rates.discovery - 1e-9)) if rates.discovery else count + 1
+    if not found and needed > 1:
+        promise = f"No p-value is below {least:.2g}, so "
+        promise += (
+            f"{needed} of {count} would have to reach it" if needed <= count
+            else f"{count} images cannot be called at this rate"
+        )  # fmt: skip
+    stats = [
+        (f"Unusual at {100 * rates.alarm:g} % false alarms", f"{alarms} of {count}", told),
+        (f"Unusual at {100 * rates.discovery:g} % false discoveries", f"{found} of {count}",
+         f"{promise} (Benjamini-Hochberg)"),
+    ]  # fmt: skip
+    failed = len(table) - count
+    words = f"{count} of {len(table)} images judged"
+    words += f"; {failed} could not be read, see the last rows." if failed else "."
+    return listing.summary(words, stats, link)
+
+
+def draw_table(judged: Judged, rates: Rates) -> str:
+    """A row a file, with its overlay where that is kept (HTML)."""
+    return listing.table(decided(judged, rates), judged.pictures, (ALARM, FOUND))
+
+
+def draw_histogram(judged: Judged, rates: Rates) -> Figure:
+    """Scores of the batch beside those of the held-out normal images, and the alarm's limit."""
+    shown = opened(judged.run)
+    limit = shown.calibration.threshold(rates.alarm)
+    unit, none = f"image score, {shown.unit}", plots.NONE
+    batch = judged.scored["score"].to_numpy()
+    groups = (shown.calibration.scores, none, none, None, limit, unit, shown.caption)
+    return plots.score_histogram(*groups, batch=batch)
+
+
+def draw_scale(run: str) -> str:
+    """The colour bar of the main map with the contour that `overlay` draws (HTML), if any."""
+    shown = opened(run)
+    if shown.main is None:
+        return ""
+    return markup.colour_bar(shown.limits[shown.unit], shown.edge, shown.unit)
+
+
+def overlays(judged: Judged, most: int) -> list[tuple[np.ndarray, str]]:
+    """The most unusual overlays with their file's name and score."""
+    shown = []
+    for row, picture in list(judged.pictures.items())[:most]:
+        told = judged.table.loc[row]
+        image = np.asarray(Image.open(io.BytesIO(picture)))
+        shown.append((image, f"{told['file']} · {brief(told['score'])}"))
+    return shown
+
+
+def _gathered(paths: Sequence[str], folder: Path) -> Iterator[tuple[str, Path | None, str]]:
+    """Name, place and fault of each picture, those of archives unpacked below a folder."""
+    for index, path in enumerate(map(Path, paths)):
+        if not archives.is_zip(path):
+            yield path.name, path, ""
+            continue
+        place = folder / str(index)
+        try:
+            names = archives.unpack(path, place)
+        except ValueError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            yield path.name, None, str(error)
+            continue
+        before = f"{path.stem}/" if len(paths) > 1 else ""
+        yield from ((before + name, place / name, "") for name in names)
+
+
+def _one(run: str, name: str, path: Path) -> tuple[tuple, bytes | None]:
+    try:
+        seen = see_file(run, str(path))
+    except ValueError as error:
+        return _fault(name, str(error)), None
+    buffer, answer = io.BytesIO(), seen.answer
+    Image.fromarray(overlay(seen, SIDE)).save(buffer, "jpeg", quality=80)
+    return (name, answer.score, answer.quantile, answer.p_value, ""), buffer.getvalue()
+
+
+def _fault(name: str, words: str) -> tuple:
+    return name, np.nan, np.nan, np.nan, words
+
+
+def _forget(pictures: dict[int, bytes], rows: list[tuple]) -> None:
+    """Drop the overlay of the least unusual file, once there are too many."""
+    if len(pictures) > KEPT:
+        del pictures[min(pictures, key=lambda index: rows[index][1])]

@@ -1,0 +1,173 @@
+"""What the flow microscope shows: an image's or a toy's way through a flow, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from labkit.explore import microscope, toy_2d
+from labkit.explore.microscope import View
+from labkit_apps.web import markup
+from labkit_apps.web.shelf import fit, opened, words, written
+from labkit_apps.web.views.pictures import read
+
+SHOWN, KEPT, DRAWN = 320, 6, 96  # pixels of a picture; images and drawings that are kept
+ASK = "Choose a test image or one of your own: it goes through the flow step by step."
+BLOCKS = (2, 4, 8)  # couplings of a toy's flow
+LESSON = (
+    "<p>A normalizing flow turns the features of an image into values that look like noise, "
+    "N(0, 1), by steps that can be undone. Each coupling stretches and shifts one half of the "
+    "channels by amounts that it reads from the other half; the log-det counts the stretching. A "
+    "place is unusual where the values stay large (energy) after little stretching.</p>"
+    '<p class="lk-equation">−log p<sub>k</sub>(x) / C &nbsp;=&nbsp; ½ mean<sub>c</sub> '
+    "x<sub>k</sub>² + ½ log 2π − J<sub>k</sub> / C</p>"
+    '<p class="lk-small">x<sub>k</sub>: the values after step k at a place · C: channels · '
+    "J<sub>k</sub>: log |det| of the steps so far [nats]</p>"
+)
+TOY_LESSON = (
+    "<p>The same in a plane, where nothing is hidden: a flow of affine couplings learns to move "
+    "the points of a toy until they lie like N(0, I), whose 1, 2 and 3 standard deviations are "
+    "the dashed circles. Colours follow each point, the grid shows what the map does to the "
+    "plane, and the middle panel is the density of a flow that stops at this step.</p>"
+    '<p class="lk-small">All steps are trained together, for the last one: on the way the '
+    "points may become less likely. A ring has a hole and a disc has none, so a smooth invertible "
+    "map can close it only nearly.</p>"
+)
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An image to look at: the run's folder, "file" or "sample", and the path or key."""
+
+    run: str
+    kind: str
+    what: str
+
+
+def no_flow(run: str) -> str:
+    """Why this run has nothing to show; empty if it has."""
+    return microscope.no_flow(opened(run).detector)
+
+
+def names(specimen: Specimen) -> dict[str, int]:
+    """The flows that an image goes through, each with its number of steps.
+
+    Raises: ValueError if the method has no flow, or the file is no image.
+    """
+    return {name: len(view.stages) - 1 for name, view in _seen(specimen)[2].items()}
+
+
+def draw(specimen: Specimen, flow: str, step: int) -> str:
+    """Sentence, maps and charts of one step (HTML)."""
+    known = names(specimen)
+    if flow not in known:
+        raise ValueError(f"There is no flow {flow!r}; choose one of {', '.join(known)}.")
+    place = max(0, min(int(step), known[flow]))
+    return _drawn(specimen, flow, place, written(specimen.run))
+
+
+@lru_cache(maxsize=DRAWN)
+def _drawn(specimen: Specimen, flow: str, step: int, _written: int) -> str:
+    image, mask, views = _seen(specimen)
+    view, label = views[flow], _label(specimen)
+    parts = [_told(label, view, step)]
+    maps = microscope.maps_figure(view, step, image, mask)
+    if maps is None:
+        parts.append(markup.message("This flow sees the image as a whole: it has no maps."))
+    else:
+        parts.append(markup.chart(maps, f"maps of {label} after step {step}", pictures=True))
+    values = microscope.values_figure(view, step, _typical(specimen.run).get(flow))
+    parts.append(markup.chart(values, f"values after step {step}, and how likely by step"))
+    return "".join(parts)
+
+
+def _told(label: str, view: View, step: int) -> str:
+    shape = " × ".join(map(str, view.shape))
+    return (
+        f'<p class="lk-name" aria-live="polite">{markup.text(microscope.sentence(view, step))}</p>'
+        f'<p class="lk-small">{markup.text(label)} · {markup.text(view.name)} · {shape} values '
+        f"(channels first) · {markup.text(microscope.inverse_words(view))}</p>"
+    )
+
+
+def _label(specimen: Specimen) -> str:
+    if specimen.kind == "file":
+        return Path(specimen.what).name
+    return f"{specimen.what} ({words(opened(specimen.run).samples[specimen.what].defect)})"
+
+
+_looking = Lock()  # visitors that ask for one image at once wait for one reading
+
+
+def _seen(specimen: Specimen) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
+    """Picture, annotated defect and the views of all flows."""
+    with _looking:
+        return _looked(specimen, written(specimen.run))
+
+
+@lru_cache(maxsize=KEPT)
+def _looked(specimen: Specimen, _written: int):
+    image, mask, _ = read(specimen.run, specimen.kind, specimen.what)
+    views = microscope.look(opened(specimen.run).detector, image)
+    return fit(image, SHOWN), mask, views
+
+
+def _typical(run: str) -> dict[str, View]:
+    """The views of the good test image in the middle of their scores; none without one."""
+    shown = opened(run)
+    good = shown.test[(shown.test.label == 0) & shown.test["key"].isin(shown.samples)]
+    if good.empty:
+        return {}
+    middle = good.sort_values("score", kind="stable").iloc[len(good) // 2]
+    return _seen(Specimen(run, "sample", middle["key"]))[2]
+
+
+_training = Lock()  # one toy at a time
+
+
+def toy(name: str, blocks: int) -> toy_2d.Toy:
+    """A trained toy, trained once a server.
+
+    Raises: ValueError for a toy or a number of couplings that is not offered.
+    """
+    if blocks not in BLOCKS:
+        told = ", ".join(map(str, BLOCKS))
+        raise ValueError(f"A toy's flow has {told} couplings, not {blocks}.")
+    with _training:
+        return _trained(name, blocks)
+
+
+@lru_cache(maxsize=len(BLOCKS) * len(toy_2d.TOYS))
+def _trained(name: str, blocks: int) -> toy_2d.Toy:
+    return toy_2d.train(name, blocks)
+
+
+def draw_toy(name: str, blocks: int, step: int) -> str:
+    """Sentence and figure of one step of a toy's flow (HTML)."""
+    toy(name, blocks)
+    return _drawn_toy(name, blocks, max(0, min(int(step), blocks)))
+
+
+@lru_cache(maxsize=DRAWN)
+def _drawn_toy(name: str, blocks: int, step: int) -> str:
+    chosen = toy(name, blocks)
+    stage, last = chosen.view.stages[step], chosen.view.stages[-1]
+    said = (
+        f"Step {step} of {blocks}: the points are at {stage.nll:.3f} nats per dimension, "
+        f"{last.nll:.3f} after the last step; variance {stage.variance:.2f}, excess kurtosis "
+        f"{stage.kurtosis:.2f} (N(0, I): 1 and 0)."
+    )
+    alt = f"{name} after step {step}: points and grid, density, likelihood by step"
+    undone = (
+        f"Invertible: the largest |x − f⁻¹(f(x))| over {len(chosen.points):,} points is "
+        f"{chosen.view.error:.1e}."
+    )
+    return (
+        f'<p class="lk-name" aria-live="polite">{markup.text(said)}</p>'
+        f'<p class="lk-small">{markup.text(undone)}</p>'
+        f"{markup.chart(toy_2d.figure(chosen, step), alt, pictures=True)}"
+    )

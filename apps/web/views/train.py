@@ -1,0 +1,201 @@
+"""What the tab of training shows and takes: the checked order, its cost, and its progress."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from labkit import methods
+from labkit.features import backbones
+from labkit.figures import plots, style
+from labkit.studies.schedule import Forecast, duration, forecast
+from labkit_apps.web import markup
+from labkit_apps.web.shelf import data_name
+from labkit_apps.web.trainer import (
+    DONE,
+    FAILED,
+    FITTING,
+    MEASURING,
+    READING,
+    SCORING,
+    WAITING,
+    Order,
+    Training,
+)
+from labkit_apps.web.views import train_data
+
+CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",
+          "devices": "is always one here"}  # fmt: skip
+PHASES = {
+    WAITING: "Waiting",
+    MEASURING: "Timing a few steps",
+    READING: "Reading the images",
+    FITTING: "Training",
+    SCORING: "Scoring the test images",
+    DONE: "Trained",
+    FAILED: "No run",
+}
+IDLE = (
+    "Nothing is being trained. Choose data and a method; the estimate costs a few seconds and "
+    "trains nothing."
+)
+
+
+def method_choices() -> list[tuple[str, str]]:
+    """Label and name of each method."""
+    return [(f"{name} · {methods.get(name).title}", name) for name in methods.names()]
+
+
+def backbone_choices() -> list[tuple[str, str]]:
+    """Label and name of the backbones whose weights are installed; empty: what the budget says."""
+    here = [
+        name for name, (package, *_) in backbones.OFFLINE.items()
+        if importlib.util.find_spec(package)
+    ]  # fmt: skip
+    return [("as the budget says", ""), *((name, name) for name in here)]
+
+
+def device_choices() -> list[tuple[str, str]]:
+    """Label and accelerator; one alone where there is no GPU."""
+    if torch.cuda.is_available():
+        return [(f"GPU ({torch.cuda.get_device_name(0)})", "auto"), ("CPU", "cpu")]
+    if torch.backends.mps.is_available():
+        return [("GPU (Apple)", "auto"), ("CPU", "cpu")]
+    return [("CPU (this machine has no GPU)", "auto")]
+
+
+def order(
+    runs: Path, data: str, method: str, budget: str, seed: float, backbone: str, device: str,
+    text: str, root: Path | None = None,
+) -> Order:  # fmt: skip
+    """What a visitor asks for, once all of it is known to fit.
+
+    Args:   runs, root: folders of the runs, with the uploads, and of the owner's data.
+    Raises: ValueError naming what does not: the data, the method, a key or its value.
+    """
+    settings: dict[str, str] = {"backbone": backbone} if backbone else {}
+    settings |= {"accelerator": device} if device != "auto" else {}
+    for word in (text or "").replace("--set", " ").split():
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise ValueError(f"{word!r} is no setting; write them as blocks=4 lr=1e-4.")
+        if key in CHOSEN:
+            raise ValueError(f"{key} cannot be set here: it {CHOSEN[key]}.")
+        settings[key] = value
+    if seed is None or not 0 <= seed < 2**31 or seed != int(seed):
+        raise ValueError(f"The seed {seed} does not fit; give a whole number from 0 on.")
+    place = train_data.allowed((data or "").strip(), runs, root)
+    found = Order(method, place, budget, int(seed), settings)
+    _ = found.config
+    return found
+
+
+def draw_cost(asked: Order, root: Path | None = None) -> str:
+    """What the training should take, from a few steps timed now (HTML)."""
+    return _cost(forecast(asked.config, root), asked)
+
+
+def draw_state(job: Training | None, ahead: int) -> str:
+    """How far a training is, and what is left of it (HTML)."""
+    if job is None:
+        return markup.message(IDLE)
+    words, kind = PHASES[job.phase], {DONE: "lk-good", FAILED: "lk-bad"}.get(job.phase, "")
+    if job.active and job.stopping:
+        words = "Stopping"
+    order, left = job.order, job.left()
+    name = " · ".join((order.method, data_name(order.data), order.budget, f"seed {order.seed}"))
+    told = [_progress(job, ahead)]
+    if left is not None:
+        told.append(f"about {duration(left)} left")
+    bar = _bar(job, left) if job.active else ""
+    return (
+        f'<section class="lk-card lk-job {kind}" data-phase="{job.phase}"><div class="lk-head">'
+        f'<h2>{markup.text(words)}</h2><p class="lk-name">{markup.text(name)}</p>'
+        f"<p>{markup.text('; '.join(filter(None, told)))}</p>{bar}</div>{_numbers(job)}</section>"
+    )
+
+
+def draw_curve(job: Training | None) -> Figure | None:
+    """The loss of the epochs that are done, if there are any."""
+    if job is None or not job.history:
+        return None
+    spec = job.order.config
+    parts = (data_name(spec.data), spec.input.backbone, spec.budget, spec.seed)
+    note = f"{spec.method} · {style.caption(*parts)}"
+    figure = plots.training_curves(pd.DataFrame(job.history), note=note)
+    figure.axes[0].set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
+    return figure
+
+
+def told(job: Training | None) -> dict[str, object]:
+    """How far a training is, for a program."""
+    if job is None:
+        return {"phase": None}
+    run = job.run.folder.name if job.run else None
+    facts = {"number": job.number, "phase": job.phase, "epochs": len(job.history)}
+    facts |= {"planned": job.epochs, "seconds_left": job.left(), "run": run}
+    return facts | {"words": job.words, "history": job.history}
+
+
+def _cost(told: Forecast, asked: Order) -> str:
+    epochs, images = len(told.epochs), told.images
+    rows = [
+        ("all together", f"about {duration(told.seconds)}", "on this machine, as busy as it is"),
+        ("features", duration(told.features), f"{told.new} of {sum(images.values())} images are "
+         "new to the backbone"),
+        ("training", duration(sum(told.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
+         f"{duration(sum(told.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
+        ("evaluation", duration(told.scoring), "metrics come on top"),
+        ("images", f"{images['train']}", f"to train on, {images['calibration']} held out, "
+         f"{images['test']} to test"),
+        ("parameters", f"{told.parameters:,}", "trained"),
+    ]  # fmt: skip
+    return markup.pairs(rows, f"{asked.method} on {data_name(asked.data)}, {asked.budget} budget")
+
+
+def _progress(job: Training, ahead: int) -> str:
+    """One sentence on where the training stands."""
+    done = f"epoch {len(job.history)} of {job.epochs} done" if job.epochs else ""
+    if job.phase == WAITING:
+        return f"number {ahead + 1} in the queue, one is trained at a time"
+    if job.phase == FAILED:
+        return job.words
+    if job.phase == DONE:
+        stopped = job.run.info.get("stopped", "")
+        return f"{stopped or 'finished'}, in {duration(job.seconds)}"
+    if job.stopping:
+        return f"{done}, the last whole epoch becomes the run" if done else "after this step"
+    parts = job.forecast.images.values() if job.forecast else ()
+    counted = f"{sum(parts)} images through the backbone" if parts else ""
+    return {READING: counted, FITTING: done, SCORING: "training is done"}.get(job.phase, "")
+
+
+def _bar(job: Training, left: float | None) -> str:
+    """A bar of the time that has passed; it only pulses while nobody knows how long it takes."""
+    if left is None:
+        return '<progress class="lk-time" aria-label="time"></progress>'
+    share = job.seconds / max(job.seconds + left, 1e-9)
+    return f'<progress class="lk-time" aria-label="time" max="1" value="{share:.4f}"></progress>'
+
+
+def _numbers(job: Training) -> str:
+    """The finished run's first metrics, and the link that opens it."""
+    if job.run is None:
+        return ""
+    told = job.run.summary()
+    names = {"image_auroc": "image AUROC", "aupro": "AUPRO", "n_train": "training images"}
+    cells = "".join(
+        f"<div><dt>{names[key]}</dt><dd>{f'{told[key]:.3f}' if key != 'n_train' else told[key]}"
+        "</dd></div>"
+        for key in names
+        if told.get(key) is not None
+    )
+    name = markup.text(job.run.folder.name)
+    return (
+        f'<dl>{cells}</dl><a class="lk-button" href="?run={name}">Open this run</a>'
+        '<p class="lk-small">It is in the choice of runs above, in every tab.</p>'
+    )
