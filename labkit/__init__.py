@@ -13,5 +13,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,  # loaded on first use: torch takes seconds
     submodules=["data", "explore", "figures", "flows", "methods", "studies"],
-    submod_attrs={"evaluation": ["metrics"], "training": ["load_run", "train"]},
+    submod_attrs={
+        "evaluation": ["metrics"],
+        "training.run": ["load_run"],
+        "training.train": ["train"],
+    },
 )

@@ -24,12 +24,12 @@ from labkit import methods
 from labkit.core import config
 from labkit.core.records import Sample
 from labkit.data import catalogue
+from labkit.data.splits import split
 from labkit.evaluation.detector import Detector
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
-from labkit.features.cache import FeatureSet
-from labkit.training import experiment
 from labkit.training import fit as training
+from labkit.training.experiment import Experiment
 
 BATCH = 32  # images a step and images at once: anomalib's default
 ANOMALIB = ("anomalib.data", "anomalib.engine", "anomalib.models", "anomalib.pre_processing")
@@ -50,7 +50,7 @@ class Job:
     def parts(self) -> dict[str, list[Sample]]:
         """Normals to train and to calibrate on, and test images: labkit's split of seed 0."""
         spec = config.SplitSpec(limit=self.limit)
-        return experiment.split(catalogue.load(self.data), spec, seed=0)
+        return split(catalogue.load(self.data), spec, seed=0)
 
     def network(self) -> Backbone:
         """The frozen network with its weights as they come, tapped at strides 8 and 16."""
@@ -79,17 +79,16 @@ def _train(job: Job, parts, folder: Path, method: str, budget: str, settings) ->
 
     The caller sees to it that the cache of features is empty.
     """
-    kind = methods.get(method)
     given = {"backbone": job.backbone, "image_size": job.image_size, "epochs": job.epochs}
     shared = given | {"accelerator": "cpu"} | settings
-    spec = methods.resolve(method, job.data, budget, overrides=shared)
-    backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+    opened = Experiment.of(method, job.data, budget, overrides=shared)
+    spec, backbone = opened.config, opened.backbone
     normals, held = (
-        FeatureSet(parts[name], backbone, kind.needs).extract(progress=False)
+        opened.feature_set(parts[name]).extract(progress=False)
         for name in ("train", "calibration")
     )
-    defects = experiment.bank(kind, spec, parts["train"], backbone, progress=False)
-    flow = methods.build(spec, backbone.shapes(kind.needs))
+    defects = opened.synthetic_defects(parts["train"], progress=False)
+    flow = opened.build()
     training.fit(flow, normals, spec.train, spec.seed, folder, progress=False, defects=defects)
     detector = Detector(spec, backbone, flow, None)
     detector.calibrate(held)

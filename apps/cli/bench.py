@@ -25,7 +25,7 @@ def metrics(
 
     Example: labkit bench metrics --maps 1000 --maps 4000
     """
-    import labkit.bench.maps as bench
+    import labkit_apps.bench.maps as bench
 
     rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
     say(rows, json, lambda: _told("metrics", rows))
@@ -48,7 +48,7 @@ def flows(
 
     Example: labkit bench flows --method cflow --epochs 2
     """
-    import labkit.bench.flows as bench
+    import labkit_apps.bench.flows as bench
 
     job = bench.Job(data, epochs, limit)
     rows = bench.race(method or ("cflow",), job, time_limit)
@@ -69,7 +69,7 @@ def scaling(
 
     Example: labkit bench scaling --method fastflow --out scaling.png
     """
-    import labkit.bench.scaling as bench
+    import labkit_apps.bench.scaling as bench
 
     rows = bench.scale(method, data, epochs, most, time_limit)
     if out:

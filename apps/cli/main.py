@@ -57,7 +57,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train, calibrate, evaluate. Example: labkit train dnfad elpv/mono --set top_k=0.1"""
-    from labkit.training.experiment import train as run_training
+    from labkit.training.train import train as run_training
 
     overrides = dict(_setting(text) for text in set_ or [])
     if backbone:

@@ -16,7 +16,7 @@ from PIL import Image
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
-from labkit.explore.position import NormalPatches, normals
+from labkit.explore.position import NormalPatches
 from labkit.figures import style
 from labkit.training.run import Run
 
@@ -132,7 +132,9 @@ class OpenRun:
     def normals(self) -> NormalPatches:
         """The patches of its training images, to be searched."""
         detector = self.detector
-        return NormalPatches.of(normals(self.run), detector.backbone, detector.method.needs)
+        return NormalPatches.of(
+            self.run.experiment.parts["train"], detector.backbone, detector.method.needs
+        )
 
     @property
     def first(self) -> str | None:

@@ -19,9 +19,9 @@ from typing import Any
 
 from labkit import methods
 from labkit.core.config import Config
-from labkit.studies.schedule import Forecast, forecast
-from labkit.training.experiment import train
+from labkit.training.forecast import Forecast, forecast
 from labkit.training.run import Run
+from labkit.training.train import train
 
 WAITING, MEASURING, READING, FITTING, SCORING, DONE, FAILED = (
     "waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from labkit.core.records import Features, FlowOut, Needs, Sample
-from labkit.data import catalogue
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import on_one_grid
-from labkit.training import experiment
-from labkit.training.run import Run
 
 IMAGES, GRID, POOL = 64, 28, 3  # most normals looked through, finest grid, side of a neighbourhood
 MEMORY = 2**27  # bytes that the patches may take
@@ -88,16 +85,6 @@ class NormalPatches:
         image, spot = divmod(index, self.grid[0] * self.grid[1])
         where = divmod(spot, self.grid[1])
         return Patch(self.samples[image], where, self.grid, float(distances[index]))
-
-
-def normals(run: Run) -> list[Sample]:
-    """The images that a run was trained on, of its dataset where that is now.
-
-    Raises: ValueError if the dataset is not there.
-    """
-    spec = run.config
-    dataset = catalogue.load(spec.data, run.info.get("root"))
-    return experiment.split(dataset, spec.split, spec.seed)["train"]
 
 
 def cell(grid: tuple[int, int], place: tuple[float, float]) -> tuple[int, int]:

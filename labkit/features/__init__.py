@@ -5,5 +5,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["backbones"],
-    submod_attrs={"cache": ["DefectSet", "FeatureSet"]},
+    submod_attrs={"cache": ["DefectSet", "FeatureCache", "FeatureSet"]},
 )

@@ -23,8 +23,8 @@ from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, judged
 from labkit.studies import oracle
 from labkit.studies.spec import Task
-from labkit.training.experiment import image_sets, judge_anew, train
 from labkit.training.run import Run
+from labkit.training.train import evaluate_again, train
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def rescore(
     Raises:  ValueError for a key that needs a new training or a map that the method has not.
     """
     answering = _changed(run, main, changes)
-    return answering, *judge_anew(answering, image_sets(run, progress), progress)
+    return answering, *evaluate_again(run.experiment, answering, progress)
 
 
 def detector(task: Task, record: dict[str, Any]) -> Detector:
@@ -142,7 +142,7 @@ def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
     started = time.perf_counter()
     others = [_changed(run, answering.main, _score_settings(task)) for task in tasks]
     raw: list[list[torch.Tensor]] = [[] for _ in tasks]
-    sets = image_sets(run, False)
+    sets = run.experiment.feature_sets(progress=False)
     for name in ("calibration", "test"):
         for batch in sets[name].batches():
             maps, _ = answering.judge(batch)

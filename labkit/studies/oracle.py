@@ -16,10 +16,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from labkit.evaluation.detector import Detector
-from labkit.features.cache import FeatureSet
 from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
-from labkit.training.experiment import image_sets, judge_anew, train
 from labkit.training.run import Run
+from labkit.training.train import evaluate_again, train
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
@@ -51,8 +50,7 @@ def by_epoch(
         last = kept[-1][0].get("stage")
         chosen = [(row["epoch"], place) for row, place in kept if row.get("stage") == last]
         bar = tqdm(chosen, desc="judging epochs", unit="epoch", disable=not progress)
-        sets = image_sets(run, progress=False)
-        rows = [{"epoch": epoch} | _judged(run, sets, place) for epoch, place in bar]
+        rows = [{"epoch": epoch} | _metrics(run, place) for epoch, place in bar]
         return run.info, run.scores, rows
 
 
@@ -70,9 +68,9 @@ def gains(rows: list[dict[str, Any]]) -> dict[str, float]:
     return told
 
 
-def _judged(run: Run, sets: dict[str, FeatureSet], place: Path) -> dict[str, Any]:
+def _metrics(run: Run, place: Path) -> dict[str, Any]:
     """Metrics of the test set with the weights of a checkpoint."""
     method = type(run.detector.method)(run.config.flow, run.detector.method.shapes)
     load_checkpoint(place, method)
     answering = Detector(run.config, run.detector.backbone, method, None)
-    return judge_anew(answering, sets, progress=False)[1]
+    return evaluate_again(run.experiment, answering, progress=False)[1]

@@ -33,6 +33,7 @@ from labkit.evaluation.detector import Detector, Prediction, evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
 from labkit.training.checkpoints import CHECKPOINT
+from labkit.training.experiment import Experiment
 
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 
@@ -102,6 +103,11 @@ class Run:
             reason = str(error).splitlines()[0][:120]
             raise ValueError(f"{path} is damaged ({reason}); train the run again.") from None
         return Detector(spec, backbone, method, Calibration.from_json(self.info["calibration"]))
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """Its config opened: the images it was trained on and their features."""
+        return Experiment(self.config, self.info.get("root"), self.detector.backbone)
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def _top(work: Path) -> Path:
 
 
 def _inside(place: Path) -> list[Path]:
-    """Folders in a place that hold images as `labkit.datasets.folder` reads them, at a glance."""
+    """Folders in a place that hold images as `labkit.data.folder` reads them, at a glance."""
     if not place.is_dir():
         return []
     folders = (path for path in sorted(place.iterdir()) if path.is_dir())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import labkit.bench.maps as bench
+import labkit_apps.bench.maps as bench
 from labkit.evaluation import metrics
 from labkit_apps.bench import contenders, flows, processes
 from labkit_apps.cli import main
@@ -132,7 +132,7 @@ def test_peak_memory_is_of_this_process_not_of_its_parent():
     before = processes.peak()
     np.ones((before + 2**27) // 8).sum()
     assert processes.peak() >= before + 2**26
-    ask = "from labkit.bench import processes; print(processes.peak())"
+    ask = "from labkit_apps.bench import processes; print(processes.peak())"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True)
     assert 2**22 < int(done.stdout) < 2**27
 

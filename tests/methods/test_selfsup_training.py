@@ -6,18 +6,18 @@ import torch
 import labkit
 from labkit.core import config
 from labkit.data import catalogue
+from labkit.data.splits import split
 from labkit.data.synthetic import bank as defects
 from labkit.features import backbones
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.selfsup import SelfSup, SelfSupSpec
-from labkit.training import experiment
 from labkit.training import fit as training
 
 
 @pytest.fixture(scope="module")
 def normals():
     spec = config.SplitSpec(limit=6, shots=5)
-    return experiment.split(catalogue.load("procedural/gear"), spec, 0)["train"]
+    return split(catalogue.load("procedural/gear"), spec, 0)["train"]
 
 
 def test_the_bank_is_nsas_for_the_category_and_of_these_normals_alone(normals):

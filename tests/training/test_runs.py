@@ -10,29 +10,29 @@ import pytest
 import labkit
 from labkit.core import config
 from labkit.data import catalogue
+from labkit.data.splits import split
 from labkit.evaluation.calibration import Calibration
-from labkit.training import experiment
 from labkit.training import run as runs
 from labkit.training.run import Run
 
 
 def test_split_is_clean_and_a_function_of_the_seed():
     dataset = catalogue.load("elpv/mono")
-    parts = experiment.split(dataset, config.SplitSpec(), 0)
+    parts = split(dataset, config.SplitSpec(), 0)
     keys = {name: [sample.key for sample in samples] for name, samples in parts.items()}
     assert not set(keys["train"]) & set(keys["calibration"])
     assert not (set(keys["train"]) | set(keys["calibration"])) & set(keys["test"])
     assert len(keys["calibration"]) == round(0.1 * len(dataset.train))
     assert not any(sample.label for sample in parts["train"] + parts["calibration"])
     assert keys["test"] == [sample.key for sample in dataset.test]
-    again = experiment.split(dataset, config.SplitSpec(), 0)
+    again = split(dataset, config.SplitSpec(), 0)
     assert [s.key for s in again["train"]] == keys["train"]
-    other = experiment.split(dataset, config.SplitSpec(), 1)
+    other = split(dataset, config.SplitSpec(), 1)
     assert [s.key for s in other["train"]] != keys["train"]
 
 
 def test_limit_bounds_each_part_and_each_kind():
-    parts = experiment.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=5), 0)
+    parts = split(catalogue.load("procedural/gear"), config.SplitSpec(limit=5), 0)
     counts = pd.Series([s.defect for s in parts["test"]]).value_counts()
     assert len(parts["train"]) == len(parts["calibration"]) == 5
     assert set(counts) == {5}
@@ -57,7 +57,7 @@ def test_a_finished_run_is_returned_not_trained_again(quick_run, monkeypatch):
     def never(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(experiment.training, "fit", never)
+    monkeypatch.setattr("labkit.training.train.fit", never)
     again = labkit.train("dnfad", "procedural/gear", "quick", limit=6, progress=False)
     assert again.folder == quick_run.folder
 

@@ -12,7 +12,7 @@ from labkit.studies.cards import Discrepancy, Effect
 from labkit.studies.results import Results
 from labkit.studies.spec import Task
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ENTRIES = [one for name in cards.names() for one in cards.card(name)]
 EFFECTS = [(one, effect) for one in ENTRIES for effect in one.effects]
 

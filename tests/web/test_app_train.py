@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labkit import methods
-from labkit.studies.schedule import Forecast
+from labkit.training.forecast import Forecast
 from labkit_apps.web import shelf
 from labkit_apps.web import trainer as trainers
 from labkit_apps.web.trainer import DONE, FAILED, Order, Trainer

@@ -48,11 +48,10 @@ def test_a_large_seed_is_a_seed(data):  # noqa: F811
 
 DDP = """
 import sys, torch
-sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import test_training as t
-from labkit import backbones, config
-from labkit.features import FeatureCache, FeatureSet
+from labkit.core import config
+from labkit.features import FeatureCache, FeatureSet, backbones
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     backbone = backbones.load("random/resnet18", 64)
@@ -76,12 +75,12 @@ if __name__ == "__main__":
 
 
 def test_two_processes_train_what_one_does(tmp_path):
-    here = os.path.dirname(__file__)
     script = tmp_path / "ddp.py"
     script.write_text(DDP)
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), here],
+        [sys.executable, str(script), str(tmp_path)],
         capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said, numbers = done.stdout.strip().splitlines()[-2:]

@@ -10,9 +10,8 @@ import pytest
 import labkit
 from labkit.core import config
 from labkit.core.records import Dataset, Sample
-from labkit.data import catalogue
+from labkit.data import catalogue, splits
 from labkit.data.benchmarks import semantic
-from labkit.training import experiment
 from labkit.training.run import Run
 from labkit_apps.cli import main
 
@@ -20,7 +19,7 @@ GEAR = catalogue.load("procedural/gear")
 
 
 def split(seed=0, dataset=GEAR, **spec):
-    parts = experiment.split(dataset, config.SplitSpec(**spec), seed)
+    parts = splits.split(dataset, config.SplitSpec(**spec), seed)
     return {name: [sample.key for sample in samples] for name, samples in parts.items()}
 
 
@@ -138,7 +137,7 @@ def test_the_commands_hand_on_shots_and_root(monkeypatch, capsys, tmp_path):
 
         evaluate = staticmethod(lambda data, root: {"data": data, "root": root})
 
-    monkeypatch.setattr(experiment, "train", Told)
+    monkeypatch.setattr("labkit.training.train.train", Told)
     monkeypatch.setattr(Run, "load", Told)
     for line in (f"train dnfad a/b --shots 16 --root {tmp_path}", f"evaluate r --root {tmp_path}"):
         monkeypatch.setattr(sys, "argv", ["labkit", *line.split(), "--json"])

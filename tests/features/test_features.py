@@ -122,18 +122,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
 
 SHARER = """
 import sys
-sys.path.insert(0, sys.argv[2])
 import test_features as t
-from labkit import backbones, features
+from labkit.features import backbones
 data = t.feature_set(backbones.load("random/resnet18", 64), sys.argv[1], 12)
 print(data.extract(progress=False).computed)
 """
 
 
 def test_two_processes_share_a_folder_and_compute_each_image_once(tmp_path):
-    here = os.path.dirname(__file__)
-    command = [sys.executable, "-c", SHARER, str(tmp_path), here]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [sys.executable, "-c", SHARER, str(tmp_path)]
+    asked = {"stdout": subprocess.PIPE, "text": True}
+    asked["env"] = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [subprocess.Popen(command, **asked) for _ in range(2)]
     counts = [int(process.communicate(timeout=120)[0]) for process in running]
     assert sum(counts) == 12
 

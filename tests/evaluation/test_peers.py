@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-import labkit.bench.maps as bench
+import labkit_apps.bench.maps as bench
 from labkit.evaluation import metrics
 
 PEERS = [name for name in bench.CONTENDERS if name != "labkit"]

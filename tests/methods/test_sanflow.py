@@ -9,11 +9,12 @@ import labkit
 from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
 from labkit.data import catalogue
+from labkit.data.splits import split
 from labkit.features import backbones
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW, CFLOWSpec
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
-from labkit.training import experiment, fit
+from labkit.training import fit
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
 TINY = {"blocks": 2, "position": 8, "filters": 4}
@@ -144,7 +145,7 @@ def test_the_variance_of_the_score_is_a_switch(how):
 
 @pytest.fixture(scope="module")
 def normals():
-    return experiment.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
+    return split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
 
 
 def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(normals):

@@ -11,11 +11,13 @@ from labkit.flows.likelihood import log_likelihood
 @pytest.fixture(scope="module")
 def patches(quick_run):
     detector = quick_run.detector
-    return NormalPatches.of(position.normals(quick_run), detector.backbone, detector.method.needs)
+    return NormalPatches.of(
+        quick_run.experiment.parts["train"], detector.backbone, detector.method.needs
+    )
 
 
 def test_the_normals_are_those_that_trained(quick_run):
-    found = position.normals(quick_run)
+    found = quick_run.experiment.parts["train"]
     assert len(found) == quick_run.summary()["n_train"]
     held = set(quick_run.scores["key"])
     assert not held & {sample.key for sample in found}

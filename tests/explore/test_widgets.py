@@ -11,11 +11,11 @@ from PIL import Image
 from labkit.core import config
 from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
+from labkit.data.splits import split
 from labkit.data.synthetic import bank
 from labkit.explore import panel as controls
 from labkit.explore import widgets
 from labkit.figures import plots
-from labkit.training import experiment
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -154,7 +154,7 @@ def test_only_figures_of_the_lab_can_be_shown():
 
 
 def test_a_defect_is_made_step_by_step():
-    normals = experiment.split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
+    normals = split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
     panel = widgets.defect_panel(normals["train"], bank.spec_for("gear"), note="gear")
     slider, pictures = panel.controls["step"], []
     for k, step in enumerate(widgets.STEPS, start=1):

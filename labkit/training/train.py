@@ -1,0 +1,203 @@
+"""One run from data to numbers: features, training, calibration, evaluation, storage."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from labkit.core.files import source
+from labkit.evaluation.detector import Detector, evaluate
+from labkit.features.cache import FeatureSet
+from labkit.methods.base import Method
+from labkit.training.checkpoints import CHECKPOINT, History
+from labkit.training.experiment import PARTS, Experiment
+from labkit.training.fit import fit
+from labkit.training.run import FILES, Run, runs_folder, store
+
+ANEW = ".again"  # in a run's folder while another training takes its place: by which code
+
+
+def train(
+    method: str = "dnfad",
+    data: str = "elpv/mono",
+    budget: str = "laptop",
+    seed: int = 0,
+    out: Path | str | None = None,
+    progress: bool = True,
+    again: bool = False,
+    on_epoch: Callable[[History], None] | None = None,
+    root: Path | str | None = None,
+    stop: Callable[[], bool] | None = None,
+    runs: Path | str | None = None,
+    **overrides: Any,
+) -> Run:
+    """Train a method on a dataset under the clean protocol and store the run.
+
+    A finished run of the same config, data and weights is returned as it is (`again=True` trains
+    anew); one that was stopped or killed goes on from its last epoch.
+
+    Args:   data: a catalogue name or a folder. out: the run's folder; if not given, one named
+            after its settings in the folder `runs`, or `LABKIT_RUNS`.
+            root: folder that holds downloaded datasets; the run remembers it.
+            stop: asked before each step; once true, the last whole epoch is calibrated and
+            evaluated as it is, and the run says after how many of its epochs it was stopped.
+            overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`),
+            or `preset`, a name that the method gives to several of them.
+    Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
+            finite.
+    """
+    opened = Experiment.of(method, data, budget, seed, root, overrides)
+    folder = Path(out or Path(runs or runs_folder()) / _name(opened))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        anew = folder / ANEW
+        stored = None if again or anew.exists() else _finished(folder, opened.hash)
+        if stored:
+            return stored
+        if again and not (anew.exists() and anew.read_text() == source()):
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            anew.write_text(source())
+        _claim(folder, opened.hash)
+        run = _train(opened, folder, progress, on_epoch, stop)
+        anew.unlink(missing_ok=True)
+        return run
+
+
+def _name(opened: Experiment) -> str:
+    """A run's folder, named after its settings."""
+    spec = opened.config
+    data = "-".join(Path(opened.dataset.name).parts[-2:])
+    short = re.sub(r"[^\w.]+", "-", data).strip("-")
+    return f"{spec.method}-{short}-{spec.budget}-s{spec.seed}-{opened.hash}"
+
+
+def _finished(folder: Path, config_hash: str) -> Run | None:
+    """The finished run in a folder, if there is one.
+
+    Raises: ValueError if it is another experiment's.
+    """
+    if not all((folder / file).is_file() for file in FILES):
+        return None
+    stored = Run.load(folder)
+    if stored.info["digest"] != config_hash:
+        raise ValueError(
+            f"{folder} holds another run; give another --out, or --again to replace it."
+        )
+    return None if "stopped" in stored.info else stored
+
+
+def _claim(folder: Path, config_hash: str) -> None:
+    """Note whose checkpoint may lie here; one of another config is not resumed but refused."""
+    note = folder / ".digest"
+    if note.exists() and note.read_text() != config_hash and (folder / CHECKPOINT).exists():
+        raise ValueError(
+            f"{folder} holds another, unfinished run; give another --out, or --again."
+        )
+    note.write_text(config_hash)
+
+
+def _train(
+    opened: Experiment,
+    folder: Path,
+    progress: bool,
+    on_epoch: Callable[[History], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Run:
+    """Features, training, calibration and evaluation, each timed; then the stored run."""
+    clock = [time.perf_counter()]
+    train, calibration, test = (opened.features(part, progress) for part in PARTS)
+    defects = opened.synthetic_defects(progress=progress)
+    clock.append(time.perf_counter())
+    method, spec = opened.build(), opened.config
+    history = fit(
+        method, train, spec.train, spec.seed, folder, progress, on_epoch, defects, stop=stop
+    )
+    clock.append(time.perf_counter())
+    detector = Detector(spec, opened.backbone, method.cpu(), None)
+    held_out = detector.calibrate(calibration)
+    table, metrics = score_table(detector, calibration, held_out, test, progress)
+    clock.append(time.perf_counter())
+    feature, fitting, evaluation = np.diff(clock).round(2).tolist()
+    info = _facts(opened, detector) | {
+        **_stopped(opened, method, history),
+        "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
+        "train_seconds": round(feature + fitting, 2),
+        "seconds": {
+            "feature_seconds": feature,
+            "fit_seconds": fitting,
+            "evaluate_seconds": evaluation,
+        },
+    }
+    rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
+    store(folder, info, method, rows, table)
+    return Run.load(folder)
+
+
+def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, str]:
+    """After how many epochs training was stopped, if it was."""
+    stages = method.stages(opened.config.flow, opened.config.train)
+    planned = sum(stage.train.epochs for stage in stages)
+    if not 0 < len(history) < planned:
+        return {}
+    return {"stopped": f"stopped after {len(history)} of {planned} epochs"}
+
+
+def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
+    """What a later process needs to predict, and to know that nothing has changed."""
+    trained = (p.numel() for p in detector.method.parameters() if p.requires_grad)
+    return {
+        "labkit": version("labkit"),
+        "source": source(),
+        "digest": opened.hash,
+        "config": opened.config.to_json(),
+        "weights": opened.backbone.weights,
+        "data_digest": opened.data_hash,
+        "shapes": asdict(opened.shapes),
+        "trainable_parameters": sum(trained),
+        "calibration": detector.calibration.to_json(),
+        "root": opened.stored_root,
+        "counts": opened.counts,
+    }
+
+
+def evaluate_again(
+    opened: Experiment, detector: Detector, progress: bool = True
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Take a detector's constants and calibration anew, and its `score_table` of the images."""
+    train, calibration, test = (opened.features(part, progress) for part in PARTS)
+    with torch.no_grad():
+        detector.method.eval().finish(train.batches())
+    held_out = detector.calibrate(calibration)
+    return score_table(detector, calibration, held_out, test, progress)
+
+
+def score_table(
+    detector: Detector,
+    calibration: FeatureSet,
+    held_out: np.ndarray,
+    test: FeatureSet,
+    progress: bool,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Scores of calibration and test images, one row each, and the test's metrics.
+
+    Args: held_out: raw scores of the calibration images, (n,).
+    """
+    p_values = detector.calibration.judge(held_out).p_value
+    pairs = zip(calibration.samples, held_out, p_values, strict=True)
+    rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]
+    columns = ["key", "defect", "label", "score", "p_value"]
+    table, metrics = pd.DataFrame(rows, columns=columns).assign(split="calibration"), {}
+    if len(test):
+        tested, metrics = evaluate(detector, test, progress)
+        table = pd.concat([table, tested.assign(split="test")], ignore_index=True)
+    return table[["key", "split", *columns[1:]]], metrics
