@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -40,7 +41,7 @@ class SplitSpec:
 
     calibration: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the normals held out
     calibration_min: Positive = 8
-    limit: Positive | None = None  # use at most so many training images, and test images a kind
+    limit: Positive | None = None  # at most so many training images, and test images per defect
     shots: Annotated[int, Field(ge=2)] | None = None  # train on just so many normals (few-shot)
 
 
@@ -141,11 +142,11 @@ def resolve(
 
 def change(config: Config, **flow: Any) -> Config:
     """The same config with other values of the method's own keys, parsed and checked."""
-    kind = type(config.flow)
+    spec = type(config.flow)
     for key in flow:
-        if key not in keys_of(kind):
-            raise ValueError(unknown(f"key of {config.method}", key, keys_of(kind)))
-    return replace(config, flow=_build(kind, asdict(config.flow) | flow))
+        if key not in keys_of(spec):
+            raise ValueError(unknown(f"key of {config.method}", key, keys_of(spec)))
+    return replace(config, flow=_build(spec, asdict(config.flow) | flow))
 
 
 def restore(stored: dict[str, Any], flow_spec: type) -> Config:
@@ -156,11 +157,15 @@ def restore(stored: dict[str, Any], flow_spec: type) -> Config:
     return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
 
 
-def unknown(kind: str, name: str, known) -> str:
-    """The sentence for a name that nobody knows, with the nearest that somebody does."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
-    return f"Unknown {kind} {name!r}; {hint}"
+def unknown(what: str, name: str, names: Iterable[str]) -> str:
+    """The sentence for an unknown name, with the nearest of those that exist.
+
+    >>> unknown("method", "cflw", ["cflow", "dnfad"])
+    "Unknown method 'cflw'; did you mean 'cflow'?"
+    """
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}."
+    return f"Unknown {what} {name!r}; {hint}"
 
 
 @lru_cache

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -57,7 +59,14 @@ class Backbone(nn.Module):
     Raises: ValueError for a tap the model does not have.
     """
 
-    def __init__(self, name: str, model: nn.Module, image_size: int, taps=None, fold=True):
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        image_size: int,
+        taps: Sequence[int] | None = None,
+        fold: bool = True,
+    ) -> None:
         super().__init__()
         self.name, self.image_size = name, image_size
         self.model = model.eval().requires_grad_(False)
@@ -109,17 +118,17 @@ class Backbone(nn.Module):
         parts = {"image": x.contiguous()} if needs.image else {}
         parts |= {"turned": self._turned(images, needs.turns)} if needs.turns else {}
         parts |= {"pyramid": self._scaled(x, needs.scales)} if needs.scales > 1 else {}
-        whole, levels = needs.token or needs.patches, needs.pyramid and needs.scales == 1
-        if not (whole or levels):
+        whole, pyramid = needs.token or needs.patches, needs.pyramid and needs.scales == 1
+        if not (whole or pyramid):
             return Features(**parts)
         last, final = len(self.model.feature_info) - 1, None
         if whole and self.is_transformer:
             options = {"indices": list(self.taps), "norm": True}
-            final, found = self.model.forward_intermediates(x, **options)
-            by_tap = dict(zip(self.taps, found, strict=True))
+            final, levels = self.model.forward_intermediates(x, **options)
+            by_tap = dict(zip(self.taps, levels, strict=True))
         else:
             by_tap = self._tapped(x, *self.taps, *([last] if whole else []))
-        if levels:
+        if pyramid:
             parts |= {"pyramid": tuple(by_tap[tap].contiguous() for tap in self.taps)}
         if whole:
             token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
@@ -208,7 +217,9 @@ class Backbone(nn.Module):
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def load(name: str, image_size: int = 256, taps=None, fold: bool = True) -> Backbone:
+def load(
+    name: str, image_size: int = 256, taps: Sequence[int] | None = None, fold: bool = True
+) -> Backbone:
     """A backbone by its name or its weight file; see `Backbone`.
 
     Raises: ValueError if nothing of that name exists, or its weights cannot be had here.
@@ -231,7 +242,7 @@ def names() -> list[str]:
     return [*OFFLINE, *timm.list_models(pretrained=True)]
 
 
-def _create(name: str, image_size: int, **options) -> nn.Module:
+def _create(name: str, image_size: int, **options: Any) -> nn.Module:
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise ValueError(unknown("backbone", name, [*OFFLINE, *timm.list_models()]))

@@ -1,6 +1,6 @@
-"""The feature cache: a frozen backbone sees each image once, ever.
+"""The feature cache: each image goes through a frozen backbone once, ever.
 
-One file an image, named by the backbone's fingerprint and the image's own, float16 safetensors
+One file per image, named by the backbone's fingerprint and the image's own, float16 safetensors
 with a checksum. Files are written to a temporary name and renamed; several processes may share a
 folder; the oldest files go when it grows past its limit; a damaged file is rebuilt.
 """
@@ -96,13 +96,19 @@ class FeatureCache:
 class FeatureSet:
     """The features of some samples, computed on first need and read from the cache after."""
 
-    def __init__(self, samples: Sequence[Sample], backbone: Backbone, needs: Needs, cache=None):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        backbone: Backbone,
+        needs: Needs,
+        cache: FeatureCache | None = None,
+    ) -> None:
         self.samples, self.backbone, self.needs = tuple(samples), backbone, needs
         self.cache = cache or FeatureCache()
         stamp = backbone.fingerprint(needs)
         marks = [f"{stamp}:{sample.fingerprint()}" for sample in self.samples]
         self.keys = [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
-        self.computed = 0  # images that the backbone has seen for this set
+        self.computed = 0  # images that went through the backbone for this set
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -159,7 +165,9 @@ class FeatureSet:
     def _read(self, index: int) -> Tensor:
         return self.backbone.preprocess(self.samples[index].read())
 
-    def _ahead(self, indices, size, pool) -> Iterator[tuple[list[int], Tensor]]:
+    def _ahead(
+        self, indices: Iterable[int], size: int, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of preprocessed images, the next being read while one is used."""
 
         rest = iter(indices)
@@ -184,7 +192,13 @@ class FeatureSet:
 class DefectSet(FeatureSet):
     """The features of synthetic defects and, beside them in the cache, where each was painted."""
 
-    def __init__(self, samples: Sequence[Sample], backbone: Backbone, needs: Needs, cache=None):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        backbone: Backbone,
+        needs: Needs,
+        cache: FeatureCache | None = None,
+    ) -> None:
         super().__init__(samples, backbone, needs, cache)
         self.side = backbone.image_size
         marks = [f"mask:{self.side}:{sample.fingerprint()}" for sample in self.samples]

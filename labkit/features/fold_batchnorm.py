@@ -10,6 +10,7 @@ so the features are the same up to rounding, and a pass over every map of the ne
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from timm.layers import Conv2dSame
@@ -46,13 +47,13 @@ def _pairs(model: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], Tens
     for name, module in model.named_modules():
         if type(module) in PLAIN:
 
-            def note(_, __, output, name=name):
+            def note(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
                 made[id(output)] = (name, output)
 
             hooks.append(module.register_forward_hook(note))
         elif isinstance(module, nn.BatchNorm2d):
 
-            def pair(_, inputs, name=name):
+            def pair(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 if id(inputs[0]) in made:
                     pairs.append((made[id(inputs[0])][0], name))
 

@@ -25,8 +25,8 @@ def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: Histo
         for name, value in state.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    told = {"history": json.dumps(history)}
-    write_whole(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata=told))
+    notes = {"history": json.dumps(history)}
+    write_whole(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata=notes))
 
 
 def load_checkpoint(folder: Path, method: Method) -> tuple[History, dict[str, Tensor]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 from tqdm.auto import tqdm
@@ -53,6 +54,31 @@ class Job:
     stop: Callable[[], bool] | None
 
 
+@dataclass(frozen=True)
+class StageJob:
+    """One stage of a job on a device.
+
+    data   what its steps see of the normal images; start, its first epoch of all
+    model  the method as Fabric wraps it; part, the module that the stage trains
+    clipped  parameters whose gradients are clipped together
+    """
+
+    fabric: Fabric
+    job: Job
+    stage: Stage
+    data: FeatureSet | Kept
+    start: int
+    model: _FabricModule
+    part: nn.Module
+    optimizer: _FabricOptimizer
+    clipped: list[list[nn.Parameter]]
+
+    @property
+    def steps(self) -> int:
+        """Batches of images per epoch."""
+        return math.ceil(len(self.data) / self.stage.train.batch)
+
+
 def fit(
     method: Method,
     data: FeatureSet,
@@ -70,7 +96,7 @@ def fit(
     A method of several stages has an optimiser for each; epochs are counted through all of them
     and a row names its stage. A method without parameters takes what it needs and has no epochs.
 
-    Args:   folder: where the checkpoint of each epoch goes; one found there is resumed.
+    Args:   folder: where the checkpoint of each epoch goes; one that lies there is resumed.
             on_epoch: called with the history after each epoch; an exception from it stops.
             defects: the synthetic defects of an epoch, counted from 0; all of them are spread
             over its steps, beside the `batch` normal images of each.
@@ -106,10 +132,10 @@ def fit(
     try:
         fabric.launch(partial(_work, method, job))  # worker 0's weights come by its checkpoint
     except ProcessRaisedException as error:
-        kind, _, said = str(error).strip().splitlines()[-1].partition(": ")
-        if kind != "ValueError":
+        name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if name != "ValueError":
             raise
-        raise ValueError(said) from None
+        raise ValueError(message) from None
     history, _ = load_checkpoint(folder, method)
     return history
 
@@ -155,8 +181,19 @@ def _fit(fabric: Fabric, method: Method, job: Job) -> History:
     return history
 
 
-def _stage(fabric, method, job, number, start, history, state) -> Any:
-    """The epochs of a stage that are still to do, in `history`; returns its optimiser."""
+def _stage(
+    fabric: Fabric,
+    method: Method,
+    job: Job,
+    number: int,
+    start: int,
+    history: History,
+    state: dict[str, Tensor],
+) -> _FabricOptimizer:
+    """The epochs of a stage that are still to do, in `history`; returns its optimiser.
+
+    Args: number: of the stage; start: its first epoch; state: of its optimiser, if it resumes.
+    """
     stage = job.stages[number]
     spec, part = stage.train, method.get_submodule(stage.part)
     optimizer = torch.optim.AdamW(
@@ -169,22 +206,17 @@ def _stage(fabric, method, job, number, start, history, state) -> Any:
     model, optimizer = fabric.setup(method, optimizer)
     model.mark_forward_method("loss")
     restore_optimizer(optimizer, state)
-    data = job.data
+    data: FeatureSet | Kept = job.data
     if stage.keeps:
         data = Kept(data, partial(method.given, stage=stage.name), fabric.device)
-    with _bar(fabric, job, number, len(history) - start) as bar:
+    groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
+    clipped = [group for group in groups if group]
+    work = StageJob(fabric, job, stage, data, start, model, part, optimizer, clipped)
+    with _bar(work, number, len(history) - start) as bar:
         for epoch in range(len(history), start + spec.epochs):
             with torch.no_grad():
                 method.begin(epoch, _normals(fabric, job.data))
-            model.train()
-            method.eval()  # what the stage leaves alone
-            part.train()
-            bad = job.defects(epoch) if job.defects else None
-            told = (data, bad, stage, job.seed, epoch)
-            row = _epoch(fabric, model, optimizer, told, start, bar, job.stop)
-            if not all(parameter.isfinite().all() for parameter in part.parameters()):
-                raise ValueError(UNSTABLE.format("The weights are", epoch + 1, "", row["lr"]))
-            history.append(row)
+            history.append(_epoch(work, epoch, bar))
             if fabric.global_rank == 0:
                 if job.folder:
                     save_checkpoint(job.folder, method, optimizer, history)
@@ -193,72 +225,101 @@ def _stage(fabric, method, job, number, start, history, state) -> Any:
     return optimizer
 
 
-def _bar(fabric, job: Job, number: int, done: int) -> tqdm:
-    stage, count = job.stages[number], len(job.stages)
-    steps = math.ceil(len(job.data) / stage.train.batch)
-    what = f", stage {number + 1} of {count}: {stage.name}" if count > 1 else ""
+def _bar(work: StageJob, number: int, done: int) -> tqdm:
+    """The progress of stage `number`, of which so many epochs are done."""
+    stage, count = work.stage, len(work.job.stages)
+    name = f", stage {number + 1} of {count}: {stage.name}" if count > 1 else ""
     return tqdm(
-        total=stage.train.epochs * steps,
-        initial=done * steps,
-        desc=f"training{what}",
+        total=stage.train.epochs * work.steps,
+        initial=done * work.steps,
+        desc=f"training{name}",
         unit="step",
-        disable=not job.progress or fabric.global_rank > 0,
+        disable=not work.job.progress or work.fabric.global_rank > 0,
     )
 
 
-def _epoch(fabric, model, optimizer, told, start, bar, stop) -> dict[str, Any]:
-    data, _, stage, seed, epoch = told
-    spec, method = stage.train, model.module
-    groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
-    started, totals = time.perf_counter(), {}
-    steps = math.ceil(len(data) / spec.batch)
-    for step, (features, batch) in enumerate(_batches(fabric, *told)):
-        if stop and stop():
+def _epoch(work: StageJob, epoch: int, bar: tqdm) -> dict[str, Any]:
+    """One pass over the images; returns its row of the history.
+
+    Raises: ValueError if a loss or a weight is not finite.
+    """
+    spec, method = work.stage.train, work.model.module
+    work.model.train()
+    method.eval()  # what the stage leaves alone
+    work.part.train()
+    started, totals = time.perf_counter(), Means()
+    for step, (features, batch) in enumerate(_batches(work, epoch)):
+        if work.job.stop and work.job.stop():
             raise Stopped
-        rate = learning_rate(spec, (epoch - start) * steps + step, steps)
-        for group in optimizer.param_groups:
+        rate = learning_rate(spec, (epoch - work.start) * work.steps + step, work.steps)
+        for group in work.optimizer.param_groups:
             group["lr"] = rate
-        drawn = ((seed * 100_003 + epoch) * 100_003 + step) % 2**64
-        generator = torch.Generator().manual_seed(drawn)
-        for seen, known in method.parts(features, batch, generator):
-            losses = model.loss(seen, known)
+        seed = ((work.job.seed * 100_003 + epoch) * 100_003 + step) % 2**64
+        generator = torch.Generator().manual_seed(seed)
+        for part, part_batch in method.parts(features, batch, generator):
+            losses = work.model.loss(part, part_batch)
             loss = _objective(losses, method)
             if not torch.isfinite(loss):
-                _stop(losses, epoch, step, rate)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.strategy.precision.unscale_gradients(optimizer.optimizer)  # before clipping
-            for group in filter(None, groups if spec.clip else []):
-                nn.utils.clip_grad_norm_(group, spec.clip)
-            optimizer.step()
-            for name, value in losses.items():
-                total, count = totals.get(name, (0.0, 0))
-                totals[name] = (total + value.item() * len(seen), count + len(seen))
-        means = {name: total / count for name, (total, count) in totals.items()}
-        whole = _objective(means, method)
+                _refuse(losses, epoch, step, rate)
+            _step(work, loss)
+            totals.add(losses, len(part))
+        whole = _objective(totals.means(), method)
         bar.set_postfix(loss=f"{whole:.3f}", refresh=False)
         bar.update()
-    row = {"epoch": epoch + 1} | ({"stage": stage.name} if stage.name else {})
-    return row | means | {"loss": whole, "lr": rate, "seconds": time.perf_counter() - started}
+    if not all(parameter.isfinite().all() for parameter in work.part.parameters()):
+        raise ValueError(UNSTABLE.format("The weights are", epoch + 1, "", rate))
+    row = {"epoch": epoch + 1} | ({"stage": work.stage.name} if work.stage.name else {})
+    seconds = time.perf_counter() - started
+    return row | totals.means() | {"loss": whole, "lr": rate, "seconds": seconds}
 
 
-def _normals(fabric, data) -> Iterator[Features]:
+def _step(work: StageJob, loss: Tensor) -> None:
+    """One step of the optimiser, each group's gradient clipped by itself."""
+    fabric, clip = work.fabric, work.stage.train.clip
+    work.optimizer.zero_grad()
+    fabric.backward(loss)
+    fabric.strategy.precision.unscale_gradients(work.optimizer.optimizer)  # before clipping
+    for group in work.clipped if clip else ():
+        nn.utils.clip_grad_norm_(group, clip)
+    work.optimizer.step()
+
+
+class Means:
+    """Means of named losses over all that the steps of an epoch looked at."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, losses: dict[str, Tensor], count: int) -> None:
+        """Count losses that are means over `count` items."""
+        for name, value in losses.items():
+            total, number = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value.item() * count, number + count)
+
+    def means(self) -> dict[str, float]:
+        """The means so far."""
+        return {name: total / count for name, (total, count) in self.sums.items()}
+
+
+def _normals(fabric: Fabric, data: FeatureSet) -> Iterator[Features]:
     """All training normals in order, on the device."""
     for features in data.batches():
         yield features.map(lambda t: t.to(fabric.device))
 
 
 def _objective(terms: dict[str, Any], method: Method) -> Any:
-    """The sum of the terms, those left out that a method only watches."""
+    """The sum of the terms that a method minimises."""
     return sum(value for name, value in terms.items() if name not in method.watched)
 
 
-def _batches(fabric, data, bad, stage, seed, epoch) -> Iterator[tuple[Features, Batch]]:
+def _batches(work: StageJob, epoch: int) -> Iterator[tuple[Features, Batch]]:
     """This worker's share of each step: normal images, and after them synthetic defects."""
-    good = order(len(data), stage.train.batch, seed, epoch)
+    fabric, data, seed = work.fabric, work.data, work.job.seed
+    bad = work.job.defects(epoch) if work.job.defects else None
+    good = order(len(data), work.stage.train.batch, seed, epoch)
     size = math.ceil(len(bad) / len(good)) if bad else 1
-    drawn = order(len(bad), size, seed + 1, epoch) if bad else []
-    for indices, extra in zip_longest(good, drawn, fillvalue=()):
+    extras = order(len(bad), size, seed + 1, epoch) if bad else []
+    for indices, extra in zip_longest(good, extras, fillvalue=()):
         features, mask = data.batch(_share(fabric, indices)), None
         label = torch.zeros(len(features), dtype=torch.int64)
         if bad and extra:
@@ -267,25 +328,31 @@ def _batches(fabric, data, bad, stage, seed, epoch) -> Iterator[tuple[Features, 
             mask = torch.cat([masks.new_zeros(len(features), *masks.shape[1:]), masks])
             features = Features.join(features, bad.batch(mine))
             label = torch.cat([label, torch.ones(len(mine), dtype=torch.int64)])
-        told = [t if t is None else t.to(fabric.device) for t in (label, mask)]
-        known = Batch(*told, stage=stage.name or None)
-        yield features.map(lambda t: t.to(fabric.device, non_blocking=True)), known
+        label, mask = (t if t is None else t.to(fabric.device) for t in (label, mask))
+        batch = Batch(label, mask, stage=work.stage.name or None)
+        yield features.map(lambda t: t.to(fabric.device, non_blocking=True)), batch
 
 
-def _share(fabric, indices: Sequence[int]) -> Sequence[int]:
-    """Every n-th; of a batch smaller than the number of workers its first for those left out."""
+def _share(fabric: Fabric, indices: Sequence[int]) -> Sequence[int]:
+    """Each worker takes every n-th image of a batch.
+
+    If the batch has fewer images than there are workers, the spare ones repeat its first image.
+    """
     return indices[fabric.global_rank :: fabric.world_size] or indices[:1]
 
 
-def _stop(losses: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
-    told = ", ".join(f"{name} = {value.item():.4g}" for name, value in losses.items())
-    raise ValueError(
-        UNSTABLE.format("The loss is", epoch + 1, f", step {step + 1} ({told})", rate)
-    )
+def _refuse(losses: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
+    values = ", ".join(f"{name} = {value.item():.4g}" for name, value in losses.items())
+    place = f", step {step + 1} ({values})"
+    raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
 
 
 def order(n: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of an epoch, a fixed function of seed and epoch."""
+    """The batches of an epoch, a fixed function of seed and epoch.
+
+    >>> order(5, 2, seed=0, epoch=0) == order(5, 2, seed=0, epoch=0)
+    True
+    """
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     shuffled = torch.randperm(n, generator=generator).tolist()
     return [shuffled[start : start + batch] for start in range(0, n, batch)]

@@ -1,8 +1,8 @@
 """A run: one folder that holds all that is needed to predict, and how to read it.
 
 run.json            config, backbone and data hashes, calibration, metrics, seconds
-history.csv         one row an epoch
-scores.csv          one row a calibration or test image
+history.csv         one row per epoch
+scores.csv          one row per calibration or test image
 model.safetensors   the method's weights and fixed statistics
 checkpoint.safetensors   the last whole epoch, from which a killed or stopped run resumes
 """
@@ -32,6 +32,7 @@ from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, Prediction, evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
+from labkit.methods.base import Method
 from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.experiment import Experiment
 
@@ -111,12 +112,12 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: loss terms in nats per dimension, rate, seconds."""
+        """One row per epoch: loss terms in nats per dimension, rate, seconds."""
         return _read_csv(self.folder / "history.csv", "epoch", "loss")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """One row a calibration or test image: key, split, defect, label, score, p_value."""
+        """One row per calibration or test image: key, split, defect, label, score, p_value."""
         return _read_csv(
             self.folder / "scores.csv", "key", "split", "defect", "label", "score", "p_value"
         )
@@ -128,8 +129,8 @@ class Run:
         """
         dataset = catalogue.load(self.config.data, root or self.info.get("root"))
         keys = self.scores.loc[self.scores["split"] == "test", "key"]
-        found = {sample.key: sample for sample in dataset.test}
-        return [found[key] for key in keys if key in found]
+        by_key = {sample.key: sample for sample in dataset.test}
+        return [by_key[key] for key in keys if key in by_key]
 
     def predict(self, *images: str | Path | np.ndarray) -> list[Prediction]:
         """Maps and calibrated scores of image files or arrays (H, W, 3) uint8."""
@@ -148,21 +149,22 @@ class Run:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
         features = FeatureSet(samples, self.detector.backbone, self.detector.method.needs)
         features.extract("test images", progress)
-        _, told = evaluate(self.detector, features, progress)
-        return {"run": str(self.folder), "method": self.config.method, "data": dataset.name} | told
+        _, metrics = evaluate(self.detector, features, progress)
+        head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
+        return head | metrics
 
     def summary(self) -> dict[str, Any]:
         """What `labkit train --json` prints: the run in one flat row."""
-        spec, told = self.config, self.info["metrics"]
-        told = {key: value for key, value in told.items() if not isinstance(value, dict | list)}
+        spec, metrics = self.config, self.info["metrics"]
+        flat = {key: value for key, value in metrics.items() if not isinstance(value, dict | list)}
         head = {"run": str(self.folder), "method": spec.method, "data": spec.data}
         head |= {"budget": spec.budget, "seed": spec.seed, "backbone": spec.input.backbone}
         head |= {key: self.info[key] for key in ("stopped",) if key in self.info}
-        head |= {"protocol": "clean"} | told | self.info["counts"]
+        head |= {"protocol": "clean"} | flat | self.info["counts"]
         return head | {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
 
 
-def found(folder: Path | str | None = None) -> list[Run]:
+def stored_runs(folder: Path | str | None = None) -> list[Run]:
     """Every finished run in a folder of runs, newest first; others are left out."""
     folder = Path(folder or runs_folder())
     runs = []
@@ -172,7 +174,13 @@ def found(folder: Path | str | None = None) -> list[Run]:
     return [run for _, run in sorted(runs, key=lambda pair: -pair[0])]
 
 
-def store(folder: Path, info: dict, method, history: pd.DataFrame, table: pd.DataFrame) -> None:
+def store(
+    folder: Path,
+    info: dict[str, Any],
+    method: Method,
+    history: pd.DataFrame,
+    table: pd.DataFrame,
+) -> None:
     """Write each file under a temporary name and rename it, run.json last."""
     state = {name: value.contiguous() for name, value in method.state_dict().items()}
     writers = {

@@ -58,7 +58,7 @@ def test_a_stopped_run_can_be_used_and_finished(tmp_path):
     assert (folder / CHECKPOINT).is_file()
     sample = run.samples()[0]
     assert run.predict(sample.read())[0].p_value > 0
-    assert folder in [one.folder for one in runs.found(tmp_path)]
+    assert folder in [one.folder for one in runs.stored_runs(tmp_path)]
     finished = labkit.train(**GEAR, out=folder, **SMALL)
     assert "stopped" not in finished.summary()
     assert not (folder / CHECKPOINT).exists()
