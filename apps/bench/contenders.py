@@ -97,7 +97,7 @@ def _train(job: Job, parts, folder: Path, method: str, budget: str, settings) ->
 
 def _infer(detector: Detector, images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     batch = torch.stack([detector.backbone.preprocess(image) for image in images])
-    maps, scores = detector.judge(detector.backbone(batch, detector.method.needs))
+    maps, scores = detector.maps_and_scores(detector.backbone(batch, detector.method.needs))
     return maps.anomaly, scores
 
 

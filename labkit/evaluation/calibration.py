@@ -1,4 +1,4 @@
-"""From an anomaly map to an image score, and what a score means against held-out normal images.
+"""What an image score means beside those of held-out normal images.
 
 Nothing here looks at a test image: the threshold, the p-value and the colour scales all come from
 normal images that were held out of training (the `clean` protocol).
@@ -10,33 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import false_discovery_control
-from torch import Tensor, bfloat16
+from torch import Tensor
 
+from labkit.core.arrays import as_numpy, finite
 from labkit.core.records import Scores
 
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled
-
-
-def top_mean(maps: Tensor, fraction: float) -> Tensor:
-    """Mean of the largest pixels of each map.
-
-    s_i = (1/K) sum of the K largest A_i(p),  K = max(1, floor(fraction H W))   (DNFAD, eq. 17)
-
-    DNFAD's 3 % of 224 x 224 pixels gives K = 1505; `1 / (H W)` gives the maximum, 1.0 the mean.
-
-    Args:    maps: (B, H, W), higher is more anomalous; fraction: share of the pixels, in (0, 1].
-    Returns: (B,) float64, in the maps' unit.
-    Raises:  ValueError if the fraction is outside (0, 1] or maps are not (B, H, W).
-    """
-    if maps.ndim != 3 or maps[0].numel() == 0:
-        raise ValueError(f"maps must be (B, H, W) with pixels, not {tuple(maps.shape)}")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be above 0 and at most 1, not {fraction}")
-    pixels = maps.flatten(1)
-    count = max(1, int(fraction * pixels.shape[1] + 1e-6))  # 0.29 * 100 is 28.999999999999996
-    return pixels.topk(count, dim=1, sorted=False).values.double().mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +25,10 @@ class Calibration:
 
     scores         (n,) float64, ascending, raw image scores of normal images never trained on
     map_quantiles  map name -> {"0.5", "0.99", "0.999", "1"} -> value, pixels of all their maps
+
+    >>> calibration = Calibration(np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> calibration.rank(3.5).p_value.tolist(), calibration.threshold(0.2)
+    ([0.4], 4.0)
     """
 
     scores: np.ndarray
@@ -58,22 +42,24 @@ class Calibration:
         object.__setattr__(self, "scores", scores)
 
     @classmethod
-    def fit(cls, judged: Iterable[tuple[np.ndarray | Tensor, Mapping]]) -> Calibration:
+    def fit(
+        cls, batches: Iterable[tuple[np.ndarray | Tensor, Mapping[str, np.ndarray | Tensor]]]
+    ) -> Calibration:
         """Calibrate on the scores and the maps of held-out normal images, batch by batch.
 
         Each (H, W) map is reduced to at most 4,096 evenly spaced order statistics before pooling,
         so memory does not grow with the resolution: quantiles are exact for maps up to 64 x 64,
         within 0.00013 in rank above, and "1" is always the exact maximum. Maps count equally.
 
-        Args:   judged: of each batch the scores (B,) and the maps {name: (B, H, W)}.
+        Args:   batches: of each the scores (B,) and the maps {name: (B, H, W)}.
         Raises: ValueError for scores that are empty or not finite, or maps that are not finite.
         """
         kept: dict[str, list[np.ndarray]] = {}
         highest: dict[str, float] = {}
         scores = []
-        for raw, batch in judged:
+        for raw, maps in batches:
             scores.append(as_numpy(raw))
-            for name, values in batch.items():
+            for name, values in maps.items():
                 array = finite(values, f"calibration map {name!r}", np.float32)
                 for one in array.reshape(-1, *array.shape[-2:]):
                     ordered = np.sort(one, axis=None)
@@ -91,7 +77,7 @@ class Calibration:
         """The smallest p-value, and so the smallest false-alarm rate, n images can support."""
         return 1 / (self.scores.size + 1)
 
-    def judge(self, raw: np.ndarray | Tensor) -> Scores:
+    def rank(self, raw: np.ndarray | Tensor | float) -> Scores:
         """Place raw scores among those of the held-out normal images.
 
         p(s) = (1 + #{calibration >= s}) / (n + 1)      (conformal p-value, Vovk et al. 2005)
@@ -139,8 +125,8 @@ class Calibration:
         Raises: ValueError if the run has no map of that name.
         """
         if name not in self.map_quantiles:
-            known = ", ".join(self.map_quantiles) or "none"
-            raise ValueError(f"no calibrated map {name!r}; calibrated maps: {known}")
+            names = ", ".join(self.map_quantiles) or "none"
+            raise ValueError(f"no calibrated map {name!r}; calibrated maps: {names}")
         low, top = (self.map_quantiles[name][q] for q in ("0.5", "0.999"))
         return low, low + (stretch * (top - low) or 1.0)
 
@@ -173,35 +159,20 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     other through their calibration set, but positively (Bates et al. 2023). Rounded to 12 digits,
     so that a tie with q, as 3/60 and 5 %, stays one.
 
+    >>> adjusted(np.array([0.01, 0.04, 0.03, 0.5])).tolist()
+    [0.04, 0.053333333333, 0.053333333333, 0.5]
+
     Args:   p_values: (m,) in [0, 1]; m may be 0.
     Raises: ValueError if one is not finite or lies outside [0, 1].
     """
+    from scipy.stats import false_discovery_control
+
     values = finite(p_values, "p-values")
     if values.size == 0:
         return values
     if values.min() < 0 or values.max() > 1:
         raise ValueError(f"p-values must lie in [0, 1], not {values.min():g} to {values.max():g}")
     return np.round(false_discovery_control(values, method="bh"), 12)
-
-
-def as_numpy(values: np.ndarray | Tensor) -> np.ndarray:
-    """An array of anything array-like, from any device; bfloat16, unknown to numpy, as float32."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == bfloat16 else values
-    return np.asarray(values)
-
-
-def finite(values: np.ndarray | Tensor, what: str, dtype: type = np.float64) -> np.ndarray:
-    """An array of that type, a copy only if needed.
-
-    Raises: ValueError that counts the values that are not finite.
-    """
-    array = as_numpy(values).astype(dtype, copy=False)
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise ValueError(f"{what}: {bad} of {array.size} are not finite")
-    return array
 
 
 def _spaced(ordered: np.ndarray) -> np.ndarray:

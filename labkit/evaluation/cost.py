@@ -1,8 +1,9 @@
-"""What a method costs: trainable parameters, FLOPs of one image, seconds an image.
+"""What a method costs: trainable parameters, FLOPs of one image, seconds per image.
 
 FLOPs are torch's flop counter's: matrix products, convolutions and attention, a multiplication
-with its addition counted as 2; elementwise work is not counted. Papers print "FLOPs (G)" by tools
-that differ (thop counts such a pair as 1), so hold theirs against ours and against half of it.
+with its addition counted as 2. Elementwise work is not counted, nor are kNN's neighbours, which
+scikit-learn finds. Papers print "FLOPs (G)" by tools that differ (thop counts such a pair as 1),
+so hold theirs against ours and against half of it.
 Counting needs shapes alone and is done on the meta device, without weights or data.
 """
 
@@ -47,7 +48,7 @@ def complexity(
 
     Args:    names: methods, all if empty; timed: measure seconds too, on a GPU if there is one;
              settings: keys of the specs, as for training.
-    Returns: a row a method: method, backbone, image_size, trainable_parameters,
+    Returns: one row per method: method, backbone, image_size, trainable_parameters,
              backbone_parameters (frozen), flops and backbone_flops (of one image), the same of
              each part that `Method.costs` names,
              seconds_per_image (backbone and method, batch 1), backbone_seconds and
@@ -69,18 +70,18 @@ def complexity(
 
 def readable(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `complexity` in the units that papers print."""
-    told = {"method": row["method"], "backbone": row["backbone"], "pixels": row["image_size"]}
-    told["trainable [M]"] = f"{row['trainable_parameters'] / 1e6:.1f}"
-    told["flops [G]"] = f"{row['flops'] / 1e9:.1f}"
-    told["backbone flops [G]"] = f"{row['backbone_flops'] / 1e9:.1f}"
+    shown = {"method": row["method"], "backbone": row["backbone"], "pixels": row["image_size"]}
+    shown["trainable [M]"] = f"{row['trainable_parameters'] / 1e6:.1f}"
+    shown["flops [G]"] = f"{row['flops'] / 1e9:.1f}"
+    shown["backbone flops [G]"] = f"{row['backbone_flops'] / 1e9:.1f}"
     if row["device"]:
         for part in ("backbone", "method"):
-            told[f"{part} [ms]"] = f"{row[f'{part}_seconds'] * 1e3:.1f}"
+            shown[f"{part} [ms]"] = f"{row[f'{part}_seconds'] * 1e3:.1f}"
         whole = row["seconds_per_image"]
-        told["whole [ms]"] = f"{whole * 1e3:.1f}"
-        told["whole / backbone"] = f"{whole / row['backbone_seconds']:.2f}"
-        told["FPS"] = f"{row['images_per_second']:.1f} on {row['device']}"
-    return told
+        shown["whole [ms]"] = f"{whole * 1e3:.1f}"
+        shown["whole / backbone"] = f"{whole / row['backbone_seconds']:.2f}"
+        shown["FPS"] = f"{row['images_per_second']:.1f} on {row['device']}"
+    return shown
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
@@ -145,12 +146,12 @@ def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str,
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
     features = backbone(image, needs)
-    eyes = seconds(lambda: backbone(image, needs), device, repeats)
+    before = seconds(lambda: backbone(image, needs), device, repeats)
     alone = seconds(lambda: method.score(method.maps(features)), device, repeats)
     whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device, repeats)
-    told = dict(zip(TIMES, (whole, eyes, alone, 1 / whole, device.type), strict=True))
+    measured = dict(zip(TIMES, (whole, before, alone, 1 / whole, device.type), strict=True))
     parts = method.costs(features).items()
-    return told | {f"{name}_seconds": seconds(call, device, repeats) for name, call in parts}
+    return measured | {f"{name}_seconds": seconds(call, device, repeats) for name, call in parts}
 
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:

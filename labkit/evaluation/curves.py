@@ -1,4 +1,4 @@
-"""Exact curves of a falling threshold: one pass gives AUROC, AP, F1-max, ROC, PRO and sPRO.
+"""Curves of a falling threshold: one pass gives AUROC, AP, F1-max, ROC, PRO and sPRO.
 
 Recall and region overlap change only at the scores of anomalous pixels, which are few. So normal
 scores are only counted, at the distinct anomalous scores, ties merged: the curves and areas are
@@ -25,45 +25,47 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What is counted at some thresholds, each the score of an anomaly.
+class Thresholds:
+    """What is counted at each distinct anomalous score, from the highest to the lowest.
 
-    above     normal scores strictly above the threshold
-    reached   normal scores at or above it
-    step      weight of the anomalous scores at the threshold
-    gained    weight of those at or above it; None where only areas are asked for
-    normal    number of normal scores
-    total     weight of all anomalous scores
+    above   normal scores strictly above the threshold
+    reached normal scores at or above it
+    step    weight of the anomalous scores at the threshold
+    normal  number of normal scores
+    total   weight of all anomalous scores
+    tied    whether all scores counted at a threshold are equal; if not, they lie in one cell of a
+            histogram, and the average precision takes its middle instead of its end
 
-    Areas and the average precision are sums over thresholds: of a sweep in parts they are the
-    sums of the parts', of the F1 the largest. Curves need all thresholds, falling.
+    Two anomalous scores, of which one normal score in four ties with the lower:
+
+    >>> marks = Thresholds(np.array([0, 0]), np.array([0, 1]), np.array([1, 1]), 4, 2)
+    >>> marks.auroc(), marks.f1_max()
+    (0.9375, 0.8)
     """
 
     above: np.ndarray
     reached: np.ndarray
     step: np.ndarray
-    gained: np.ndarray | None
     normal: int
     total: float
+    tied: np.ndarray | bool = True
 
-    @classmethod
-    def of(cls, normal: np.ndarray, bad: np.ndarray) -> Sweep:
-        """A whole sweep over scores in memory, each of weight 1; `normal` is sorted ascending."""
-        values, step = np.unique(bad, return_counts=True)
-        above = normal.size - np.searchsorted(normal, values, side="right")[::-1]
-        reached = normal.size - np.searchsorted(normal, values, side="left")[::-1]
-        step = step[::-1]
-        return cls(above, reached, step, step.cumsum(), normal.size, bad.size)
+    @property
+    def gained(self) -> np.ndarray:
+        """Weight of the anomalous scores at or above each threshold."""
+        return self.step.cumsum()
 
     def auroc(self) -> float:
         """P(s+ > s-) + 1/2 P(s+ = s-)."""
         beaten = 2 * self.normal - self.above - self.reached  # twice, so that ties are whole
-        return float((self.step * beaten).sum() / (2 * self.normal * self.total))
+        return min(1.0, float((self.step * beaten).sum() / (2 * self.normal * self.total)))
 
     def average_precision(self) -> float:
         """sum_k (R_k - R_{k-1}) P_k, the step sum and not a trapezoid."""
-        precision = self.gained / (self.gained + self.reached)
-        return float((self.step * precision).sum() / self.total)
+        hits, alarms = self.gained, self.reached
+        middle = hits - (self.step - 1) / 2, (self.above + self.reached) / 2
+        hits, alarms = np.where(self.tied, (hits, alarms), middle)
+        return min(1.0, float((self.step * hits / (hits + alarms)).sum() / self.total))
 
     def f1_max(self) -> float:
         """max_t 2 TP / (2 TP + FP + FN): an oracle threshold, taken on the data it judges."""
@@ -83,35 +85,24 @@ class Sweep:
         x0, x1 = self.above[crossed], self.reached[crossed]
         width[self.reached > end] = 0
         width[crossed] = (end - x0) ** 2 / (2 * (x1 - x0))
-        return float(self.step @ width / (end * self.total))
+        return min(1.0, float(self.step @ width / (end * self.total)))
 
-    def curve(
-        self, limit: float = 1.0, points: int = CURVE_POINTS, area: float | None = None
-    ) -> Curve:
-        """Share gained against FPR for a plot: about `points` corners of the exact curve.
-
-        Args: area: of the whole curve, if this sweep holds only a part of its thresholds.
-        """
+    def curve(self, limit: float = 1.0, points: int = CURVE_POINTS) -> Curve:
+        """Share gained against FPR for a plot: about `points` corners of the whole curve."""
         share = np.minimum(self.gained / self.total, 1.0)  # weights may sum to 1 + 1e-16
-        before = np.maximum(self.gained - self.step, 0.0) / self.total
-        kept = _evenly(self.reached / self.normal + share, points // 2)
+        before = np.maximum(share - self.step / self.total, 0.0)
+        kept = evenly(self.reached / self.normal + share, points // 2)
         x = np.stack([self.above[kept], self.reached[kept]], axis=1).ravel() / self.normal
         y = np.stack([before[kept], share[kept]], axis=1).ravel()
         x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])
-        return Curve(x, y, self.area(limit) if area is None else area, limit)
-
-    def precision_curve(self, points: int = CURVE_POINTS) -> Curve:
-        """Precision against recall for a plot; its area is the average precision."""
-        recall, precision = (
-            self.gained / self.total,
-            self.gained / (self.gained + self.reached),
-        )
-        kept = _evenly(recall + np.abs(np.diff(precision, prepend=precision[0])).cumsum(), points)
-        x, y = np.append(0.0, recall[kept]), np.append(precision[0], precision[kept])
-        return Curve(x, y, self.average_precision())
+        return Curve(x, y, self.area(limit), limit)
 
 
-def _evenly(length: np.ndarray, points: int) -> np.ndarray:
-    """Indices evenly along a curve of that running length, first and last included."""
+def evenly(length: np.ndarray, points: int) -> np.ndarray:
+    """Indices evenly along a curve of that running length, first and last included.
+
+    >>> evenly(np.array([0.0, 0.1, 0.2, 5.0, 10.0]), 3).tolist()
+    [0, 3, 4]
+    """
     chosen = np.searchsorted(length, np.linspace(length[0], length[-1], points))
     return np.unique(np.concatenate([chosen, [length.size - 1]]))

@@ -1,4 +1,4 @@
-"""A trained detector: images in, maps and calibrated scores out; and its evaluation."""
+"""A trained detector: images in, maps and calibrated scores out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from labkit.core.config import Config, unknown
 from labkit.core.records import Features, Maps
-from labkit.evaluation import metrics
 from labkit.evaluation.calibration import Calibration
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
@@ -26,11 +21,11 @@ from labkit.methods.base import Method
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a detector says of one image.
+    """The maps and scores of one image.
 
     score in the method's unit, higher is more anomalous; quantile among the held-out normals;
     p_value conformal; maps (H, W) float32 at the detector's image size, by name; `main` names the
-    one that scores and localises, None of a method that judges an image as a whole.
+    one that scores and localises, None of a method that scores an image as a whole.
     """
 
     name: str
@@ -60,7 +55,7 @@ class Detector:
         method: Method,
         calibration: Calibration | None,
         main: str | None = None,  # the map that scores and localises; the method's own if None
-    ):
+    ) -> None:
         self.config, self.calibration, self.main = config, calibration, main
         self.backbone, self.method = backbone.eval(), method.eval()
 
@@ -71,9 +66,9 @@ class Detector:
 
     @cached_property
     def _example(self) -> Maps:
-        """What it says of a black image: its maps' names, meanings and units."""
+        """The maps of a black image: their names, meanings and units."""
         black = torch.zeros(1, 3, *self.method.shapes.image, device=self.backbone.mean.device)
-        return self.judge(self.backbone(black, self.method.needs))[0]
+        return self.maps_and_scores(self.backbone(black, self.method.needs))[0]
 
     @cached_property
     def legend(self) -> dict[str, tuple[str, str]]:
@@ -84,7 +79,7 @@ class Detector:
 
     @property
     def localises(self) -> str | None:
-        """The map that scores and localises; None if an image is judged as a whole."""
+        """The map that scores and localises; None if an image is scored as a whole."""
         return self._example.main
 
     @property
@@ -94,13 +89,13 @@ class Detector:
         return maps.whole.unit if maps.main is None else maps[maps.main].unit
 
     @torch.no_grad()
-    def judge(self, features: Features) -> tuple[Maps, Tensor]:
+    def maps_and_scores(self, features: Features) -> tuple[Maps, Tensor]:
         """Maps at image resolution and raw scores (B,) of a batch of features."""
         maps = self.method.maps(features.map(lambda t: t.to(self.device)))
         if self.main:
             if maps.main is None:
                 raise ValueError(
-                    f"{self.config.method} judges an image as a whole, so no map of it can score; "
+                    f"{self.config.method} scores an image as a whole, so no map of it can score; "
                     f"leave out map={self.main}."
                 )
             if self.main not in maps.family:
@@ -119,98 +114,22 @@ class Detector:
         answers = []
         for name, image in zip(names, images, strict=True):
             batch = self.backbone.preprocess(image)[None].to(self.backbone.mean.device)
-            maps, raw = self.judge(self.backbone(batch, self.method.needs))
-            scores = self.calibration.judge(raw)
-            drawn = {n: maps[n].values[0].float().cpu().numpy() for n in maps}
+            maps, raw = self.maps_and_scores(self.backbone(batch, self.method.needs))
+            scores = self.calibration.rank(raw)
+            arrays = {n: maps[n].values[0].float().cpu().numpy() for n in maps}
             values = (scores.raw[0], scores.quantile[0], scores.p_value[0])
-            answers.append(Prediction(name, image, *map(float, values), drawn, maps.main))
+            answers.append(Prediction(name, image, *map(float, values), arrays, maps.main))
         return answers
 
     def calibrate(self, features: FeatureSet) -> np.ndarray:
         """Take calibration scores and colour scales from held-out normals; returns the scores."""
         raw = []
 
-        def judged() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        def evaluated() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
             for batch in features.batches():
-                maps, scores = self.judge(batch)
+                maps, scores = self.maps_and_scores(batch)
                 raw.append(scores)
                 yield scores, {name: maps[name].values for name in maps}
 
-        self.calibration = Calibration.fit(judged())
+        self.calibration = Calibration.fit(evaluated())
         return torch.cat(raw).numpy()
-
-
-def evaluate(
-    detector: Detector, features: FeatureSet, progress: bool = True
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Scores of labelled images, one row each, and every metric of them.
-
-    Maps are brought to each mask's own size before pixels are compared. A metric that cannot
-    exist (no masks, no map, one class) is None.
-
-    Returns: columns key, defect, label, score, p_value; then image metrics, their `intervals`,
-             pixel and region metrics where there are masks, a row for each kind of defect in
-             `defects` and, where there are annotated regions, MVTec LOCO's metrics.
-    """
-    samples, rows, pixels = features.samples, [], metrics.PixelMetrics()
-    masked = any(s.label and s.read_mask for s in samples)
-    bar = tqdm(
-        total=len(samples), desc="evaluating", unit="image", leave=False, disable=not progress
-    )
-    with bar:
-        for start in range(0, len(samples), 16):
-            chunk = samples[start : start + 16]
-            maps, raw = detector.judge(features.batch(range(start, start + len(chunk))))
-            scores = detector.calibration.judge(raw)
-            for row, sample in enumerate(chunk):
-                told = (float(scores.raw[row]), float(scores.p_value[row]))
-                rows.append((sample.key, sample.defect, sample.label, *told))
-                if masked and maps.main and sample.read_mask:
-                    mask = sample.read_mask()
-                    regions = sample.read_regions() if sample.read_regions else ()
-                    drawn = to_size(maps.anomaly[row], mask.shape)
-                    pixels.update(drawn, mask, regions, sample.defect)
-            bar.update(len(chunk))
-    table = pd.DataFrame(rows, columns=["key", "defect", "label", "score", "p_value"])
-    found = (pixels.compute(), pixels.per_defect()) if pixels.seen else ({}, {})
-    return table, judged(table, *found)
-
-
-def judged(
-    table: pd.DataFrame, pixels: dict[str, Any], apart: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """Every metric: those of the image scores in a table, and given ones of pixels and regions.
-
-    Args: table: key, defect, label, score; pixels: `PixelMetrics.compute()`; apart: the same for
-          each kind of defect.
-    """
-    scores, labels = table["score"].to_numpy(), table["label"].to_numpy()
-    told = pixels | metrics.image_metrics(scores, labels)
-    defects = metrics.per_defect(scores, table["defect"].tolist()).to_dict("records")
-    defects = [apart.get(row["defect"], {}) | row for row in defects]
-    if told.get("au_spro_at"):
-        told |= _loco(told, {row["defect"]: row["image_auroc"] for row in defects})
-    return told | {"intervals": metrics.intervals(scores, labels), "defects": defects}
-
-
-def _loco(told: dict[str, Any], image_auroc: dict[str, float | None]) -> dict[str, Any]:
-    """Logical and structural anomalies apart, and their mean, as MVTec LOCO reports them."""
-    regions = told["au_spro_at"][f"{told['au_spro_limit']:g}"]
-    kinds = [name for name in regions if name != "mean"]
-    found = {name: image_auroc[name] for name in kinds}
-    if None not in found.values():
-        found["mean"] = float(np.mean(list(found.values())))
-    pairs = [("au_spro", regions), ("image_auroc", found)]
-    return {
-        f"{metric}_{name.removesuffix('_anomalies')}": value
-        for metric, by in pairs
-        for name, value in by.items()
-    }
-
-
-def to_size(values: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """One map (H, W) brought to another size, bilinear."""
-    if tuple(values.shape) != tuple(size):
-        options = {"mode": "bilinear", "align_corners": False}
-        values = F.interpolate(values[None, None], size=tuple(size), **options)[0, 0]
-    return values.float().cpu().numpy()

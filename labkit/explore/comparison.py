@@ -66,9 +66,9 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
         test = table[table["split"] == "test"].set_index("key")
         told = test[["defect", "label", "score"]].rename(columns={"score": f"score_{k}"})
         ruler = Calibration(held)
-        judged = ruler.judge(test["score"].to_numpy())
-        told[f"quantile_{k}"] = judged.quantile
-        told[f"unusual_{k}"] = judged.p_value <= max(false_alarm, ruler.smallest)
+        ranked = ruler.rank(test["score"].to_numpy())
+        told[f"quantile_{k}"] = ranked.quantile
+        told[f"unusual_{k}"] = ranked.p_value <= max(false_alarm, ruler.smallest)
         parts.append(told if k == 1 else told.drop(columns=["defect", "label"]))
     both = parts[0].join(parts[1], how="inner").reset_index()
     if both.empty:

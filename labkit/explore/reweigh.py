@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from labkit.core.records import Features, Sample
-from labkit.evaluation.calibration import top_mean
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.metrics import image_auroc
 from labkit.features.cache import FeatureSet
+from labkit.flows.likelihood import top_mean
 from labkit.training.run import Run
 
 MOST = 48  # images that are judged unless others are given
@@ -80,7 +80,7 @@ def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
     drawn: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for batch in features.batches():
-            maps = detector.judge(batch)[0]
+            maps = detector.maps_and_scores(batch)[0]
             for name in drawn or _names(detector, batch):  # a second pass of the flow, once
                 drawn.setdefault(name, []).append(maps[name].values.float().cpu())
     unit = detector.legend[next(iter(drawn))][1]

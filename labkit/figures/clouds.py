@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from labkit.evaluation.calibration import finite
+from labkit.core.arrays import finite
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, SERIES, THRESHOLD, dress, sheet
 
 COLOURS = (NORMAL, SERIES[1], ANOMALOUS, *SERIES[:1], *SERIES[2:4])

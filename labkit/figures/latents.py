@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from labkit.evaluation.calibration import finite
+from labkit.core.arrays import finite
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, dress, sheet
 
 BINS = 24

@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator
 from torch import Tensor
 
+from labkit.core.arrays import as_numpy
 from labkit.evaluation import metrics
-from labkit.evaluation.calibration import as_numpy
 from labkit.figures import style as palette
 from labkit.figures.images import contact_sheet
 from labkit.figures.maps import map_grid, overlay, strip

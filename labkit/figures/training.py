@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from labkit.evaluation.calibration import as_numpy
+from labkit.core.arrays import as_numpy
 from labkit.figures import style
 from labkit.figures.maps import small_image
 from labkit.figures.style import INK, QUIET, dress, sheet

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from labkit.flows.steps import Step, zeros_per_position
 
 TINY = 1e-6  # smallest standard deviation of a feature, in its unit
 PLACES = 256  # at a time, where every place has a matrix
+
+Shrinkage = Literal["ledoit-wolf", "oas"]  # estimates of scikit-learn, instead of a fixed share
 
 
 class Standardise(Step):
@@ -30,6 +34,10 @@ class Standardise(Step):
     (PaDiM, Defard et al. 2021); the flow after it starts from that density. lambda_i = -log det
     of the scale: the statistics are fixed, so it is exact. They are estimated once, from training
     normals, by `fit`; memory is that of C^2 float64 numbers a place, and of a few places more.
+
+    With shrink="ledoit-wolf" or "oas" scikit-learn chooses a share a_i for each place
+    (Ledoit and Wolf 2004; Chen et al. 2010), and the features of all normals are kept until then:
+    L_i L_i^T = (1 - a_i) Cov_i + a_i tr(Cov_i) / C I + ridge I
     """
 
     KINDS = ("none", "channel", "place", "whiten")
@@ -39,9 +47,9 @@ class Standardise(Step):
         kind: str,
         channels: int,
         grid: tuple[int, int],
-        shrink: float = 0.1,
+        shrink: float | Shrinkage = 0.1,
         ridge: float = 0.0,
-    ):
+    ) -> None:
         super().__init__(channels)
         if kind not in self.KINDS:
             raise ValueError(f"standardise is {kind!r}; use one of {', '.join(self.KINDS)}.")
@@ -72,8 +80,19 @@ class Standardise(Step):
             cov = square - at[:, :, None] * at[:, None, :]
             size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
             added = self.shrink * size + self.ridge
-            lower = torch.linalg.cholesky(cov + added[:, None, None] * eye)
-            whitener.copy_(torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False))
+            whitener.copy_(_inverse_root(cov + added[:, None, None] * eye))
+
+    def _estimate_whitener(self, rows: Tensor) -> None:
+        """Take L_i^-1 from the features (n, C, h w) of all normals, as scikit-learn estimates."""
+        from sklearn import covariance
+
+        estimate = {"ledoit-wolf": covariance.ledoit_wolf, "oas": covariance.oas}[self.shrink]
+        added = (self.ridge + TINY**2) * torch.eye(self.channels, dtype=torch.float64)
+        pairs = zip(self.whitener.split(PLACES), rows.split(PLACES, dim=2), strict=True)
+        for whitener, at in pairs:
+            samples = at.permute(2, 0, 1).double().cpu().numpy()
+            covs = np.stack([estimate(one)[0] for one in samples])
+            whitener.copy_(_inverse_root(torch.from_numpy(covs) + added))
 
     def to_latent(self, x, cond=None):
         """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
@@ -107,6 +126,13 @@ class Standardise(Step):
         return x.permute(2, 1, 0).reshape(z.shape) + self.mean
 
 
+def _inverse_root(matrices: Tensor) -> Tensor:
+    """L^-1 of positive matrices L L^T, (n, C, C)."""
+    lower = torch.linalg.cholesky(matrices)
+    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+
+
 def _exact(device: str) -> AbstractContextManager:
     """No bf16 inside a mixed training: flows and densities are promised float32."""
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
@@ -115,9 +141,10 @@ def _exact(device: str) -> AbstractContextManager:
 class Moments:
     """Sums over training normals from which `Standardise` takes its statistics."""
 
-    def __init__(self, step: Standardise):
+    def __init__(self, step: Standardise) -> None:
         self.step = step
         self.count, self.total, self.square = 0, 0.0, 0.0
+        self.rows: list[Tensor] = []  # (B, C, h w) of each batch, if scikit-learn needs them
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
@@ -129,7 +156,9 @@ class Moments:
         if kind == "channel":  # every position is one more observation
             x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
         self.count, self.total = self.count + len(x), self.total + x.sum(0)
-        if kind == "whiten":
+        if kind == "whiten" and isinstance(self.step.shrink, str):
+            self.rows.append(x.flatten(2).float())
+        elif kind == "whiten":
             self._add_outer_products(x)
         else:
             self.square = self.square + (x * x).sum(0)
@@ -142,7 +171,9 @@ class Moments:
             return
         mean = self.total / self.count
         step.mean.copy_(mean)
-        if step.kind == "whiten":
+        if self.rows:
+            step._estimate_whitener(torch.cat(self.rows))
+        elif step.kind == "whiten":
             step._fit_whitener(self.square.div_(self.count), mean)
         else:
             std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()

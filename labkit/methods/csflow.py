@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.evaluation.calibration import top_mean
-from labkit.flows.likelihood import LOG_2PI, nll, upsample
+from labkit.flows.likelihood import LOG_2PI, nll, top_mean, upsample
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import Chain, SideBySide
 from labkit.methods.base import Method

@@ -28,7 +28,7 @@ from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shap
 from labkit.flows.likelihood import nll
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import AsMap, Chain
-from labkit.flows.whitening import Standardise
+from labkit.flows.whitening import Shrinkage, Standardise
 from labkit.methods.base import Method
 
 TURNS = 4  # copies of an image, 360 / TURNS degrees apart
@@ -47,7 +47,9 @@ class DifferNetSpec:
     test_turns: Annotated[int, Field(gt=0, le=TURNS)] = TURNS  # copies that score; paper 64
     zero_init: bool = False  # couplings start as permutations
     standardise: Literal["none", "channel", "whiten"] = "none"
-    shrink: Annotated[float, Field(gt=0)] = 0.1  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
+        0.1  # of `whiten`, share of the mean variance
+    )
 
 
 def couplings(spec: DifferNetSpec, channels: int) -> list[Step]:

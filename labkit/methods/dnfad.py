@@ -27,11 +27,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.evaluation.calibration import top_mean
-from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, top_mean, upsample
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, position_code
 from labkit.flows.trace import Chain
-from labkit.flows.whitening import Standardise
+from labkit.flows.whitening import Shrinkage, Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.dsam import DSAM, ChannelNorm
 
@@ -60,7 +59,9 @@ class DNFADSpec:
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
     zero_init: bool = True  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "place"
-    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
+        0.03  # of `whiten`, share of the mean variance
+    )
     pool: Literal[1, 3, 5] = 3  # average pooling of the features, stride 1
     grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
     loss_scale: Literal["dimension", "paper"] = (

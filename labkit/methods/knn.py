@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
+from labkit.core.arrays import as_numpy
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.methods.base import Method
 
-CHUNK = 4096  # training tokens compared at a time
-
 Positive = Annotated[int, Field(gt=0)]
+
+
+UNITS = {"euclidean": ("sqeuclidean", "squared distance"), "cosine": ("cosine", "1 − cos")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +31,6 @@ class KNNSpec:
     main_input: Literal["y_sem", "y_spa"] = "y_sem"  # class token, or the mean of patch tokens
     k: Positive = 5
     distance: Literal["euclidean", "cosine"] = "euclidean"  # squared L2, or 1 - cos
-
-
-def nearest(queries: Tensor, memory: Tensor, k: int, chunk: int = CHUNK) -> Tensor:
-    """The k smallest squared L2 distances of each query to rows of a memory, exact.
-
-    ||q - m||^2 = ||q||^2 + ||m||^2 - 2 q m, in float64, some rows of the memory at a time.
-
-    Args: queries: (B, d); memory: (n, d), n >= k.
-    Returns: (B, k) float64, ascending.
-    """
-    queries = queries.double()
-    kept = queries.new_empty(len(queries), 0)
-    for rows in memory.split(chunk):
-        rows = rows.double()
-        squares = queries.square().sum(1)[:, None] + rows.square().sum(1)
-        found = (squares - 2 * queries @ rows.T).clamp_min(0)
-        every = torch.cat([kept, found], 1)
-        kept = every.topk(min(k, every.shape[1]), 1, largest=False).values
-    return kept
 
 
 class KNN(Method):
@@ -62,7 +44,7 @@ class KNN(Method):
         "paper": {"backbone": "vit_large_patch16_384.augreg_in21k_ft_in1k", "image_size": 384}
     }
 
-    def __init__(self, spec: KNNSpec, shapes: Shapes):
+    def __init__(self, spec: KNNSpec, shapes: Shapes) -> None:
         super().__init__(spec, shapes)
         self.register_buffer("memory", torch.zeros(spec.k, shapes.token))  # (n, d) once prepared
 
@@ -83,22 +65,25 @@ class KNN(Method):
 
         Raises: ValueError if there are fewer than k training tokens.
         """
+        from sklearn.neighbors import NearestNeighbors
+
         if len(self.memory) < self.spec.k:
             raise ValueError(
                 f"k={self.spec.k} neighbours do not fit {len(self.memory)} training images; "
                 "lower k or train on more."
             )
-        if self.spec.distance == "euclidean":
-            found = nearest(self.gather(features), self.memory, self.spec.k).mean(1)
-            unit = "squared distance"
-        else:  # of unit vectors ||y - m||^2 = 2 (1 - cos)
-            pair = self.gather(features), self.memory
-            unit_vectors = (F.normalize(rows.double(), dim=1) for rows in pair)
-            found, unit = nearest(*unit_vectors, self.spec.k).mean(1) / 2, "1 − cos"
+        metric, unit = UNITS[self.spec.distance]
+        memory, queries = (
+            as_numpy(rows.double()) for rows in (self.memory, self.gather(features))
+        )
+        neighbours = NearestNeighbors(n_neighbors=self.spec.k, algorithm="brute", metric=metric)
+        distances = torch.from_numpy(neighbours.fit(memory).kneighbors(queries)[0])
         what = f"mean distance to the {self.spec.k} nearest training images"
-        return Maps({}, None, Map(found, what, unit))
+        return Maps({}, None, Map(distances.mean(1), what, unit))
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
+    ) -> None:
         """A stored memory has as many rows as that run had training images."""
         stored = state_dict.get(f"{prefix}memory")
         if stored is not None:

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
-from labkit.evaluation.calibration import top_mean
-from labkit.flows.likelihood import blurred, upsample
-from labkit.flows.whitening import Standardise
+from labkit.flows.likelihood import blurred, top_mean, upsample
+from labkit.flows.whitening import Shrinkage, Standardise
 from labkit.methods.base import Method
 
 Positive = Annotated[int, Field(gt=0)]
@@ -34,6 +33,9 @@ class PaDiMSpec:
 
     channels: Positive = 550  # kept of those of all levels; the paper's ResNet18: 100
     ridge: Annotated[float, Field(gt=0)] = 0.01  # added to every variance
+    shrink: Annotated[float, Field(ge=0)] | Shrinkage = (
+        0.0  # towards equal variances; not in paper
+    )
     sigma: Annotated[float, Field(ge=0)] = 4.0  # of the blur of the map, pixels; 0: none
 
 
@@ -56,7 +58,7 @@ class PaDiM(Method):
         self.grid = tuple(max(sides) for sides in list(zip(*shapes.pyramid, strict=True))[1:])
         self.register_buffer("chosen", torch.randperm(every)[: spec.channels])
         kept = len(self.chosen)
-        self.gaussian = Standardise("whiten", kept, self.grid, shrink=0.0, ridge=spec.ridge)
+        self.gaussian = Standardise("whiten", kept, self.grid, spec.shrink, spec.ridge)
 
     def gather(self, features: Features) -> Tensor:
         """The chosen channels of all levels on the finest grid, (B, d, h, w)."""

@@ -16,11 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.evaluation.calibration import top_mean
-from labkit.flows.likelihood import anomaly, base_density, fuse, upsample
+from labkit.flows.likelihood import anomaly, base_density, fuse, top_mean, upsample
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, Step
 from labkit.flows.trace import Chain, OfTheImage
-from labkit.flows.whitening import Moments, Standardise
+from labkit.flows.whitening import Moments, Shrinkage, Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics
 
@@ -35,7 +34,9 @@ class PyramidSpec:
     clamp: Annotated[float, Field(gt=0)] = 2.0  # largest log-scale of a block, nats
     zero_init: bool = False  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
+        0.03  # of `whiten`, share of the mean variance
+    )
     place_logdet: bool = False  # the log-det of `standardise` in maps and score
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: Positive | None = None  # finest grid of a level; None: its own

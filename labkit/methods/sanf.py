@@ -32,7 +32,7 @@ from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shap
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
 from labkit.flows.steps import Flow, Permute, Step
 from labkit.flows.trace import AsMap, Chain
-from labkit.flows.whitening import Moments, Standardise
+from labkit.flows.whitening import Moments, Shrinkage, Standardise
 from labkit.methods.base import Method
 from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
 
@@ -54,7 +54,9 @@ class SANFSpec:
     aligned: bool = True  # patch tokens follow the permutations of what flows
     zero_init: bool = False  # couplings start as permutations
     standardise: Literal["none", "channel", "whiten"] = "none"  # whiten: y_sem alone
-    shrink: Annotated[float, Field(gt=0)] = 0.1  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
+        0.1  # of `whiten`, share of the mean variance
+    )
     logdet: bool = True  # log-det in the score
 
 

@@ -35,11 +35,10 @@ from torch import Tensor
 
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank as defects
-from labkit.evaluation.calibration import top_mean
-from labkit.flows.likelihood import anomaly, base_density, log_likelihood, upsample
+from labkit.flows.likelihood import anomaly, base_density, log_likelihood, top_mean, upsample
 from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
 from labkit.flows.trace import Chain
-from labkit.flows.whitening import Standardise
+from labkit.flows.whitening import Shrinkage, Standardise
 from labkit.methods.base import Method, on_one_grid
 from labkit.methods.blocks.self_attention import Subnet
 
@@ -63,7 +62,9 @@ class SelfSupSpec:
     alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
     fresh: bool = False  # other defects every epoch, and their features; else one bank a seed
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Annotated[float, Field(gt=0)] = 0.03  # of `whiten`, share of the mean variance
+    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
+        0.03  # of `whiten`, share of the mean variance
+    )
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
     logdet: bool = False  # log-det of stem and flow in maps and score

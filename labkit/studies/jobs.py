@@ -20,7 +20,8 @@ from labkit import methods
 from labkit.core import config
 from labkit.evaluation import cost, metrics
 from labkit.evaluation.calibration import Calibration
-from labkit.evaluation.detector import Detector, judged
+from labkit.evaluation.detector import Detector
+from labkit.evaluation.evaluate import all_metrics
 from labkit.studies import oracle
 from labkit.studies.spec import Task
 from labkit.training.run import Run
@@ -145,7 +146,7 @@ def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
     sets = run.experiment.feature_sets(progress=False)
     for name in ("calibration", "test"):
         for batch in sets[name].batches():
-            maps, _ = answering.judge(batch)
+            maps, _ = answering.maps_and_scores(batch)
             for scores, other in zip(raw, others, strict=True):
                 scores.append(other.method.score(maps).cpu())
     outcomes = []
@@ -153,10 +154,10 @@ def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
         values = torch.cat(scores).double().numpy()
         held = len(sets["calibration"])
         ruler = Calibration(values[:held], answering.calibration.map_quantiles)
-        scored = table.assign(score=values, p_value=ruler.judge(values).p_value)
+        scored = table.assign(score=values, p_value=ruler.rank(values).p_value)
         test = scored[scored["split"] == "test"]
         defects = {row["defect"]: row for row in told["defects"]} if len(test) else {}
-        found = judged(test, told, defects) if len(test) else told
+        found = all_metrics(test, told, defects) if len(test) else told
         outcomes.append(_outcome(task, run, other.config, scored, found, started))
         started = time.perf_counter()
     return outcomes

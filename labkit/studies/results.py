@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from labkit.core.files import read_table, write_whole
+from labkit.evaluation.bootstrap import bootstrap_means, interval, pairwise_wins
 from labkit.studies import published
 from labkit.studies.spec import Study, Task
 
-DRAWS, LEVEL = 1000, 0.95  # of the bootstrap
 LARGEST = 50_000_000  # pairs of a good and a defective image; beyond, no interval
 KEYS = ["study", "cell", "method", "data", "seed", "budget"]
 
@@ -142,9 +142,10 @@ class Results:
                     continue
                 pair = [self._draws(one, place, both) for one in (cell, self.base)]
                 gap = None if cell == self.base or pair[1] is None else pair[0] - pair[1]
-                rows.append((cell, place, "image_auroc", *_ends(areas), *_ends(gap)))
-        ends = ["low", "high", "difference_low", "difference_high"]
-        return pd.DataFrame(rows, columns=["cell", "data", "metric", *ends])
+                ends = [(None, None) if one is None else interval(one) for one in (areas, gap)]
+                rows.append((cell, place, "image_auroc", *ends[0], *ends[1]))
+        columns = ["low", "high", "difference_low", "difference_high"]
+        return pd.DataFrame(rows, columns=["cell", "data", "metric", *columns])
 
     def _seeds(self, cell: str, place: str) -> frozenset[int]:
         return frozenset(task.seed for task in self.finished(cell, place))
@@ -164,8 +165,7 @@ class Results:
             good, bad = (scores[test & (label == kind)] for kind in (0, 1))
             if not (len(good) and len(bad)) or len(good) * len(bad) > LARGEST:
                 return None
-            gap = bad[:, None] - good
-            won = (gap > 0).astype(np.float32) + (gap == 0) * np.float32(0.5)
+            won = pairwise_wins(bad, good)
             wins = won if wins is None else wins + won
         return None if wins is None else bootstrap_means(wins / len(tasks))
 
@@ -207,36 +207,6 @@ class Results:
 
     def _path(self, task: Task, suffix: str) -> Path:
         return self.folder / "tasks" / f"{task.mark}.{suffix}"
-
-
-def bootstrap_means(wins: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """AUROC in each bootstrap draw, good and defective images resampled apart.
-
-    AUROC* = sum_ij w_i K_ij v_j,   K_ij = [s_i > s_j] + 1/2 [s_i = s_j], w and v multinomial
-
-    so a mean over seeds is the mean of their K, and draws with one seed pair every two cells.
-
-    Args:    wins: K (defective, good), a mean over seeds or not.
-    Returns: (draws,) in [0, 1].
-    """
-    bad, good = wins.shape
-    of_bad, of_good = _drawn(bad, good, draws, seed)
-    return np.einsum("db,db->d", of_bad, of_good @ wins.T, dtype=np.float64) / (bad * good)
-
-
-@lru_cache(maxsize=4)  # the cells of one dataset share them
-def _drawn(bad: int, good: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each image is drawn, (draws, bad) and (draws, good)."""
-    rng = np.random.default_rng(seed)
-    counts = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (bad, good))
-    return tuple(one.astype(np.float32) for one in counts)
-
-
-def _ends(values: np.ndarray | None) -> tuple[float | None, float | None]:
-    if values is None:
-        return None, None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:

@@ -29,7 +29,8 @@ from labkit.core.records import Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.images import read_image
 from labkit.evaluation.calibration import Calibration
-from labkit.evaluation.detector import Detector, Prediction, evaluate
+from labkit.evaluation.detector import Detector, Prediction
+from labkit.evaluation.evaluate import evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method

@@ -16,7 +16,8 @@ import torch
 from filelock import FileLock
 
 from labkit.core.files import source
-from labkit.evaluation.detector import Detector, evaluate
+from labkit.evaluation.detector import Detector
+from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
 from labkit.training.checkpoints import CHECKPOINT, History
@@ -192,7 +193,7 @@ def score_table(
 
     Args: held_out: raw scores of the calibration images, (n,).
     """
-    p_values = detector.calibration.judge(held_out).p_value
+    p_values = detector.calibration.rank(held_out).p_value
     pairs = zip(calibration.samples, held_out, p_values, strict=True)
     rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]
     columns = ["key", "defect", "label", "score", "p_value"]

@@ -10,7 +10,7 @@ import torch
 from labkit.core.records import Map, Maps, Sample
 from labkit.evaluation import metrics
 from labkit.evaluation.calibration import Calibration
-from labkit.evaluation.detector import evaluate
+from labkit.evaluation.evaluate import evaluate
 from labkit_apps.cli import report
 
 KINDS = ["good", "good", "logical_anomalies", "structural_anomalies", "logical_anomalies"]
@@ -36,11 +36,13 @@ def stub():
     values = torch.tensor(np.random.default_rng(7).random((5, 12, 12)))
     values[2:, 1:4, 1:6] += 0.4
 
-    def judge(rows):
+    def maps_and_scores(rows):
         maps = Maps({"a": Map(values[list(rows)], "noise")}, "a")
         return maps, values[list(rows)].amax((1, 2))
 
-    return SimpleNamespace(judge=judge, calibration=Calibration(np.array([0.5, 0.9])))
+    return SimpleNamespace(
+        maps_and_scores=maps_and_scores, calibration=Calibration(np.array([0.5, 0.9]))
+    )
 
 
 def features(regions):
@@ -65,7 +67,7 @@ def test_maps_are_judged_at_the_size_of_each_mask(stub):
     pixels, samples = metrics.PixelMetrics(), features(False).samples
     for row, one in enumerate(samples):
         mask = one.read_mask()
-        values = stub.judge([row])[0].anomaly
+        values = stub.maps_and_scores([row])[0].anomaly
         drawn = torch.nn.functional.interpolate(values[None], mask.shape, mode="bilinear")[0, 0]
         pixels.update(drawn.float(), mask)
     expected = pixels.compute()

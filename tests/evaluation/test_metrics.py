@@ -38,43 +38,6 @@ def test_each_defect_is_judged_against_all_good_images():
     assert table.image_auroc.tolist() == pytest.approx([1.0, 1 / 3])
 
 
-def test_bootstrap_interval():
-    rng = np.random.default_rng(1)
-    labels = np.arange(150) < 50
-    scores = rng.normal(size=150) + labels
-    low, high = metrics.bootstrap(scores, labels)
-    assert low < metrics.image_auroc(scores, labels) < high
-    assert 0.05 < high - low < 0.25
-    assert (low, high) == metrics.bootstrap(scores, labels, seed=0)
-    wide = metrics.bootstrap(scores, labels, level=0.99)
-    assert wide[0] < low < high < wide[1]
-    assert metrics.bootstrap([0.0, 0.1, 1.0], [0, 0, 1]) == (1.0, 1.0)
-
-
-def test_intervals_hold_each_image_metric():
-    rng = np.random.default_rng(1)
-    labels = np.arange(150) < 50
-    scores = (rng.normal(size=150) + labels).round(1)
-    found, ranges = metrics.image_metrics(scores, labels), metrics.intervals(scores, labels, 300)
-    assert set(found) == set(ranges)
-    for name, (low, high) in ranges.items():
-        assert low < found[name] < high
-        assert 0.05 < high - low < 0.4
-    assert ranges["image_auroc"] == metrics.bootstrap(scores, labels, 300)
-    assert set(metrics.intervals([1.0], [0]).values()) == {None}
-
-
-def test_a_resample_is_judged_as_scikit_learn_does():
-    rng = np.random.default_rng(2)
-    low, high = rng.integers(0, 4, (2, 30))
-    sweep = metrics._resampled(low, high)
-    scores = np.repeat(-np.arange(30.0), low + high)
-    labels = np.concatenate([[0] * n + [1] * m for n, m in zip(low, high, strict=True)])
-    assert sweep.auroc() == pytest.approx(roc_auc_score(labels, scores))
-    assert sweep.average_precision() == pytest.approx(average_precision_score(labels, scores))
-    assert sweep.f1_max() == pytest.approx(best_f1(labels, scores))
-
-
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, st.sampled_from([np.exp, lambda v: 5 * v - 3, lambda v: np.sign(v) * v**2]))
 def test_an_increasing_transform_of_all_scores_changes_nothing(seed, transform):
@@ -88,7 +51,6 @@ def test_what_cannot_exist_is_none():
     assert set(metrics.image_metrics([1.0, 2.0], [1, 1]).values()) == {None}
     assert metrics.image_metrics([], [])["image_auroc"] is None
     assert metrics.roc_curve([1.0], [0]) is metrics.pr_curve([1.0], [0]) is None
-    assert metrics.bootstrap([1.0, 2.0], [0, 0]) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +60,6 @@ def test_what_cannot_exist_is_none():
         (lambda: metrics.image_auroc([0.1], [0, 1]), "do not fit 2 labels"),
         (lambda: metrics.image_auroc([0.1, 0.2], [0, 2]), "0 .normal. and 1"),
         (lambda: metrics.per_defect([0.1], ["good", "cut"]), "do not fit 2"),
-        (lambda: metrics.bootstrap([0.1, 0.2], [0, 1], level=95), "level inside"),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.evaluation.calibration import Calibration, adjusted, top_mean
+from labkit.evaluation.calibration import Calibration, adjusted
+from labkit.flows.likelihood import top_mean
 
 RAW = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
 
@@ -51,14 +52,14 @@ def test_maps_of_another_shape_are_refused():
         top_mean(torch.zeros(1, 1, 4, 4), 0.5)
 
 
-def test_judging_by_hand():
+def test_ranking_by_hand():
     calibration = Calibration(np.array([3.0, 1.0, 2.0, 2.0]))
     assert calibration.scores.tolist() == [1, 2, 2, 3]
-    found = calibration.judge(np.array([0.0, 2.0, 2.5, 9.0]))
+    found = calibration.rank(np.array([0.0, 2.0, 2.5, 9.0]))
     assert found.quantile.tolist() == [0, 0.25, 0.75, 1]
     assert found.p_value.tolist() == [1, 0.8, 0.4, 0.2]
     assert found.raw.dtype == np.float64
-    assert calibration.judge(torch.tensor(2.5)).p_value.tolist() == [0.4]
+    assert calibration.rank(torch.tensor(2.5)).p_value.tolist() == [0.4]
     assert calibration.smallest == 0.2
 
 
@@ -66,7 +67,7 @@ def test_judging_by_hand():
 @given(RAW, RAW, st.floats(0, 1) | st.sampled_from([0.01, 0.05, 0.07, 0.29, 0.5]))
 def test_above_the_threshold_is_a_p_value_of_at_most_alpha(scores, raw, alpha):
     calibration = Calibration(np.array(scores))
-    called = calibration.judge(np.array(raw)).p_value <= alpha
+    called = calibration.rank(np.array(raw)).p_value <= alpha
     assert np.array_equal(called, np.array(raw) > calibration.threshold(alpha))
     assert (calibration.scores > calibration.threshold(alpha)).mean() <= alpha
 
@@ -85,7 +86,7 @@ def test_false_alarms_on_new_normal_images_stay_at_alpha():
     rates = []
     for _ in range(400):
         calibration = Calibration(rng.normal(size=39))
-        rates.append((calibration.judge(rng.normal(size=50)).p_value <= 0.1).mean())
+        rates.append((calibration.rank(rng.normal(size=50)).p_value <= 0.1).mean())
     assert np.mean(rates) == pytest.approx(0.1, abs=0.01)
 
 
@@ -96,7 +97,7 @@ def test_scores_that_cannot_calibrate_are_refused(scores, says):
     with pytest.raises(ValueError, match=says):
         Calibration(np.array(scores))
     with pytest.raises(ValueError, match="not finite"):
-        Calibration(np.array([1.0])).judge(np.array([np.nan]))
+        Calibration(np.array([1.0])).rank(np.array([np.nan]))
 
 
 def test_map_quantiles_are_exact_for_feature_maps_however_batched():
@@ -114,8 +115,8 @@ def test_map_quantiles_are_exact_for_feature_maps_however_batched():
 
 def test_map_quantiles_of_large_maps_are_close_and_the_maximum_exact():
     maps = np.random.default_rng(0).exponential(size=(5, 200, 200)).astype(np.float32)
-    judged = ((np.ones(1), {"main": one}) for one in maps)
-    found = Calibration.fit(judged).map_quantiles["main"]
+    batches = ((np.ones(1), {"main": one}) for one in maps)
+    found = Calibration.fit(batches).map_quantiles["main"]
     assert found["1"] == maps.max()
     for q in ("0.5", "0.99", "0.999"):
         assert (maps < found[q]).mean() == pytest.approx(float(q), abs=1.3e-4)
@@ -167,7 +168,7 @@ def test_few_discoveries_are_false():
     for _ in range(400):
         calibration = Calibration(rng.normal(size=99))
         scores = np.concatenate([rng.normal(size=40), rng.normal(4, 1, 10)])
-        called = adjusted(calibration.judge(scores).p_value) <= q
+        called = adjusted(calibration.rank(scores).p_value) <= q
         shares.append(called[:40].sum() / max(1, called.sum()))
-        assert called.sum() <= (calibration.judge(scores).p_value <= q).sum()
+        assert called.sum() <= (calibration.rank(scores).p_value <= q).sum()
     assert 0.1 < np.mean(shares) <= q * 40 / 50 + 0.02

@@ -7,6 +7,7 @@ import torch
 from FrEIA.modules import AllInOneBlock, GLOWCouplingBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import covariance
 from torch import nn
 
 from labkit.core.records import FlowOut
@@ -194,6 +195,24 @@ def test_whitening_leaves_unit_covariance_at_every_place():
     z = step.to_latent(x, None)[0].flatten(2)
     cov = torch.einsum("bip,bjp->pij", z, z) / len(z)
     assert (cov - torch.eye(4, dtype=torch.float64)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shrink", "peer"), [("ledoit-wolf", covariance.LedoitWolf), ("oas", covariance.OAS)]
+)
+def test_a_named_shrinkage_whitens_by_scikit_learns_covariance(shrink, peer):
+    torch.manual_seed(0)
+    x = torch.randn(12, 5, H, W, dtype=torch.float64) * torch.arange(1, 6)[:, None, None] + 3
+    step = Standardise("whiten", 5, (H, W), shrink).double()
+    step.fit(x.split(5))
+    for h, w in ((0, 0), (H - 1, W - 1)):
+        rows = x[:, :, h, w].numpy()
+        expected = torch.from_numpy(peer().fit(rows).covariance_)
+        inverse = step.whitener[h * W + w]
+        torch.testing.assert_close(
+            torch.linalg.inv(inverse.T @ inverse), expected, rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(step.mean[:, h, w], x[:, :, h, w].mean(0))
 
 
 def test_whitening_alone_is_the_gaussian_of_each_place():

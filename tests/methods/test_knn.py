@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from sklearn.neighbors import NearestNeighbors
 
 import labkit
 from labkit.core.records import Features, Shapes
-from labkit.methods.knn import KNN, KNNSpec, nearest
+from labkit.methods.knn import KNN, KNNSpec
 
 D = 12
 SHAPES = Shapes((32, 32), token=D)
@@ -26,13 +25,12 @@ def scores(method, rows):
     return method.score(method.maps(Features(token=rows)))
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 10, 1000])
-def test_the_nearest_are_found_whatever_the_chunk(chunk):
+@pytest.mark.parametrize("k", [1, 4, 50])
+def test_the_score_is_the_mean_squared_distance_of_the_nearest(k):
     memory, queries = tokens(50), tokens(9, seed=1)
-    found = nearest(queries, memory, 4, chunk)
-    peer = NearestNeighbors(n_neighbors=4, algorithm="brute").fit(memory.double().numpy())
-    expected = torch.from_numpy(peer.kneighbors(queries.double().numpy())[0]).square()
-    torch.testing.assert_close(found, expected)
+    squares = torch.cdist(queries.double(), memory.double()).square()
+    expected = squares.sort(1).values[:, :k].mean(1)
+    torch.testing.assert_close(scores(fitted(memory, k=k), queries), expected)
 
 
 def test_a_training_image_has_distance_zero_to_itself():

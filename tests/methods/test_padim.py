@@ -3,9 +3,11 @@
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from sklearn import covariance
 from torch.distributions import MultivariateNormal
 
 import labkit
+from labkit import methods
 from labkit.core.records import Features, Shapes
 from labkit.methods.padim import PaDiM, PaDiMSpec
 
@@ -97,3 +99,15 @@ def test_a_run_has_no_epoch_and_finds_its_place():
     stored = again.scores.set_index("key").loc[sample.key, "score"]
     assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
     assert (told.main, set(told.maps)) == ("distance", {"distance"})
+
+
+def test_scikit_learn_can_choose_the_shrinkage():
+    spec = methods.resolve("padim", overrides={"shrink": "oas"}).flow
+    method, x = fitted([features(12)], shrink=spec.shrink), build().gather(features(12))
+    inverse = method.gaussian.whitener[0]
+    cov = covariance.oas(x[:, :, 0, 0].numpy())[0] + spec.ridge * torch.eye(8).numpy()
+    torch.testing.assert_close(
+        torch.linalg.inv(inverse.T @ inverse), torch.from_numpy(cov), rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="shrink"):
+        methods.resolve("padim", overrides={"shrink": "ledoit"})

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from labkit.evaluation.bootstrap import bootstrap_means
 from labkit.evaluation.metrics import image_auroc
-from labkit.studies.results import Results, bootstrap_means
+from labkit.studies.results import Results
 from labkit.studies.spec import Cell, Study
 
 

@@ -49,7 +49,7 @@ def test_a_row_a_file_the_most_unusual_first(judged, run, files):
     assert table["file"].iloc[-1] == "cut.png"
     assert "cannot be decoded" in table["fault"].iloc[-1]
     assert table.iloc[-1][["score", "p-value", "adjusted p"]].isna().all()
-    p = shelf.opened(run).calibration.judge(known["score"].to_numpy()).p_value
+    p = shelf.opened(run).calibration.rank(known["score"].to_numpy()).p_value
     assert known["p-value"].tolist() == p.tolist()
     assert (known["adjusted p"] >= known["p-value"]).all()
 

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from labkit.evaluation import metrics
-from labkit.evaluation.detector import to_size
+from labkit.evaluation.evaluate import to_size
 from labkit.figures import plots
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import opened
