@@ -49,7 +49,7 @@ def test_every_import_is_declared():
                 modules = [node.module]
             for module in {name.split(".")[0] for name in modules}:
                 package = known.get(module, module).lower().replace("-", "_")
-                own = module in ("labkit", "apps") or module in sys.stdlib_module_names
+                own = module in ("labkit", "labkit_apps") or module in sys.stdlib_module_names
                 optional = package in extras and node.col_offset > 0  # only when it is asked for
                 assert own or package in declared or optional, f"{path.name} imports {module}"
 
@@ -103,7 +103,7 @@ def test_no_file_names_a_path_of_a_machine(word):
 def test_files_keep_to_their_size():
     for folder in ("labkit", "apps"):
         for path in (ROOT / folder).rglob("*.py"):
-            assert len(path.read_text().splitlines()) <= 320, path
+            assert len(path.read_text().splitlines()) <= 400, path
 
 
 def test_every_package_is_installed():

@@ -33,6 +33,19 @@ class KNNSpec:
     distance: Literal["euclidean", "cosine"] = "euclidean"  # squared L2, or 1 - cos
 
 
+def nearest(queries: Tensor, memory: Tensor, k: int, metric: str = "sqeuclidean") -> Tensor:
+    """Distances of each query (B, d) to its k nearest rows of a memory (n, d), (B, k) float64.
+
+    >>> nearest(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [1.0, 0.0]]), k=2)
+    tensor([[ 1., 25.]], dtype=torch.float64)
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    rows, asked = (as_numpy(part.double()) for part in (memory, queries))
+    neighbours = NearestNeighbors(n_neighbors=k, algorithm="brute", metric=metric).fit(rows)
+    return torch.from_numpy(neighbours.kneighbors(asked)[0])
+
+
 class KNN(Method):
     """Class token -> mean squared distance to its k nearest training tokens."""
 
@@ -65,19 +78,13 @@ class KNN(Method):
 
         Raises: ValueError if there are fewer than k training tokens.
         """
-        from sklearn.neighbors import NearestNeighbors
-
         if len(self.memory) < self.spec.k:
             raise ValueError(
                 f"k={self.spec.k} neighbours do not fit {len(self.memory)} training images; "
                 "lower k or train on more."
             )
         metric, unit = UNITS[self.spec.distance]
-        memory, queries = (
-            as_numpy(rows.double()) for rows in (self.memory, self.gather(features))
-        )
-        neighbours = NearestNeighbors(n_neighbors=self.spec.k, algorithm="brute", metric=metric)
-        distances = torch.from_numpy(neighbours.fit(memory).kneighbors(queries)[0])
+        distances = nearest(self.gather(features), self.memory, self.spec.k, metric)
         what = f"mean distance to the {self.spec.k} nearest training images"
         return Maps({}, None, Map(distances.mean(1), what, unit))
 
