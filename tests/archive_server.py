@@ -36,45 +36,36 @@ WHOLE = tar(MEMBERS)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path; it may not know ranges, or drop the line after so many bytes."""
+    """Serves `files` by path; it may answer an error, or drop the line after so many bytes."""
 
-    ranges, breaks_after, status = True, None, None
+    breaks_after, status, daemon_threads = None, 200, True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.asked = {}, []
-        self.daemon_threads = True
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        content, asked = self.server.files[self.path], self.headers.get("Range")
-        self.server.asked.append(asked)
-        if self.server.status:
+        content = self.server.files[self.path.removesuffix("?download=1")]
+        self.server.asked.append(self.path)
+        if self.server.status != 200:
             self.send_error(self.server.status)
             return
-        start = int(asked[6:-1]) if asked and self.server.ranges else 0
-        if start >= len(content):
-            self.send_error(416)
-            return
-        body = content[start:]
-        self.send_response(206 if asked and self.server.ranges else 200)
-        if asked and self.server.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(body[: self.server.breaks_after])
+        self.wfile.write(content[: self.server.breaks_after])
 
     def log_message(self, *_):
         pass
 
 
-def archive(server, content=WHOLE, name="toy.tar.gz", checksum=True, size=True):
+def archive(server, content=WHOLE, name="toy.tar.gz", checksum=True):
     server.files[f"/{name}"] = content
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}" if checksum is True else checksum
     url = f"http://127.0.0.1:{server.server_port}/{name}?download=1"
-    server.files[f"/{name}?download=1"] = content
-    return Archive(url, len(content) if size else None, digest)
+    return Archive(url, len(content), digest)
 
 
 def source(*archives):
@@ -88,10 +79,3 @@ def source(*archives):
         archives=archives,
         size=sum(a.size or 0 for a in archives),
     )
-
-
-def partly(tmp_path, content, name="toy.tar.gz"):
-    part = tmp_path / "toy.download" / f"{name}.part"
-    part.parent.mkdir()
-    part.write_bytes(content)
-    return part

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import threading
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores wait for ever
 
@@ -79,9 +80,7 @@ def server(monkeypatch):
     """A running server of archives, of which downloads ask again without a pause."""
     from archive_server import Server
 
-    from labkit.data import download
-
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()

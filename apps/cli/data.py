@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labkit_apps.cli.output import Json, Root, say, table
 
+if TYPE_CHECKING:
+    from labkit.data.entry import Source
+
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show, write.")
+Row = dict[str, Any]  # of `catalogue.describe`, or a report of `check`
+SHOWN = 10  # faults of a group in the text; the report holds all
 
 
 @app.command("list")
@@ -25,8 +31,8 @@ def data_list(
     from labkit.data import catalogue
 
     rows = catalogue.describe(root, name)
-    shown = catalogue.one_by_one(rows) if name else catalogue.by_source(rows)
-    say(rows, json, lambda: f"{table(shown)}\n\n{catalogue.hint(rows if name else [])}")
+    shown = _one_by_one(rows) if name else _by_source(rows)
+    say(rows, json, lambda: f"{table(shown)}\n\n{_hint(rows if name else [])}")
 
 
 @app.command("check")
@@ -35,10 +41,10 @@ def data_check(name: str, root: Root = None, json: Json = False) -> None:
 
     NAME is a dataset, a source with all its datasets, or a folder. Example: labkit data check mpdd
     """
-    from labkit.data.checks import check, text
+    from labkit.data import checks
 
-    report = check(name, root)
-    say(report, json, lambda: text(report))
+    report = checks.check(name, root)
+    say(report, json, lambda: _text(report))
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -90,11 +96,116 @@ def data_get(
 
     source = download.source_of(name)
     download.check(source, root)
-    print(download.terms(source, root), file=sys.stderr)
+    print(_terms(source, download.target_of(source, root)), file=sys.stderr)
     if not yes:
         print("Download it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise ValueError("Nothing was downloaded; answer y, or give --yes.")
     folder = download.get(source, root)
-    told = {"data": source.name, "licence": source.licence, "folder": str(folder)}
-    say(told, json, lambda: f"{source.title} is in {folder}")
+    record = {"data": source.name, "licence": source.licence, "folder": str(folder)}
+    say(record, json, lambda: f"{source.title} is in {folder}")
+
+
+def _by_source(rows: list[Row]) -> list[Row]:
+    """Rows of `describe` for a person, one per source; numbers span its datasets."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row["name"]).split("/")[0], []).append(row)
+    return [
+        {
+            "name": name,
+            "datasets": len(group),
+            "train": _span(group, "n_train"),
+            "test good": _span(group, "n_test_good"),
+            "bad": _span(group, "n_test_bad"),
+            "masks": all(row["masks"] for row in group),
+            "download": _bytes(group[0]["size"]),
+            "licence": group[0]["licence"],
+            "here": _here(group),
+        }
+        for name, group in groups.items()
+    ]
+
+
+def _one_by_one(rows: list[Row]) -> list[Row]:
+    """Rows of `describe` for a person, one per dataset."""
+    return [
+        {
+            "name": row["name"],
+            "title": row["title"],
+            "train": row["n_train"],
+            "calibration": row["n_calibration"] or None,
+            "test good": row["n_test_good"],
+            "bad": row["n_test_bad"],
+            "masks": row["masks"],
+            "here": _here([row]),
+        }
+        for row in rows
+    ]
+
+
+def _hint(rows: list[Row]) -> str:
+    """Below a list: what more a person can ask, or how to get the one source of the rows."""
+    if not rows:
+        return (
+            "`labkit data list NAME` lists the datasets of a source and says how to get it; data "
+            "are looked for in --root, else in LABKIT_DATA, else in ./data."
+        )
+    size = f", {_bytes(rows[0]['size'])}" if rows[0]["size"] else ""
+    return f"Licence: {rows[0]['licence']}{size}\nTo have it: {rows[0]['how_to_get']}"
+
+
+def _span(group: list[Row], part: str) -> str:
+    numbers = sorted({row[part] for row in group if row[part] is not None})
+    if not numbers:
+        return "unknown"
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return "-"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _here(group: list[Row]) -> str:
+    here = [row for row in group if row["found"]]
+    if not here:
+        return "no"
+    some = f"{len(here)} of {len(group)}" if len(here) < len(group) else "yes"
+    return f"{some}, {here[0]['root']}" if here[0]["root"] else some
+
+
+def _terms(source: Source, target: Path) -> str:
+    """What a person should know before the download: licence, size, page, where it goes."""
+    size = f"{source.size / 1e9:.2f} GB" if source.size else "of unknown size"
+    return (
+        f"{source.title}\n"
+        f"  licence  {source.licence}\n"
+        f"  page     {source.page}\n"
+        f"  size     {size} in {len(source.archives)} file(s); unpacked at least as much\n"
+        f"  into     {target}"
+    )
+
+
+def _text(report: Row) -> str:
+    """The report for a person: a line for each dataset, then its faults."""
+    from labkit.data import checks
+
+    if "categories" in report:
+        return "\n".join(_text(category) for category in report["categories"])
+    parts = (part for part in report["expected"] if part != "n_calibration" or report[part])
+    numbers = ", ".join(f"{report[part]} {part[2:].replace('_', ' ')}" for part in parts)
+    lines = [f"{report['name']}: {'ok' if report['ok'] else 'NOT OK'} ({numbers})"]
+    for group in checks.GROUPS:
+        lines += _some(f"{group}: {fault['error']}" for fault in report[group])
+    lines += _some(
+        f"the same pixels: {' and '.join(p.values())}" for p in report[checks.DUPLICATES]
+    )
+    return "\n  ".join([*lines, *(f"note: {note}" for note in report["notes"])])
+
+
+def _some(lines: Iterable[str]) -> list[str]:
+    lines = list(lines)
+    more = [f"... and {len(lines) - SHOWN} more; --json lists all"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,18 +29,40 @@ def table() -> dict[str, Entry]:
 
 
 def names() -> list[str]:
-    """Every name that `load` knows."""
+    """Every name that `load` accepts.
+
+    >>> "mvtec_ad/bottle" in names()
+    True
+    """
     return list(table())
 
 
 def members(name: str) -> list[str]:
-    """The datasets of that name, or whose names start with it: "mvtec_ad/bottle", "mvtec_ad"."""
-    known = names()
-    return [name] if name in known else [one for one in known if one.split("/")[0] == name]
+    """The datasets of a benchmark by its name, or the one of that name; none for another name.
+
+    >>> members("btad")
+    ['btad/01', 'btad/02', 'btad/03']
+    >>> members("btad/02")
+    ['btad/02']
+    """
+    every = names()
+    return [name] if name in every else [one for one in every if one.split("/")[0] == name]
+
+
+def expand(data: Iterable[str]) -> list[str]:
+    """Names of datasets with each benchmark's name replaced by its datasets; others stay.
+
+    >>> expand(["elpv/mono", "btad", "my/folder"])
+    ['elpv/mono', 'btad/01', 'btad/02', 'btad/03', 'my/folder']
+    """
+    return [one for name in data for one in members(str(name)) or [str(name)]]
 
 
 def load(name_or_path: str | Path, root: Path | str | None = None) -> Dataset:
     """A dataset by its catalogue name, or from a folder of the user's.
+
+    >>> len(load("procedural/gear").train)
+    120
 
     Args:    root: folder that holds downloaded datasets; the built-in ones do not need it.
     Raises:  ValueError for what is neither a name nor a usable folder, or for missing data.
@@ -76,9 +99,7 @@ def describe(root: Path | str | None = None, of: str | None = None) -> list[dict
     chosen = names() if of is None else members(of)
     if not chosen:
         require(str(of))
-        raise ValueError(
-            f"{of} is a folder, no name of a dataset; `labkit data check {of}` reads it."
-        )
+        raise ValueError(f"{of} is a folder; `labkit data check {of}` reads it.")
     base = None if root is None else Path(root)
     rows = []
     for name in chosen:
@@ -92,82 +113,12 @@ def describe(root: Path | str | None = None, of: str | None = None) -> list[dict
                 **entry.counts,
                 "masks": entry.masks,
                 "size": entry.source.size if entry.source else entry.size,
-                "found": entry.found(base),
+                "found": entry.present(base),
                 "root": None if place is None else str(place),
                 "how_to_get": entry.how_to_get,
             }
         )
     return rows
-
-
-def by_source(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Rows of `describe` for a person, one a source; numbers are the least and most a dataset."""
-    groups: dict[str, list[dict[str, object]]] = {}
-    for row in rows:
-        groups.setdefault(str(row["name"]).split("/")[0], []).append(row)
-    return [
-        {
-            "name": name,
-            "datasets": len(group),
-            "train": _span(group, "n_train"),
-            "test good": _span(group, "n_test_good"),
-            "bad": _span(group, "n_test_bad"),
-            "masks": all(row["masks"] for row in group),
-            "download": _bytes(group[0]["size"]),
-            "licence": group[0]["licence"],
-            "here": _here(group),
-        }
-        for name, group in groups.items()
-    ]
-
-
-def one_by_one(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Rows of `describe` for a person, one a dataset."""
-    return [
-        {
-            "name": row["name"],
-            "title": row["title"],
-            "train": row["n_train"],
-            "calibration": row["n_calibration"] or None,
-            "test good": row["n_test_good"],
-            "bad": row["n_test_bad"],
-            "masks": row["masks"],
-            "here": _here([row]),
-        }
-        for row in rows
-    ]
-
-
-def hint(rows: list[dict[str, object]]) -> str:
-    """Below a list: what more a person can ask, or how to get the one source of the rows."""
-    if not rows:
-        return (
-            "`labkit data list NAME` lists the datasets of a source and says how to get it; data "
-            "are looked for in --root, else in LABKIT_DATA, else in ./data."
-        )
-    size = f", {_bytes(rows[0]['size'])}" if rows[0]["size"] else ""
-    return f"Licence: {rows[0]['licence']}{size}\nTo have it: {rows[0]['how_to_get']}"
-
-
-def _span(group: list[dict[str, object]], part: str) -> str:
-    known = [row[part] for row in group if row[part] is not None]
-    if not known:
-        return "unknown"
-    return f"{min(known)}" if min(known) == max(known) else f"{min(known)}–{max(known)}"
-
-
-def _bytes(size: object) -> str:
-    if size is None:
-        return "-"
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _here(group: list[dict[str, object]]) -> str:
-    found = [row for row in group if row["found"]]
-    if not found:
-        return "no"
-    some = f"{len(found)} of {len(group)}" if len(found) < len(group) else "yes"
-    return f"{some}, {found[0]['root']}" if found[0]["root"] else some
 
 
 def write(name: str | Path, out: Path | str, root: Path | str | None = None) -> Path:
@@ -195,12 +146,10 @@ def write(name: str | Path, out: Path | str, root: Path | str | None = None) -> 
 
 def _write_sample(out: Path, sample: Sample) -> None:
     split, defect, stem = sample.key.split("/")
-    _save(out / split / defect / f"{stem}.png", sample.read())
+    files = {out / split / defect / f"{stem}.png": sample.read()}
     if sample.label and sample.read_mask:
         mask = sample.read_mask().astype(np.uint8) * 255
-        _save(out / "ground_truth" / defect / f"{stem}_mask.png", mask)
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
+        files[out / "ground_truth" / defect / f"{stem}_mask.png"] = mask
+    for path, values in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)

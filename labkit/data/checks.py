@@ -16,7 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,31 +31,18 @@ from labkit.data.entry import Entry, counts
 from labkit.data.layout import MISMATCHED, MISSING, SURPLUS, Fault, Picture, Scan
 
 UNREADABLE, DUPLICATES = "unreadable", "duplicates"
-KINDS = (MISSING, SURPLUS, UNREADABLE, MISMATCHED)
-SHOWN = 10  # faults of a kind in the text; the report holds all
+GROUPS = (MISSING, SURPLUS, UNREADABLE, MISMATCHED)
 Report = dict[str, Any]
 
 
-@dataclass
-class Found:
-    """What one dataset holds before its images are read; `pictures` go by the key of a sample."""
-
-    name: str
-    dataset: Dataset
-    entry: Entry | None = None
-    root: Path | None = None
-    pictures: dict[str, Picture] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
-class Seen:
+class ImageReport:
     """One image as it was read: a digest of its pixels, its size and its faults."""
 
     key: str
-    digest: str | None
-    size: str | None
     faults: tuple[Fault, ...]
+    digest: str | None = None
+    size: str | None = None
 
 
 def check(name: str | Path, root: Path | str | None = None) -> Report:
@@ -66,84 +53,64 @@ def check(name: str | Path, root: Path | str | None = None) -> Report:
              report for each of its `categories`.
     Raises:  ValueError for an unknown name, or if nothing of the dataset is there.
     """
-    name, place = str(name), None if root is None else Path(root)
+    name, base = str(name), None if root is None else Path(root)
     members = catalogue.members(name)
-    if not members:
+    rows = {member: catalogue.table()[member] for member in members}
+    if not rows:
         catalogue.require(name)
-        found = [_of_folder(name)]
-    else:
-        rows = {member: catalogue.table()[member] for member in members}
-        if not any(row.found(place) for row in rows.values()):
-            rows[members[0]].samples(place)  # says how to get it
-        found = [_of_entry(member, row, place) for member, row in rows.items()]
-    total = sum(len(_samples(one.dataset)) for one in found)
+    elif not any(row.present(base) for row in rows.values()):
+        rows[members[0]].samples(base)  # says how to get it
+    listed = [_of_entry(member, row, base) for member, row in rows.items()] or [_of_folder(name)]
+    total = sum(len(_samples(dataset)) for dataset, _ in listed)
     with tqdm(total=total, desc=f"checking {name}", unit="image") as bar:
-        reports = [_report(one, bar.update) for one in found]
-    if members == [name] or not members:
+        reports = [
+            _report(dataset, scan, rows.get(dataset.name), base, bar.update)
+            for dataset, scan in listed
+        ]
+    if members in ([], [name]):
         return reports[0]
     ok = all(report["ok"] for report in reports)
     return {"name": name, "root": reports[0]["root"], "ok": ok, "categories": reports}
 
 
-def text(report: Report) -> str:
-    """The report for a person: a line for each dataset, then its faults."""
-    if "categories" in report:
-        return "\n".join(text(category) for category in report["categories"])
-    parts = (part for part in report["expected"] if part != "n_calibration" or report[part])
-    told = ", ".join(f"{report[part]} {part[2:].replace('_', ' ')}" for part in parts)
-    lines = [f"{report['name']}: {'ok' if report['ok'] else 'NOT OK'} ({told})"]
-    for kind in KINDS:
-        lines += _some(f"{kind}: {fault['error']}" for fault in report[kind])
-    lines += _some(f"the same pixels: {' and '.join(p.values())}" for p in report[DUPLICATES])
-    return "\n  ".join([*lines, *(f"note: {note}" for note in report["notes"])])
-
-
-def _of_entry(name: str, entry: Entry, root: Path | None) -> Found:
-    """A dataset of the catalogue, however broken."""
-    here = entry.source.place(root) if entry.source else None
-    scan = Scan(())
+def _of_entry(name: str, entry: Entry, root: Path | None) -> tuple[Dataset, Scan]:
+    """A dataset of the catalogue, however broken, and its files with their faults."""
     try:
-        scan = entry.scan(root) if entry.scan else scan
+        scan = entry.scan(root) if entry.scan else Scan(())
         samples = scan.every() if entry.scan else entry.samples(root)
         dataset = Dataset(name, entry.title, entry.licence, *samples)
-        faults = [*scan.faults, *_miscounts(dataset, entry)]
+        return dataset, replace(scan, faults=(*scan.faults, *_miscounts(dataset, entry)))
     except Exception as error:
-        dataset = Dataset(name, entry.title, entry.licence, ())
-        faults = [Fault(MISSING, name, _told(error))]
-    pictures = {picture.key: picture for picture in scan.pictures}
-    return Found(name, dataset, entry, here, pictures, faults)
+        empty = Dataset(name, entry.title, entry.licence, ())
+        return empty, Scan((), (Fault(MISSING, name, _message(error)),))
 
 
-def _of_folder(path: str) -> Found:
+def _of_folder(path: str) -> tuple[Dataset, Scan]:
     """A folder of the user's; one that is not understood has that as its only fault."""
     try:
         scan = folder.scan(path)
     except ValueError as error:
-        nothing = Dataset(path, f"Folder {path}", "the owner's", ())
-        return Found(path, nothing, None, Path(path), {}, [Fault(MISSING, path, str(error))])
-    dataset = Dataset(path, f"Folder {path}", "the owner's", *scan.every())
-    pictures = {picture.key: picture for picture in scan.pictures}
-    return Found(path, dataset, None, Path(path), pictures, list(scan.faults))
+        scan = Scan((), (Fault(MISSING, path, str(error)),))
+    return Dataset(path, f"Folder {path}", "the owner's", *scan.every()), scan
 
 
 def _miscounts(dataset: Dataset, entry: Entry) -> list[Fault]:
     """Parts and kinds of defects of which there are more or fewer than published."""
-    here, faults = counts(dataset), []
-    groups = {
+    parts = {
         "n_train": dataset.train,
         "n_calibration": dataset.calibration,
         "n_test_good": [s for s in dataset.test if not s.label],
         "n_test_bad": [s for s in dataset.test if s.label],
     }
-    wanted = {part: (here[part], n, groups[part]) for part, n in entry.counts.items()}
-    for kind, n in entry.defects.items():
-        some = [sample for sample in dataset.test if sample.defect == kind]
-        wanted[kind] = (len(some), n, some)
-    for part, (found, expected, samples) in wanted.items():
-        if expected is not None and found != expected:
-            which = MISSING if found < expected else SURPLUS
-            sentence = f"{part} is {found}, published are {expected}{_gaps(samples, expected)}."
-            faults.append(Fault(which, part, sentence))
+    for defect in entry.defects:
+        parts[defect] = [sample for sample in dataset.test if sample.defect == defect]
+    faults = []
+    for part, expected in {**entry.counts, **entry.defects}.items():
+        n = len(parts[part])
+        if expected is not None and n != expected:
+            gaps = _gaps(parts[part], expected)
+            sentence = f"{part} is {n}, published are {expected}{gaps}."
+            faults.append(Fault(MISSING if n < expected else SURPLUS, part, sentence))
     return faults
 
 
@@ -156,61 +123,73 @@ def _gaps(samples: Iterable[Sample], expected: int) -> str:
     gaps = sorted(set(range(min(numbers), max(numbers))) - numbers)
     if not gaps or len(gaps) != expected - len(stems):
         return ""
-    shown = ", ".join(f"{gap:0{len(stems[0])}d}" for gap in gaps[:SHOWN])
+    shown = ", ".join(f"{gap:0{len(stems[0])}d}" for gap in gaps[:10])
     return f"; the numbers {shown} are left out" if len(gaps) > 1 else f"; {shown} is left out"
 
 
-def _report(found: Found, step: Callable[[], object]) -> Report:
-    samples = _samples(found.dataset)
-    values = found.entry.mask_values if found.entry else None
-    seen: list[Seen] = []
+def _report(
+    dataset: Dataset,
+    scan: Scan,
+    entry: Entry | None,
+    root: Path | None,
+    step: Callable[[], object],
+) -> Report:
+    """Reads every image of a dataset; calls `step` after each."""
+    pictures = {picture.key: picture for picture in scan.pictures}
+    values, reports = entry.mask_values if entry else None, []
     with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
-        look = partial(_look, pictures=found.pictures, values=values)
-        for one in pool.map(look, samples):
-            seen.append(one)
+        read = partial(_read, pictures=pictures, values=values)
+        for image in pool.map(read, _samples(dataset)):
+            reports.append(image)
             step()
-    faults = {(f.kind, f.key): f for one in seen for f in one.faults}
-    faults |= {(f.kind, f.key): f for f in found.faults}
-    listed = {kind: [_line(f) for f in faults.values() if f.kind == kind] for kind in KINDS}
-    listed[DUPLICATES] = _duplicates(seen)
-    here = counts(found.dataset)
-    sizes = Counter(one.size for one in seen if one.size)
+    faults = {(f.group, f.key): f for image in reports for f in image.faults}
+    faults |= {(f.group, f.key): f for f in scan.faults}
+    listed = {
+        group: [{"key": f.key, "error": f.error} for f in faults.values() if f.group == group]
+        for group in GROUPS
+    }
+    listed[DUPLICATES] = _duplicates(reports)
+    place = Path(dataset.name) if entry is None else entry.source and entry.source.place(root)
+    here = counts(dataset)
+    sizes = Counter(image.size for image in reports if image.size)
     return {
-        "name": found.name,
-        "root": None if found.root is None else str(found.root),
+        "name": dataset.name,
+        "root": str(place) if place else None,
         **here,
-        "expected": found.entry.counts if found.entry else here,
-        "defects": found.dataset.defects(),
-        "masks": found.dataset.has_masks,
+        "expected": entry.counts if entry else here,
+        "defects": dataset.defects(),
+        "masks": dataset.has_masks,
         "sizes": dict(sizes.most_common()),
         **listed,
-        "notes": _notes(found.entry, sizes),
+        "notes": _notes(entry, sizes),
         "ok": not any(listed.values()),
     }
 
 
-def _look(sample: Sample, pictures: dict[str, Picture], values: frozenset[int] | None) -> Seen:
+def _read(
+    sample: Sample, pictures: dict[str, Picture], values: frozenset[int] | None
+) -> ImageReport:
     """Read one image and its masks; whatever a file does to its reader is a fault of the file."""
     try:
         image = sample.read()
-        shape = image.shape[:2]
-        digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     except Exception as error:
-        return Seen(sample.key, None, None, (Fault(UNREADABLE, sample.key, _told(error)),))
+        return ImageReport(sample.key, (Fault(UNREADABLE, sample.key, _message(error)),))
+    shape, faults = image.shape[:2], ()
+    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     try:
         picture = pictures.get(sample.key)
         if picture:
             wrong = _files(picture.masks, shape, values) if picture.masks else []
         else:
             wrong = _mask(sample, shape)
-        if not wrong and sample.read_regions:
+        if wrong:
+            faults = (Fault(MISMATCHED, sample.key, "; ".join(wrong) + "."),)
+        elif sample.read_regions:
             sample.read_regions()
     except Exception as error:
-        kind = MISMATCHED if isinstance(error, ValueError) else UNREADABLE
-        fault = Fault(kind, sample.key, _told(error))
-        return Seen(sample.key, digest, _size(shape), (fault,))
-    faults = (Fault(MISMATCHED, sample.key, "; ".join(wrong) + "."),) if wrong else ()
-    return Seen(sample.key, digest, _size(shape), faults)
+        group = MISMATCHED if isinstance(error, ValueError) else UNREADABLE
+        faults = (Fault(group, sample.key, _message(error)),)
+    return ImageReport(sample.key, faults, digest, _size(shape))
 
 
 def _files(
@@ -244,14 +223,15 @@ def _mask(sample: Sample, shape: tuple[int, int]) -> list[str]:
     return [f"the mask of {sample.key} marks {'no' if sample.label else 'a'} pixel"]
 
 
-def _duplicates(seen: list[Seen]) -> list[dict[str, str]]:
+def _duplicates(reports: list[ImageReport]) -> list[dict[str, str]]:
     """Pairs of keys in different parts whose pixels are the same."""
-    known: dict[str, str] = {}
+    first: dict[str, str] = {}
     pairs = []
-    for one in seen:
-        first = known.setdefault(one.digest, one.key) if one.digest else one.key
-        if first.split("/")[0] != one.key.split("/")[0]:
-            pairs.append({first.split("/")[0]: first, one.key.split("/")[0]: one.key})
+    for image in reports:
+        other = first.setdefault(image.digest, image.key) if image.digest else image.key
+        parts = other.split("/")[0], image.key.split("/")[0]
+        if parts[0] != parts[1]:
+            pairs.append({parts[0]: other, parts[1]: image.key})
     return pairs
 
 
@@ -272,15 +252,5 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-
-
-def _line(fault: Fault) -> dict[str, str]:
-    return {"key": fault.key, "error": fault.error}
-
-
-def _some(lines: Iterable[str]) -> list[str]:
-    lines = list(lines)
-    more = [f"... and {len(lines) - SHOWN} more; --json lists all"] if len(lines) > SHOWN else []
-    return lines[:SHOWN] + more

@@ -6,17 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from labkit.core.records import GOOD, Dataset, Sample
 from labkit.data.layout import Scan
 
+SOURCES = Path(__file__).with_name("sources.yaml")
 Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one, calibration
-
-
-def always(root: Path | None) -> bool:
-    """For datasets that ship with labkit."""
-    return True
 
 
 def data_root(root: Path | str | None = None) -> Path:
@@ -63,17 +63,62 @@ class Source:
         base = data_root(root)
         named = list(_named(base, self.folders))
         nested = [inner for outer in named for inner in _named(outer, self.folders)]
-        for folder in (*named, *nested, base):
-            if any((folder / part).exists() for part in self.holds):
-                return folder
-        return next(iter((*nested, *named)), None)
+        whole = (folder for folder in (*named, *nested, base) if self.lies_in(folder))
+        return next(whole, next(iter((*nested, *named)), None))
+
+    def folder(self, root: Path | str | None = None) -> Path:
+        """Its folder.
+
+        Raises: ValueError that says how to get it if nothing of it is there.
+        """
+        if not self.present(root):
+            raise ValueError(f"{self.title} is not in {data_root(root)}; {self.how_to_get}.")
+        return self.place(root)
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether a folder holds what this dataset's is known by."""
+        return any((folder / part).exists() for part in self.holds)
+
+    def present(self, root: Path | str | None = None) -> bool:
+        """Whether its folder is there and holds something of it."""
+        place = self.place(root)
+        return place is not None and self.lies_in(place)
+
+
+@lru_cache(maxsize=1)
+def published() -> dict[str, dict[str, Any]]:
+    """The blocks of the file by the name of their benchmark.
+
+    >>> published()["mvtec_ad"]["categories"]["bottle"]
+    [209, 0, 20, 63, 900, 900]
+    """
+    return yaml.safe_load(SOURCES.read_text())
+
+
+@lru_cache
+def source(name: str) -> Source:
+    """Where a benchmark comes from.
+
+    >>> source("visa").licence
+    'CC BY 4.0'
+    """
+    block = published()[name]
+    archives = tuple(Archive(**archive) for archive in block.get("archives", ()))
+    return Source(
+        name=name,
+        **{key: block[key] for key in ("title", "licence", "page")},
+        folders=tuple(block["folders"]),
+        holds=tuple(block.get("holds") or block["categories"]),
+        archives=archives,
+        size=sum(archive.size or 0 for archive in archives) or None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A dataset by its counts, its licence and functions of the folder with the user's data.
 
-    `samples` raises a ValueError that says how to get the data if it is not there; `found` says
+    `samples` raises a ValueError that says how to get the data if it is not there; `present` says
     whether it is, without reading it. `scan`, for datasets of single files, lists them with all
     that does not fit; `labkit data check` reads it. A count that nobody published is None.
     """
@@ -86,12 +131,12 @@ class Entry:
     masks: bool
     how_to_get: str
     samples: Callable[[Path | None], Samples]
-    found: Callable[[Path | None], bool] = always
+    present: Callable[[Path | None], bool] = lambda root: True
     n_calibration: int | None = 0  # normals that the authors keep apart; else a share of `train`
     source: Source | None = None  # None: it ships with labkit or with a package
     size: int | None = None  # bytes to download, where it has no source
     scan: Callable[[Path | None], Scan] | None = None
-    defects: Mapping[str, int] = field(default_factory=dict)  # images a kind, where known
+    defects: Mapping[str, int] = field(default_factory=dict)  # images of each kind, if known
     image_size: tuple[int, int] | None = None  # width, height in pixels, as published
     mask_values: frozenset[int] | None = None  # all that its mask files hold; None: any
 
@@ -107,9 +152,9 @@ class Entry:
         here = counts(dataset)
         odd = [part for part, n in self.counts.items() if n is not None and n != here[part]]
         if odd:
-            told = ", ".join(f"{part} {here[part]} instead of {self.counts[part]}" for part in odd)
+            parts = (f"{part} {here[part]} instead of {self.counts[part]}" for part in odd)
             warnings.warn(
-                f"{name} differs from what is published: {told}; "
+                f"{name} differs from what is published: {', '.join(parts)}; "
                 f"`labkit data check {name}` says what is missing.",
                 stacklevel=3,
             )

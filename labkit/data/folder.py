@@ -47,19 +47,19 @@ def scan(path: Path | str) -> Scan:
     if not (root / TRAIN).is_dir():
         files = _only_good(root)
         pictures = tuple(Picture(TRAIN, GOOD, file, None) for file in files)
-        found = Scan(pictures, tuple(layout.twins(pictures)))
+        listed = Scan(pictures, tuple(layout.twins(pictures)))
     else:
         _check_folders(root)
-        found = mvtec.scan(root, masks=None, whole=False)
-        found = replace(found, faults=tuple(_worded(fault, root) for fault in found.faults))
-    n_train = sum(picture.split == TRAIN for picture in found.pictures)
+        listed = mvtec.scan(root, masks=None, whole=False)
+        listed = replace(listed, faults=tuple(_worded(fault, root) for fault in listed.faults))
+    n_train = sum(picture.split == TRAIN for picture in listed.pictures)
     if n_train < MIN_GOOD:
         raise ValueError(
             f"{root} holds {n_train} good training images; give at least {MIN_GOOD} "
             f"(8 are held out for calibration, 2 to train)."
         )
-    faults = (*found.faults, *_unequal(found.pictures))
-    return Scan(found.pictures, faults, partial(layout.sample_of, read=_marked))
+    faults = (*listed.faults, *_unequal(listed.pictures))
+    return Scan(listed.pictures, faults, partial(layout.sample_of, read=_marked))
 
 
 def _entered(path: Path) -> Path:
@@ -75,9 +75,9 @@ def _entered(path: Path) -> Path:
 
 
 def _check_folders(root: Path) -> None:
-    """Only good images are trained on, and each test image lies in a folder of its kind."""
+    """Only good images are trained on, and each test image lies in a folder of its defect."""
     names = [folder.name for folder in layout.folders(root / TRAIN)]
-    others = [name for name in names if mvtec.kind(name) != GOOD]
+    others = [name for name in names if mvtec.meaning(name) != GOOD]
     if others:
         raise ValueError(
             f"{root / TRAIN} has the folder {others[0]!r} beside 'good', but only good images "
@@ -96,28 +96,25 @@ def _check_folders(root: Path) -> None:
 def _only_good(root: Path) -> list[Path]:
     loose, folders = images.image_files(root), layout.folders(root)
     names = [folder.name for folder in folders]
-    if not loose and len(names) == 1 and mvtec.kind(names[0]) == GOOD:
+    if not loose and len(names) == 1 and mvtec.meaning(names[0]) == GOOD:
         return layout.image_files(folders[0])
     if loose and not (GOOD in names or TEST in names):
         return loose
-    inner = [
-        name for name, folder in zip(names, folders, strict=True) if (folder / "train").is_dir()
-    ]
+    inner = [folder for folder in folders if (folder / TRAIN).is_dir()]
     if inner:
         raise ValueError(
-            f"{root} holds {len(inner)} datasets; give one of them, such as {root / inner[0]}."
+            f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
         )
-    kinds = " ".join(sorted(suffix[1:] for suffix in images.SUFFIXES))
-    found = f"the folders {', '.join(names[:5])}" if names else "nothing of that kind"
+    others = f"the folders {', '.join(names[:5])}" if names else "no folders"
     raise ValueError(
-        f"{root} holds {len(loose)} images ({kinds}) and {found}; either keep only good images "
-        f"in it, or {LAYOUT}."
+        f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; either keep only "
+        f"good images in it, or {LAYOUT}."
     )
 
 
 def _worded(fault: Fault, root: Path) -> Fault:
     """A missing mask may also mean that the few masks there are should go."""
-    if fault.kind != layout.MISSING:
+    if fault.group != layout.MISSING:
         return fault
     return replace(fault, error=f"{fault.error[:-1]} or remove {root / 'ground_truth'}.")
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from labkit.core.records import Sample
+
 SUFFIXES = {".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
+ENDINGS = "bmp jpeg jpg png tif tiff webp"  # the same, for messages
 FORMATS = ("PNG", "BMP", "JPEG", "TIFF", "WEBP")  # Pillow tries no other decoder
 MIN_SIDE = 16  # pixels; below this a backbone's grid has no cell
 MAX_PIXELS = 80_000_000  # 240 MB as RGB; below the size at which Pillow itself starts to warn
@@ -23,6 +29,12 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
 
 
+def file_sample(key: str, path: Path, read_mask: Callable[[], np.ndarray] | None = None) -> Sample:
+    """An image file as the sample of that key, "split/defect/stem"."""
+    read, fingerprint = partial(read_image, path), partial(file_fingerprint, path)
+    return Sample(key, key.split("/")[1], read, fingerprint, read_mask)
+
+
 def read_image(path: Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8, upright; grey is repeated, alpha dropped.
 
@@ -35,7 +47,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image, name: Path | str = "The image") -> np.ndarray:
-    """A picture, decoded or not, as (H, W, 3) uint8, turned as its EXIF orientation says.
+    """A picture, decoded or not, as (H, W, 3) uint8, rotated as its EXIF orientation says.
 
     Raises: ValueError if a side is below 16 pixels, the picture has more than 80 megapixels
             (nothing is decoded then), or it cannot be decoded.
@@ -51,7 +63,8 @@ def to_rgb(image: Image.Image, name: Path | str = "The image") -> np.ndarray:
         values = np.asarray(upright)
     except _BROKEN as error:
         raise ValueError(f"{name} cannot be decoded ({error}); save it again as PNG.") from None
-    return _grey_to_rgb(values.astype(np.float64), 1 if upright.mode == "F" else 65535, name)
+    grey = _to_8_bit(values.astype(np.float64), 1 if upright.mode == "F" else 65535, name)
+    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def from_array(values: np.ndarray, name: str = "The array") -> np.ndarray:
@@ -63,18 +76,11 @@ def from_array(values: np.ndarray, name: str = "The array") -> np.ndarray:
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)):
         raise ValueError(f"{name} has shape {values.shape}; give H x W, H x W x 3 or H x W x 4.")
     _check_size((values.shape[1], values.shape[0]), name)
-    if values.dtype == np.uint16:
-        values = np.round(values / 257).astype(np.uint8)
-    elif np.issubdtype(values.dtype, np.floating):
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise ValueError(f"{name} has values outside [0, 1]; scale it or give uint8.")
-        values = np.round(values * 255).astype(np.uint8)
-    elif values.dtype != np.uint8:
-        raise ValueError(
-            f"{name} is of type {values.dtype}; give uint8, uint16 or float in [0, 1]."
-        )
-    grey = values.ndim == 2
-    return np.repeat(values[..., None], 3, -1) if grey else values[..., :3].copy()
+    if values.dtype != np.uint16 and values.dtype.kind != "f" and values.dtype != np.uint8:
+        raise ValueError(f"{name} is of type {values.dtype}; give uint8, uint16 or float.")
+    if values.dtype != np.uint8:
+        values = _to_8_bit(values, 65535 if values.dtype == np.uint16 else 1, name)
+    return np.repeat(values[..., None], 3, -1) if values.ndim == 2 else values[..., :3].copy()
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -95,10 +101,10 @@ def shape_of(path: Path) -> tuple[int, int]:
     """Height and width of an image file once upright, from its header alone."""
     with _opened(path) as image:
         try:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            rotated = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
         except _BROKEN:
-            turned = False
-        return image.size if turned else image.size[::-1]
+            rotated = False
+        return image.size if rotated else image.size[::-1]
 
 
 def file_fingerprint(path: Path) -> str:
@@ -111,54 +117,72 @@ def file_fingerprint(path: Path) -> str:
 
 def _check_size(size: tuple[int, int], name: Path | str) -> None:
     width, height = size
+    sentence = f"{name} is {width}x{height} pixels; "
     if min(width, height) < MIN_SIDE:
-        raise ValueError(
-            f"{name} is {width}x{height} pixels; give one of at least {MIN_SIDE}x{MIN_SIDE}."
-        )
+        raise ValueError(f"{sentence}give one of at least {MIN_SIDE}x{MIN_SIDE}.")
     if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{name} is {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels, "
-            "so crop or shrink it first."
-        )
+        limit = f"the limit is {MAX_PIXELS // 10**6} megapixels"
+        raise ValueError(f"{sentence}{limit}, so crop or shrink it first.")
 
 
 def _opened(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except FileNotFoundError:
-        raise ValueError(f"There is no file {path}; check the path.") from None
+        reason = f"There is no file {path}; check the path."
     except IsADirectoryError:
-        raise ValueError(f"{path} is a folder; give an image file.") from None
+        reason = f"{path} is a folder; give an image file."
     except PermissionError:
-        raise ValueError(f"{path} may not be read; change its permissions.") from None
+        reason = f"{path} may not be read; change its permissions."
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(
-            f"{path} is far larger than the limit of {MAX_PIXELS // 10**6} megapixels; "
-            "crop or shrink it first."
-        ) from None
+        limit = f"the limit of {MAX_PIXELS // 10**6} megapixels"
+        reason = f"{path} is far larger than {limit}; crop or shrink it first."
     except UnidentifiedImageError:
-        size, kinds = path.stat().st_size, " ".join(sorted(s[1:] for s in SUFFIXES))
-        found = "an empty file" if size == 0 else "not an image that can be read"
-        raise ValueError(f"{path} is {found}; use one of {kinds}.") from None
+        fault = "not an image that can be read" if path.stat().st_size else "an empty file"
+        reason = f"{path} is {fault}; use one of {ENDINGS}."
     except _BROKEN as error:
-        raise ValueError(f"{path} cannot be opened ({error}); save it again as PNG.") from None
+        reason = f"{path} cannot be opened ({error}); save it again as PNG."
+    raise ValueError(reason)
 
 
-def _grey_to_rgb(values: np.ndarray, full: int, name: Path | str) -> np.ndarray:
-    """Grey values of `full` as 8-bit RGB; none may lie outside."""
+def _to_8_bit(values: np.ndarray, full: int, name: Path | str) -> np.ndarray:
+    """Values in [0, `full`] as uint8; none may lie outside."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
         raise ValueError(
             f"{name} has values outside [0, {full}]; save it as 8- or 16-bit PNG, or scale it."
         )
-    return np.repeat(np.round(values * (255 / full)).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.round(values * (255 / full)).astype(np.uint8)
 
 
-def pack(mask: np.ndarray) -> tuple[bytes, tuple[int, int]]:
-    """A mask (H, W) bool in an eighth of its memory, for drawn masks that are kept."""
+def drawn_sample(
+    key: str,
+    draw: Callable[..., tuple[np.ndarray, np.ndarray]],
+    facts: tuple[Any, ...],
+    fingerprint: Callable[[], str],
+) -> Sample:
+    """A sample that `draw(*facts)` makes when it is read: image (H, W, 3) uint8, mask (H, W)."""
+    read, read_mask = partial(_drawn_image, draw, facts), partial(_drawn_mask, draw, facts)
+    return Sample(key, key.split("/")[1], read, fingerprint, read_mask)
+
+
+@lru_cache(maxsize=4)
+def _draw(
+    draw: Callable[..., tuple[np.ndarray, np.ndarray]], facts: tuple[Any, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    return draw(*facts)
+
+
+def _drawn_image(draw: Callable[..., Any], facts: tuple[Any, ...]) -> np.ndarray:
+    return _draw(draw, facts)[0].copy()
+
+
+@lru_cache(maxsize=4096)  # an eighth of its size, about 10 kB; evaluation asks for each once a run
+def _packed(draw: Callable[..., Any], facts: tuple[Any, ...]) -> tuple[bytes, tuple[int, int]]:
+    mask = _draw(draw, facts)[1]
     return np.packbits(mask).tobytes(), mask.shape
 
 
-def unpack(bits: bytes, shape: tuple[int, int]) -> np.ndarray:
-    """The mask that `pack` was given."""
+def _drawn_mask(draw: Callable[..., Any], facts: tuple[Any, ...]) -> np.ndarray:
+    bits, shape = _packed(draw, facts)
     values = np.unpackbits(np.frombuffer(bits, np.uint8), count=shape[0] * shape[1])
     return values.astype(bool).reshape(shape)

@@ -42,7 +42,7 @@ class Picture:
 class Fault:
     """Something that does not fit; a fatal one must be mended before the dataset can be used."""
 
-    kind: str  # MISSING, SURPLUS or MISMATCHED
+    group: str  # MISSING, SURPLUS or MISMATCHED
     key: str  # of the picture, or the path of the file
     error: str  # one sentence
     fatal: bool = True
@@ -82,13 +82,8 @@ def sample_of(
 ) -> Sample:
     """A picture as a sample; `read` makes the mask of mask files and image, else `read_masks`."""
     masks = picture.masks
-    return Sample(
-        key=picture.key,
-        defect=picture.defect,
-        read=partial(images.read_image, picture.path),
-        fingerprint=partial(images.file_fingerprint, picture.path),
-        read_mask=None if masks is None else partial(read or read_masks, masks, picture.path),
-    )
+    read_mask = None if masks is None else partial(read or read_masks, masks, picture.path)
+    return images.file_sample(picture.key, picture.path, read_mask)
 
 
 def read_masks(masks: tuple[Path, ...], image: Path) -> np.ndarray:
@@ -127,12 +122,11 @@ def paired(
     """
     listed, faults = [], []
     for picture in pictures:
-        found = masks.get(picture.key, ())
-        if picture.defect != GOOD and not found:
+        files = masks.get(picture.key, ())
+        if picture.defect != GOOD and not files:
             sentence = f"{picture.path} has no mask, but other images have one; add "
-            sentence += f"{wanted(picture)}."
-            faults.append(Fault(MISSING, picture.key, sentence))
-        listed.append(replace(picture, masks=() if picture.defect == GOOD else found))
+            faults.append(Fault(MISSING, picture.key, f"{sentence}{wanted(picture)}."))
+        listed.append(replace(picture, masks=() if picture.defect == GOOD else files))
     good = {picture.key for picture in listed if picture.defect == GOOD}
     bad = {picture.key for picture in listed} - good
     for key, files in masks.items():
@@ -144,9 +138,9 @@ def paired(
 
 def twins(pictures: Iterable[Picture]) -> list[Fault]:
     """A fault for each picture whose key another one has already."""
-    faults, known = [], {}
+    faults, first = [], {}
     for picture in pictures:
-        other = known.setdefault(picture.key, picture)
+        other = first.setdefault(picture.key, picture)
         if other is not picture:
             sentence = f"{picture.path} and {other.path.name} differ only in their suffix; "
             if other.path.parent != picture.path.parent:
@@ -157,8 +151,8 @@ def twins(pictures: Iterable[Picture]) -> list[Fault]:
 
 def absent(folder: Path, part: str, what: str = "images") -> Fault:
     """The fault of a dataset that is not, or only half, unpacked."""
-    found = "is missing" if not (folder / part).exists() else f"holds no {what}"
-    sentence = f"{folder} is incomplete: {part} {found}; unpack its archive again."
+    fault = f"holds no {what}" if (folder / part).exists() else "is missing"
+    sentence = f"{folder} is incomplete: {part} {fault}; unpack its archive again."
     return Fault(MISSING, part, sentence)
 
 

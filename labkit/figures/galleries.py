@@ -63,7 +63,7 @@ def defect_steps(steps: Steps, note: str | None = None, shown: int = 4) -> Figur
         alone, cover, image = np.full_like(image, 255), np.zeros(steps.mask.shape), image.copy()
         alone[place], cover[place], image[place] = patch.pasted, patch.cover, patch.result
         rows[f"patch {k}"] = [steps.source, alone, cover, image]
-        facts = [f"{name.replace('_', ' ')} {_short(it)}" for name, it in patch.drawn.items()]
+        facts = [f"{name.replace('_', ' ')} {_short(it)}" for name, it in patch.parameters.items()]
         drawn.append(f"patch {k}: {', '.join(facts)}")
     titles = ("cut from", "as it is pasted", "its cover", "image after it")
     text = " · ".join([*([note] if note else []), *drawn])

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from labkit.core.config import BUDGETS, unknown
+from labkit.data import catalogue
 
 FOLDER = Path(__file__).parents[1] / "ablations"
 STRICT = ConfigDict(extra="forbid")
@@ -123,7 +124,7 @@ class Study:
                 raise ValueError(unknown(f"cell of {self.name}", wanted, names))
         layer = self.budgets.get(budget, Layer())
         kept = [c for c in self.rows if budget in c.budgets and c.name in (cells or names)]
-        places = data or layer.data or self.data
+        places = catalogue.expand(data or layer.data or self.data)
         tasks = [
             Task(
                 study=self.name,

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from labkit.data import catalogue
-from labkit.data.checks import KINDS, check, text
+from labkit.data.checks import GROUPS, check
 from labkit.data.procedural import products
+from labkit_apps.cli import data
 
 
 @pytest.fixture
@@ -31,12 +32,12 @@ def bottle(tmp_path, published):
 
 
 def faults(report):
-    """Kind and key of each fault."""
-    return {(kind, fault["key"]) for kind in KINDS for fault in report[kind]}
+    """Group and key of each fault."""
+    return {(group, fault["key"]) for group in GROUPS for fault in report[group]}
 
 
-def sentence(report, kind, key):
-    return next(fault["error"] for fault in report[kind] if fault["key"] == key)
+def sentence(report, group, key):
+    return next(fault["error"] for fault in report[group] if fault["key"] == key)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_counts_are_compared_with_the_published_ones(tmp_path):
 
 def test_a_gap_in_the_numbers_is_named(bottle):
     (bottle / "train/good/001.png").unlink()
-    said = sentence(check("mvtec_ad/bottle", bottle.parent), "missing", "n_train")
-    assert said == "n_train is 2, published are 3; 001 is left out."
+    message = sentence(check("mvtec_ad/bottle", bottle.parent), "missing", "n_train")
+    assert message == "n_train is 2, published are 3; 001 is left out."
     layouts.picture(bottle / "train/good/001.png")
     layouts.picture(bottle / "train/good/003.png")
     assert ("surplus", "n_train") in faults(check("mvtec_ad/bottle", bottle.parent))
@@ -107,9 +108,9 @@ def test_everything_wrong_is_reported_at_once(bottle):
     assert report["duplicates"] == [{"train": "train/good/001", "test": "test/good/001"}]
     assert sentence(report, "surplus", "test/good/001").endswith("mask, but its image is good.")
     assert sentence(report, "surplus", "test/bent/007").endswith("mask, but it has no image.")
-    said = sentence(report, "mismatched", "test/bent/000")
-    assert "000_mask.png is 20x16 pixels, its image 40x24" in said
-    assert "000_mask.png holds the values 7 besides [0, 255]" in said
+    message = sentence(report, "mismatched", "test/bent/000")
+    assert "000_mask.png is 20x16 pixels, its image 40x24" in message
+    assert "000_mask.png holds the values 7 besides [0, 255]" in message
     assert str(bottle / "train/good/000.png") in sentence(report, "unreadable", "train/good/000")
 
 
@@ -176,7 +177,7 @@ def test_a_source_is_checked_with_all_its_datasets(tmp_path, bottle):
     assert not by_name["mvtec_ad/grid"]["ok"]
     assert "has no folder wood" in sentence(by_name["mvtec_ad/wood"], "missing", "mvtec_ad/wood")
     assert report["ok"] is False
-    assert "mvtec_ad/bottle: ok (3 train, 2 test good, 2 test bad)" in text(report)
+    assert "mvtec_ad/bottle: ok (3 train, 2 test good, 2 test bad)" in data._text(report)
 
 
 def test_a_source_that_is_not_there_says_how_to_get_it(tmp_path):
@@ -251,5 +252,5 @@ def test_long_lists_are_cut_in_the_text_alone(folder):
         layouts.mask(folder / f"ground_truth/bent/9{k:02d}.png")
     report = check(folder)
     assert len(report["surplus"]) == 14
-    assert text(report).count("surplus: ") == 10
-    assert "... and 4 more; --json lists all" in text(report)
+    assert data._text(report).count("surplus: ") == 10
+    assert "... and 4 more; --json lists all" in data._text(report)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
+from labkit.core.seeds import generator
 from labkit.data import catalogue
 from labkit.data.builtin import cracks, elpv
-from labkit.data.procedural.drawing import generator
+from labkit_apps.cli import data
 
 has_cells = pytest.mark.skipif(
     importlib.util.find_spec("elpv_dataset") is None, reason="needs pip install 'labkit[elpv]'"
@@ -84,7 +85,7 @@ def test_one_source_can_be_listed():
 def test_the_table_has_a_line_a_source(tmp_path):
     layouts.mvtec_category(tmp_path / "mvtec_ad" / "bottle")
     rows = catalogue.describe(tmp_path)
-    table = {row["name"]: row for row in catalogue.by_source(rows)}
+    table = {row["name"]: row for row in data._by_source(rows)}
     assert len(table) == len({name.split("/")[0] for name in catalogue.names()})
     assert table["mvtec_ad"]["datasets"] == 15
     assert table["mvtec_ad"]["train"] == "60–391"
@@ -92,7 +93,7 @@ def test_the_table_has_a_line_a_source(tmp_path):
     assert table["mvtec_ad"]["here"] == f"1 of 15, {tmp_path / 'mvtec_ad'}"
     assert (table["visa"]["here"], table["procedural"]["here"]) == ("no", "yes")
     assert (table["lbot"]["train"], table["procedural"]["train"]) == ("unknown", "120")
-    (bottle,) = catalogue.one_by_one(catalogue.describe(tmp_path, "mvtec_ad/bottle"))
+    (bottle,) = data._one_by_one(catalogue.describe(tmp_path, "mvtec_ad/bottle"))
     assert (bottle["train"], bottle["calibration"], bottle["bad"]) == (209, None, 63)
 
 
@@ -124,9 +125,20 @@ def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
 
 @has_cells
 @pytest.mark.parametrize("crystal", elpv.TYPES)
-def test_the_shipped_split_is_what_the_code_makes(crystal):
-    shipped = (elpv.SPLITS / f"elpv-{crystal}.csv").read_bytes()
-    assert shipped.decode() == elpv.split_text(crystal)
+def test_the_shipped_split_is_what_its_rule_makes(crystal):
+    lines = (elpv.data_folder() / "labels.csv").read_text().splitlines()
+    fields = [line.split() for line in lines if line.split()[2:] == [crystal]]
+    labels = {image.split("/")[1].removesuffix(".png"): float(p) for image, p, _ in fields}
+    normal = sorted((name for name, label in labels.items() if label == 0), key=elpv._rank)
+    train = normal[: round(elpv.TRAIN_SHARE * len(normal))]
+    split = {name: "test" if label in (0, 1) else "uncertain" for name, label in labels.items()}
+    split |= dict.fromkeys(train, "train")
+    shipped = elpv.shipped_split(crystal)
+    assert {row["image"]: row["split"] for row in shipped} == split
+    assert {row["image"]: row["label"] for row in shipped} == {
+        name: f"{label:.3f}" for name, label in labels.items()
+    }
+    assert [row["image"] for row in shipped] == sorted(labels)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +180,10 @@ def test_drawn_defects_have_exact_masks(crystal):
     assert not good.read_mask().any()
 
 
-@pytest.mark.parametrize("kind", cracks.KINDS)
-def test_a_drawn_defect_follows_its_seed(kind):
+@pytest.mark.parametrize("defect", cracks.KINDS)
+def test_a_drawn_defect_follows_its_seed(defect):
     cell = np.full((300, 300), 180, np.uint8)
-    draws = [cracks.draw(cell, kind, generator("test", s), mono=False)[0] for s in (0, 0, 1)]
+    draws = [cracks.draw(cell, defect, generator("test", s), mono=False)[0] for s in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).any()
     with pytest.raises(ValueError, match="no drawn cell defect 'hole'; use one of"):

@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from labkit.core.records import GOOD, Needs, Sample
+from labkit.core.seeds import generator
 from labkit.data.procedural import drawing, products
 from labkit.data.synthetic import bank as defects
 from labkit.data.synthetic.bank import OFFICIAL, NsaSpec, PatchSpec, bank, make, spec_for
@@ -21,7 +22,7 @@ SPECS = {"patches": PatchSpec(), "official": OFFICIAL, "texture": NsaSpec(), "ob
 
 
 def rng(*key):
-    return drawing.generator("test", *key)
+    return generator("test", *key)
 
 
 def smooth(seed, shape=(60, 80)):

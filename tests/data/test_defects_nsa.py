@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from labkit.core.records import GOOD
-from labkit.data.procedural import drawing, products
+from labkit.core.seeds import generator
+from labkit.data.procedural import products
 from labkit.data.synthetic import nsa
 from labkit.data.synthetic.bank import NsaSpec, make, spec_for
 from labkit.data.synthetic.poisson import clone, solve
@@ -13,7 +14,7 @@ from labkit.data.synthetic.steps import resized
 
 
 def rng(*key):
-    return drawing.generator("test", *key)
+    return generator("test", *key)
 
 
 def smooth(seed, shape=(60, 80)):
@@ -121,7 +122,7 @@ def test_patches_keep_their_proportions_and_bounds_when_resized(pair):
         for patch in make(*pair, NsaSpec(), seed).patches:
             height, width = patch.pasted.shape[:2]
             assert 8 <= min(height, width) <= max(height, width) <= 102
-            assert 0.5 <= patch.drawn["factor"] <= 2
+            assert 0.5 <= patch.parameters["factor"] <= 2
             if min(height, width) > 8 and max(height, width) < 102:
                 ratio = patch.cut.shape[0] / patch.cut.shape[1]
                 assert height / width == pytest.approx(ratio, abs=0.15 * ratio)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.data.procedural import drawing, products
+from labkit.core.seeds import generator
+from labkit.data.procedural import products
 from labkit.data.synthetic import patches
 from labkit.data.synthetic.bank import PatchSpec, make
 
 
 def rng(*key):
-    return drawing.generator("test", *key)
+    return generator("test", *key)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def test_sizes_are_uniform_in_their_range_and_follow_the_shorter_side():
 
 def test_kinds_are_drawn_alike_and_can_be_chosen():
     noise = [rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(2)]
-    kinds = [make(*noise, PatchSpec(), k).patches[0].drawn["kind"] for k in range(600)]
+    kinds = [make(*noise, PatchSpec(), k).patches[0].parameters["kind"] for k in range(600)]
     assert all(abs(kinds.count(kind) - 200) < 40 for kind in PatchSpec().kinds)
     discs = [make(*noise, PatchSpec(kinds=("circle",)), k) for k in range(5)]
-    assert {steps.patches[0].drawn["kind"] for steps in discs} == {"circle"}
+    assert {steps.patches[0].parameters["kind"] for steps in discs} == {"circle"}
     with pytest.raises(ValueError, match=r"kinds=\('square',\) does not fit"):
         PatchSpec(kinds=("square",))
     with pytest.raises(ValueError, match="does not fit"):
@@ -53,9 +54,9 @@ def test_kinds_are_drawn_alike_and_can_be_chosen():
 def test_the_soft_mask_has_the_area_that_was_drawn(pair, kind):
     for seed in range(8):
         steps = make(*pair, PatchSpec(kinds=(kind,), turn=30.0, soft=2.0), seed)
-        drawn = steps.patches[0].drawn
+        parameters = steps.patches[0].parameters
         share = np.pi / 4 if kind == "circle" else 1.0
-        expected = share * drawn["height"] * drawn["width"]
+        expected = share * parameters["height"] * parameters["width"]
         if steps.soft[[0, -1]].any() or steps.soft[:, [0, -1]].any():
             assert steps.soft.sum() < expected + 2
         else:
@@ -85,7 +86,7 @@ def test_each_change_of_a_patch_can_be_switched_off(pair):
     assert np.array_equal(mirrored.pasted, mirrored.cut[::-1, ::-1])
     assert np.array_equal(mirrored.cut, patch.cut)  # the same place, whatever the spec
     (coloured,) = make(*pair, replace(plain, jitter=0.1), 2).patches
-    assert 0 < max(abs(coloured.drawn[name]) for name in patches.COLOURS) <= 0.1
+    assert 0 < max(abs(coloured.parameters[name]) for name in patches.COLOURS) <= 0.1
     assert not np.array_equal(coloured.pasted, coloured.cut)
     same = make(*pair, replace(plain, source="same"), 2)
     assert np.array_equal(same.source, pair[0])
@@ -101,8 +102,8 @@ def test_a_turned_patch_lies_at_its_angle(pair):
         values, axes = np.linalg.eigh(np.cov(x, y))
         along = axes[:, np.argmax(values)]
         angle = np.rad2deg(np.arctan2(along[1], along[0]))
-        off = (angle - steps.patches[0].drawn["angle"] + 90) % 180 - 90
+        off = (angle - steps.patches[0].parameters["angle"] + 90) % 180 - 90
         assert abs(off) < 2
-        turns.append(steps.patches[0].drawn["angle"])
+        turns.append(steps.patches[0].parameters["angle"])
     assert -45 <= min(turns) < -10
     assert 10 < max(turns) <= 45

@@ -109,7 +109,7 @@ def test_a_folder_that_is_none(tmp_path):
 
 
 def test_a_folder_without_images(tmp_path):
-    refused(tmp_path, "holds 0 images .* and nothing of that kind; either keep only good images")
+    refused(tmp_path, "holds 0 images .* and no folders; either keep only good images")
     (tmp_path / "pictures").mkdir()
     refused(tmp_path, "and the folders pictures; .*train/good")
 

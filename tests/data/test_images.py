@@ -175,8 +175,15 @@ def test_files_are_listed_by_suffix_without_case(tmp_path):
     assert [p.name for p in images.image_files(tmp_path)] == ["a.png", "b.JPG"]
 
 
-def test_a_packed_mask_comes_back():
-    mask = np.random.default_rng(0).random((13, 21)) > 0.5
-    bits, shape = images.pack(mask)
-    assert len(bits) == -(-13 * 21 // 8)
-    np.testing.assert_array_equal(images.unpack(bits, shape), mask)
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (13, 21, 3), np.uint8), rng.random((13, 21)) > 0.5
+
+
+def test_a_drawn_sample_gives_copies_of_what_is_drawn():
+    sample = images.drawn_sample("test/dot/000", draw, (0,), lambda: "mark")
+    image, mask = draw(0)
+    sample.read()[:] = 0
+    np.testing.assert_array_equal(sample.read(), image)
+    np.testing.assert_array_equal(sample.read_mask(), mask)
+    assert (sample.defect, sample.fingerprint()) == ("dot", "mark")

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.data import catalogue
+from labkit.data import catalogue, entry
 from labkit.data.benchmarks import industrial, loco
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
 
+SOURCES = [entry.source(name) for name, block in entry.published().items() if "layout" in block]
 TOTALS = {  # train, calibration, test good, test bad
     "mvtec_ad": (3629, 0, 467, 1258),
     "mvtec_loco": (1778, 305, 575, 993),
@@ -55,11 +56,11 @@ def test_counts_add_up_to_what_is_published(source):
 
 
 def test_what_is_downloaded_has_a_checksum_where_one_is_known():
-    for source in industrial.SOURCES.values():
+    for source in SOURCES:
         assert source.page.startswith("https://")
         for archive in source.archives:
-            known = re.fullmatch(r"sha256:[0-9a-f]{64}", archive.checksum or "")
-            assert known or source.name == "dagm"
+            checksum = re.fullmatch(r"sha256:[0-9a-f]{64}", archive.checksum or "")
+            assert checksum or source.name == "dagm"
         if source.size:
             assert source.size == sum(archive.size for archive in source.archives)
     assert "not reproducible" in industrial.entries()["lbot"].title
@@ -112,7 +113,7 @@ def test_a_half_unpacked_archive_is_refused_by_name(tmp_path, write, name, train
 
 @each
 def test_a_wrong_root_says_what_is_looked_for(tmp_path, write, name, train, held, test):
-    source = industrial.SOURCES[name.split("/")[0]]
+    source = entry.source(name.split("/")[0])
     refused(name, tmp_path / "absent", f"absent is no folder; to have {source.name}: ")
     refused(name, tmp_path, f"has no folder {source.folders[0]}; to have {source.name}: .*ROOT/")
     if "/" in name:
@@ -141,8 +142,8 @@ def test_a_missing_mask_is_refused(tmp_path, write, name, lost, wanted):
 
 def test_fewer_images_than_published_are_told(tmp_path):
     layouts.mvtec_ad(tmp_path)
-    said = "mvtec_ad/bottle differs .*: n_train 3 instead of 209, .*`labkit data check mvtec_ad"
-    with pytest.warns(UserWarning, match=said):
+    message = "mvtec_ad/bottle differs .*: n_train 3 instead of 209, .*`labkit data check mvtec_ad"
+    with pytest.warns(UserWarning, match=message):
         catalogue.load("mvtec_ad/bottle", tmp_path)
 
 
@@ -249,8 +250,8 @@ def test_a_region_that_the_config_does_not_know(tmp_path, value):
     place = layouts.mvtec_loco(tmp_path)
     layouts.mask(place / "pushpins/ground_truth/structural_anomalies/000/000.png", value)
     sample = catalogue.load("mvtec_loco/pushpins", tmp_path).test[-1]
-    said = "has the value 7, which defects_config.json" if value else "holds the values only 0"
-    with pytest.raises(ValueError, match=f"structural_anomalies.000.000.png {said}"):
+    message = "has the value 7, which defects_config.json" if value else "holds the values only 0"
+    with pytest.raises(ValueError, match=f"structural_anomalies.000.000.png {message}"):
         sample.read_regions()
 
 

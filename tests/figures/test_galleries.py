@@ -68,7 +68,7 @@ def test_the_steps_of_a_defect_have_a_row_a_patch_and_their_numbers():
         assert source.get_width() == pytest.approx(patch.cut.shape[1] * factor)
         assert row[2].images[0].get_array().sum() == patch.cover.sum()
     text = figure.texts[0].get_text()
-    assert f"half height {steps.patches[0].drawn['half_height']}" in text
+    assert f"half height {steps.patches[0].parameters['half_height']}" in text
     assert text.startswith("seed 0 · patch 1: ")
     first = galleries.defect_steps(steps, shown=2)
     assert [ax.get_visible() for ax in panels(first)[0]] == [True, True, False, False]

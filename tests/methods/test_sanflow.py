@@ -151,7 +151,7 @@ def normals():
 def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(normals):
     samples = SANFlow.bank(SANFlowSpec(copies=3), normals["train"], 0)
     assert len(samples) == 3 * len(normals["train"])
-    kinds = Counter(s.steps().patches[0].drawn["kind"] for s in samples)
+    kinds = Counter(s.steps().patches[0].parameters["kind"] for s in samples)
     assert kinds == dict.fromkeys(("small", "medium", "circle"), len(normals["train"]))
     keys = {sample.key for sample in normals["train"]}
     for sample in samples:

@@ -53,6 +53,14 @@ def test_every_published_variant_exists(name):
     assert study.source != "ours" or not named
 
 
+def test_a_benchmark_is_all_its_datasets(tmp_path):
+    study = plans.get(written(tmp_path, data=["btad", "elpv/mono"], vary=None, base="a",
+                              cells=[{"name": "a"}], seeds=[0]))  # fmt: skip
+    names = [task.data for task in study.plan()]
+    assert names == ["btad/01", "btad/02", "btad/03", "elpv/mono"]
+    assert [task.data for task in study.plan(data=["mpdd"])] == catalogue.members("mpdd")
+
+
 def test_a_sweep_is_every_combination():
     told = GOOD | {"vary": {"blocks": [1, 2], "clamp": [1.5, 1e-5]}, "base": "blocks=1, clamp=1.5"}
     study = plans.Study(name="s", **{**told, "data": ("d",)})

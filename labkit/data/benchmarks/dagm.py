@@ -31,16 +31,19 @@ def scan(folder: Path) -> Scan:
             faults.append(layout.absent(folder, f"{name}/Label/Labels.txt"))
             continue
         flags = read_flags(listed)
-        drawn = {_stem(file): file for file in layout.image_files(folder / name / "Label")}
-        faults += _unlisted(listed, flags, files, drawn)
+        labels = layout.image_files(folder / name / "Label")
+        marked = {file.stem.lower().removesuffix("_label"): file for file in labels}
+        faults += _unlisted(listed, flags, files, marked)
         for stem, file in files.items():
-            defective = flags.get(stem, True) or stem in drawn
+            defective = flags.get(stem, True) or stem in marked
             if split == TEST or not defective:
                 pictures.append(Picture(split, DEFECT if defective else GOOD, file))
         if split == TEST:
-            masks = {f"{TEST}/{DEFECT}/{stem}": (file,) for stem, file in drawn.items()}
-    found = layout.paired(pictures, masks, lambda p: p.path.parent / "Label" / _label(p.path))
-    return Scan(found.pictures, (*faults, *found.faults))
+            masks = {f"{TEST}/{DEFECT}/{stem}": (file,) for stem, file in marked.items()}
+    pairs = layout.paired(
+        pictures, masks, lambda p: p.path.parent / "Label" / f"{p.path.stem}_label.PNG"
+    )
+    return Scan(pairs.pictures, (*faults, *pairs.faults))
 
 
 def read_flags(path: Path) -> dict[str, bool]:
@@ -55,7 +58,7 @@ def read_flags(path: Path) -> dict[str, bool]:
 
 
 def _unlisted(
-    listed: Path, flags: dict[str, bool], files: dict[str, Path], drawn: dict[str, Path]
+    listed: Path, flags: dict[str, bool], files: dict[str, Path], marked: dict[str, Path]
 ) -> list[Fault]:
     """Where list, images and masks contradict each other; paired images are looked at later."""
     faults = [
@@ -66,16 +69,8 @@ def _unlisted(
     for stem, file in files.items():
         if stem not in flags:
             faults.append(Fault(layout.MISSING, stem, f"{listed} does not name {file.name}."))
-        elif stem in drawn and not flags[stem]:
-            sentence = f"{drawn[stem]} is a mask, but {listed.name} says that its image is good; "
+        elif stem in marked and not flags[stem]:
+            sentence = f"{marked[stem]} is a mask, but {listed.name} says that its image is good; "
             sentence += "it is taken for defective."
             faults.append(Fault(layout.SURPLUS, stem, sentence, fatal=False))
     return faults
-
-
-def _stem(mask: Path) -> str:
-    return mask.stem.lower().removesuffix("_label")
-
-
-def _label(image: Path) -> str:
-    return f"{image.stem}_label.PNG"

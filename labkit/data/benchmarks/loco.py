@@ -28,15 +28,15 @@ Saturations = Mapping[int, tuple[float, bool]]  # pixel value -> threshold, whet
 
 def scan(folder: Path) -> Scan:
     """The files of one category; its samples know their regions."""
-    found = mvtec.scan(folder)
+    files = mvtec.scan(folder)
     if not (folder / CONFIG).is_file():
-        return replace(found, faults=(layout.absent(folder, CONFIG), *found.faults))
+        return replace(files, faults=(layout.absent(folder, CONFIG), *files.faults))
     try:
         saturations = read_config(folder / CONFIG)
     except ValueError as error:
         fault = Fault(layout.MISMATCHED, CONFIG, str(error))
-        return replace(found, faults=(fault, *found.faults))
-    return replace(found, sample=partial(sample_of, saturations))
+        return replace(files, faults=(fault, *files.faults))
+    return replace(files, sample=partial(sample_of, saturations))
 
 
 def read_config(path: Path) -> dict[int, tuple[float, bool]]:
@@ -45,13 +45,11 @@ def read_config(path: Path) -> dict[int, tuple[float, bool]]:
     Raises: ValueError if the file is not the list of entries that it should be.
     """
     try:
-        return {
-            int(row["pixel_value"]): (
-                float(row["saturation_threshold"]),
-                bool(row["relative_saturation"]),
-            )
-            for row in json.loads(path.read_text())
-        }
+        rows = json.loads(path.read_text())
+        shares = [bool(row["relative_saturation"]) for row in rows]
+        thresholds = [float(row["saturation_threshold"]) for row in rows]
+        values = [int(row["pixel_value"]) for row in rows]
+        return dict(zip(values, zip(thresholds, shares, strict=True), strict=True))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error!r}); it is a list of entries with pixel_value, "
@@ -94,6 +92,9 @@ def saturation(area: int, threshold: float, relative: bool) -> int:
     """How many pixels of a LOCO region suffice, in pixels, at least 1.
 
     s = min(threshold, area) if absolute, else floor(threshold area)  (MVTec LOCO, defects_config)
+
+    >>> saturation(100, 20, relative=False), saturation(100, 0.5, relative=True)
+    (20, 50)
     """
     return max(1, int(threshold * area + 1e-9) if relative else int(min(threshold, area)))
 

@@ -8,7 +8,7 @@ Names are compared whole, not by their ends: "1.abnormal" ends with "normal" and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.core.records import GOOD
@@ -32,63 +32,60 @@ def scan(
           it is incomplete.
     """
     own = dict(names or {GOOD: GOOD})
-    known = NAMES | own
-    pictures = [p for split in (TRAIN, CALIBRATION, TEST) for p in _part(folder, split, known)]
+    every = NAMES | own
+    pictures = [p for split in (TRAIN, CALIBRATION, TEST) for p in _part(folder, split, every)]
     odd = {p.key: p for p in pictures if p.split != TEST and p.defect != GOOD}
     pictures = [p for p in pictures if p.key not in odd]
-    drawn = _masks(folder, known)
+    files = _masks(folder, every)
     if masks is None:
-        masks = any(not key.startswith(f"{TEST}/{GOOD}/") for key in drawn)
+        masks = any(not key.startswith(f"{TEST}/{GOOD}/") for key in files)
     if masks:
-        found = layout.paired(pictures, drawn, _wanted(folder))
+        truth = folder / "ground_truth"
+        listed = layout.paired(
+            pictures, files, lambda p: truth / p.path.parent.name / f"{p.path.stem}_mask.png"
+        )
     else:
         bare = tuple(Picture(p.split, p.defect, p.path, None) for p in pictures)
-        found = Scan(bare, tuple(layout.twins(bare)))
+        listed = Scan(bare, tuple(layout.twins(bare)))
     faults = [
         Fault(SURPLUS, key, f"{p.path} is not good; it is not trained on.", fatal=False)
         for key, p in odd.items()
     ]
     if whole:
-        good = next(name for name, meaning in own.items() if meaning == GOOD)
+        good = next(name for name, defect in own.items() if defect == GOOD)
         faults = [*_gaps(folder, pictures, good, masks), *faults]
-    return Scan(found.pictures, (*faults, *found.faults))
+    return Scan(listed.pictures, (*faults, *listed.faults))
 
 
-def kind(name: str, known: Mapping[str, str] = NAMES) -> str:
-    """What a folder's name means: GOOD or the name of a defect."""
-    return GOOD if name.lower() == GOOD else known.get(name.lower(), name)
+def meaning(name: str, names: Mapping[str, str] = NAMES) -> str:
+    """What a folder's name means: GOOD or the name of a defect.
+
+    >>> meaning("OK"), meaning("Scratch")
+    ('good', 'Scratch')
+    """
+    return GOOD if name.lower() == GOOD else names.get(name.lower(), name)
 
 
-def _part(folder: Path, split: str, known: Mapping[str, str]) -> list[Picture]:
+def _part(folder: Path, split: str, names: Mapping[str, str]) -> list[Picture]:
     return [
-        Picture(split, kind(inner.name, known), file)
+        Picture(split, meaning(inner.name, names), file)
         for inner in layout.folders(folder / split)
         for file in layout.image_files(inner)
     ]
 
 
-def _masks(folder: Path, known: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+def _masks(folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
     """Mask files by the key of their picture."""
-    found: dict[str, tuple[Path, ...]] = {}
+    masks: dict[str, tuple[Path, ...]] = {}
     for inner in layout.folders(folder / "ground_truth"):
-        key = f"{TEST}/{kind(inner.name, known)}"
+        key = f"{TEST}/{meaning(inner.name, names)}"
         for file in layout.image_files(inner):
-            found[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
+            masks[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
         for regions in layout.folders(inner):
             files = tuple(layout.image_files(regions))
             if files:
-                found[f"{key}/{regions.name}"] = files
-    return found
-
-
-def _wanted(folder: Path) -> Callable[[Picture], Path]:
-    """Where the mask of a picture is looked for, in the words of its own folders."""
-
-    def place(picture: Picture) -> Path:
-        name = f"{picture.path.stem}_mask.png"
-        return folder / "ground_truth" / picture.path.parent.name / name
-
-    return place
+                masks[f"{key}/{regions.name}"] = files
+    return masks
 
 
 def _gaps(folder: Path, pictures: list[Picture], good: str, masks: bool) -> list[Fault]:

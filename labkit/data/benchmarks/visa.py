@@ -10,6 +10,7 @@ be in both `Normal` and `Anomaly`. A mask holds numbers of kinds of defects, or 
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from labkit.core.records import GOOD
@@ -37,21 +38,21 @@ def scan(folder: Path) -> Scan:
     for row in rows:
         picture = Picture(row["split"], LABELS[row["label"]], place / row["image"])
         if not picture.path.is_file():
-            sentence = (
-                f"{place} is incomplete: {row['image']} is missing; unpack its archive again."
-            )
-            faults.append(Fault(layout.MISSING, picture.key, sentence))
+            fault = layout.absent(place, row["image"])
+            faults.append(replace(fault, key=picture.key))
             continue
         pictures.append(picture)
         if row["mask"] and (place / row["mask"]).is_file():
             masks[picture.key] = (place / row["mask"],)
     named = {picture.path for picture in pictures} | {mask for (mask,) in masks.values()}
-    for file in _all_files(folder):
+    parts = (*layout.folders(folder / "Data/Images"), *layout.folders(folder / "Data/Masks"))
+    for file in (file for part in parts for file in layout.image_files(part)):
         if file not in named:
             sentence = f"{file} is not in {LIST}; it is left out."
             faults.append(Fault(layout.SURPLUS, str(file), sentence, fatal=False))
-    found = layout.paired(pictures, masks, lambda p: _mask(folder, p))
-    return Scan(found.pictures, (*faults, *found.faults))
+    truth = folder / "Data" / "Masks" / "Anomaly"
+    listed = layout.paired(pictures, masks, lambda p: truth / f"{p.path.stem}.png")
+    return Scan(listed.pictures, (*faults, *listed.faults))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -72,12 +73,3 @@ def read_rows(path: Path) -> list[dict[str, str]]:
                 f"normal or anomaly in line {number}; unpack the archive again."
             )
     return rows
-
-
-def _all_files(folder: Path) -> list[Path]:
-    parts = [*layout.folders(folder / "Data/Images"), *layout.folders(folder / "Data/Masks")]
-    return [file for part in parts for file in layout.image_files(part)]
-
-
-def _mask(folder: Path, picture: Picture) -> Path:
-    return folder / "Data" / "Masks" / "Anomaly" / f"{picture.path.stem}.png"

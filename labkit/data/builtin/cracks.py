@@ -25,23 +25,22 @@ VISIBLE = 3  # grey levels of 255; a smaller change is not made
 SMALLEST = 40  # pixels; a defect that shows less is drawn anew
 
 
-def draw(image: np.ndarray, kind: str, rng: Rng, mono: bool) -> tuple[np.ndarray, np.ndarray]:
+def draw(image: np.ndarray, defect: str, rng: Rng, mono: bool) -> tuple[np.ndarray, np.ndarray]:
     """A grey cell (H, W) uint8 with a drawn defect, and the mask of exactly the changed pixels.
 
-    Raises: ValueError for an unknown kind.
+    Raises: ValueError for an unknown defect.
     """
-    if kind not in LOSSES:
-        raise ValueError(f"There is no drawn cell defect {kind!r}; use one of {[*LOSSES]}.")
+    if defect not in LOSSES:
+        raise ValueError(f"There is no drawn cell defect {defect!r}; use one of {[*LOSSES]}.")
     floor = 0.55 * np.percentile(image, 0.5)
     bars = busbars(image)
     for _ in range(12):
-        loss = LOSSES[kind](image.shape[0], bars, rng, mono)
+        loss = LOSSES[defect](image.shape[0], bars, rng, mono)
         change = np.round(np.clip(loss, 0, 0.95) * np.maximum(image - floor, 0))
         mask = change >= VISIBLE
         if mask.sum() >= SMALLEST:
             break
-    drawn = np.where(mask, image - change, image).astype(np.uint8)
-    return drawn, mask
+    return np.where(mask, image - change, image).astype(np.uint8), mask
 
 
 def busbars(image: np.ndarray) -> list[float]:

@@ -27,8 +27,6 @@ WHITE = 16  # the brightest grey of the source
 TRAIN = 1157  # where the tenth form starts
 TRAINING = (114, 117, 114, 118, 116, 117, 116, 115, 114, 116)  # images of each digit
 TESTING = (64, 65, 63, 65, 65, 65, 65, 64, 60, 64)
-LICENCE = "CC BY 4.0"
-HOW_TO_GET = "it comes with scikit-learn, which labkit needs anyway"
 
 
 @lru_cache(maxsize=1)
@@ -36,8 +34,8 @@ def source() -> tuple[np.ndarray, np.ndarray]:
     """Images (1797, 8, 8) in 0 to 16 and their digits (1797,), as scikit-learn has them."""
     from sklearn.datasets import load_digits  # it takes a second to import
 
-    found = load_digits()
-    return found.images.astype(np.uint8), found.target
+    digits = load_digits()
+    return digits.images.astype(np.uint8), digits.target
 
 
 def image(row: int) -> np.ndarray:
@@ -62,12 +60,12 @@ def _entry(digit: int) -> Entry:
     bad = {NAMES[k]: TESTING[k] for k in range(10) if k != digit}
     return Entry(
         title=f"Handwritten digits (Alpaydin, Kaynak 1998), one class normal: {NAMES[digit]}",
-        licence=LICENCE,
+        licence="CC BY 4.0",
         n_train=TRAINING[digit],
         n_test_good=TESTING[digit],
         n_test_bad=sum(bad.values()),
         masks=False,
-        how_to_get=HOW_TO_GET,
+        how_to_get="it comes with scikit-learn, which labkit needs anyway",
         samples=partial(_samples, digit),
         defects={GOOD: TESTING[digit], **bad},
         image_size=(SIDE, SIDE),
@@ -76,14 +74,12 @@ def _entry(digit: int) -> Entry:
 
 def _samples(digit: int, root: Path | None) -> Samples:
     digits = source()[1]
-    train = [_sample("train", row, GOOD) for row in range(TRAIN) if digits[row] == digit]
-    test = [
-        _sample("test", row, GOOD if digits[row] == digit else NAMES[digits[row]])
-        for row in range(TRAIN, len(digits))
-    ]
-    return tuple(train), tuple(sorted(test, key=lambda one: (one.label, one.defect)))
+    names = [GOOD if k == digit else NAMES[k] for k in digits]
+    train = tuple(_sample("train", row, GOOD) for row in range(TRAIN) if digits[row] == digit)
+    test = (_sample("test", row, names[row]) for row in range(TRAIN, len(digits)))
+    return train, tuple(sorted(test, key=lambda one: (one.label, one.defect)))
 
 
 def _sample(split: str, row: int, defect: str) -> Sample:
-    mark = partial(fingerprint, row)
-    return Sample(f"{split}/{defect}/{row:04d}", defect, partial(image, row), mark)
+    key = f"{split}/{defect}/{row:04d}"
+    return Sample(key, defect, partial(image, row), partial(fingerprint, row))

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from labkit.data.procedural.drawing import (
-    Colour,
-    Field,
-    Rng,
-    anywhere,
-    blot_distance,
-    coverage,
-    grid,
-    line_distance,
-    noise,
-    over,
-    wander,
-)
+from labkit.data.procedural import drawing as d
+from labkit.data.procedural.drawing import Colour, Defect, Field, Rng
 
 
 def scratch(
     image: np.ndarray, rng: Rng, where: Field, colour: Colour, depth: float = 0.7
 ) -> np.ndarray:
     """One to three thin, nearly straight scratches beside each other, fading at both ends."""
-    start, angle = anywhere(rng, where), rng.uniform(0, 2 * np.pi)
+    start, angle = d.anywhere(rng, where), rng.uniform(0, 2 * np.pi)
     for _ in range(int(rng.integers(1, 4))):
         at = np.asarray(start) + rng.normal(0, 3.5, 2)
-        path = wander(rng, at, angle + rng.normal(0, 0.05), rng.uniform(28, 85), 0.04, 0.035)
-        away, along = line_distance(*grid(), path)
+        path = d.wander(rng, at, angle + rng.normal(0, 0.05), rng.uniform(28, 85), 0.04, 0.035)
+        away, along = d.line_distance(*d.grid(), path)
         fade = np.sin(np.pi * np.clip(along, 0.03, 0.97)) ** 0.5
-        cover = depth * rng.uniform(0.6, 1) * fade * coverage(away - rng.uniform(0.15, 0.7))
-        image = over(image, cover * (where > 0.5), colour)
-        shadow, _ = line_distance(*grid(), path + 1.3)
-        image = image * (1 - 0.25 * (fade * coverage(shadow - 0.3) * (where > 0.5)))[..., None]
+        cover = depth * rng.uniform(0.6, 1) * fade * d.coverage(away - rng.uniform(0.15, 0.7))
+        image = d.over(image, cover * (where > 0.5), colour)
+        shadow, _ = d.line_distance(*d.grid(), path + 1.3)
+        image = image * (1 - 0.25 * (fade * d.coverage(shadow - 0.3) * (where > 0.5)))[..., None]
     return image
 
 
@@ -46,33 +38,45 @@ def stain(
     rough: float = 0.14,
 ) -> np.ndarray:
     """A translucent blot with a darker rim, as a dried liquid leaves."""
-    x, y = grid()
-    away = blot_distance(rng, x, y, anywhere(rng, where), rng.uniform(*radius), rough)
-    body = rng.uniform(*strength) * coverage(away, 3) * (1 + 0.2 * noise(rng, (16, 16), x.shape))
+    x, y = d.grid()
+    away = d.blot_distance(rng, x, y, d.anywhere(rng, where), rng.uniform(*radius), rough)
+    body = (
+        rng.uniform(*strength) * d.coverage(away, 3) * (1 + 0.2 * d.noise(rng, (16, 16), x.shape))
+    )
     rim = rng.uniform(0.1, 0.3) * np.exp(-((away / 2.2) ** 2))
     cover = np.clip(body + rim, 0, 0.95) * (where > 0.5)
     tint = np.asarray(colour, np.float32) * (0.35 + 0.65 * image.mean(-1, keepdims=True) / 0.6)
-    return over(image, cover, np.clip(tint, 0, 1))
+    return d.over(image, cover, np.clip(tint, 0, 1))
 
 
 def specks(image: np.ndarray, rng: Rng, where: Field, colour: Colour) -> np.ndarray:
     """A handful of small dark grains close together."""
-    x, y = grid()
-    centre = np.asarray(anywhere(rng, where))
+    x, y = d.grid()
+    centre = np.asarray(d.anywhere(rng, where))
     for _ in range(int(rng.integers(3, 9))):
         at = centre + rng.normal(0, 6, 2)
-        away = blot_distance(rng, x, y, at, rng.uniform(0.8, 2.4), 0.2)
-        image = over(image, 0.85 * coverage(away) * (where > 0.5), colour)
+        away = d.blot_distance(rng, x, y, at, rng.uniform(0.8, 2.4), 0.2)
+        image = d.over(image, 0.85 * d.coverage(away) * (where > 0.5), colour)
     return image
 
 
 def fibre(image: np.ndarray, rng: Rng, where: Field, colour: Colour) -> np.ndarray:
     """A loose curled thread that lies on the surface and casts a shadow."""
-    start, angle = anywhere(rng, where, 40), rng.uniform(0, 2 * np.pi)
-    path = wander(rng, start, angle, rng.uniform(60, 150), 0.05, 0.32)
+    start, angle = d.anywhere(rng, where, 40), rng.uniform(0, 2 * np.pi)
+    path = d.wander(rng, start, angle, rng.uniform(60, 150), 0.05, 0.32)
     width = rng.uniform(0.5, 1.2)
-    shadow, _ = line_distance(*grid(), path + 2.0)
-    image = image * (1 - 0.4 * coverage(shadow - width, 2.5))[..., None]
-    away, _ = line_distance(*grid(), path)
+    shadow, _ = d.line_distance(*d.grid(), path + 2.0)
+    image = image * (1 - 0.4 * d.coverage(shadow - width, 2.5))[..., None]
+    away, _ = d.line_distance(*d.grid(), path)
     lit = np.asarray(colour) * (1 - 0.35 * np.clip(away / (width + 0.5), 0, 1))[..., None]
-    return over(image, 0.95 * coverage(away - width), lit)
+    return d.over(image, 0.95 * d.coverage(away - width), lit)
+
+
+def everywhere(scene: Any) -> Field:
+    """All of an image, as an area of any scene."""
+    return np.ones((d.SIZE, d.SIZE), np.float32)
+
+
+def on(area: Callable[[Any], Field], blemish: Callable[..., np.ndarray], *style: Any) -> Defect:
+    """A blemish as a defect that lies in this area of the scene."""
+    return lambda scene, image, rng: (blemish(image, rng, area(scene), *style), None)

@@ -6,25 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labkit.data.procedural.drawing import (
-    SIZE,
-    Change,
-    Field,
-    Pose,
-    Rng,
-    blot_distance,
-    box_distance,
-    coverage,
-    generator,
-    grid,
-    noise,
-    over,
-    relief,
-    turned,
-)
+from labkit.core.seeds import generator
+from labkit.data.procedural import blemishes
+from labkit.data.procedural import drawing as d
+from labkit.data.procedural.drawing import SIZE, Change, Defect, Field, Pose, Rng
 
 COLUMNS, ROWS, PITCH_X, PITCH_Y = 4, 3, 52.0, 66.0  # cavities
-KINDS = (  # of pill, one per column: half sides, corner, colours above and below its seam
+PILLS = (  # of pill, one per column: half sides, corner, colours above and below its seam
     (16.5, 16.5, 16.5, (0.93, 0.92, 0.89), (0.93, 0.92, 0.89)),
     (11.5, 22.0, 11.5, (0.78, 0.20, 0.18), (0.94, 0.86, 0.66)),
     (16.5, 16.5, 16.5, (0.42, 0.60, 0.80), (0.42, 0.60, 0.80)),
@@ -34,9 +22,9 @@ KINDS = (  # of pill, one per column: half sides, corner, colours above and belo
 
 @dataclass(frozen=True)
 class Pill:
-    """A pill: which kind, where its centre lies on the blister, how it is turned."""
+    """A pill: which kind, where its centre lies on the blister, how it is rotated."""
 
-    kind: int
+    type: int  # its place in PILLS
     x: float
     y: float
     turn: float
@@ -60,12 +48,12 @@ def cavities() -> list[tuple[float, float]]:
     return [(float(x), float(y)) for y in ys for x in xs]
 
 
-def loose_pill(rng: Rng, kind: int, x: float, y: float) -> Pill:
+def loose_pill(rng: Rng, column: int, x: float, y: float) -> Pill:
     """A pill as it comes to lie in the cavity at x, y."""
-    round_one = KINDS[kind][0] == KINDS[kind][1]
+    round_one = PILLS[column][0] == PILLS[column][1]
     turn = rng.uniform(0, np.pi) if round_one else rng.normal(0, 0.09)
     dx, dy = rng.normal(0, 1.2, 2)
-    return Pill(kind, x + dx, y + dy, turn + np.pi * rng.integers(2), rng.normal(1, 0.025))
+    return Pill(column, x + dx, y + dy, turn + np.pi * rng.integers(2), rng.normal(1, 0.025))
 
 
 def blister(rng: Rng) -> Blister:
@@ -83,17 +71,21 @@ def render_blister(scene: Blister) -> np.ndarray:
     """Foil with moulded cavities, each with what it holds, all lit from one side."""
     rng, shape = generator("blister", scene.key), (SIZE, SIZE)
     x, y = scene.pose.frame()
-    edge = box_distance(x, y, 114, 108, 12)
-    table = 0.30 * (1 + 0.05 * noise(rng, (90, 90), shape))
+    edge = d.box_distance(x, y, 114, 108, 12)
+    table = 0.30 * (1 + 0.05 * d.noise(rng, (90, 90), shape))
     image = table[..., None] * np.array([1.02, 0.99, 0.95], np.float32)
-    image = image * (1 - 0.45 * np.roll(coverage(edge, 8), (4, 4), (0, 1)))[..., None]
+    image = image * (1 - 0.45 * np.roll(d.coverage(edge, 8), (4, 4), (0, 1)))[..., None]
     knurl = 0.020 * np.cos(x * 1.15) * np.cos(y * 1.15)
-    foil = 0.70 + knurl + 0.030 * noise(rng, (7, 7), shape) + 0.012 * noise(rng, (99, 99), shape)
-    mould = np.minimum.reduce([box_distance(x - u, y - v, 21, 27, 19) for u, v in cavities()])
-    height = 2 * coverage(edge, 4) - 5.0 * coverage(mould, 6)
-    tone = foil - 0.09 * coverage(mould, 3) + relief(height, scene.light, 0.26)
-    image = over(image, coverage(edge), tone[..., None] * np.array([1.0, 1.01, 1.03], np.float32))
-    glare = np.clip(noise(rng, (5, 5), shape), 0, 2) * coverage(mould, 4) * 0.05
+    foil = (
+        0.70 + knurl + 0.030 * d.noise(rng, (7, 7), shape) + 0.012 * d.noise(rng, (99, 99), shape)
+    )
+    mould = np.minimum.reduce([d.box_distance(x - u, y - v, 21, 27, 19) for u, v in cavities()])
+    height = 2 * d.coverage(edge, 4) - 5.0 * d.coverage(mould, 6)
+    tone = foil - 0.09 * d.coverage(mould, 3) + d.relief(height, scene.light, 0.26)
+    image = d.over(
+        image, d.coverage(edge), tone[..., None] * np.array([1.0, 1.01, 1.03], np.float32)
+    )
+    glare = np.clip(d.noise(rng, (5, 5), shape), 0, 2) * d.coverage(mould, 4) * 0.05
     for pill in scene.pills:
         image = lay_pill(image, scene, pill)
     return (image + glare[..., None]).astype(np.float32)
@@ -102,44 +94,45 @@ def render_blister(scene: Blister) -> np.ndarray:
 def pill_shape(scene: Blister, pill: Pill, window: tuple[slice, slice]) -> tuple[Field, ...]:
     """Signed distance to a pill's contour and its own coordinates u, v."""
     x, y = scene.pose.frame(window)
-    u, v = turned(x - np.float32(pill.x), y - np.float32(pill.y), pill.turn)
-    return box_distance(u, v, *KINDS[pill.kind][:3]), u, v
+    u, v = d.rotated(x - np.float32(pill.x), y - np.float32(pill.y), pill.turn)
+    return d.box_distance(u, v, *PILLS[pill.type][:3]), u, v
 
 
 def lay_pill(image: np.ndarray, scene: Blister, pill: Pill) -> np.ndarray:
     """The image with a pill on it: shadow, dome, score line or seam, highlight."""
     window = scene.pose.window(pill.x, pill.y, 32)
     away, u, v = pill_shape(scene, pill, window)
-    half, length, corner, first, second = KINDS[pill.kind]
+    half, length, corner, first, second = PILLS[pill.type]
     capsule = length > half
-    part = image[window] * (1 - 0.4 * np.roll(coverage(away, 6), (3, 3), (0, 1)))[..., None]
+    part = image[window] * (1 - 0.4 * np.roll(d.coverage(away, 6), (3, 3), (0, 1)))[..., None]
     dome = np.sqrt(np.clip(1 - (1 + np.minimum(away, 0) / corner) ** 2, 0, 1)) * corner * 0.45
-    line = coverage(np.abs(v) - 0.5, 2)
-    tone = 0.92 + relief(dome, scene.light, 0.22) - (0.10 if capsule else 0.2) * line
+    line = d.coverage(np.abs(v) - 0.5, 2)
+    tone = 0.92 + d.relief(dome, scene.light, 0.22) - (0.10 if capsule else 0.2) * line
     colour = np.where((v > 0)[..., None], np.float32(second), np.float32(first)) * pill.tint
-    x, y = turned(u, v, -pill.turn)
+    x, y = d.rotated(u, v, -pill.turn)
     shine = np.exp(-((x + 4) ** 2 + (y + 4) ** 2) / 16) * (0.3 if capsule else 0.07)
     done = image.copy()
-    done[window] = over(part, coverage(away), colour * tone[..., None] + shine[..., None])
+    done[window] = d.over(part, d.coverage(away), colour * tone[..., None] + shine[..., None])
     return done
 
 
 def footprint(scene: Blister, pill: Pill) -> Field:
     """The pixels that a pill covers."""
     everywhere = (slice(None), slice(None))
-    return coverage(pill_shape(scene, pill, everywhere)[0])
+    return d.coverage(pill_shape(scene, pill, everywhere)[0])
 
 
 def foil_area(scene: Blister) -> Field:
     """Where the blister is flat foil."""
     x, y = scene.pose.frame()
-    mould = np.minimum.reduce([box_distance(x - u, y - v, 21, 27, 19) for u, v in cavities()])
-    return coverage(box_distance(x, y, 106, 100)) * (mould > 2)
+    mould = np.minimum.reduce([d.box_distance(x - u, y - v, 21, 27, 19) for u, v in cavities()])
+    return d.coverage(d.box_distance(x, y, 106, 100)) * (mould > 2)
 
 
-def pill_area(scene: Blister, rng: Rng) -> Field:
-    """Where one pill, drawn at random, is seen."""
-    return footprint(scene, scene.pills[rng.integers(len(scene.pills))])
+def specks_on_a_pill(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
+    """Dark specks on one pill, chosen at random."""
+    area = footprint(scene, scene.pills[rng.integers(len(scene.pills))])
+    return blemishes.specks(image, rng, area, (0.15, 0.11, 0.09)), None
 
 
 def without(scene: Blister, k: int) -> Blister:
@@ -156,9 +149,9 @@ def missing_pill(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
 def extra_pill(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
     """A second pill lies half across a filled cavity."""
     pill = scene.pills[rng.integers(len(scene.pills))]
-    kind, side = int(rng.integers(len(KINDS))), np.sign(-pill.x)
+    column, side = int(rng.integers(len(PILLS))), np.sign(-pill.x)
     shift = (side * rng.uniform(18, 27), rng.uniform(-16, 16))
-    more = Pill(kind, pill.x + shift[0], pill.y + shift[1], rng.uniform(0, 2 * np.pi))
+    more = Pill(column, pill.x + shift[0], pill.y + shift[1], rng.uniform(0, 2 * np.pi))
     return render_blister(replace(scene, pills=(*scene.pills, more))), footprint(scene, more)
 
 
@@ -167,8 +160,8 @@ def swapped_pills(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
     first = int(rng.integers(len(scene.pills)))
     others = [k for k in range(len(scene.pills)) if (k - first) % COLUMNS]
     second, pills = int(rng.choice(others)), list(scene.pills)
-    for k, kind in ((first, pills[second].kind), (second, pills[first].kind)):
-        pills[k] = loose_pill(rng, kind, *cavities()[k])
+    for k, column in ((first, pills[second].type), (second, pills[first].type)):
+        pills[k] = loose_pill(rng, column, *cavities()[k])
     area = [footprint(scene, p) for k in (first, second) for p in (scene.pills[k], pills[k])]
     return render_blister(replace(scene, pills=tuple(pills))), np.maximum.reduce(area)
 
@@ -178,16 +171,27 @@ def broken_pill(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
     k = int(rng.integers(len(scene.pills)))
     pill, everywhere = scene.pills[k], (slice(None), slice(None))
     away, u, v = pill_shape(scene, pill, everywhere)
-    side, _ = turned(u, v, rng.uniform(0, 2 * np.pi))
-    ragged = 1.0 * noise(rng, (24, 24), u.shape) + 0.4 * noise(rng, (80, 80), u.shape)
-    beyond = side + ragged - KINDS[pill.kind][0] * rng.uniform(0.05, 0.6)
-    face = 0.75 * coverage(np.maximum(np.abs(beyond + 1.5) - 1.5, away))
-    image = over(image, face, (0.86, 0.83, 0.77))
-    image = over(image, 1 - coverage(beyond), render_blister(without(scene, k)))
-    x, y = grid()
+    side, _ = d.rotated(u, v, rng.uniform(0, 2 * np.pi))
+    ragged = 1.0 * d.noise(rng, (24, 24), u.shape) + 0.4 * d.noise(rng, (80, 80), u.shape)
+    beyond = side + ragged - PILLS[pill.type][0] * rng.uniform(0.05, 0.6)
+    face = 0.75 * d.coverage(np.maximum(np.abs(beyond + 1.5) - 1.5, away))
+    image = d.over(image, face, (0.86, 0.83, 0.77))
+    image = d.over(image, 1 - d.coverage(beyond), render_blister(without(scene, k)))
+    x, y = d.grid()
     for _ in range(int(rng.integers(2, 6))):
         at = scene.pose.window(pill.x + rng.normal(0, 12), pill.y + rng.normal(0, 14), 0)
         spot = (at[1].start - SIZE / 2, at[0].start - SIZE / 2)
-        crumb = blot_distance(rng, x, y, spot, rng.uniform(0.8, 1.9), 0.2)
-        image = over(image, 0.9 * coverage(crumb), (0.8, 0.77, 0.71))
+        crumb = d.blot_distance(rng, x, y, spot, rng.uniform(0.8, 1.9), 0.2)
+        image = d.over(image, 0.9 * d.coverage(crumb), (0.8, 0.77, 0.71))
     return image, None
+
+
+DEFECTS: dict[str, Defect] = {
+    "surface_scratch": blemishes.on(foil_area, blemishes.scratch, (0.93, 0.94, 0.95)),
+    "surface_specks": specks_on_a_pill,
+    "structural_broken_pill": broken_pill,
+    "logical_missing_pill": missing_pill,
+    "logical_extra_pill": extra_pill,
+    "logical_swapped_pills": swapped_pills,
+}
+PRODUCT = d.Product("Blister of twelve pills in four kinds", blister, render_blister, DEFECTS)

@@ -6,10 +6,10 @@ are anti-aliased by turning a signed distance (negative inside) into coverage.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,13 +18,8 @@ SIZE = 256  # side of a procedural image
 Field = np.ndarray  # (H, W) float32
 Rng = np.random.Generator
 Change = tuple[np.ndarray, Field | None]  # an image with its defect; the area it concerns, if any
+Defect = Callable[[Any, np.ndarray, Rng], Change]  # of a scene and its image
 Colour = Sequence[float] | np.ndarray  # r, g, b in [0, 1]
-
-
-def generator(*key: object) -> np.random.Generator:
-    """A random generator that is a pure function of its key, whatever the process."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def grid(size: int = SIZE) -> tuple[Field, Field]:
@@ -33,15 +28,15 @@ def grid(size: int = SIZE) -> tuple[Field, Field]:
     return np.broadcast_to(axis, (size, size)), np.broadcast_to(axis[:, None], (size, size))
 
 
-def turned(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
-    """Coordinates in a frame turned by `angle` (radians)."""
+def rotated(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    """Coordinates in a frame rotated by `angle` (radians)."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * c + y * s, y * c - x * s
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies in the image (pixels from the centre) and how it is turned."""
+    """Where an object lies in the image (pixels from the centre) and how it is rotated."""
 
     x: float
     y: float
@@ -52,7 +47,7 @@ class Pose:
     ) -> tuple[Field, Field]:
         """The object's own x, y at each pixel of a window."""
         x, y = (axis[window] for axis in grid())
-        return turned(x - np.float32(self.x), y - np.float32(self.y), self.turn)
+        return rotated(x - np.float32(self.x), y - np.float32(self.y), self.turn)
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
         """The pixels within `reach` of the object's point x, y."""
@@ -121,7 +116,7 @@ def blot_distance(
 ) -> Field:
     """Signed distance (roughly) to an irregular blot; `rough` is its outline's relative swing."""
     angle = rng.uniform(0, np.pi)
-    u, v = turned(x - centre[0], y - centre[1], angle)
+    u, v = rotated(x - centre[0], y - centre[1], angle)
     stretch = rng.uniform(0.75, 1.3)
     wobble = noise(rng, (9, 9), x.shape) + 0.5 * noise(rng, (28, 28), x.shape)
     return np.hypot(u * stretch, v / stretch) - radius * (1 + rough * wobble)
@@ -145,10 +140,20 @@ def relief(height: Field, angle: float, strength: float) -> Field:
 def photograph(image: np.ndarray, rng: Rng) -> np.ndarray:
     """The scene as (H, W, 3) uint8 from a camera: uneven light, white balance, sensor noise."""
     x, y = grid(image.shape[0])
-    u, _ = turned(x, y, rng.uniform(0, 2 * np.pi))
+    u, _ = rotated(x, y, rng.uniform(0, 2 * np.pi))
     half = image.shape[0] / 2
     light = 1 + rng.uniform(0.02, 0.09) * u / half - rng.uniform(0, 0.07) * (x**2 + y**2) / half**2
     balance = rng.uniform(0.94, 1.06) * rng.normal(1, 0.008, 3)
     grain = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.007, 0.014))
     shot = image * (light[..., None] * balance).astype(np.float32)
     return np.clip(np.round((shot + grain) * 255), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A category: its title, its good scenes, how one is rendered, its defects by name."""
+
+    title: str
+    scene: Callable[[Rng], Any]
+    render: Callable[[Any], np.ndarray]
+    defects: dict[str, Defect]

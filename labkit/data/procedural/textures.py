@@ -2,7 +2,7 @@
 
 Each has a scene (what varies from one good sample to the next), a `render` from scene to image,
 and its structural defects, which change the scene or the surface. Surface defects that every
-product shares are in `blemishes.py`.
+product shares are in `py`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labkit.data.procedural.drawing import (
-    SIZE,
-    Change,
-    Rng,
-    blot_distance,
-    coverage,
-    generator,
-    grid,
-    line_distance,
-    noise,
-    over,
-    turned,
-    wander,
-)
+from labkit.core.seeds import generator
+from labkit.data.procedural import drawing as d
+from labkit.data.procedural.blemishes import everywhere, fibre, on, scratch, stain
+from labkit.data.procedural.drawing import SIZE, Change, Defect, Rng
 
 
 @dataclass(frozen=True)
@@ -57,8 +47,8 @@ def weave(rng: Rng) -> Weave:
 def render_weave(scene: Weave) -> np.ndarray:
     """The cloth: of the two yarns at a place the higher one is seen, lit by its height."""
     rng, shape = generator("weave", scene.key), (2 * SIZE, 2 * SIZE)
-    x, y = turned(*grid(2 * SIZE), scene.angle)
-    bend = noise(rng, (3, 3), shape), noise(rng, (3, 3), shape)
+    x, y = d.rotated(*d.grid(2 * SIZE), scene.angle)
+    bend = d.noise(rng, (3, 3), shape), d.noise(rng, (3, 3), shape)
     u = x / (2 * scene.pitch) + 0.22 * bend[0] + scene.phase[0]
     v = y / (2 * scene.pitch) + 0.22 * bend[1] + scene.phase[1]
     i, j = np.floor(u), np.floor(v)
@@ -74,7 +64,7 @@ def render_weave(scene: Weave) -> np.ndarray:
         yarn, start, stop = scene.missing
         warp = np.where((i == yarn) & (v > start) & (v < stop), -0.9, warp)
     shades = rng.normal(1, 0.05, (2, 96)).astype(np.float32)
-    fibre = [noise(rng, (30, 260), shape), noise(rng, (260, 30), shape)]
+    fibre = [d.noise(rng, (30, 260), shape), d.noise(rng, (260, 30), shape)]
     on_top = warp > weft
     light = 0.40 + 0.60 * np.sqrt(np.clip(np.maximum(warp, weft), 0, 1))
     twist = np.where(on_top, 2.5 * v + 1.2 * across_u, 2.5 * u - 1.2 * across_v)
@@ -83,7 +73,7 @@ def render_weave(scene: Weave) -> np.ndarray:
     light = light * shade * (1 + 0.07 * np.sin(2 * np.pi * twist) + 0.05 * fibre)
     image = light[..., None] * np.where(on_top[..., None], scene.warp, scene.weft)
     image = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]) / 4
-    return image * (1 + 0.02 * noise(rng, (4, 4), (SIZE, SIZE)))[..., None]
+    return image * (1 + 0.02 * d.noise(rng, (4, 4), (SIZE, SIZE)))[..., None]
 
 
 def missing_yarn(scene: Weave, image: np.ndarray, rng: Rng) -> Change:
@@ -102,12 +92,12 @@ def floating_yarn(scene: Weave, image: np.ndarray, rng: Rng) -> Change:
 
 def torn_hole(scene: Weave, image: np.ndarray, rng: Rng) -> Change:
     """A small hole with frayed edges, the dark ground behind it."""
-    x, y = grid()
+    x, y = d.grid()
     centre = rng.uniform(-95, 95, 2)
-    hole = blot_distance(rng, x, y, centre, rng.uniform(6, 13), 0.16)
-    fray = noise(rng, (90, 90), x.shape)
-    image = image * (1 - 0.35 * coverage(hole - 3 + fray, 5))[..., None]
-    return over(image, coverage(hole + 1.6 * fray, 1.5), (0.07, 0.07, 0.08)), None
+    hole = d.blot_distance(rng, x, y, centre, rng.uniform(6, 13), 0.16)
+    fray = d.noise(rng, (90, 90), x.shape)
+    image = image * (1 - 0.35 * d.coverage(hole - 3 + fray, 5))[..., None]
+    return d.over(image, d.coverage(hole + 1.6 * fray, 1.5), (0.07, 0.07, 0.08)), None
 
 
 @dataclass(frozen=True)
@@ -138,39 +128,39 @@ def wood(rng: Rng) -> Wood:
 def render_wood(scene: Wood) -> np.ndarray:
     """The board: years as distances from the pith, fibres, pores."""
     rng, shape = generator("wood", scene.key), (SIZE, SIZE)
-    x, y = turned(*grid(), scene.angle)
+    x, y = d.rotated(*d.grid(), scene.angle)
     depth = np.hypot(x - scene.pith[0], (y - scene.pith[1]) * 0.13)
-    depth = depth + 7 * noise(rng, (2, 3), shape) + 1.2 * noise(rng, (5, 22), shape)
+    depth = depth + 7 * d.noise(rng, (2, 3), shape) + 1.2 * d.noise(rng, (5, 22), shape)
     width = 0.35 * np.sin(depth / 37 + rng.uniform(0, 6)) + 0.2 * np.sin(depth / 11)
     year = np.mod(depth / scene.ring + width, 1)
     late = np.where(year < 0.86, (year / 0.86) ** 3.2, (1 - year) / 0.14)
-    strength = 0.62 + 0.18 * noise(rng, (2, 5), shape)
+    strength = 0.62 + 0.18 * d.noise(rng, (2, 5), shape)
     image = scene.light + (late * strength)[..., None] * (scene.dark - scene.light)
-    fibre = 0.030 * noise(rng, (9, 190), shape) + 0.022 * noise(rng, (26, 250), shape)
-    pores = np.clip(noise(rng, (34, 250), shape) - 1.75, 0, 1) * (0.35 + 0.5 * late)
+    fibre = 0.030 * d.noise(rng, (9, 190), shape) + 0.022 * d.noise(rng, (26, 250), shape)
+    pores = np.clip(d.noise(rng, (34, 250), shape) - 1.75, 0, 1) * (0.35 + 0.5 * late)
     return (image * (1 + fibre - 0.5 * pores)[..., None]).astype(np.float32)
 
 
 def worm_holes(scene: Wood, image: np.ndarray, rng: Rng) -> Change:
     """One to four round bore holes with a lit rim."""
-    x, y = grid()
+    x, y = d.grid()
     centre = rng.uniform(-85, 85, 2)
     for _ in range(int(rng.integers(1, 5))):
         at = centre + rng.normal(0, 13, 2)
         away = np.hypot(x - at[0], y - at[1]) - rng.uniform(2.2, 5.5)
-        image = over(image, 0.35 * coverage(np.abs(away - 0.8) - 0.7), (0.93, 0.8, 0.6))
-        image = over(image, 0.93 * coverage(away), (0.13, 0.08, 0.05))
+        image = d.over(image, 0.35 * d.coverage(np.abs(away - 0.8) - 0.7), (0.93, 0.8, 0.6))
+        image = d.over(image, 0.93 * d.coverage(away), (0.13, 0.08, 0.05))
     return image, None
 
 
 def split(scene: Wood, image: np.ndarray, rng: Rng) -> Change:
     """A dry crack along the grain, open in the middle."""
     start, length = rng.uniform((-95, -110), (95, 10)), rng.uniform(50, 120)
-    path = wander(rng, start, np.pi / 2 + scene.angle, length, 0.12, 0.02)
-    away, along = line_distance(*grid(), path)
+    path = d.wander(rng, start, np.pi / 2 + scene.angle, length, 0.12, 0.02)
+    away, along = d.line_distance(*d.grid(), path)
     width = rng.uniform(0.9, 2.0) * np.sin(np.pi * np.clip(along, 0.02, 0.98)) ** 0.6
     image = image * (1 - 0.25 * np.exp(-((away / 4) ** 2)))[..., None]
-    return over(image, 0.85 * coverage(away - width), (0.16, 0.09, 0.05)), None
+    return d.over(image, 0.85 * d.coverage(away - width), (0.16, 0.09, 0.05)), None
 
 
 @dataclass(frozen=True)
@@ -191,22 +181,20 @@ STONES = np.array(
 
 def terrazzo(rng: Rng) -> Terrazzo:
     """A good slab: chips of three sizes thrown until they no longer fit."""
-    chips: list[np.ndarray] = []
-    placed = np.zeros((0, 3))
+    chips = np.zeros((0, 3))
     for radius, tries in ((15, 50), (9, 170), (4.6, 520)):
         spots = rng.uniform(-140, 140, (tries, 2))
         radii = radius * rng.uniform(0.7, 1.25, tries)
         for spot, r in zip(spots, radii, strict=True):
-            gaps = np.hypot(*(placed[:, :2] - spot).T) - placed[:, 2] - r
+            gaps = np.hypot(*(chips[:, :2] - spot).T) - chips[:, 2] - r
             if not len(gaps) or gaps.min() > -0.06 * r:
-                placed = np.vstack([placed, [*spot, r]])
-    chips = placed
-    kinds = rng.choice(len(STONES), len(chips), p=(0.34, 0.2, 0.18, 0.16, 0.12))
+                chips = np.vstack([chips, [*spot, r]])
+    stones = rng.choice(len(STONES), len(chips), p=(0.34, 0.2, 0.18, 0.16, 0.12))
     return Terrazzo(
         key=int(rng.integers(2**31)),
         chips=chips,
         outlines=rng.uniform(0.72, 1.12, (len(chips), 8)),
-        tones=STONES[kinds] * rng.normal(1, 0.05, (len(chips), 1))
+        tones=STONES[stones] * rng.normal(1, 0.05, (len(chips), 1))
         + rng.normal(0, 0.012, (len(chips), 3)),
         cement=np.array([0.76, 0.74, 0.71]) * rng.normal(1, 0.03) + rng.normal(0, 0.006, 3),
     )
@@ -227,7 +215,7 @@ def render_terrazzo(scene: Terrazzo) -> np.ndarray:
         points = (corners + (x, y) + SIZE / 2) * scale
         pen.polygon([tuple(p) for p in points], tuple(np.clip(colour * 255, 0, 255).astype(int)))
     image = np.asarray(canvas.reduce(scale), dtype=np.float32) / 255
-    speckle = 0.045 * noise(rng, (170, 170), shape) + 0.025 * noise(rng, (60, 60), shape)
+    speckle = 0.045 * d.noise(rng, (170, 170), shape) + 0.025 * d.noise(rng, (60, 60), shape)
     return image * (1 + speckle)[..., None]
 
 
@@ -239,12 +227,12 @@ def _one_chip(scene: Terrazzo, rng: Rng, smallest: float) -> int:
 def missing_chip(scene: Terrazzo, image: np.ndarray, rng: Rng) -> Change:
     """A chip has broken out and left a shaded pit."""
     k = _one_chip(scene, rng, 6)
-    x, y = grid()
+    x, y = d.grid()
     cx, cy, r = scene.chips[k]
-    pit = blot_distance(rng, x, y, (cx, cy), 0.95 * r, 0.05)
+    pit = d.blot_distance(rng, x, y, (cx, cy), 0.95 * r, 0.05)
     shade = 0.33 + 0.2 * np.clip((x - cx + y - cy) / (2 * r), -1, 1)
-    rough = (shade * (1 + 0.12 * noise(rng, (60, 60), x.shape)))[..., None] * scene.cement
-    return over(image, coverage(pit, 1.6), rough), None
+    rough = (shade * (1 + 0.12 * d.noise(rng, (60, 60), x.shape)))[..., None] * scene.cement
+    return d.over(image, d.coverage(pit, 1.6), rough), None
 
 
 def foreign_chip(scene: Terrazzo, image: np.ndarray, rng: Rng) -> Change:
@@ -260,7 +248,37 @@ def crack(scene: Terrazzo, image: np.ndarray, rng: Rng) -> Change:
     """A jagged hairline crack through chips and cement."""
     start, length = rng.uniform(-100, 100, 2), rng.uniform(60, 150)
     angle = np.arctan2(-start[1], -start[0]) + rng.normal(0, 0.5)
-    path = wander(rng, start, angle, length, 0.35, 0.08)
-    away, along = line_distance(*grid(), path)
+    path = d.wander(rng, start, angle, length, 0.35, 0.08)
+    away, along = d.line_distance(*d.grid(), path)
     width = rng.uniform(0.5, 1.3) * (1.05 - along)
-    return over(image, 0.75 * coverage(away - width, 1.3), (0.2, 0.18, 0.17)), None
+    return d.over(image, 0.75 * d.coverage(away - width, 1.3), (0.2, 0.18, 0.17)), None
+
+
+WEAVE_DEFECTS: dict[str, Defect] = {
+    "surface_stain": on(everywhere, stain, (0.42, 0.30, 0.16)),
+    "surface_fibre": on(everywhere, fibre, (0.80, 0.30, 0.26)),
+    "structural_missing_yarn": missing_yarn,
+    "structural_floating_yarn": floating_yarn,
+    "structural_hole": torn_hole,
+}
+
+WOOD_DEFECTS: dict[str, Defect] = {
+    "surface_scratch": on(everywhere, scratch, (0.93, 0.82, 0.64)),
+    "surface_stain": on(everywhere, stain, (0.22, 0.15, 0.12)),
+    "structural_worm_holes": worm_holes,
+    "structural_split": split,
+}
+
+TERRAZZO_DEFECTS: dict[str, Defect] = {
+    "surface_scratch": on(everywhere, scratch, (0.95, 0.94, 0.92)),
+    "surface_stain": on(everywhere, stain, (0.36, 0.22, 0.11), (11, 26), (0.4, 0.7)),
+    "structural_crack": crack,
+    "structural_missing_chip": missing_chip,
+    "logical_foreign_chip": foreign_chip,
+}
+
+WEAVE = d.Product("Twill weave of blue and ecru yarn", weave, render_weave, WEAVE_DEFECTS)
+WOOD = d.Product("Flat-sawn wooden board", wood, render_wood, WOOD_DEFECTS)
+TERRAZZO = d.Product(
+    "Terrazzo slab of five kinds of stone", terrazzo, render_terrazzo, TERRAZZO_DEFECTS
+)

@@ -20,23 +20,13 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import Sample
-from labkit.data.procedural.drawing import generator
+from labkit.core.seeds import generator
 from labkit.data.synthetic.nsa import NsaSpec, blend_patches, spec_for
 from labkit.data.synthetic.patches import OFFICIAL, PatchSpec, cut_and_paste
 from labkit.data.synthetic.steps import Patch, Steps
 
-__all__ = [
-    "OFFICIAL",
-    "NsaSpec",
-    "Patch",
-    "PatchSpec",
-    "Recipe",
-    "Steps",
-    "SyntheticSample",
-    "bank",
-    "make",
-    "spec_for",
-]
+__all__ = ["OFFICIAL", "NsaSpec", "Patch", "PatchSpec", "Recipe", "Steps", "SyntheticSample",
+           "bank", "make", "spec_for"]  # fmt: skip
 SYNTHETIC = "synthetic"  # the defect name of every such sample
 ATTEMPTS = 20  # to make a defect that shows
 LEAST = 1.0  # grey levels of 255; mean change inside the mask below which nothing shows

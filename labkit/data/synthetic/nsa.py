@@ -157,8 +157,8 @@ def _patch(
         return None
     cover = (piece | under[window(box)]).astype(np.float32)
     result = clone(image[window(box)], pasted, spec.mixed)
-    drawn = {"half_height": half[0], "half_width": half[1], "factor": factor}
-    return Patch(drawn, source_box, box, cut, pasted, cover, result)
+    parameters = {"half_height": half[0], "half_width": half[1], "factor": factor}
+    return Patch(parameters, source_box, box, cut, pasted, cover, result)
 
 
 def _first(draw: Callable[[], Box], fits: Callable[[Box], bool], tries: int) -> Box | None:

@@ -4,7 +4,7 @@ Kim et al., SANFlow, NeurIPS 2023, section 3.2 and supplement B.2, after CutPast
 The paper gives the three shapes and their sizes at 256 pixels, flips, colour jitter of up to 0.1
 and blurred borders. It does not say how wide a border is (here `soft`), and names rotation in
 3.2 but not in B.2 (here `turn`, off). Its official code differs: one long bar and discs drawn
-beforehand, scars turned by up to 45 degrees, the source at 1.5 times its size, and one amount of
+beforehand, scars rotated by up to 45 degrees, the source at 1.5 times its size, and one amount of
 jitter up to 0.2 for a whole run; `OFFICIAL` comes near to it, with jitter drawn for each sample.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms import functional
 
-from labkit.data.procedural.drawing import Rng, box_distance, coverage, over, turned
+from labkit.data.procedural.drawing import Rng, box_distance, coverage, over, rotated
 from labkit.data.synthetic.steps import Box, Patch, Steps, checked, window
 
 COLOURS = ("brightness", "contrast", "saturation", "hue")
@@ -46,9 +46,9 @@ class PatchSpec:
     source: Literal["other", "same"] = "other"  # image that it is cut from; "same" is CutPaste's
 
     def __post_init__(self) -> None:
-        known = get_args(Kind)
-        if not self.kinds or not set(self.kinds) <= set(known):
-            raise ValueError(f"kinds={self.kinds!r} does not fit; use some of {known}.")
+        shapes = get_args(Kind)
+        if not self.kinds or not set(self.kinds) <= set(shapes):
+            raise ValueError(f"kinds={self.kinds!r} does not fit; use some of {shapes}.")
 
 
 OFFICIAL = PatchSpec(
@@ -80,41 +80,41 @@ def cut_and_paste(base: np.ndarray, source: np.ndarray, spec: PatchSpec, rng: Rn
 
 def _patch(base: np.ndarray, source: np.ndarray, spec: PatchSpec, rng: Rng) -> Patch:
     sides = base.shape[:2]
-    kind = spec.kinds[rng.integers(len(spec.kinds))]
-    height, width = draw_size(kind, spec, rng, sides)
-    angle = rng.uniform(-spec.turn, spec.turn) * (kind != "circle")
+    shape = spec.kinds[rng.integers(len(spec.kinds))]
+    height, width = draw_size(shape, spec, rng, sides)
+    angle = rng.uniform(-spec.turn, spec.turn) * (shape != "circle")
     flips = rng.random(2) < spec.flip
     soft = max(spec.soft * min(sides) / REFERENCE, 1e-6)
     extent = np.minimum(np.ceil([height + soft, width + soft]), sides).astype(int).tolist()
     source_box = _place([max(round(n / spec.zoom), 1) for n in extent], sides, rng)
     cut = source[window(source_box)]
     plain, colours = recoloured(_mirrored(cut, extent, flips), spec.jitter, rng)
-    pasted = _turned(plain, angle, sides)
+    pasted = _rotated(plain, angle, sides)
     box = _place(pasted.shape[:2], sides, rng)
     y, x = (np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in pasted.shape[:2])
-    u, v = turned(x[None, :], y[:, None], np.deg2rad(angle))
+    u, v = rotated(x[None, :], y[:, None], np.deg2rad(angle))
     disc = np.hypot(u, v) - width / 2
-    away = disc if kind == "circle" else box_distance(u, v, width / 2, height / 2)
+    away = disc if shape == "circle" else box_distance(u, v, width / 2, height / 2)
     cover = coverage(away, soft).astype(np.float32)
     under = base[window(box)]
-    drawn = {"kind": kind, "height": height, "width": width, "angle": float(angle)}
-    drawn |= {"flip_rows": float(flips[0]), "flip_columns": float(flips[1]), **colours}
+    parameters = {"kind": shape, "height": height, "width": width, "angle": float(angle)}
+    parameters |= {"flip_rows": float(flips[0]), "flip_columns": float(flips[1]), **colours}
     result = np.round(over(under.astype(np.float32), cover, pasted)).astype(np.uint8)
-    return Patch(drawn, source_box, box, cut, pasted, cover, result)
+    return Patch(parameters, source_box, box, cut, pasted, cover, result)
 
 
 def draw_size(
-    kind: Kind, spec: PatchSpec, rng: Rng, sides: tuple[int, int]
+    shape: Kind, spec: PatchSpec, rng: Rng, sides: tuple[int, int]
 ) -> tuple[float, float]:
     """Height and width of a patch, pixels of an image with these sides, uniform in its range.
 
     Sizes hold at 256 pixels and follow the shorter side, so that a disc stays a disc.
     """
     scale = min(sides) / REFERENCE
-    if kind == "circle":
+    if shape == "circle":
         width = 2 * rng.uniform(*spec.radius) * scale
         return width, width
-    height, width = (rng.uniform(*bounds) * scale for bounds in getattr(spec, kind))
+    height, width = (rng.uniform(*bounds) * scale for bounds in getattr(spec, shape))
     return height, width
 
 
@@ -141,8 +141,8 @@ def _mirrored(cut: np.ndarray, extent: Sequence[int], flips: np.ndarray) -> np.n
     return np.asarray(picture.resize(extent[::-1], Image.Resampling.BICUBIC))
 
 
-def _turned(patch: np.ndarray, angle: float, sides: tuple[int, int]) -> np.ndarray:
-    """A patch turned clockwise about its centre; what would not fit into the image is cut off."""
+def _rotated(patch: np.ndarray, angle: float, sides: tuple[int, int]) -> np.ndarray:
+    """A patch rotated clockwise about its centre; what would not fit into the image is cut off."""
     if angle == 0:
         return patch
     padded = Image.fromarray(np.pad(patch, ((2, 2), (2, 2), (0, 0)), "edge"))  # a clean border

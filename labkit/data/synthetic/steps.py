@@ -15,11 +15,11 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two are ex
 class Patch:
     """One patch on its way from the source image into the base."""
 
-    drawn: dict[str, float | str]  # what was drawn for it, by name; lengths in pixels
+    parameters: dict[str, float | str]  # its random choices by name; lengths in pixels
     source_box: Box
     box: Box  # where it lies in the base
     cut: np.ndarray  # (h', w', 3) uint8, as it was in the source
-    pasted: np.ndarray  # (h, w, 3) uint8, as it comes to the base: turned, resized, recoloured
+    pasted: np.ndarray  # (h, w, 3) uint8, as it comes to the base: rotated, resized, recoloured
     cover: np.ndarray  # (h, w) float32 in [0, 1], its soft shape or its object mask
     result: np.ndarray  # (h, w, 3) uint8, the base's box once it is blended in
 
