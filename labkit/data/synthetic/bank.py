@@ -5,7 +5,7 @@
 
 The same images, spec and seed give the same defect to the bit, in any order of calls, and specs
 share their random numbers: what two of them have in common stays where it is. The defects that
-labkit tests on (`datasets/`) come from other generators.
+labkit tests on (`data/procedural`) come from other generators.
 """
 
 from __future__ import annotations
