@@ -7,7 +7,7 @@ KaTeX, whose script travels with the book: no page asks a server for anything.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -149,7 +149,10 @@ def _results(begun: Sequence[Results], budget: str) -> str:
     if not rows:
         return f"{head}\n\nNothing yet: run `labkit study NAME --budget {budget}`.\n"
     pages = [f"study-{results.study.name}" for results in begun]
-    return "\n\n".join([head, _table(pd.DataFrame(rows)), _tree("", pages, hidden=True)]) + "\n"
+    return (
+        "\n\n".join([head, tables.as_markdown(pd.DataFrame(rows)), _tree("", pages, hidden=True)])
+        + "\n"
+    )
 
 
 def _page(results: Results, source: Path) -> None:
@@ -166,8 +169,8 @@ def _page(results: Results, source: Path) -> None:
     if study.notebook and (source / f"{study.notebook}.ipynb").exists():
         lines.append(f"Explained in [{study.notebook}]({study.notebook}.ipynb).")
     lines.append(f"```bash\nlabkit study {study.name} --budget {results.budget}\n```")
-    for place in results.places:
-        lines += [f"## {place}", _table(tables.side_by_side(results, place))]
+    for dataset in results.datasets:
+        lines += [f"## {dataset}", tables.as_markdown(tables.side_by_side(results, dataset))]
     lines += [f"![The figure of {study.name}]({stem}.png)"]
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     (source / f"{stem}.md").write_text("\n\n".join(lines) + "\n")
@@ -180,23 +183,6 @@ def _failed(chapter: Chapter) -> str:
 def _tree(caption: str, pages: Sequence[str], hidden: bool = False) -> str:
     options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * hidden + [":maxdepth: 1"]
     return "\n".join(["```{toctree}", *options, "", *pages, "```"])
-
-
-def _table(table: pd.DataFrame) -> str:
-    """A table as Markdown, whose words the book's search finds."""
-    return "\n".join(_row(values) for values in _lines(table))
-
-
-def _lines(table: pd.DataFrame) -> Iterator[Sequence[str]]:
-    yield [str(name) for name in table]
-    yield ["---"] * table.shape[1]
-    for row in table.itertuples(index=False):
-        yield ["" if pd.isna(value) else str(value) for value in row]
-
-
-def _row(values: Sequence[str]) -> str:
-    cells = (" ".join(value.split()).replace("|", r"\|") for value in values)
-    return f"| {' | '.join(cells)} |"
 
 
 def as_stored(paths: Sequence[Path]) -> list[Chapter]:

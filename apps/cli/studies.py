@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labkit_apps.cli.output import Budget, Json, say, table
 
+if TYPE_CHECKING:
+    from labkit.studies.results import Results
 
-def studies(budget: Budget = "laptop", json: Json = False) -> None:
-    """Every ablation: how far it got, what it cost, what it found last."""
+
+def studies(
+    budget: Budget = "laptop",
+    json: Json = False,
+    markdown: Annotated[
+        bool, typer.Option(help="The tables of finished studies, as a document.")
+    ] = False,
+) -> None:
+    """Every ablation: how far it got, what it cost, its best and worst variant.
+
+    labkit studies --markdown > docs/results.md
+    """
     from labkit.studies import runner as lab
 
+    if markdown:
+        typer.echo(_document(budget))
+        return
     rows = lab.states(budget)
     shown = ("name", "source", "state", "tasks", "seconds", "result")
     say(rows, json, lambda: table([{key: row[key] for key in shown} for row in rows]))
@@ -24,7 +39,9 @@ def study(
     budget: Budget = "laptop",
     seeds: Annotated[str | None, typer.Option(help="As 0,1,2; else the study's.")] = None,
     data: Annotated[str | None, typer.Option(help="As elpv/mono,elpv/poly.")] = None,
-    cell: Annotated[list[str] | None, typer.Option(help="Only this cell; repeatable.")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Only this variant; repeatable.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes at once.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
@@ -34,17 +51,18 @@ def study(
 ) -> None:
     """Run an ablation, or what it still lacks. Example: labkit study dnfad-depth --seeds 0,1
 
-    Exit code 1 if a cell failed; the others are finished and kept.
+    Exit code 1 if a variant failed; the others are finished and kept.
     """
     from labkit.studies import runner as lab
-    from labkit.studies import tables
 
     numbers = [_seed(text) for text in seeds.split(",")] if seeds else None
-    places = data.split(",") if data else None
-    results = lab.run(name, budget, numbers, places, cell, engine, workers, gpus, out, again=again)
+    datasets = data.split(",") if data else None
+    results = lab.run(
+        name, budget, numbers, datasets, variant, engine, workers, gpus, out, again=again
+    )
     if results.records:
         _draw(results)
-    say(_told(results), json, lambda: _page(results, tables))
+    say(_record(results), json, lambda: _page(results))
     if results.failed:
         raise typer.Exit(1)
 
@@ -55,11 +73,31 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _told(results) -> dict[str, Any]:
+def _document(budget: str) -> str:
+    """The tables of every study that has finished tasks, as Markdown."""
+    from labkit.studies import runner as lab
+    from labkit.studies import tables
+
+    head = (
+        f"# Results\n\nWhat `labkit study NAME --budget {budget}` measured. Columns named "
+        "*published* are the papers' own numbers, on their data; all others are measured here. "
+        f"Written by `labkit studies --budget {budget} --markdown`."
+    )
+    begun = (one for one in (lab.stored(name, budget) for name in lab.names()) if one.records)
+    sections = [tables.markdown(results) for results in begun]
+    return "\n\n".join([head, *(sections or [f"No study is finished at the {budget} budget."])])
+
+
+def _record(results: Results) -> dict[str, Any]:
     failed = [
-        {"cell": t.cell, "data": t.data, "seed": t.seed, "error": results.failed[t.mark]}
-        for t in results.tasks
-        if t.mark in results.failed
+        {
+            "variant": task.variant,
+            "data": task.data,
+            "seed": task.seed,
+            "error": results.failed[task.fingerprint],
+        }
+        for task in results.tasks
+        if task.fingerprint in results.failed
     ]
     summary = results.summary.astype(object)
     return {
@@ -74,17 +112,19 @@ def _told(results) -> dict[str, Any]:
     }
 
 
-def _page(results, tables) -> str:
+def _page(results: Results) -> str:
+    from labkit.studies import tables
+
     parts = [f"{results.study.title}: {results.study.question}"]
-    for place in results.places:
-        rows = tables.side_by_side(results, place).rename(columns={"": "cell"})
-        told = table(rows.to_dict("records"))
-        parts.append(f"{place}\n{told}" if len(results.places) > 1 else told)
+    for dataset in results.datasets:
+        rows = tables.side_by_side(results, dataset).rename(columns={"": "variant"})
+        text = table(rows.to_dict("records"))
+        parts.append(f"{dataset}\n{text}" if len(results.datasets) > 1 else text)
     parts.append("\n".join(tables.notes(results)))
     return "\n\n".join([*parts, f"In {results.folder}: results.csv, summary.csv, figure.png"])
 
 
-def _draw(results) -> None:
+def _draw(results: Results) -> None:
     """The figure beside the tables, drawn anew when they are newer."""
     picture, newest = results.folder / "figure.png", results.folder / "tasks"
     if picture.exists() and picture.stat().st_mtime >= newest.stat().st_mtime:

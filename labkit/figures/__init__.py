@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plots": ["curves", "draw_scores", "latent_histogram", "lines", "score_histogram"],
         "style": ["caption"],
         "training": ["reconstructions", "training_curves"],
-        "variants": ["variants"],
+        "variants": ["deviation_plot"],
     },
 )

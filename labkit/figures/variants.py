@@ -12,20 +12,20 @@ from labkit.figures.style import FAINT, INK, QUIET, SERIES, THRESHOLD, dress, sh
 ROW, HEAD, WIDEST = 0.3, 0.75, 10.5  # inches
 
 
-def variants(table: pd.DataFrame, note: str | None = None) -> Figure:
-    """How far each row of a table lies from its first one: a panel a column, a dot a row.
+def deviation_plot(table: pd.DataFrame, note: str | None = None) -> Figure:
+    """How far each row of a table lies from its first one: a panel per column, a dot per row.
 
     Every panel has its own scale; the dashed line is the first row's value.
 
-    Args:    table: what was done (index, the reference first), a column a metric, its name with
+    Args:    table: what was done (index, the reference first), a column per metric, its name with
              the unit; a number that does not exist is None.
     Raises:  ValueError if there is nothing to compare, or the first row has a gap.
     """
     values = table.astype(float)
     if len(values) < 2 or values.shape[1] < 1 or values.iloc[0].isna().any():
         raise ValueError(
-            f"variants needs a whole first row and another one; found a table {table.shape} with "
-            f"{int(values.iloc[:1].isna().sum().sum())} gaps in the first row."
+            "deviation_plot needs a whole first row and another one; found a table "
+            f"{table.shape} with {int(values.iloc[:1].isna().sum().sum())} gaps in the first row."
         )
     width = min(2.6 + 1.9 * values.shape[1], WIDEST)
     figure = sheet(width, HEAD + ROW * len(values), note)

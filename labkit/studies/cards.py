@@ -1,8 +1,8 @@
 """Where paper, official code and labkit differ, and what each difference changes in numbers.
 
-`discrepancies/METHOD.yaml` lists them as data: what the paper says, what the code does, the
-settings of labkit that follow each (`--set key=value`), and the cells of studies that differ in
-just these settings. Numbers are read from finished studies, never typed.
+A method's card is a YAML file that lists them as data: what the paper says, what the code does,
+the settings of labkit that follow each (`--set key=value`), and the variants of studies that
+differ in just these settings. Numbers are read from finished studies, never typed.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from labkit import methods
 from labkit.core import config
-from labkit.studies import runner
-from labkit.studies.results import Results
+from labkit.studies import runner, tables
 
 FOLDER = Path(__file__).parents[1] / "cards"
-NO_SWITCH = "no switch"
 MOST = 4  # settings that a table spells out
-COLUMNS = ["discrepancy", "paper", "official code", "labkit", "measured, image AUROC", "read on"]
-SIDES = {"paper": "as the paper", "code": "as the code"}
+STRICT = ConfigDict(extra="forbid")
+KEYS = ["method", "point", "of", "study", "before", "after"]
+ENDS = ["data", "n", "difference", "difference_low", "difference_high"]
+Side = Literal["paper", "code", "labkit"]
 Settings = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Two cells of a study: what turning `before` into `after` changes.
+    """Two variants of a study: what turning `before` into `after` changes.
 
-    An `oracle` study has no `before`: it tells what choosing the epoch on the test set adds.
+    An `oracle` study has no `before`: it says what choosing the epoch on the test set adds.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = STRICT
 
     study: str
     after: str
@@ -50,7 +50,7 @@ class Effect:
 class Discrepancy:
     """One point in which paper, official code and labkit do not agree."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = STRICT
 
     method: str
     point: str
@@ -63,51 +63,40 @@ class Discrepancy:
     unmeasured: str = ""  # why there is no effect although there is a switch
     notebook: str = ""
 
-    def switch(self, side: Literal["paper", "code"]) -> dict[str, str]:
+    def settings(self, side: Side) -> Settings:
+        """The settings that follow one side."""
+        return {"paper": self.as_paper, "code": self.as_code, "labkit": {}}[side]
+
+    def switch(self, side: Side) -> dict[str, str]:
         """The settings that follow one side, as text of `--set KEY=VALUE`."""
-        told = self.as_paper if side == "paper" else self.as_code
-        return {key: _text(value) for key, value in told.items()}
+        return {key: _text(value) for key, value in self.settings(side).items()}
 
-    @property
-    def keys(self) -> list[str]:
-        """The flat keys that either side sets, those of a preset written out."""
-        kind = methods.get(self.method)
-        told = methods.preset(kind, self.as_paper) | methods.preset(kind, self.as_code)
-        return list(told)
-
-    def build(
-        self, side: Literal["paper", "code", "labkit"], budget: str = "paper"
-    ) -> config.Config:
+    def build(self, side: Side, budget: str = "paper") -> config.Config:
         """The config that follows one side.
 
         Raises: ValueError for a key, value, preset or method that labkit does not know.
         """
-        if side == "labkit":
-            return _own(self.method, budget)
-        told = self.as_paper if side == "paper" else self.as_code
-        return methods.resolve(self.method, budget=budget, overrides=told)
+        return methods.resolve(self.method, budget=budget, overrides=self.settings(side))
+
+    @property
+    def keys(self) -> list[str]:
+        """The flat keys that either side sets, those of a preset written out."""
+        both = (methods.preset(methods.get(self.method), s) for s in (self.as_paper, self.as_code))
+        return list(dict.fromkeys(key for settings in both for key in settings))
 
     @property
     def default(self) -> str:
         """labkit's own values of the keys: at the paper budget, and at laptop where it differs."""
-        paper, laptop = (_own(self.method, budget) for budget in ("paper", "laptop"))
-        parts = []
-        for key in self.keys[:MOST] if len(self.keys) <= MOST else ():
-            ours, small = _text(paper.value(key)), _text(laptop.value(key))
-            parts.append(f"{key}={ours}" + (f" (laptop {small})" if small != ours else ""))
+        parts, keys = [], self.keys
+        for key in keys if len(keys) <= MOST else ():
+            large, small = (_text(self.build("labkit", b).value(key)) for b in ("paper", "laptop"))
+            parts.append(f"{key}={large}" + f" (laptop {small})" * (small != large))
         return ", ".join(parts)
-
-
-@lru_cache(maxsize=32)
-def _own(method: str, budget: str) -> config.Config:
-    """What labkit sets at a budget."""
-    return methods.resolve(method, budget=budget)
 
 
 def names() -> list[str]:
     """The methods that have a card."""
-    have = {path.stem for path in FOLDER.glob("*.yaml")}
-    return [name for name in methods.names() if name in have]
+    return [name for name in methods.names() if (FOLDER / f"{name}.yaml").is_file()]
 
 
 def card(method: str) -> tuple[Discrepancy, ...]:
@@ -123,19 +112,19 @@ def card(method: str) -> tuple[Discrepancy, ...]:
 @lru_cache(maxsize=16)
 def read(path: Path) -> tuple[Discrepancy, ...]:
     """The discrepancies that a YAML file lists; its name is that of the method."""
-    told = [row | {"method": path.stem} for row in yaml.safe_load(path.read_text())]
+    rows = [row | {"method": path.stem} for row in yaml.safe_load(path.read_text())]
     try:
-        return TypeAdapter(tuple[Discrepancy, ...]).validate_python(told)
+        return TypeAdapter(tuple[Discrepancy, ...]).validate_python(rows)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path.name}: {place} does not fit: {first['msg'].lower()}.") from None
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path.name}: {key} does not fit: {first['msg'].lower()}.") from None
 
 
 def measured(
     entries: Sequence[Discrepancy], budget: str = "laptop", metric: str = "image_auroc"
 ) -> pd.DataFrame:
-    """What finished studies say: one row an effect and dataset, nothing is run.
+    """What finished studies say: one row per effect and dataset, nothing is run.
 
     Returns: method, point, of, study, before, after, data, seeds, difference, low, high; the last
              three are after minus before, a mean over seeds with its 95 % bootstrap interval over
@@ -144,106 +133,90 @@ def measured(
     rows = []
     for entry in entries:
         for effect in entry.effects:
-            head = (
+            head = [
                 entry.method,
                 entry.point,
                 effect.of,
                 effect.study,
                 effect.before,
                 effect.after,
-            )
-            found = _found(effect, budget, metric) or [("", 0, *[float("nan")] * 3)]
-            rows += [(*head, *row) for row in found]
-    columns = ["method", "point", "of", "study", "before", "after", "data", "seeds", "difference",
-               "low", "high"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+            ]
+            lines = _differences(effect, budget, metric) or [["", 0, *[float("nan")] * 3]]
+            rows += [[*head, *line] for line in lines]
+    return pd.DataFrame(rows, columns=[*KEYS, "data", "seeds", "difference", "low", "high"])
+
+
+def _differences(effect: Effect, budget: str, metric: str) -> list[list[Any]]:
+    """Data, seeds, difference and its interval of a finished effect; none if it is not."""
+    variants = [name for name in (effect.before, effect.after) if name]
+    results = runner.stored(effect.study, budget, variants=variants)
+    if results.study.measure == "oracle":
+        rows = results.summary[results.summary["metric"] == f"gain_{metric}"]
+        rows = rows.assign(difference=rows["mean"], difference_low=None, difference_high=None)
+    else:
+        turned = replace(results.study, base=effect.before, budgets={})
+        rows = replace(results, study=turned).summary
+        rows = rows[(rows["variant"] == effect.after) & (rows["metric"] == metric)]
+    return rows.dropna(subset=["difference"])[ENDS].values.tolist()
 
 
 def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame:
-    """A card to read, one row a discrepancy, lines parted by newlines.
+    """A card to read, one row per discrepancy, lines parted by newlines.
 
     Args: effects: as `measured`.
     """
     rows = []
     for entry in entries:
         own = effects[(effects["method"] == entry.method) & (effects["point"] == entry.point)]
-        rows.append(
-            (entry.point, entry.paper, entry.code, _ours(entry), _said(entry, own), entry.notebook)
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)
+        cells = [entry.point, entry.paper, entry.code, _ours(entry), _numbers(entry, own)]
+        rows.append([*cells, entry.notebook])
+    columns = ["discrepancy", "paper", "official code", "labkit", "measured, image AUROC"]
+    return pd.DataFrame(rows, columns=[*columns, "read on"])
 
 
 def html(rows: pd.DataFrame) -> str:
     """The card as HTML for a notebook: lines kept, settings in code, notebooks linked."""
-    cell = 'style="text-align:left;vertical-align:top;max-width:16em;overflow-wrap:anywhere"'
-    parts = [f"<th {cell}>{markup.escape(name)}</th>" for name in rows.columns]
-    lines = [f"<tr>{''.join(parts)}</tr>"]
-    for row in rows.itertuples(index=False):
-        values = [f"<td {cell}>{_lines(text)}</td>" for text in row[:-1]]
-        link = f'<a href="{row[-1]}.ipynb">{row[-1]}</a>' if row[-1] else ""
-        lines.append(f"<tr>{''.join(values)}<td {cell}>{link}</td></tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _found(effect: Effect, budget: str, metric: str) -> list[tuple[str, int, float, float, float]]:
-    """Rows (data, seeds, difference, low, high) of a finished effect; none if it is not."""
-    study = runner.get(effect.study)
-    if study.measure == "oracle":
-        told = runner.stored(effect.study, budget, cells=[effect.after]).table
-        gains = told[told["metric"] == f"gain_{metric}"].groupby("data", sort=False)["value"]
-        return [(name, len(one), one.mean(), *[float("nan")] * 2) for name, one in gains]
-    results = runner.stored(effect.study, budget, cells=[effect.before, effect.after])
-    layers = {name: replace(layer, base=None) for name, layer in study.budgets.items()}
-    turned = replace(study, base=effect.before, budgets=layers)
-    told = Results(turned, budget, results.folder, results.tasks).summary
-    told = told[(told["cell"] == effect.after) & (told["metric"] == metric)].dropna(
-        subset=["difference"]
-    )
-    ends = ["data", "n", "difference", "difference_low", "difference_high"]
-    return list(told[ends].itertuples(index=False, name=None))
+    style = {"text-align": "left", "vertical-align": "top", "white-space": "pre-line"}
+    link = {"read on": lambda name: name and f'<a href="{name}.ipynb">{name}</a>'}
+    styled = rows.style.hide(axis="index").format(dict.fromkeys(rows, _coded) | link)
+    style |= {"max-width": "16em", "overflow-wrap": "anywhere"}
+    return styled.set_properties(**style).to_html(uuid="card")
 
 
 def _ours(entry: Discrepancy) -> str:
-    """labkit's cell of the table: what it does, its values, the switches of both sides."""
+    """What labkit does, its values, and the switches of both sides."""
     lines = [entry.labkit] if entry.labkit else []
     if not entry.keys:
-        return "\n".join([*lines, NO_SWITCH])
+        return "\n".join([*lines, "no switch"])
     lines += [f"default `{entry.default}`"] if entry.default else []
-    told = {said: entry.switch(side) for side, said in SIDES.items()}
-    if entry.as_paper == entry.as_code:
-        told = {"as both": entry.switch("code")}
-    for said, values in told.items():
-        text = " ".join(f"`--set {key}={value}`" for key, value in values.items())
-        lines += [f"{said} {text}"] if text else []
+    for side in ("paper", "code"):
+        switches = [f"`--set {key}={value}`" for key, value in entry.switch(side).items()]
+        lines += [f"as the {side} {' '.join(switches)}"] if switches else []
     return "\n".join(lines)
 
 
-def _said(entry: Discrepancy, effects: pd.DataFrame) -> str:
-    """The measured cell of the table, or why there is none."""
+def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
+    """The measured differences, or why there are none."""
     lines = []
     for (study, before, after), group in effects.groupby(["study", "before", "after"], sort=False):
         done = group[group["data"] != ""]
         lines += [f"{difference(row)} {row.data}" for row in done.itertuples()]
         pair = f"“{after}” less “{before}”" if before else f"gained by {after}"
-        if len(done):
-            lines.append(f"{pair}; {study}, {done['seeds'].max()} seeds")
-        else:
-            lines.append(f"not run yet: `labkit study {study}`")
+        lines.append(f"{pair}; {study}, {done['seeds'].max()} seeds" if len(done)
+                     else f"not run yet: `labkit study {study}`")  # fmt: skip
     why = f"not measured: {entry.unmeasured}" if entry.unmeasured else "-"
     return "\n".join(dict.fromkeys(lines)) or why
 
 
 def difference(row: Any) -> str:
     """A row's difference with its interval, as "+0.012 [-0.003, +0.020]"."""
-    interval = f" [{row.low:+.3f}, {row.high:+.3f}]" if pd.notna(row.low) else ""
-    return f"{row.difference:+.3f}{interval}"
+    return tables.difference(row.difference, row.low, row.high)
 
 
-def _lines(text: str) -> str:
-    """Escaped text with its lines, `...` as code."""
+def _coded(text: str) -> str:
+    """Escaped text, `...` as code."""
     parts = markup.escape(text, quote=False).split("`")
-    coded = [f"<code>{part}</code>" if k % 2 else part for k, part in enumerate(parts)]
-    return "".join(coded).replace("\n", "<br>")
+    return "".join(f"<code>{part}</code>" if k % 2 else part for k, part in enumerate(parts))
 
 
 def _text(value: Any) -> str:

@@ -1,20 +1,21 @@
 """Where a study's jobs run: in this process, in several on this machine, or on a Ray cluster.
 
 An engine takes jobs and yields their outcomes as they come; whoever asks stores them. Jobs are the
-same everywhere, so are their numbers.
+same everywhere, so are their numbers. Processes are joblib's (loky); on a cluster each job is a
+task of Ray's own, since joblib's Ray backend gives results only when all are there.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+
+from joblib import Parallel, delayed
 
 from labkit.studies.jobs import Job, Outcome, perform
 
@@ -28,26 +29,57 @@ def here(jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
 
 
 def processes(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
-    """Several jobs at once on this machine; a worker that dies takes only its own job along."""
-    context = multiprocessing.get_context("spawn")
-    waiting = list(jobs)
-    while waiting:
-        pool = ProcessPoolExecutor(workers, context, _watch_parent, (os.getpid(),))
-        futures = {pool.submit(perform, job): job for job in waiting}
-        waiting = []
+    """Several jobs at once on this machine; a worker that dies takes only its own job along.
+
+    joblib ends all jobs in flight with it. Nobody knows whose fault it was, so each of them is
+    tried once more, alone, and fails only if its process dies again.
+    """
+    left = dict(enumerate(jobs))
+    while left:
+        flying: set[int] = set()
         try:
-            while futures:
-                done, _ = wait(futures, return_when=FIRST_COMPLETED)
-                broken = [f for f in done if isinstance(f.exception(), BrokenProcessPool)]
-                for future in done - set(broken):
-                    futures.pop(future)
-                    yield future.result()
-                if broken:  # every job not yet done comes back broken; nobody knows whose fault
-                    lost = [*futures.values()]
-                    yield _died(lost[0])
-                    waiting, futures = lost[1:], {}
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for number, outcomes in _stream(left, flying, workers):
+                del left[number]
+                yield outcomes
+        except BrokenProcessPool:
+            for number in flying & left.keys():
+                yield _alone(left.pop(number))
+
+
+def _stream(
+    jobs: dict[int, Job], flying: set[int], workers: int
+) -> Iterator[tuple[int, list[Outcome]]]:
+    """Number and outcomes of each job; `flying` collects the numbers that were handed out."""
+
+    def handed_out() -> Iterator[tuple]:
+        for number, job in list(jobs.items()):
+            flying.add(number)
+            yield delayed(_numbered)(perform, number, job)
+
+    # at least two: joblib runs a single worker in this process, which must not die with it
+    pool = Parallel(
+        max(2, workers),
+        backend="loky",
+        return_as="generator_unordered",
+        batch_size=1,
+        pre_dispatch="n_jobs",
+        initializer=_watch,
+        initargs=(os.getpid(),),
+    )
+    yield from pool(handed_out())
+
+
+def _alone(job: Job) -> list[Outcome]:
+    try:
+        return next(_stream({0: job}, set(), 1))[1]
+    except BrokenProcessPool:
+        return _died(job)
+
+
+def _numbered(
+    work: Callable[[Job], list[Outcome]], number: int, job: Job
+) -> tuple[int, list[Outcome]]:
+    return number, work(job)
 
 
 def cluster(jobs: Sequence[Job], workers: int, gpus: float = 0.0) -> Iterator[list[Outcome]]:
@@ -99,13 +131,13 @@ def _died(job: Job) -> list[Outcome]:
     return [Outcome(task, {}, error=sentence) for task in job.tasks]
 
 
-def _watch_parent(parent: int) -> None:
-    """End a worker whose parent was killed; otherwise it would wait for work for ever."""
+def _watch(parent: int) -> None:
+    """End a worker whose parent was killed; otherwise it would finish its job for nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
 
-    def watch() -> None:
+    def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()

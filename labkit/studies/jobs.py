@@ -1,6 +1,6 @@
-"""What a worker does for a study: train once, then score as each cell asks.
+"""One job of a study: train a model once, then evaluate every variant that shares it.
 
-A job is everything that one trained model can answer: cells that differ only in the keys that a
+A job is everything that one trained model can answer: variants that differ only in the keys that a
 method names in `score_keys`, or in the map that scores, share a run; those that differ only in
 `reduce_keys` share the maps too. Nothing is computed twice.
 """
@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -34,7 +35,6 @@ class Job:
 
     tasks: tuple[Task, ...]
     trained: dict[str, Any]  # overrides that the training takes
-    threads: int = 0  # of torch on the CPU; 0 leaves them as they are
     again: bool = False  # train anew although the run is stored
 
     @property
@@ -53,10 +53,10 @@ class Outcome:
     error: str | None = None
 
 
-def jobs(tasks: Sequence[Task], threads: int = 0) -> list[Job]:
+def jobs(tasks: Sequence[Task]) -> list[Job]:
     """Tasks by what has to be trained, in the order given."""
     groups = _grouped(tasks, lambda t: [t.method, t.data, t.budget, t.seed, t.measure, trained(t)])
-    return [Job(tuple(group), trained(group[0]), threads) for group in groups]
+    return [Job(tuple(group), trained(group[0])) for group in groups]
 
 
 def trained(task: Task) -> dict[str, Any]:
@@ -68,23 +68,19 @@ def trained(task: Task) -> dict[str, Any]:
 def perform(job: Job) -> list[Outcome]:
     """Train a job's model, or take the stored run, and answer each of its tasks.
 
-    A task that fails is told in its outcome and does not stop the others.
+    A task that fails says so in its outcome and does not stop the others.
     """
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    if job.head.measure == "cost":
-        return [_guarded([task], lambda task=task: [_cost(task)])[0] for task in job.tasks]
-    if job.head.measure == "oracle":
-        return [_guarded([task], lambda task=task: [_oracle(task)])[0] for task in job.tasks]
-    head, outcomes = job.head, []
+    head = job.head
+    single = {"cost": _cost, "oracle": _oracle}.get(head.measure)
+    if single:
+        return [_guarded([task], partial(single, task))[0] for task in job.tasks]
     try:
-        told = {"progress": False, "again": job.again} | job.trained
-        run = train(head.method, head.data, head.budget, head.seed, **told)
+        options = {"progress": False, "again": job.again} | job.trained
+        run = train(head.method, head.data, head.budget, head.seed, **options)
     except Exception as error:
         return [Outcome(task, {}, error=_sentence(error)) for task in job.tasks]
-    for group in _grouped(job.tasks, lambda task: [task.map, _map_settings(task)]):
-        outcomes += _guarded(group, lambda group=group: _scored(group, run))
-    return outcomes
+    groups = _grouped(job.tasks, lambda task: [task.map, _map_settings(task)])
+    return [one for group in groups for one in _guarded(group, partial(_scored, group, run))]
 
 
 def rescore(
@@ -112,12 +108,12 @@ def detector(task: Task, record: dict[str, Any]) -> Detector:
 
 def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
     """The run's weights under other switches, not yet calibrated."""
-    kind = methods.get(run.config.method)
-    needs_training = sorted(set(changes) - kind.score_keys)
+    allowed = methods.get(run.config.method).score_keys
+    needs_training = sorted(set(changes) - allowed)
     if needs_training:
         raise ValueError(
             f"{needs_training[0]} decides the training of {run.config.method}; without one, only "
-            f"{', '.join(sorted(kind.score_keys))} can change."
+            f"{', '.join(sorted(allowed))} can change."
         )
     spec = config.change(run.config, **changes)
     method = methods.build(spec, run.detector.method.shapes)
@@ -129,16 +125,22 @@ def _scored(tasks: Sequence[Task], run: Run) -> list[Outcome]:
     """Tasks that share their maps: the first is evaluated whole, of the others only the scores."""
     first, started = tasks[0], time.perf_counter()
     if _is_stored(first, run):
-        answering, table, told = run.detector, run.scores, run.info["metrics"]
+        answering, table, values = run.detector, run.scores, run.info["metrics"]
     else:
-        answering, table, told = rescore(run, first.map, False, **_score_settings(first))
-    outcomes = [_outcome(first, run, answering.config, table, told, started)]
+        answering, table, values = rescore(run, first.map, False, **_score_settings(first))
+    outcomes = [_outcome(first, run, answering.config, table, values, started)]
     if len(tasks) > 1:
-        outcomes += _reduced(tasks[1:], run, answering, table, told)
+        outcomes += _reduced(tasks[1:], run, answering, table, values)
     return outcomes
 
 
-def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
+def _reduced(
+    tasks: Sequence[Task],
+    run: Run,
+    answering: Detector,
+    table: pd.DataFrame,
+    values: dict[str, Any],
+) -> list[Outcome]:
     """The same maps reduced to other image scores, in one pass over them."""
     started = time.perf_counter()
     others = [_changed(run, answering.main, _score_settings(task)) for task in tasks]
@@ -150,26 +152,33 @@ def _reduced(tasks, run, answering, table, told) -> list[Outcome]:
             for scores, other in zip(raw, others, strict=True):
                 scores.append(other.method.score(maps).cpu())
     outcomes = []
-    for task, other, scores in zip(tasks, others, raw, strict=True):
-        values = torch.cat(scores).double().numpy()
+    for task, other, batches in zip(tasks, others, raw, strict=True):
+        scores = torch.cat(batches).double().numpy()
         held = len(sets["calibration"])
-        ruler = Calibration(values[:held], answering.calibration.map_quantiles)
-        scored = table.assign(score=values, p_value=ruler.rank(values).p_value)
+        calibration = Calibration(scores[:held], answering.calibration.map_quantiles)
+        scored = table.assign(score=scores, p_value=calibration.rank(scores).p_value)
         test = scored[scored["split"] == "test"]
-        defects = {row["defect"]: row for row in told["defects"]} if len(test) else {}
-        found = all_metrics(test, told, defects) if len(test) else told
-        outcomes.append(_outcome(task, run, other.config, scored, found, started))
+        defects = {row["defect"]: row for row in values["defects"]} if len(test) else {}
+        own = all_metrics(test, values, defects) if len(test) else values
+        outcomes.append(_outcome(task, run, other.config, scored, own, started))
         started = time.perf_counter()
     return outcomes
 
 
-def _outcome(task, run, spec, table, told, started) -> Outcome:
+def _outcome(
+    task: Task,
+    run: Run,
+    spec: config.Config,
+    table: pd.DataFrame,
+    values: dict[str, Any],
+    started: float,
+) -> Outcome:
     test = table[table["split"] == "test"]
     apart = metrics.d_prime(test["score"].to_numpy(), test["label"].to_numpy())
     record = {
         "config": spec.to_json(),
         "run": str(run.folder),
-        "metrics": told | {"d_prime": apart},
+        "metrics": values | {"d_prime": apart},
         "counts": run.info["counts"],
         "trainable_parameters": run.info["trainable_parameters"],
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},
@@ -180,23 +189,22 @@ def _outcome(task, run, spec, table, told, started) -> Outcome:
     return Outcome(task, record, table)
 
 
-def _cost(task: Task) -> Outcome:
+def _cost(task: Task) -> list[Outcome]:
     """Parameters, FLOPs and seconds at the paper's size, with random weights; timed past quick."""
     timed = task.budget != "quick"
     row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
-    return Outcome(task, {"metrics": row, "backbone": row["backbone"]})
+    return [Outcome(task, {"metrics": row, "backbone": row["backbone"]})]
 
 
-def _oracle(task: Task) -> Outcome:
+def _oracle(task: Task) -> list[Outcome]:
     """The last epoch, as a run reports it, and the best one on the test set."""
-    info, table, rows = oracle.by_epoch(
+    info, table, epochs = oracle.by_epoch(
         task.method, task.data, task.budget, task.seed, progress=False, **task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
-    told = info["metrics"] | oracle.gains(rows)
-    return Outcome(
-        task, {key: info[key] for key in kept} | {"metrics": told, "epochs": rows}, table
-    )
+    record = {key: info[key] for key in kept}
+    record |= {"metrics": info["metrics"] | oracle.gains(epochs), "epochs": epochs}
+    return [Outcome(task, record, table)]
 
 
 def _score_settings(task: Task) -> dict[str, Any]:

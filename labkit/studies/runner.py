@@ -1,7 +1,7 @@
 """Run an ablation and get its tables: what is finished is kept, what is missing is run.
 
     results = studies.run("dnfad-depth", budget="laptop")
-    results.summary      # per cell: mean, spread, interval, paired difference to the base
+    results.summary      # per variant: mean, spread, interval, paired difference to the base
 
 A finished study opens in a second: nothing heavy is imported before there is something to run.
 """
@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from labkit.core.config import unknown
 from labkit.core.files import source
 from labkit.studies.results import Results
-from labkit.studies.spec import get, names
+from labkit.studies.spec import Task, get, names
 
 if TYPE_CHECKING:
     from labkit.studies.jobs import Outcome
@@ -40,12 +40,12 @@ def stored(
     budget: str = "laptop",
     seeds: Sequence[int] | None = None,
     data: Sequence[str] | None = None,
-    cells: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     out: Path | str | None = None,
 ) -> Results:
     """What is finished of a study; nothing is run."""
     study = get(name)
-    tasks = study.plan(budget, seeds, data, cells)
+    tasks = study.tasks(budget, seeds, data, variants)
     return Results(study, budget, Path(out or folder(study.name, budget)), tasks)
 
 
@@ -54,7 +54,7 @@ def run(
     budget: str = "laptop",
     seeds: Sequence[int] | None = None,
     data: Sequence[str] | None = None,
-    cells: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     engine: str = "local",
     workers: int | None = None,
     gpus: float = 0.0,
@@ -65,21 +65,22 @@ def run(
     """Run what a study still lacks, and return all of it.
 
     A finished task is stored at once and never run again (`again=True` does); a killed study goes
-    on where it stopped; a task that fails is told in `results.failed` and the others go on.
+    on where it stopped; a task that fails leaves a sentence in `results.failed` and the others go
+    on.
 
-    Args:   name: a study of `names()` or a YAML file; seeds, data, cells: instead of the study's
-            own; engine: "local" or "ray"; workers: processes at once, as many as fit if None;
-            gpus: share of a GPU that a task takes on Ray.
-    Raises: ValueError for an unknown study, cell, budget or engine, for results that another
+    Args:   name: a study of `names()` or a YAML file; seeds, data, variants: instead of the
+            study's own; engine: "local" or "ray"; workers: processes at once, as many as fit if
+            None; gpus: share of a GPU that a task takes on Ray.
+    Raises: ValueError for an unknown study, variant, budget or engine, for results that another
             version made, for a Ray cluster that is not there, and for a full disk.
     """
-    results = stored(name, budget, seeds, data, cells, out)
+    results = stored(name, budget, seeds, data, variants, out)
     _refuse_strangers(results, again)
-    missing = [t for t in results.tasks if again or t.mark not in results.records]
+    missing = [t for t in results.tasks if again or t.fingerprint not in results.records]
     if missing:
         for outcome in _outcomes(missing, engine, workers, gpus, progress, again):
             if outcome.error:
-                results.failed[outcome.task.mark] = outcome.error
+                results.failed[outcome.task.fingerprint] = outcome.error
             else:
                 results.write(outcome.task, {"source": source()} | outcome.record, outcome.scores)
     results = Results(results.study, budget, results.folder, results.tasks, results.failed)
@@ -89,34 +90,32 @@ def run(
 
 
 def states(budget: str = "laptop") -> list[dict[str, Any]]:
-    """One row a study: what it is, how far it got, what it cost, what it found last."""
-    rows = []
-    for name in names():
-        results = stored(name, budget)
-        study, done = results.study, len(results.records)
-        state = "done" if done == len(results.tasks) else "partial" if done else "never run"
-        seconds = sum(cost(record) for record in _once(results))
-        rows.append(
-            {
-                "name": name,
-                "paper": study.paper,
-                "source": study.source,
-                "state": state,
-                "tasks": f"{done}/{len(results.tasks)}",
-                "seconds": round(seconds) if done else None,
-                "result": headline(results) if done else None,
-                "notebook": f"notebooks/{study.notebook}.ipynb" if study.notebook else None,
-                "title": study.title,
-            }
-        )
-    return rows
+    """One row per study: what it is, how far it got, what it cost, its best and worst variant."""
+    return [_state(stored(name, budget)) for name in names()]
+
+
+def _state(results: Results) -> dict[str, Any]:
+    study, done, planned = results.study, len(results.records), len(results.tasks)
+    records = reversed(results.records.items())
+    runs = {record.get("run", k): record for k, record in records}  # the first of each
+    return {
+        "name": study.name,
+        "paper": study.paper,
+        "source": study.source,
+        "state": "done" if done == planned else "partial" if done else "never run",
+        "tasks": f"{done}/{planned}",
+        "seconds": round(sum(map(cost, runs.values()))) if done else None,
+        "result": headline(results) if done else None,
+        "notebook": f"notebooks/{study.notebook}.ipynb" if study.notebook else None,
+        "title": study.title,
+    }
 
 
 def headline(results: Results) -> str:
-    """The best and the worst cell by the study's first metric, in one line."""
+    """The best and the worst variant by the study's first metric, in one line."""
     metric = results.study.metrics[0]
     rows = results.table[results.table["metric"] == metric]
-    means = rows.groupby("cell")["value"].mean()
+    means = rows.groupby("variant")["value"].mean()
     if means.empty:
         return "no " + metric
     best, worst = means.idxmax(), means.idxmin()
@@ -128,15 +127,6 @@ def cost(record: dict[str, Any]) -> float:
     return sum(v for k, v in record.get("seconds", {}).items() if k.endswith("_seconds"))
 
 
-def _once(results: Results) -> Iterator[dict[str, Any]]:
-    """One record a trained run."""
-    seen = set()
-    for record in results.records.values():
-        if record.get("run") not in seen or record.get("run") is None:
-            seen.add(record.get("run"))
-            yield record
-
-
 def _refuse_strangers(results: Results, again: bool) -> None:
     strangers = {r["labkit"] for r in results.records.values()} - {version("labkit")}
     if strangers and not again:
@@ -146,28 +136,36 @@ def _refuse_strangers(results: Results, again: bool) -> None:
         )
 
 
-def _outcomes(missing, engine, workers, gpus, progress, again) -> Iterator[Outcome]:
-    """The missing tasks' outcomes as they come, with the time that is left."""
+def _outcomes(
+    missing: Sequence[Task],
+    engine: str,
+    workers: int | None,
+    gpus: float,
+    progress: bool,
+    again: bool,
+) -> Iterator[Outcome]:
+    """The missing tasks' outcomes as they come, under a bar with the time that is left."""
     from labkit.studies import engines, schedule
 
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
-    plan = schedule.plan(missing, workers, progress, local=engine == "local")
-    asked = [replace(job, again=again) for job in plan.jobs]
-    say = partial(tqdm.write, file=sys.stderr)
+    timetable = schedule.timetable(missing, workers, progress, local=engine == "local")
+    jobs = [replace(job, again=again) for job in timetable.jobs]
+    write = partial(tqdm.write, file=sys.stderr)
     if progress:
-        say(f"{missing[0].study}: {plan.sentence()}")
+        write(f"{missing[0].study}: {timetable.sentence()}")
     if engine == "ray":
-        stream = engines.cluster(asked, plan.workers, gpus)
-    elif plan.workers == 1:
-        stream = engines.here(asked)
+        stream = engines.cluster(jobs, timetable.workers, gpus)
+    elif timetable.workers == 1:
+        stream = engines.here(jobs)
     else:
-        stream = engines.processes(asked, plan.workers)
+        stream = engines.processes(jobs, timetable.workers)
     with tqdm(total=len(missing), desc=missing[0].study, unit="task", disable=not progress) as bar:
         for outcomes in stream:
             for outcome in outcomes:
                 if outcome.error and progress:
                     task = outcome.task
-                    say(f"{task.cell} on {task.data}, seed {task.seed}, failed: {outcome.error}")
+                    where = f"{task.variant} on {task.data}, seed {task.seed}"
+                    write(f"{where}, failed: {outcome.error}")
                 yield outcome
             bar.update(len(outcomes))

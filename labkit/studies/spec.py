@@ -1,8 +1,8 @@
 """Ablations as data: what a study asks, what it varies, and the tasks that this makes.
 
-A study is one YAML file in `ablations/`. Its cells are the rows of the ablation's table; a task is
-one cell on one dataset with one seed. Settings are layered: the study's `set`, then its budget's,
-then the cell's. `vary` writes the cells of a sweep: every combination of the listed values.
+A study is one YAML file in `ablations/`. Its variants are the rows of the ablation's table; a task
+is one variant on one dataset with one seed. Settings are layered: the study's `set`, then its
+budget's, then the variant's. `vary` writes the variants of a sweep: every combination of values.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from labkit.data import catalogue
 FOLDER = Path(__file__).parents[1] / "ablations"
 STRICT = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
+RENAMED = {"cells": "variants"}  # keys of version 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Variant:
     """One row of a study: what it sets, and what the paper calls it."""
 
     __pydantic_config__ = STRICT
@@ -37,7 +38,7 @@ class Cell:
     set: Settings = field(default_factory=dict)
     method: str | None = None  # the study's, if not given
     map: str | None = None  # of the method's family, to score and localise with; its main one
-    published: str | None = None  # variant in the published table
+    published: str | None = None  # its name in the published table
     budgets: tuple[str, ...] = tuple(BUDGETS)  # where it can run
     note: str = ""
 
@@ -80,10 +81,10 @@ class Study:
     claim: str = ""  # of the paper, in our words
     seeds: tuple[int, ...] = (0, 1, 2)
     set: Settings = field(default_factory=dict)
-    cells: tuple[Cell, ...] = ()
-    vary: dict[str, list[Any]] | None = None  # key -> values: the cells of a sweep
-    vary_published: str = ""  # template of the published variant, such as "layers={blocks}"
-    base: str  # the cell that the others are compared with
+    variants: tuple[Variant, ...] = ()
+    vary: dict[str, list[Any]] | None = None  # key -> values: the variants of a sweep
+    vary_published: str = ""  # template of the published name, such as "layers={blocks}"
+    base: str  # the variant that the others are compared with
     metrics: tuple[str, ...] = ("image_auroc", "pixel_auroc", "aupro")
     published: tuple[Published, ...] = ()
     notebook: str = ""
@@ -94,64 +95,67 @@ class Study:
     budgets: dict[str, Layer] = field(default_factory=dict)
 
     @cached_property
-    def rows(self) -> tuple[Cell, ...]:
-        """All cells, the sweep's included."""
+    def rows(self) -> tuple[Variant, ...]:
+        """All variants, the sweep's included."""
         keys, values = list(self.vary or {}), list((self.vary or {}).values())
-        swept = []
+        sweep = []
         for combination in itertools.product(*values) if keys else ():
             chosen = dict(zip(keys, combination, strict=True))
             name = ", ".join(f"{key}={_plain(value)}" for key, value in chosen.items())
             published = self.vary_published.format(**chosen) or None
-            swept.append(Cell(name=name, set=chosen, published=published))
-        return (*self.cells, *swept)
+            sweep.append(Variant(name=name, set=chosen, published=published))
+        return (*self.variants, *sweep)
 
-    def plan(
+    def tasks(
         self,
         budget: str = "laptop",
         seeds: Sequence[int] | None = None,
         data: Sequence[str] | None = None,
-        cells: Sequence[str] | None = None,
+        variants: Sequence[str] | None = None,
     ) -> list[Task]:
-        """The tasks of a budget: cells x data x seeds, those of one training side by side.
+        """The tasks of a budget: variants x data x seeds, those of one training side by side.
 
-        Raises: ValueError for an unknown budget or cell, or if nothing is left to run.
+        Raises: ValueError for an unknown budget or variant, or if nothing is left to run.
+
+        >>> [task.variant for task in get("dnfad-topk").tasks("quick")][:2]
+        ['top_k=1.6e-5', 'top_k=0.01']
         """
         if budget not in BUDGETS:
             raise ValueError(unknown("budget", budget, BUDGETS))
-        names = [cell.name for cell in self.rows]
-        for wanted in cells or ():
+        names = [variant.name for variant in self.rows]
+        for wanted in variants or ():
             if wanted not in names:
-                raise ValueError(unknown(f"cell of {self.name}", wanted, names))
+                raise ValueError(unknown(f"variant of {self.name}", wanted, names))
         layer = self.budgets.get(budget, Layer())
-        kept = [c for c in self.rows if budget in c.budgets and c.name in (cells or names)]
-        places = catalogue.expand(data or layer.data or self.data)
+        datasets = catalogue.expand(data or layer.data or self.data)
         tasks = [
             Task(
                 study=self.name,
-                cell=cell.name,
-                method=cell.method or self.method,
-                data=str(place),
+                variant=variant.name,
+                method=variant.method or self.method,
+                data=str(dataset),
                 budget=budget,
                 seed=seed,
-                set={**self.set, **layer.set, **cell.set},
-                map=cell.map,
+                set={**self.set, **layer.set, **variant.set},
+                map=variant.map,
                 measure=self.measure,
             )
-            for place in places
+            for dataset in datasets
             for seed in seeds or layer.seeds or self.seeds
-            for cell in kept
+            for variant in self.rows
+            if budget in variant.budgets and variant.name in (variants or names)
         ]
         if not tasks:
-            raise ValueError(f"{self.name} has no cell that runs at the budget {budget}.")
+            raise ValueError(f"{self.name} has no variant that runs at the budget {budget}.")
         return tasks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One cell on one dataset with one seed."""
+    """One variant on one dataset with one seed."""
 
     study: str
-    cell: str
+    variant: str
     method: str
     data: str
     budget: str
@@ -161,15 +165,15 @@ class Task:
     measure: str = "train"
 
     @cached_property
-    def mark(self) -> str:
-        """Twelve hex digits of what the task sets; the names of study and cell do not count.
+    def fingerprint(self) -> str:
+        """Twelve hex digits of what the task sets; the names of study and variant do not count.
 
         Defaults that labkit changes do not count either: the record holds the whole config and
         the code that trained it, and `--again` trains anew.
         """
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        told = {key: value for key, value in told.items() if key not in ("study", "cell")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        del values["study"], values["variant"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def names() -> list[str]:
@@ -193,34 +197,39 @@ def get(name: str | Path) -> Study:
 def read(path: Path) -> Study:
     """The study that a YAML file declares."""
     try:
-        told = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" near line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path} is no valid YAML{line}; compare it with another.") from None
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{path} holds no keys; a study needs {', '.join(_required())}.")
+    for old, new in RENAMED.items():
+        if old in content:
+            raise ValueError(f"{path}: the key {old!r} of version 0.1 is now {new!r}; rename it.")
     try:
-        study = TypeAdapter(Study).validate_python(told | {"name": path.stem})
+        study = TypeAdapter(Study).validate_python(content | {"name": path.stem})
+        _check(study)
     except ValidationError as error:
         raise ValueError(f"{path}: {_sentence(error)}") from None
-    return _checked(study, path)
-
-
-def _checked(study: Study, path: Path) -> Study:
-    labels = [cell.name for cell in study.rows]
-    twice = next((name for name in labels if labels.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"{path}: two cells are named {twice!r}; give each its own name.")
-    for base in (study.base, *(layer.base for layer in study.budgets.values())):
-        if base and base not in labels:
-            raise ValueError(f"{path}: base: {unknown('cell', base, labels)}")
-    for budget in (*study.budgets, *(b for cell in study.rows for b in cell.budgets)):
-        if budget not in BUDGETS:
-            raise ValueError(f"{path}: {unknown('budget', budget, BUDGETS)}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return study
+
+
+def _check(study: Study) -> None:
+    names = [variant.name for variant in study.rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"two variants are named {twice!r}; give each its own name.")
+    for base in (study.base, *(layer.base for layer in study.budgets.values())):
+        if base and base not in names:
+            raise ValueError(f"base: {unknown('variant', base, names)}")
+    for budget in (*study.budgets, *(b for variant in study.rows for b in variant.budgets)):
+        if budget not in BUDGETS:
+            raise ValueError(unknown("budget", budget, BUDGETS))
 
 
 def _required() -> list[str]:
@@ -230,14 +239,15 @@ def _required() -> list[str]:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
+    key = ".".join(map(str, first["loc"]))
     if first["type"] == "unexpected_keyword_argument":
-        owner = {"cells": Cell, "published": Published, "budgets": Layer}.get(first["loc"][0])
-        known = [f.name for f in fields(owner if owner and len(first["loc"]) > 1 else Study)]
-        return unknown(f"key {place} of a study:", str(first["loc"][-1]), known)
+        owners = {"variants": Variant, "published": Published, "budgets": Layer}
+        owner = owners.get(first["loc"][0], Study) if len(first["loc"]) > 1 else Study
+        allowed = [f.name for f in fields(owner)]
+        return unknown(f"key {key} of a study:", str(first["loc"][-1]), allowed)
     if first["type"] == "missing":
-        return f"the key {place!r} is missing."
-    return f"{place} = {str(first.get('input'))[:60]!r} does not fit: {first['msg'].lower()}."
+        return f"the key {key!r} is missing."
+    return f"{key} = {str(first.get('input'))[:60]!r} does not fit: {first['msg'].lower()}."
 
 
 def _plain(value: Any) -> str:

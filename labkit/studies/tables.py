@@ -9,7 +9,7 @@ import pandas as pd
 from labkit.studies.results import Results
 from labkit.studies.spec import Study
 
-PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be told apart
+PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be counted apart
 SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
@@ -17,7 +17,6 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "spro": "sPRO",
     "image_ap": "image AP",
     "image_f1_max": "image F1-max",
-    "trainable_parameters": "trainable parameters",
     "flops": "FLOPs",
     "params": "parameters",
     "fps": "images/s",
@@ -30,7 +29,7 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "gain_pixel_auroc": "oracle's gain, pixel AUROC",
     "gain_aupro": "oracle's gain, AUPRO",
 }
-TOLD = {  # end of a published metric's name -> what it says of the rest
+ENDS = {  # end of a published metric's name -> what it says of the rest
     "_gain": "gain in {}",
     "_ratio": "ratio of {}",
     "_lower_bound": "{}, at least",
@@ -44,111 +43,160 @@ SCALES |= {f"{part}_flops": SCALES["flops"] for part in PARTS}
 
 
 def name(metric: str) -> str:
-    """A metric as a heading says it."""
-    for end, words in TOLD.items():
+    """A metric as a heading says it.
+
+    >>> name("image_auroc_gain")
+    'gain in image AUROC'
+    """
+    for end, words in ENDS.items():
         if metric.endswith(end):
             return words.format(name(metric.removesuffix(end)))
     return SHORT.get(metric, metric.replace("_", " "))
 
 
-def cells(study: Study, budget: str = "laptop") -> pd.DataFrame:
-    """What a study varies: a row for what all cells set at a budget, then one a cell.
+def label(source: str, metric: str, unit: str, dataset: str = "") -> str:
+    """A heading or an axis: where a number comes from, its metric, its unit and the dataset."""
+    unit = UNITS.get(unit, unit)
+    where = f", {dataset}" if dataset not in ("", "-") else ""
+    return f"{source} {name(metric)}{f' [{unit}]' if unit else ''}{where}"
+
+
+def variants(study: Study, budget: str = "laptop") -> pd.DataFrame:
+    """What a study varies: a row for what all variants set at a budget, then one per variant.
 
     "-" is nothing beyond the row above it, or no row of the paper's table.
     """
-    tasks = {task.cell: task for task in study.plan(budget)}
-    kept = [cell for cell in study.rows if cell.name in tasks]
-    alike = [k for k in tasks[kept[0].name].set if not any(k in cell.set for cell in kept)]
-    shared = {key: tasks[kept[0].name].set[key] for key in alike}
-    rows = [("all cells", _settings(shared), "-", "-")]
-    for cell in kept:
-        own = {key: value for key, value in tasks[cell.name].set.items() if key not in shared}
-        rows.append((cell.name, _settings(own), cell.map or "-", cell.published or "-"))
-    columns = ["cell", "sets", "scored by the map", "row of the paper"]
-    told = pd.DataFrame(rows, columns=columns).set_index("cell")
-    return told.loc[:, (told != "-").any()]
+    tasks = {task.variant: task for task in study.tasks(budget)}
+    rows = [variant for variant in study.rows if variant.name in tasks]
+    first = tasks[rows[0].name].set
+    shared = {k: v for k, v in first.items() if not any(k in variant.set for variant in rows)}
+    lines = [("all variants", _settings(shared), "-", "-")]
+    for variant in rows:
+        own = {k: v for k, v in tasks[variant.name].set.items() if k not in shared}
+        lines.append((variant.name, _settings(own), variant.map or "-", variant.published or "-"))
+    columns = ["variant", "sets", "scored by the map", "row of the paper"]
+    table = pd.DataFrame(lines, columns=columns).set_index("variant")
+    return table.loc[:, (table != "-").any()]
 
 
-def by_defect(results: Results, place: str, metric: str = "image_auroc") -> pd.DataFrame:
-    """A metric of each kind of defect (columns) in each cell (rows), its mean over seeds.
+def by_defect(results: Results, dataset: str, metric: str = "image_auroc") -> pd.DataFrame:
+    """A metric of each type of defect (columns) in each variant (rows), its mean over seeds.
 
     Raises: ValueError if no finished task of the dataset has it.
     """
     rows = [
-        (task.cell, told["defect"].replace("_", " "), told.get(metric))
-        for cell in results.cells
-        for task in results.finished(cell, place)
-        for told in results.records[task.mark]["metrics"].get("defects", ())
+        (task.variant, row["defect"].replace("_", " "), row.get(metric))
+        for variant in results.variants
+        for task in results.finished(variant, dataset)
+        for row in results.records[task.fingerprint]["metrics"].get("defects", ())
     ]
-    found = pd.DataFrame(rows, columns=["cell", "defect", metric]).dropna()
-    if found.empty:
-        raise ValueError(f"{results.study.name} has no {metric} by kind of defect on {place}.")
-    wide = found.pivot_table(metric, "cell", "defect")
-    return wide.reindex([cell for cell in results.cells if cell in wide.index])
+    table = pd.DataFrame(rows, columns=["variant", "defect", metric]).dropna()
+    if table.empty:
+        raise ValueError(f"{results.study.name} has no {metric} by type of defect on {dataset}.")
+    wide = table.pivot_table(metric, "variant", "defect")
+    return wide.reindex([variant for variant in results.variants if variant in wide.index])
 
 
 def rows(results: Results) -> list[str]:
-    """The cells, then what is published beyond them: variants of the paper, cells not run here."""
-    printed, cells = results.published(), results.cells
-    others = list(printed.loc[printed["cell"] == "", "variant"].unique())
-    return [*cells, *others, *(c for c in printed["cell"].unique() if c and c not in cells)]
+    """The variants, then rows of the paper that are not run here."""
+    printed, own = results.published(), results.variants
+    others = list(printed.loc[printed["ours"] == "", "variant"].unique())
+    return [*own, *others, *(v for v in printed["ours"].unique() if v and v not in own)]
 
 
-def side_by_side(results: Results, place: str | None = None) -> pd.DataFrame:
-    """One row a cell: the paper's numbers, then ours with spread and difference to the base.
+def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
+    """One row per variant: the paper's numbers, then ours with spread and difference to the base.
 
-    Of all datasets, or of one `place` (then its name is left out of the headings).
+    Of all datasets, or of one (then its name is left out of the headings).
 
-    Text, ready to print. "†" marks a published cell that is doubtful (`notes` says why); "-" is
+    Text, ready to print. "†" marks a published number that is doubtful (`notes` says why); "-" is
     not published or not run. A spread is the standard deviation over seeds; [low, high] is the
     95 % bootstrap interval over test images.
     """
-    printed = results.published()
-    columns: dict[str, list[str]] = {"": rows(results)}
-    for key, group in printed.groupby(["dataset", "metric"], sort=False):
-        columns[_heading(*key, group)] = [_printed(group, row) for row in columns[""]]
-    for one in [place] if place else results.places:
-        for metric in results.study.metrics:
-            summary = results.summary
-            found = summary[(summary["data"] == one) & (summary["metric"] == metric)]
-            if found.empty:
+    names, study = rows(results), results.study
+    columns: dict[str, list[str]] = {"": names}
+    for (where, metric), group in results.published().groupby(["dataset", "metric"], sort=False):
+        heading = label("published:", metric, group["unit"].iloc[0], where)
+        columns[heading] = [_printed(printed(group, row)) for row in names]
+    summary = results.summary
+    for one in [dataset] if dataset else results.datasets:
+        where = "" if dataset else one
+        for metric in study.metrics:
+            group = summary[(summary["data"] == one) & (summary["metric"] == metric)]
+            if group.empty:
                 continue
-            means = {row.cell: row for row in found.itertuples()}
-            unit = f" [{SCALES[metric][1]}]" if metric in SCALES else ""
-            where = f", {one}" if not place and one != "-" else ""
-            columns[f"measured: {name(metric)}{unit}{where}"] = [
-                _measured(means.get(row), metric) for row in columns[""]
-            ]
-            if results.base in means and len(means) > 1 and metric == results.study.metrics[0]:
-                columns[f"minus base{where}"] = [
-                    _difference(means.get(row), results.base, metric) for row in columns[""]
+            means = {row.variant: row for row in group.itertuples()}
+            heading = label("measured:", metric, SCALES.get(metric, (1, ""))[1], where)
+            columns[heading] = [_measured(means.get(row), metric) for row in names]
+            if results.base in means and len(means) > 1 and metric == study.metrics[0]:
+                heading = "minus base" + (f", {where}" if where not in ("", "-") else "")
+                columns[heading] = [
+                    _difference(means.get(row), results.base, metric) for row in names
                 ]
     return pd.DataFrame(columns)
 
 
 def notes(results: Results) -> list[str]:
-    """What must be read with the table: the setting, doubts about published cells, failures."""
-    said = [results.caption]
-    printed = results.published()
-    if len(printed):
-        source = f"{results.study.paper}, {results.study.source}"
-        sizes = results.study.measure == "cost"
+    """What must be read with the table: the setting, doubts about published numbers, failures."""
+    lines, study, paper = [results.caption], results.study, results.published()
+    if len(paper):
+        sizes = study.measure == "cost"
         other = "times are of another machine" if sizes else "other data, backbone and training"
-        said.append(f"Published: {source}, as printed; {other}.")
-    for reason, rows in printed[printed["suspect"] != ""].groupby("suspect", sort=False):
-        cells = dict.fromkeys(f"{row.variant} {name(row.metric)}" for row in rows.itertuples())
-        said.append(f"† {', '.join(cells)}: {reason}.")
-    if results.study.note:
-        said.append(results.study.note)
+        lines.append(f"Published: {study.paper}, {study.source}, as printed; {other}.")
+    for reason, group in paper[paper["suspect"] != ""].groupby("suspect", sort=False):
+        doubtful = dict.fromkeys(f"{row.variant} {name(row.metric)}" for row in group.itertuples())
+        lines.append(f"† {', '.join(doubtful)}: {reason}.")
+    lines += [study.note] * bool(study.note)
     for task in results.tasks:
-        if task.mark in results.failed:
-            what = f"{task.cell} on {task.data}, seed {task.seed}"
-            said.append(f"Failed: {what}: {results.failed[task.mark]}")
-    return said
+        if task.fingerprint in results.failed:
+            where = f"{task.variant} on {task.data}, seed {task.seed}"
+            lines.append(f"Failed: {where}: {results.failed[task.fingerprint]}")
+    return lines
 
 
-def _settings(told: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={_plain(value)}" for key, value in told.items()) or "-"
+def markdown(results: Results) -> str:
+    """A finished study as a section of a document: question, tables, notes.
+
+    Published and measured stand in columns of their own, each named so; the notes tell data,
+    backbone, budget, seeds and protocol.
+    """
+    study, done = results.study, len(results.records)
+    lines = [f"## {study.title} (`{study.name}`)"]
+    lines.append(f"**{study.question}** {study.paper}, {study.source}.")
+    if study.claim:
+        lines.append(f"The paper's claim: {study.claim}")
+    if done < len(results.tasks):
+        lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
+    for dataset in results.datasets:
+        lines += [f"### {dataset}"] * (len(results.datasets) > 1)
+        lines.append(as_markdown(side_by_side(results, dataset).rename(columns={"": "variant"})))
+    lines.append("\n".join(f"- {note}" for note in notes(results)))
+    return "\n\n".join(lines) + "\n"
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown.
+
+    >>> print(as_markdown(pd.DataFrame({"a": ["1|2"]})))
+    | a |
+    | --- |
+    | 1\\|2 |
+    """
+    lines = [[str(column) for column in table], ["---"] * table.shape[1]]
+    for row in table.itertuples(index=False):
+        lines.append(["" if pd.isna(value) else str(value) for value in row])
+    escaped = ((" ".join(text.split()).replace("|", r"\|") for text in line) for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def printed(group: pd.DataFrame, row: str) -> pd.Series | None:
+    """The published line of a row of the table among those of one dataset and metric, if any."""
+    hit = group[(group["ours"] == row) | ((group["ours"] == "") & (group["variant"] == row))]
+    return None if hit.empty else hit.iloc[0]
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={_plain(value)}" for key, value in values.items()) or "-"
 
 
 def _plain(value: Any) -> str:
@@ -157,27 +205,11 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _heading(dataset: str, metric: str, group: pd.DataFrame) -> str:
-    unit = group["unit"].iloc[0]
-    unit = UNITS.get(unit, unit)
-    where = f", {dataset}" if dataset != "-" else ""
-    return f"published: {name(metric)}{f' [{unit}]' if unit else ''}{where}"
+def _printed(line: pd.Series | None) -> str:
+    return "-" if line is None else f"{line['value']}{'†' if line['suspect'] else ''}"
 
 
-def printed(group: pd.DataFrame, row: str) -> pd.Series | None:
-    """The published line of a row of the table among those of one dataset and metric, if any."""
-    hit = group[(group["cell"] == row) | ((group["cell"] == "") & (group["variant"] == row))]
-    return None if hit.empty else hit.iloc[0]
-
-
-def _printed(group: pd.DataFrame, row: str) -> str:
-    first = printed(group, row)
-    if first is None:
-        return "-"
-    return f"{first['value']}{'†' if first['suspect'] else ''}"
-
-
-def _measured(row, metric: str) -> str:
+def _measured(row: Any, metric: str) -> str:
     if row is None:
         return "-"
     if metric in SCALES:
@@ -187,13 +219,21 @@ def _measured(row, metric: str) -> str:
     return f"{row.mean:.3f}{spread}{interval}"
 
 
-def _difference(row, base: str, metric: str) -> str:
+def _difference(row: Any, base: str, metric: str) -> str:
     if row is None or pd.isna(row.difference):
         return "-"
-    if row.cell == base:
+    if row.variant == base:
         return "base"
     if metric in SCALES:
         return f"{row.difference / SCALES[metric][0]:+.1f}"
-    ends = (row.difference_low, row.difference_high)
-    interval = f" [{ends[0]:+.3f}, {ends[1]:+.3f}]" if pd.notna(ends[0]) else ""
-    return f"{row.difference:+.3f}{interval}"
+    return difference(row.difference, row.difference_low, row.difference_high)
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """A difference with its interval, where there is one.
+
+    >>> difference(0.012, -0.003, 0.02)
+    '+0.012 [-0.003, +0.020]'
+    """
+    interval = f" [{low:+.3f}, {high:+.3f}]" if pd.notna(low) else ""
+    return f"{value:+.3f}{interval}"

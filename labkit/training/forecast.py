@@ -53,7 +53,7 @@ def forecast(spec: Config, root: Path | str | None = None) -> Forecast:
     started = time.perf_counter()
     few = opened.feature_set([every.samples[k] for k in new[:TIMED]]).extract(progress=False)
     features = (time.perf_counter() - started) / max(1, len(few)) * len(new)
-    method, timed, seconds = trial(opened)
+    method, timed, seconds = _trial(opened)
     stages = opened.method_class.stages(spec.flow, spec.train)
     epochs = [
         each for stage, each in zip(stages, seconds, strict=False)
@@ -70,13 +70,17 @@ def forecast(spec: Config, root: Path | str | None = None) -> Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds as a person says them.
+
+    >>> duration(5), duration(300), duration(7200)
+    ('5 s', '5 min', '2.0 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 0.5 or seconds == 0 else "under 1 s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def trial(opened: Experiment) -> tuple[Method, FeatureSet, list[float]]:
+def _trial(opened: Experiment) -> tuple[Method, FeatureSet, list[float]]:
     """A method trained on two batches, those, and the seconds of an epoch of each stage."""
     spec = opened.config
     normals = opened.parts["train"]

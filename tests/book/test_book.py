@@ -72,7 +72,7 @@ def test_a_failure_is_told_and_the_others_go_on(notebooks, tmp_path, capsys, mon
 def test_the_book_needs_no_server_and_finds_its_words(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
     study = spec.get("dnfad-topk")
-    tasks = study.plan("quick")
+    tasks = study.tasks("quick")
     results = Results(study, "quick", tmp_path / "studies" / "dnfad-topk-quick", tasks)
     for task in tasks:
         results.write(task, {"metrics": {"image_auroc": 0.8125}}, SCORES)

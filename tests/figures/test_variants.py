@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from labkit.figures.variants import variants
+from labkit.figures.variants import deviation_plot
 
 TABLE = pd.DataFrame(
     {"AUPRO [1]": [0.9, 0.7, 0.9], "pixel AP [1]": [0.3, None, 0.4]},
@@ -16,7 +16,7 @@ def said(ax):
 
 
 def test_each_column_is_a_panel_with_its_values_in_digits():
-    axes = variants(TABLE, "a note").axes
+    axes = deviation_plot(TABLE, "a note").axes
     assert [ax.get_xlabel() for ax in axes] == list(TABLE)
     assert said(axes[0]) == ["0.900", "0.700", "0.900"]
     assert said(axes[1]) == ["0.300", "–", "0.400"]
@@ -24,7 +24,7 @@ def test_each_column_is_a_panel_with_its_values_in_digits():
 
 
 def test_the_first_row_is_on_top_and_inside_every_scale():
-    for ax, start in zip(variants(TABLE).axes, TABLE.iloc[0], strict=True):
+    for ax, start in zip(deviation_plot(TABLE).axes, TABLE.iloc[0], strict=True):
         low, high = ax.get_xlim()
         assert low < start < high
         bottom, top = ax.get_ylim()
@@ -32,7 +32,7 @@ def test_the_first_row_is_on_top_and_inside_every_scale():
 
 
 def test_only_what_moved_is_coloured():
-    dots = [line for line in variants(TABLE).axes[0].lines if line.get_marker() == "o"]
+    dots = [line for line in deviation_plot(TABLE).axes[0].lines if line.get_marker() == "o"]
     reference, moved, same = (dot.get_color() for dot in dots)
     assert len({reference, moved, same}) == 3
 
@@ -40,4 +40,4 @@ def test_only_what_moved_is_coloured():
 @pytest.mark.parametrize("table", [TABLE.iloc[:1], TABLE.iloc[1:], TABLE[[]]])
 def test_nothing_to_compare_is_said(table):
     with pytest.raises(ValueError, match="first row"):
-        variants(table)
+        deviation_plot(table)

@@ -55,10 +55,11 @@ def test_the_two_cells_differ_in_the_switch_alone(one, effect):
     study = runner.get(effect.study)
     if study.measure == "oracle":
         assert not effect.before
-        study.plan("laptop", cells=[effect.after])
+        study.tasks("laptop", variants=[effect.after])
         return
     before, after = (
-        spec_of(study.plan("laptop", cells=[cell])[0]) for cell in (effect.before, effect.after)
+        spec_of(study.tasks("laptop", variants=[cell])[0])
+        for cell in (effect.before, effect.after)
     )
     keys = [*config.keys_of(type(before.flow)), *config.keys_of(config.TrainSpec)]
     apart = {key for key in keys if before.value(key) != after.value(key)}
@@ -110,11 +111,11 @@ def test_a_wrong_file_is_told(tmp_path):
 def finished(tmp_path, monkeypatch):
     """A study with two finished cells on four images, in which `after` ranks worse."""
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
-    tasks = runner.get("dnfad-code").plan("quick", cells=["gate adds", "two architectures"])
+    tasks = runner.get("dnfad-code").tasks("quick", variants=["gate adds", "two architectures"])
     results = Results(runner.get("dnfad-code"), "quick",
                       runner.folder("dnfad-code", "quick"), tasks)  # fmt: skip
     for task, scores in zip(tasks, ([0, 1, 2, 3], [1, 0, 3, 2]), strict=True):
-        told = {"image_auroc": 1.0 if task.cell == "gate adds" else 0.5}
+        told = {"image_auroc": 1.0 if task.variant == "gate adds" else 0.5}
         table = pd.DataFrame({"split": "test", "label": [0, 0, 1, 1], "score": scores})
         results.write(task, {"metrics": told}, table)
     assert isinstance(tasks[0], Task)

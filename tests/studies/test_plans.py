@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from labkit import methods
-from labkit.core import config
 from labkit.core.config import BUDGETS
 from labkit.data import catalogue
 from labkit.studies import published
@@ -23,23 +22,20 @@ GOOD = {
 
 
 def written(folder, name="mine", **changes):
-    told = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    keys = {key: value for key, value in (GOOD | changes).items() if value is not None}
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(told))
+    path.write_text(yaml.safe_dump(keys))
     return path
 
 
 @pytest.mark.parametrize("name", plans.names())
 @pytest.mark.parametrize("budget", list(BUDGETS))
-def test_every_cell_of_every_study_is_a_config(name, budget):
-    for task in plans.get(name).plan(budget):
-        kind = methods.get(task.method)
-        told = methods.preset(kind, task.set)
-        spec = config.resolve(
-            task.method, kind.Spec, task.data, budget, task.seed, kind.budgets, told
-        )
-        assert all(spec.value(key) is not None or value in (None, "none")
-                   for key, value in told.items())  # fmt: skip
+def test_every_variant_of_every_study_is_a_config(name, budget):
+    for task in plans.get(name).tasks(budget):
+        settings = methods.preset(methods.get(task.method), task.set)
+        spec = methods.resolve(task.method, task.data, budget, task.seed, settings)
+        for key, value in settings.items():
+            assert spec.value(key) is not None or value in (None, "none")
         assert task.data == "-" or task.data in catalogue.names()
 
 
@@ -47,9 +43,9 @@ def test_every_cell_of_every_study_is_a_config(name, budget):
 def test_every_published_variant_exists(name):
     study = plans.get(name)
     rows = [row for p in study.published for row in published.rows(p.file, **p.where).variant]
-    named = [cell.published for cell in study.rows if cell.published]
+    named = [row.published for row in study.rows if row.published]
     assert set(named) <= set(rows), set(named) - set(rows)
-    assert study.base in [cell.name for cell in study.rows]
+    assert study.base in [row.name for row in study.rows]
     assert study.source != "ours" or not named
 
 
@@ -62,29 +58,31 @@ def test_a_benchmark_is_all_its_datasets(tmp_path):
 
 
 def test_a_sweep_is_every_combination():
-    told = GOOD | {"vary": {"blocks": [1, 2], "clamp": [1.5, 1e-5]}, "base": "blocks=1, clamp=1.5"}
-    study = plans.Study(name="s", **{**told, "data": ("d",)})
-    names = [cell.name for cell in study.rows]
+    keys = GOOD | {"vary": {"blocks": [1, 2], "clamp": [1.5, 1e-5]}, "base": "blocks=1, clamp=1.5"}
+    study = plans.Study(name="s", **{**keys, "data": ("d",)})
+    names = [row.name for row in study.rows]
     assert names == [f"blocks={b}, clamp={c}" for b in (1, 2) for c in ("1.5", "1e-5")]
     assert study.rows[3].set == {"blocks": 2, "clamp": 1e-5}
 
 
-def test_settings_are_layered_and_marks_follow_them(tmp_path):
+def test_settings_are_layered_and_fingerprints_follow_them(tmp_path):
     path = written(
         tmp_path,
         set={"clamp": 1.0, "hidden": 0.5},
         budgets={"quick": {"set": {"hidden": 0.25}, "seeds": [7]}},
     )
     study = plans.get(path)
-    quick, laptop = study.plan("quick"), study.plan("laptop")
+    quick, laptop = study.tasks("quick"), study.tasks("laptop")
     assert [task.set for task in quick] == [
         {"clamp": 1.0, "hidden": 0.25, "blocks": b} for b in (1, 2)
     ]
     assert {task.seed for task in quick} == {7}
     assert {task.seed for task in laptop} == {0, 1, 2}
-    assert len({task.mark for task in quick + laptop}) == 8
+    assert len({task.fingerprint for task in quick + laptop}) == 8
     again = plans.get(written(tmp_path, "other", set={"clamp": 1.0, "hidden": 0.5}))
-    assert again.plan("laptop")[0].mark == laptop[0].mark  # the study's name decides nothing
+    assert (
+        again.tasks("laptop")[0].fingerprint == laptop[0].fingerprint
+    )  # the study's name decides nothing
 
 
 @pytest.mark.parametrize(
@@ -92,13 +90,14 @@ def test_settings_are_layered_and_marks_follow_them(tmp_path):
     [
         ({"sed": {"blocks": 1}}, "did you mean 'seeds'|did you mean 'set'"),
         ({"data": None}, "'data' is missing"),
-        ({"base": "blocks=3"}, "base: Unknown cell 'blocks=3'"),
+        ({"base": "blocks=3"}, "base: Unknown variant 'blocks=3'"),
         ({"budgets": {"laptpo": {}}}, "did you mean 'laptop'"),
         ({"budgets": {"quick": {"sets": {}}}}, "did you mean 'set'"),
-        ({"cells": [{"name": "blocks=1"}]}, "two cells are named 'blocks=1'"),
-        ({"cells": [{"name": "x", "sett": {}}]}, "did you mean 'set'"),
+        ({"variants": [{"name": "blocks=1"}]}, "two variants are named 'blocks=1'"),
+        ({"variants": [{"name": "x", "sett": {}}]}, "did you mean 'set'"),
         ({"seeds": "many"}, "seeds = 'many' does not fit"),
         ({"measure": "time"}, "measure = 'time' does not fit"),
+        ({"cells": [{"name": "x"}]}, "the key 'cells' of version 0.1 is now 'variants'"),
     ],
 )
 def test_a_wrong_key_is_one_sentence_with_the_file(tmp_path, changes, sentence):
@@ -122,12 +121,12 @@ def test_what_is_no_study_is_told(tmp_path):
         plans.get("dnfad-dept")
 
 
-def test_unknown_cells_and_budgets_are_told():
+def test_unknown_variants_and_budgets_are_refused():
     study = plans.get("dnfad-depth")
-    assert {task.cell for task in study.plan(cells=["blocks=2"])} == {"blocks=2"}
-    with pytest.raises(ValueError, match="Unknown cell of dnfad-depth 'blocks=3'"):
-        study.plan(cells=["blocks=3"])
+    assert {task.variant for task in study.tasks(variants=["blocks=2"])} == {"blocks=2"}
+    with pytest.raises(ValueError, match="Unknown variant of dnfad-depth 'blocks=3'"):
+        study.tasks(variants=["blocks=3"])
     with pytest.raises(ValueError, match="Unknown budget"):
-        study.plan("fast")
-    with pytest.raises(ValueError, match="no cell that runs at the budget laptop"):
-        plans.get("dnfad-backbones").plan("laptop", cells=["DINO"])
+        study.tasks("fast")
+    with pytest.raises(ValueError, match="no variant that runs at the budget laptop"):
+        plans.get("dnfad-backbones").tasks("laptop", variants=["DINO"])

@@ -41,7 +41,7 @@ def test_a_method_without_epochs_has_nothing_to_choose():
 
 
 def test_the_study_tells_both_and_names_the_oracle():
-    results = runner.run("main-protocol", "quick", cells=["CFLOW-AD"], progress=False)
+    results = runner.run("main-protocol", "quick", variants=["CFLOW-AD"], progress=False)
     (record,) = results.records.values()
     told = record["metrics"]
     assert told["oracle_image_auroc"] == max(row["image_auroc"] for row in record["epochs"])

@@ -1,4 +1,4 @@
-"""What a study's numbers mean: the bootstrap of an AUROC, and differences between cells."""
+"""What a study's numbers mean: the bootstrap of an AUROC, and differences between variants."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import pytest
 from labkit.evaluation.bootstrap import bootstrap_means
 from labkit.evaluation.metrics import image_auroc
 from labkit.studies.results import Results
-from labkit.studies.spec import Cell, Study
+from labkit.studies.spec import Study, Variant
 
 
 def test_the_bootstrap_is_the_aurocs():
@@ -27,19 +27,19 @@ def test_the_bootstrap_is_the_aurocs():
 
 
 def test_a_difference_is_of_the_seeds_that_both_have(tmp_path):
-    """Two cells with the same scores; one of them has finished its first seed alone."""
-    cells = (Cell(name="base"), Cell(name="late", set={"blocks": 9}))
+    """Two variants with the same scores; one of them has finished its first seed alone."""
+    variants = (Variant(name="base"), Variant(name="late", set={"blocks": 9}))
     study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
-                  data=("x",), seeds=(0, 1, 2), cells=cells, base="base")  # fmt: skip
-    found = Results(study, "laptop", tmp_path, study.plan())
+                  data=("x",), seeds=(0, 1, 2), variants=variants, base="base")  # fmt: skip
+    found = Results(study, "laptop", tmp_path, study.tasks())
     label = np.repeat([0, 1], 40)
     for task in found.tasks:
-        if task.cell == "late" and task.seed > 0:
+        if task.variant == "late" and task.seed > 0:
             continue
         noise = np.random.default_rng(0).normal(size=80)
         score = noise + label * (3.0, 0.5, 0.2)[task.seed]
         scores = pd.DataFrame({"key": range(80), "split": "test", "label": label, "score": score})
         found.write(task, {"metrics": {"image_auroc": image_auroc(score, label)}}, scores)
-    row = found.summary.set_index("cell").loc["late"]
+    row = found.summary.set_index("variant").loc["late"]
     assert row[["difference", "difference_low", "difference_high"]].tolist() == [0.0, 0.0, 0.0]
     assert row["high"] > row["mean"] > row["low"]

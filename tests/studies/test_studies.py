@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from labkit.studies import engines, jobs, plots, runner, tables
+from labkit.studies import engines, plots, runner, tables
+from labkit.studies import jobs as tasks
 from labkit.studies.results import Results
 
 TINY = {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1}
@@ -26,7 +28,7 @@ STUDY = {
     "data": ["procedural/gear"],
     "seeds": [0, 1],
     "set": TINY,
-    "cells": [
+    "variants": [
         {"name": "base", "published": "layers=1"},
         {"name": "maximum", "set": {"top_k": 1e-5}},
         {"name": "local", "map": "local"},
@@ -58,10 +60,10 @@ def test_cells_that_need_no_training_share_a_run(tiny):
     path, results = tiny
     assert len(results.records) == 8
     assert not results.failed
-    runs = {t.cell: results.records[t.mark]["run"] for t in results.tasks if t.seed == 0}
+    runs = {t.variant: results.records[t.fingerprint]["run"] for t in results.tasks if t.seed == 0}
     assert runs["base"] == runs["maximum"] == runs["local"] != runs["deeper"]
     assert len(list((path.parent / "runs").glob("*/run.json"))) == 4  # 2 trainings x 2 seeds
-    assert len(jobs.jobs(results.tasks)) == 4
+    assert len(tasks.jobs(results.tasks)) == 4
 
 
 def test_a_rescored_cell_equals_a_run_trained_with_its_switch(tiny):
@@ -70,23 +72,26 @@ def test_a_rescored_cell_equals_a_run_trained_with_its_switch(tiny):
 
     trained = labkit.train("dnfad", "procedural/gear", "quick", 0, progress=False, top_k=1e-5,
                            out=path.parent / "own", **TINY)  # fmt: skip
-    task = next(t for t in results.tasks if t.cell == "maximum" and t.seed == 0)
+    task = next(t for t in results.tasks if t.variant == "maximum" and t.seed == 0)
     pd.testing.assert_frame_equal(results.scores(task), trained.scores, rtol=1e-6)
-    told = results.records[task.mark]["metrics"]
+    told = results.records[task.fingerprint]["metrics"]
     assert told["aupro"] == pytest.approx(trained.info["metrics"]["aupro"], abs=1e-6)
-    base = next(t for t in results.tasks if t.cell == "base" and t.seed == 0)
+    base = next(t for t in results.tasks if t.variant == "base" and t.seed == 0)
     assert not np.allclose(results.scores(base)["score"], trained.scores["score"])
 
 
 def test_the_map_of_a_cell_scores_and_localises(tiny):
     _, results = tiny
-    local, base = (next(t for t in results.tasks if t.cell == c) for c in ("local", "base"))
-    assert results.records[local.mark]["metrics"] != results.records[base.mark]["metrics"]
+    local, base = (next(t for t in results.tasks if t.variant == c) for c in ("local", "base"))
+    assert (
+        results.records[local.fingerprint]["metrics"]
+        != results.records[base.fingerprint]["metrics"]
+    )
 
 
 def test_a_finished_study_is_read_not_run(tiny, monkeypatch):
     path, results = tiny
-    monkeypatch.setattr(jobs, "perform", lambda job: pytest.fail("nothing should run"))
+    monkeypatch.setattr(tasks, "perform", lambda job: pytest.fail("nothing should run"))
     again = runner.run(path, "quick", out=results.folder, progress=False)
     pd.testing.assert_frame_equal(again.table, results.table)
     pd.testing.assert_frame_equal(again.summary, results.summary)
@@ -111,9 +116,11 @@ def test_only_what_is_missing_or_damaged_runs_again(tiny, monkeypatch, tmp_path)
     files[0].unlink()
     files[1].write_text('{"task": ')
     ran = []
-    perform = jobs.perform
+    perform = tasks.perform
     monkeypatch.setattr(
-        engines, "perform", lambda job: ran.extend(t.mark for t in job.tasks) or perform(job)
+        engines,
+        "perform",
+        lambda job: ran.extend(t.fingerprint for t in job.tasks) or perform(job),
     )
     again = runner.run(path, "quick", out=folder, workers=1, progress=False)
     assert sorted(ran) == sorted(f.stem for f in files[:2])
@@ -130,10 +137,10 @@ def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_pa
         told = json.loads(file.read_text())
         told["metrics"]["image_auroc"], told["source"] = 0.123, "older"
         file.write_text(json.dumps(told))
-    asked = {"out": tmp_path / "out", "cells": ["base"], "workers": 1, "progress": False}
+    asked = {"out": tmp_path / "out", "variants": ["base"], "workers": 1, "progress": False}
     again = runner.run(path, "quick", again=True, **asked)
     for task in again.tasks:
-        kept, anew = (found.records[task.mark] for found in (results, again))
+        kept, anew = (found.records[task.fingerprint] for found in (results, again))
         assert anew["metrics"]["image_auroc"] == kept["metrics"]["image_auroc"] != 0.123
         assert anew["source"] == kept["source"] != "older"
 
@@ -141,16 +148,52 @@ def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_pa
 def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):
     path, _ = tiny
     monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
-    cells = [*STUDY["cells"], {"name": "bad", "set": {"blcks": 2}},
+    variants = [*STUDY["variants"], {"name": "bad", "set": {"blcks": 2}},
              {"name": "no such map", "map": "globl"}]  # fmt: skip
-    results = runner.run(written(tmp_path, cells=cells, seeds=[0]), "quick",
+    results = runner.run(written(tmp_path, variants=variants, seeds=[0]), "quick",
                           out=tmp_path / "out", workers=1, progress=False)  # fmt: skip
-    told = {t.cell: results.failed[t.mark] for t in results.tasks if t.mark in results.failed}
+    told = {
+        t.variant: results.failed[t.fingerprint]
+        for t in results.tasks
+        if t.fingerprint in results.failed
+    }
     assert set(told) == {"bad", "no such map"}
     assert len(results.records) == 4
     assert "did you mean 'blocks'" in told["bad"]
     assert "'global'" in told["no such map"]
     assert any("Failed: bad" in note for note in tables.notes(results))
+
+
+def die_on_its_first_seed(job):
+    """A stand-in for `perform` whose job of seed 0 kills its own process every time."""
+    if job.head.seed == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return [tasks.Outcome(task, {}) for task in job.tasks]
+
+
+def die_once(job):
+    """A stand-in for `perform` whose job of seed 0 is killed the first time, from outside."""
+    flag = Path(job.head.data)
+    if job.head.seed == 0 and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [tasks.Outcome(task, {}) for task in job.tasks]
+
+
+@pytest.mark.parametrize("stand_in", [die_on_its_first_seed, die_once])
+def test_a_dead_worker_takes_only_its_own_job(monkeypatch, tmp_path, stand_in):
+    monkeypatch.setattr(engines, "perform", stand_in)
+    study = runner.get("dnfad-depth")
+    planned = study.tasks(
+        seeds=[3, 0, 1, 2, 4], data=[str(tmp_path / "flag")], variants=["blocks=2"]
+    )
+    jobs = tasks.jobs(planned)
+    outcomes = [one for row in engines.processes(jobs, 2) for one in row]
+    assert sorted(one.task.seed for one in outcomes) == [0, 1, 2, 3, 4], "each job answers once"
+    failed = [one.task.seed for one in outcomes if one.error]
+    assert failed == ([0] if stand_in is die_on_its_first_seed else [])
+    assert all("ended from outside" in one.error for one in outcomes if one.error)
 
 
 def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
@@ -240,9 +283,9 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tiny, monkeypatch, tmp_p
 
 def test_summary_is_what_it_says(tiny):
     _, results = tiny
-    row = results.summary.query("cell == 'deeper' and metric == 'image_auroc'").iloc[0]
+    row = results.summary.query("variant == 'deeper' and metric == 'image_auroc'").iloc[0]
     values = results.table.query("metric == 'image_auroc'").pivot(
-        index="seed", columns="cell", values="value"
+        index="seed", columns="variant", values="value"
     )
     assert row["mean"] == pytest.approx(values["deeper"].mean())
     assert row["sd"] == pytest.approx(values["deeper"].std())
@@ -289,7 +332,7 @@ def test_states_tell_what_is_there(monkeypatch, tmp_path):
     assert depth["state"] == "never run"
     assert depth["tasks"] == "0/18"
     assert depth["result"] is None
-    task = runner.get("dnfad-depth").plan()[0]
+    task = runner.get("dnfad-depth").tasks()[0]
     record = {"metrics": {"image_auroc": 0.9}, "seconds": {"fit_seconds": 2.4}}
     runner.stored("dnfad-depth").write(task, record, None)
     depth = {row["name"]: row for row in runner.states()}["dnfad-depth"]

@@ -2,10 +2,12 @@
 
 import json
 
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from labkit.studies import runner
 from labkit.studies.spec import names
 from labkit_apps.cli import main
 
@@ -18,7 +20,7 @@ TINY = {
     "data": ["procedural/gear"],
     "seeds": [0],
     "set": {"limit": 4, "image_size": 64, "grid": 4, "epochs": 1},
-    "cells": [{"name": "base"}, {"name": "maximum", "set": {"top_k": 1e-5}}],
+    "variants": [{"name": "base"}, {"name": "maximum", "set": {"top_k": 1e-5}}],
     "base": "base",
 }
 
@@ -43,11 +45,11 @@ def test_a_study_prints_its_table_and_writes_its_files(call, tmp_path):
     path.write_text(yaml.safe_dump(TINY))
     out = tmp_path / "out"
     answer = call("study", path, "--budget", "quick", "--out", out, "--json")
-    told = json.loads(answer.stdout)
+    record = json.loads(answer.stdout)
     assert answer.exit_code == 0
-    assert told["tasks"] == told["finished"] == 2
-    assert told["failed"] == []
-    assert {row["cell"] for row in told["summary"]} == {"base", "maximum"}
+    assert record["tasks"] == record["finished"] == 2
+    assert record["failed"] == []
+    assert {row["variant"] for row in record["summary"]} == {"base", "maximum"}
     assert {p.name for p in out.iterdir()} >= {"results.csv", "summary.csv", "figure.png"}
     page = call("study", path, "--budget", "quick", "--out", out).stdout
     assert "Does it run?" in page
@@ -55,15 +57,30 @@ def test_a_study_prints_its_table_and_writes_its_files(call, tmp_path):
     assert "clean protocol" in page
 
 
-def test_a_failed_cell_gives_exit_code_1(call, tmp_path):
+def test_a_failed_variant_gives_exit_code_1(call, tmp_path):
     path = tmp_path / "tiny.yaml"
     bad = {"name": "bad", "set": {"blcks": 2}}
-    path.write_text(yaml.safe_dump(TINY | {"cells": [bad, {"name": "base"}]}))
+    path.write_text(yaml.safe_dump(TINY | {"variants": [bad, {"name": "base"}]}))
     answer = call("study", path, "--budget", "quick", "--out", tmp_path / "out", "--json")
-    told = json.loads(answer.stdout)
+    record = json.loads(answer.stdout)
     assert answer.exit_code == 1
-    assert [row["cell"] for row in told["failed"]] == ["bad"]
-    assert told["finished"] == 1
+    assert [row["variant"] for row in record["failed"]] == ["bad"]
+    assert record["finished"] == 1
+
+
+def test_finished_studies_are_written_as_markdown(call):
+    assert "No study is finished at the laptop budget." in call("studies", "--markdown").stdout
+    results = runner.stored("dnfad-depth")
+    for task in results.tasks:
+        metrics = {"image_auroc": 0.5 + task.set["blocks"] / 100}
+        scores = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
+        results.write(task, {"metrics": metrics}, scores)
+    page = call("studies", "--markdown").stdout
+    assert page.startswith("# Results")
+    assert page.count("\n## ") == 1
+    row = next(line for line in page.splitlines() if line.startswith("| blocks=10 |"))
+    assert "| 0.600 ± 0.000 [1.000, 1.000] |" in row
+    assert "| 97.5 |" in row, "what the paper prints, in a column of its own"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +88,7 @@ def test_a_failed_cell_gives_exit_code_1(call, tmp_path):
     [
         (("study", "dnfad-dept"), "did you mean 'dnfad-depth'"),
         (("study", "dnfad-depth", "--seeds", "a"), "write --seeds 0,1,2"),
-        (("study", "dnfad-depth", "--cell", "blocks=3"), "Unknown cell"),
+        (("study", "dnfad-depth", "--variant", "blocks=3"), "Unknown variant"),
         (("study", "dnfad-depth", "--budget", "slow"), "Unknown budget"),
     ],
 )

@@ -1,36 +1,178 @@
-"""A study's figures: labels that can be read, every kind and every published row in its place."""
+"""A study's figures: every variant, interval and published row in its place."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from test_tables import PLACE, stored
+from test_tables import DATASET, stored
 
-from labkit.studies import plots
+from labkit.figures.style import sheet
+from labkit.studies import plots, spec, tables
+from labkit.studies.results import Results
+
+COUNTED = {"trainable_parameters": 1e6, "flops": 9e9, "backbone_flops": 4e9}
+PARTS = {"embedding_flops": 1e9, "attention_flops": 5e9, "flow_flops": 3e9}
+TIMED = {"seconds_per_image": 0.1, "method_seconds": 0.07, "images_per_second": 10.0}
+OF_PARTS = {"embedding_seconds": 0.01, "attention_seconds": 0.03, "flow_seconds": 0.02}
+COLUMNS = ["method", "point", "of", "data", "difference", "low", "high"]
+EFFECTS = [
+    ("dnfad", "gate", "code", "procedural/gear", -0.1, -0.2, 0.1),
+    ("dnfad", "gate", "code", "elpv/mono", 0.1, 0.05, 0.2),
+    ("dnfad", "log-det", "labkit", "procedural/gear", 0.01, 0.0, 0.02),
+    ("sanf", "layout", "code", "", np.nan, np.nan, np.nan),
+    ("sanflow", "epoch", "code", "procedural/gear", 0.02, np.nan, np.nan),
+]
+
+
+def rows_of(ax):
+    return [tick.get_text() for tick in ax.get_yticklabels()]
+
+
+def marks(ax):
+    """Filled or hollow marks with their place: (x, y), of lines that draw points."""
+    lines = [line for line in ax.lines if line.get_marker() not in ("None", "")]
+    pairs = (line.get_xydata() for line in lines)
+    return [tuple(pair) for xy in pairs for pair in xy if np.isfinite(pair).all()]
+
+
+def intervals(ax):
+    """(y, low, high) of every interval that is drawn."""
+    lines = [line for line in ax.lines if line.get_transform() == ax.transData]
+    ends = [line.get_xydata() for line in lines if line.get_marker() in ("None", "")]
+    ends = [xy for xy in ends if len(xy) == 2 and np.isfinite(xy).all()]
+    return {(y, low, high) for (low, y), (high, _) in ends}
 
 
 def test_labels_keep_a_distance():
-    places = np.log([1.6e-5, 0.01, 0.02, 0.03, 0.1, 0.25, 0.5, 1.0])
-    kept = plots._apart(places)
+    values = np.log([1.6e-5, 0.01, 0.02, 0.03, 0.1, 0.25, 0.5, 1.0])
+    kept = plots._apart(values)
     assert kept[0]
     assert not all(kept)
-    assert np.diff(places[kept]).min() >= 0.05 * (places[-1] - places[0])
+    assert np.diff(values[kept]).min() >= 0.05 * (values[-1] - values[0])
     assert all(plots._apart(np.array([1.0, 2, 4, 6, 8, 10])))
 
 
-def test_kinds_are_rows_and_cells_are_marks(tmp_path):
+def test_a_point_has_its_own_interval_and_its_own_row():
+    points = pd.DataFrame(
+        [("a", "x", 0.5, 0.4, 0.7), ("b", "x", 0.2, 0.1, 0.9), ("b", "y", 0.3, np.nan, np.nan)],
+        columns=["row", "group", "value", "low", "high"],
+    )
+    ax = sheet(4, 3).subplots()
+    plots.dot_rows(ax, points, ["a", "b"], ["x", "y"])
+    assert rows_of(ax) == ["a", "b"]
+    assert {x for x, _ in marks(ax)} == {0.5, 0.2, 0.3}
+    upper, lower = (next(y for x, y in marks(ax) if x == value) for value in (0.2, 0.3))
+    assert 0.5 < upper < 1 < lower < 1.5, "the groups of a row stand below each other"
+    assert {(low, high) for _, low, high in intervals(ax)} == {(0.4, 0.7), (0.1, 0.9)}
+
+
+def test_types_of_defect_are_rows_and_variants_are_marks(tmp_path):
     results = stored(tmp_path, "dnfad-maps")
-    figure = plots.by_defect(results, PLACE, ["global", "fused"])
+    figure = plots.by_defect(results, DATASET, ["global", "fused"])
     (ax,) = figure.axes
-    assert [line.get_label() for line in ax.get_lines()] == ["global", "fused"]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a b"]
+    assert ax.get_legend_handles_labels()[1] == ["global", "fused"]
+    assert rows_of(ax) == ["a b"]
+    table = tables.by_defect(results, DATASET)
+    assert {x for x, _ in marks(ax)} == set(table.loc[["global", "fused"], "a b"])
 
 
 @pytest.mark.parametrize("name", ["dnfad-backbones", "dnfad-branches"])
 def test_a_published_number_stands_in_its_own_row(tmp_path, name):
     results = stored(tmp_path, name, image_auroc=0.5)
     figure = plots.dots(results)
-    rows = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    rows = rows_of(figure.axes[0])
     (ax,) = [ax for ax in figure.axes if "published image" in ax.get_xlabel()]
-    drawn = {rows[int(line.get_ydata()[0])]: line.get_xdata()[0] for line in ax.get_lines()}
-    found = results.published().query("metric == 'image_auroc'")
-    names = found["cell"].where(found["cell"] != "", found["variant"])
-    assert drawn == dict(zip(names, found["value"], strict=True))
+    drawn = {rows[int(y)]: x for x, y in marks(ax)}
+    printed = results.published().query("metric == 'image_auroc'")
+    names = printed["ours"].where(printed["ours"] != "", printed["variant"])
+    assert drawn == dict(zip(names, printed["value"], strict=True))
+
+
+def test_a_curve_has_the_swept_value_on_x_and_a_panel_for_what_is_published(tmp_path):
+    results = stored(tmp_path, "dnfad-depth", image_auroc=0.75)
+    figure = plots.draw(results)
+    measured, published = (
+        next(ax for ax in figure.axes if ax.get_ylabel().startswith(word))
+        for word in ("measured image", "published image")
+    )
+    blocks = [variant.set["blocks"] for variant in results.study.rows]
+    assert {x for x, _ in marks(measured)} == set(blocks)
+    assert {y for _, y in marks(measured)} == {0.75}
+    assert {x for x, _ in marks(published)} <= set(blocks)
+    assert published.get_xlabel() == "blocks"
+
+
+def test_an_effect_is_a_row_hollow_for_labkit():
+    table = pd.DataFrame(EFFECTS, columns=COLUMNS)
+    figure = plots.effects(table, "note")
+    (ax,) = figure.axes
+    assert rows_of(ax) == ["dnfad: gate", "dnfad: log-det (labkit)", "sanflow: epoch"]
+    assert sorted(x for x, _ in marks(ax)) == [-0.1, 0.01, 0.02, 0.1]
+    hollow = {
+        x
+        for line in ax.lines
+        if line.get_markerfacecolor() == "white"
+        for x in line.get_xdata()
+        if np.isfinite(x)
+    }
+    assert hollow == {0.01}
+    assert len(intervals(ax)) == 3, "an interval where one is known"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    sides = ["code in place of the paper", "labkit in place of both"]
+    assert sorted(names) == sorted(["procedural/gear", "elpv/mono", *sides])
+
+
+def test_nothing_measured_is_an_empty_figure():
+    (ax,) = plots.effects(pd.DataFrame(EFFECTS[3:4], columns=COLUMNS)).axes
+    assert not marks(ax)
+    assert not ax.get_yticklabels()
+
+
+def costs(folder, values=(COUNTED,), named=(PARTS,)):
+    """Costs of every variant; the last one, FastFlow, names no part."""
+    study = spec.get("dadf-complexity")
+    results = Results(study, "laptop", folder, study.tasks("laptop"))
+    whole = {key: value for one in values for key, value in one.items()}
+    parts = {key: value for one in named for key, value in one.items()}
+    for task in results.tasks:
+        own = {} if task.variant == "FastFlow" else parts
+        results.write(task, {"metrics": whole | own, "backbone": "b"}, None)
+    return results
+
+
+def test_parts_add_up_and_a_method_without_any_is_all_rest(tmp_path):
+    table = plots.by_part(costs(tmp_path))
+    assert list(table.columns) == [*tables.PARTS, "rest"]
+    assert list(table.iloc[0] / 1e9) == [4, 1, 5, 3, 0]
+    assert list(table.loc["FastFlow"] / 1e9) == [4, 0, 0, 0, 9]
+    assert (table.sum(axis=1) == 13e9).all()
+
+
+def test_seconds_of_the_backbone_and_the_rest_are_what_the_parts_leave(tmp_path):
+    results = costs(tmp_path, (COUNTED, TIMED), (PARTS, OF_PARTS))
+    table = plots.by_part(results, "seconds")
+    np.testing.assert_allclose(table.iloc[0], [0.03, 0.01, 0.03, 0.02, 0.01])
+    assert plots.by_part(costs(tmp_path / "untimed"), "seconds").empty
+
+
+def test_bars_begin_where_the_part_before_ends(tmp_path):
+    figure = plots.draw(costs(tmp_path, (COUNTED, TIMED), (PARTS, OF_PARTS)))
+    flops, seconds = figure.axes
+    assert "GFLOPs" in flops.get_xlabel()
+    assert "ms" in seconds.get_xlabel()
+    bars = [group[0] for group in flops.containers]  # of the first variant
+    assert [bar.get_x() for bar in bars] == [0, 4, 5, 10, 13]
+    assert [bar.get_width() for bar in bars] == [4, 1, 5, 3, 0]
+    assert len(plots.draw(costs(tmp_path / "untimed")).axes) == 1
+
+
+def test_the_table_has_a_column_for_each_part(tmp_path):
+    column = tables.side_by_side(costs(tmp_path)).set_index("")["measured: FLOPs of attention [G]"]
+    assert column["DADF, WideResNet50"] == "5.0"
+    assert column["FastFlow"] == "-"
+
+
+def test_without_costs_there_is_nothing_to_draw(tmp_path):
+    study = spec.get("dadf-complexity")
+    results = Results(study, "laptop", tmp_path, study.tasks("laptop"))
+    with pytest.raises(ValueError, match="no counted costs yet"):
+        plots.parts(results)

@@ -1,4 +1,4 @@
-"""What a study's tables say of its cells, and of each kind of defect."""
+"""What a study's tables say of its variants, and of each type of defect."""
 
 import pandas as pd
 import pytest
@@ -6,61 +6,63 @@ import pytest
 from labkit.studies import runner, spec, tables
 from labkit.studies.results import Results
 
-PLACE = "procedural/gear"
+DATASET = "procedural/gear"
 SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
 
 
-def stored(folder, name, budget="laptop", place=PLACE, **told):
-    """A study's results, as if each task had found the kind `a_b` with its own number."""
+def stored(folder, name, budget="laptop", dataset=DATASET, **metrics):
+    """A study's results, as if each task had met the defect `a_b` with its own number."""
     study = spec.get(name)
-    results = Results(study, budget, folder, study.plan(budget, data=[place]))
+    results = Results(study, budget, folder, study.tasks(budget, data=[dataset]))
     for k, task in enumerate(results.tasks):
-        metrics = {"defects": [{"defect": "a_b", "image_auroc": k / 100, "aupro": None}]}
-        results.write(task, {"metrics": metrics | told}, SCORES)
+        defects = [{"defect": "a_b", "image_auroc": k / 100, "aupro": None}]
+        results.write(task, {"metrics": {"defects": defects} | metrics}, SCORES)
     return results
 
 
 @pytest.mark.parametrize("name", spec.names())
 def test_cells_tell_apart_every_cell_that_runs(name):
     study = spec.get(name)
-    told = tables.cells(study)
-    assert list(told.index[1:]) == list(dict.fromkeys(task.cell for task in study.plan("laptop")))
+    told = tables.variants(study)
+    assert list(told.index[1:]) == list(
+        dict.fromkeys(task.variant for task in study.tasks("laptop"))
+    )
     rows = [tuple(row) for row in told.iloc[1:].itertuples(index=False)]
-    assert len(set(rows)) == len(rows) or any(cell.method for cell in study.rows)
+    assert len(set(rows)) == len(rows) or any(row.method for row in study.rows)
 
 
 def test_what_all_cells_set_is_told_once_and_of_its_budget():
-    told = tables.cells(spec.get("dnfad-depth"), "quick")
-    assert "epochs=2" in told.loc["all cells", "sets"]
+    told = tables.variants(spec.get("dnfad-depth"), "quick")
+    assert "epochs=2" in told.loc["all variants", "sets"]
     assert told.loc["blocks=4", "sets"] == "blocks=4"
     assert told.loc["blocks=4", "row of the paper"] == "layers=4"
 
 
 def test_a_kind_of_defect_is_averaged_over_seeds(tmp_path):
     results = stored(tmp_path, "dnfad-maps")
-    told = tables.by_defect(results, PLACE)
-    assert list(told.index) == results.cells
+    told = tables.by_defect(results, DATASET)
+    assert list(told.index) == results.variants
     assert list(told.columns) == ["a b"]
-    ranks = [k for k, task in enumerate(results.tasks) if task.cell == "local"]
+    ranks = [k for k, task in enumerate(results.tasks) if task.variant == "local"]
     assert told.loc["local", "a b"] == pytest.approx(sum(ranks) / len(ranks) / 100)
 
 
-@pytest.mark.parametrize(("place", "metric"), [("elpv/mono", "image_auroc"), (PLACE, "aupro")])
-def test_a_kind_that_nobody_measured_is_told(tmp_path, place, metric):
-    with pytest.raises(ValueError, match=f"no {metric} by kind of defect on {place}"):
-        tables.by_defect(stored(tmp_path, "dnfad-maps"), place, metric)
+@pytest.mark.parametrize(("dataset", "metric"), [("elpv/mono", "image_auroc"), (DATASET, "aupro")])
+def test_a_type_that_nobody_measured_is_named(tmp_path, dataset, metric):
+    with pytest.raises(ValueError, match=f"no {metric} by type of defect on {dataset}"):
+        tables.by_defect(stored(tmp_path, "dnfad-maps"), dataset, metric)
 
 
 def test_rows_hold_what_is_published_beyond_the_cells(tmp_path):
     results = stored(tmp_path, "dnfad-backbones")
     rows = tables.rows(results)
-    assert rows[: len(results.cells)] == results.cells
-    assert rows[len(results.cells) :] == ["ResNet18", "WideResNet50", "DINO", "ViT"]
+    assert rows[: len(results.variants)] == results.variants
+    assert rows[len(results.variants) :] == ["ResNet18", "WideResNet50", "DINO", "ViT"]
 
 
 def test_a_difference_has_the_unit_of_its_metric(tmp_path):
     study = spec.get("selfsup-complexity")
-    results = Results(study, "laptop", tmp_path, study.plan("laptop"))
+    results = Results(study, "laptop", tmp_path, study.tasks("laptop"))
     for k, task in enumerate(results.tasks):
         metrics = {"trainable_parameters": 3_500_000 + 2_000_000 * k, "flops": 1e9}
         results.write(task, {"metrics": metrics}, SCORES)
@@ -92,3 +94,19 @@ def test_a_heading_says_what_a_metric_is(metric, told):
 )  # fmt: skip
 def test_the_notes_say_what_published_numbers_rest_on(name, said):
     assert f"as printed; {said}." in "\n".join(tables.notes(runner.stored(name, "quick")))
+
+
+def test_markdown_names_what_is_published_and_the_setting(tmp_path):
+    results = stored(tmp_path, "dnfad-branches", image_auroc=0.75)
+    text = tables.markdown(results)
+    lines = text.splitlines()
+    assert lines[0] == "## Global and local branches (`dnfad-branches`)" or lines[0].startswith(
+        "## "
+    )
+    head = next(line for line in lines if line.startswith("| variant |"))
+    assert "published: image AUROC [%]" in head
+    assert "measured: image AUROC" in head
+    rows = [line for line in lines if line.startswith("| ")]
+    assert {line.count(" | ") for line in rows} == {head.count(" | ")}, "one table, even"
+    assert len(rows) == 2 + len(tables.rows(results))
+    assert all(word in text for word in (DATASET, "laptop budget", "seeds", "clean protocol"))

@@ -55,7 +55,7 @@ def key(quick_run):
 def finished():
     """A study with every task of the quick budget finished."""
     name = "dnfad-depth"
-    place = spec.get(name).plan("quick")[0].data
+    place = spec.get(name).tasks("quick")[0].data
     test_tables.stored(study_folder(name, "quick"), name, "quick", place, image_auroc=0.9)
     return name
 

@@ -27,7 +27,7 @@ def budgets(name: str) -> dict[str, tuple[int, int]]:
         if changed:
             found[budget] = _counts(name, budget, path, changed)
     found = {budget: pair for budget, pair in found.items() if pair[0]}
-    return found or {USUAL: (0, len(_study(name).plan(USUAL)))}
+    return found or {USUAL: (0, len(_study(name).tasks(USUAL)))}
 
 
 def _stamp(name: str, budget: str) -> tuple[str, int]:
@@ -49,7 +49,7 @@ def _counts(name: str, budget: str, _path: str, _changed: int) -> tuple[int, int
 
 def _results(name: str, budget: str) -> Results:
     study = _study(name)
-    return Results(study, budget, runner.folder(name, budget), study.plan(budget))
+    return Results(study, budget, runner.folder(name, budget), study.tasks(budget))
 
 
 def names() -> list[str]:
@@ -74,14 +74,14 @@ def _state(name: str) -> str:
 def head(name: str, budget: str) -> str:
     """Question, paper, claim, state, command and notebook of a study (HTML)."""
     study = _study(name)
-    done, total = budgets(name).get(budget, (0, len(study.plan(budget))))
+    done, total = budgets(name).get(budget, (0, len(study.tasks(budget))))
     base = Results(study, budget, runner.folder(name, budget), ()).base
     rows = [
         ("question", study.question),
         ("paper", f"{study.paper}, {study.source}"),
         ("its claim", study.claim),
         ("state", f"{done} of {total} tasks finished at the {budget} budget"),
-        ("compared with", f"the cell “{base}”"),
+        ("compared with", f"the variant “{base}”"),
         ("notebook", f"notebooks/{study.notebook}.ipynb" if study.notebook else ""),
     ]
     told = "".join(
@@ -108,7 +108,7 @@ def _report(name: str, budget: str, _path: str, _changed: int) -> str:
     results = _results(name, budget)
     if not results.records:
         words = f"Nothing of {name} is finished at the {budget} budget. The plan:"
-        plan = tables.cells(results.study, budget).reset_index()
+        plan = tables.variants(results.study, budget).reset_index()
         return markup.message(words) + _plain(plan)
     drawn = markup.chart(plots.draw(results), f"figure of the study {name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
@@ -125,7 +125,7 @@ def side_by_side(results: Results) -> str:
         kind = "published" if kinds[k] == "published" else "measured" if kinds[k] else ""
         groups.append(kind)
         title = table.columns[k].removeprefix(f"{kinds[k]}: ")
-        names.append(f'<th scope="col"{_mark(kind)}>{markup.text(title or "cell")}</th>')
+        names.append(f'<th scope="col"{_mark(kind)}>{markup.text(title or "variant")}</th>')
     for row in table.itertuples(index=False):
         cells = "".join(
             f'<th scope="row">{markup.text(row[k])}</th>' if not groups[i]
