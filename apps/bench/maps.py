@@ -1,17 +1,13 @@
 """Our metrics beside anomalib's and pyaupro's: time, memory and value on the same maps.
 
-Each contender runs in a process of its own, on maps made as it asks for them, so that its memory
-is its own: the peak of the process above what it held before the first map. It may take most of
-the memory that is free, and a given time; one that needs more is reported so, not extrapolated.
+Each contender runs in a process of its own, on maps made as it asks for them. Its peak of memory
+is that of the process above what it held before the first map. It may take most of the memory
+that is free, and a given time; one that needs more is reported so, not extrapolated.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,15 +22,8 @@ from labkit_apps.bench import processes
 SIDE, LIMIT = 256, 0.3  # pixels of a map; false-positive rate up to which AUPRO is integrated
 AUPRO, AUROC = "aupro", "pixel_auroc"
 Map = tuple[np.ndarray, np.ndarray]  # scores (256, 256) float32 in [0, 1], mask bool
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way to get metrics of maps: `run` takes them one by one and returns the values."""
-
-    title: str
-    package: str
-    run: Callable[[Iterator[Map]], dict[str, float]]
+SHOWN = ("contender", "version", "maps", "seconds", "cpu_seconds", "peak_mib", AUPRO, AUROC)
+FIGURES = ("seconds", "cpu_seconds", "peak_mib", AUPRO, AUROC, "slower", "larger", "note")
 
 
 def maps(count: int, seed: int = 0) -> Iterator[Map]:
@@ -63,42 +52,37 @@ def _labkit(stream: Iterator[Map]) -> dict[str, float]:
     pixels = PixelMetrics(limit=LIMIT)
     for values, mask in stream:
         pixels.update(values, mask)
-    found = pixels.compute()
-    return {AUPRO: found["aupro"], AUROC: found["pixel_auroc"]}
+    metrics = pixels.compute()
+    return {AUPRO: metrics["aupro"], AUROC: metrics["pixel_auroc"]}
 
 
-def _anomalib(kind: str, name: str, **options: Any) -> Callable[[Iterator[Map]], dict[str, float]]:
-    def run(stream: Iterator[Map]) -> dict[str, float]:
-        peer = importlib.import_module("anomalib.metrics")
-        metric = getattr(peer, kind)(fields=["anomaly_map", "gt_mask"], **options)
-        for values, mask in stream:
-            pair = torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int()
-            metric.update(SimpleNamespace(anomaly_map=pair[0], gt_mask=pair[1]))
-        return {name: float(metric.compute())}
+def _anomalib(stream: Iterator[Map]) -> dict[str, float]:
+    from anomalib.metrics import AUPRO as PRO
+    from anomalib.metrics import AUROC as ROC
 
-    return run
-
-
-def _pyaupro(reference: bool) -> Callable[[Iterator[Map]], dict[str, float]]:
-    def run(stream: Iterator[Map]) -> dict[str, float]:
-        peer = importlib.import_module("pyaupro")
-        metric = peer.PerRegionOverlap(thresholds=None, reference_implementation=reference)
-        for values, mask in stream:
-            metric.update(torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int())
-        fpr, pro = metric.compute()
-        return {AUPRO: area_up_to(fpr.numpy(), pro.numpy(), LIMIT)}
-
-    return run
+    fields = ["anomaly_map", "gt_mask"]
+    peers = {AUPRO: PRO(fields=fields, fpr_limit=LIMIT), AUROC: ROC(fields=fields)}
+    for values, mask in stream:
+        scores, truth = torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int()
+        for peer in peers.values():
+            peer.update(SimpleNamespace(anomaly_map=scores, gt_mask=truth))
+    return {name: float(peer.compute()) for name, peer in peers.items()}
 
 
-CONTENDERS = {
-    "labkit": Contender("labkit, both and more", "labkit", _labkit),
-    "anomalib-aupro": Contender(
-        "anomalib AUPRO", "anomalib", _anomalib("AUPRO", AUPRO, fpr_limit=LIMIT)
-    ),
-    "anomalib-auroc": Contender("anomalib AUROC", "anomalib", _anomalib("AUROC", AUROC)),
-    "pyaupro": Contender("pyaupro", "pyaupro", _pyaupro(reference=False)),
-    "pyaupro-reference": Contender("pyaupro, MVTec's code", "pyaupro", _pyaupro(reference=True)),
+def _pyaupro(stream: Iterator[Map]) -> dict[str, float]:
+    from pyaupro import PerRegionOverlap
+
+    peer = PerRegionOverlap(thresholds=None)
+    for values, mask in stream:
+        peer.update(torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int())
+    fpr, pro = peer.compute()
+    return {AUPRO: area_up_to(fpr.numpy(), pro.numpy(), LIMIT)}
+
+
+CONTENDERS = {  # name, which is its package's too -> metrics of maps that come one by one
+    "labkit": _labkit,
+    "anomalib": _anomalib,
+    "pyaupro": _pyaupro,
 }
 
 
@@ -111,20 +95,19 @@ def race(
     """Run every contender on the same maps, each in its own process, one after the other.
 
     Args:    counts: numbers of maps; time_limit: seconds that one run may take.
-    Returns: a row for each run: contender, version, maps, seconds, cpu_seconds, peak_mib, aupro,
+    Returns: one row per run: contender, version, maps, seconds, cpu_seconds, peak_mib, aupro,
              pixel_auroc, slower (seconds by labkit's), larger (peak by labkit's) and a note that
              says why a figure is missing.
-    Raises:  ValueError for a contender that nobody knows.
+    Raises:  ValueError for an unknown contender.
     """
     for name in names:
         if name not in CONTENDERS:
             raise ValueError(unknown("contender", name, CONTENDERS))
-    pairs, rows = [(count, name) for count in counts for name in names], []
-    bar = tqdm(pairs, desc="metrics", unit="run", leave=False, disable=not progress)
-    for count, name in bar:
-        bar.set_postfix_str(f"{name}, {count} maps")
-        rows.append(EMPTY | {"contender": CONTENDERS[name].title, "maps": count}
-                    | _contend(name, count, time_limit))  # fmt: skip
+    runs, rows = [(count, name) for count in counts for name in names], []
+    for count, name in tqdm(runs, "metrics", unit="run", leave=False, disable=not progress):
+        job = {"name": name, "count": count}
+        row = {"contender": name, "maps": count} | dict.fromkeys(FIGURES)
+        rows.append(row | processes.alone(name, measure, job, time_limit))
     for row in rows:
         ours = next((r for r in rows if r["package"] == "labkit" and r["maps"] == row["maps"]), {})
         for ratio, key in {"slower": "seconds", "larger": "peak_mib"}.items():
@@ -133,14 +116,14 @@ def race(
     return rows
 
 
-def readable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `race` that has figures, for a person."""
-    shown = {"contender": row["contender"], "version": row["version"], "maps": f"{row['maps']:,}"}
-    shown["seconds"] = f"{row['seconds']:.1f}"
-    shown["CPU seconds"] = f"{row['cpu_seconds']:.1f}"
-    shown["peak [MiB]"] = f"{row['peak_mib']:,.0f}"
-    values = {"AUPRO": row[AUPRO], "pixel AUROC": row[AUROC]}
-    return shown | {name: v and f"{v:.7f}" for name, v in values.items()}
+def measure(name: str, count: int) -> dict[str, Any]:
+    """One contender on `count` maps, in this process: seconds, peak memory, values."""
+    contender = CONTENDERS[name]
+    contender(maps(8))  # imports, and whatever else is done once
+    before = processes.peak()
+    values, seconds, cpu = processes.timed(lambda: contender(maps(count)))
+    memory = (processes.peak() - before) / 2**20
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": memory} | values
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
@@ -151,38 +134,6 @@ def verdict(rows: list[dict[str, Any]]) -> str:
         if row["note"]:
             lines.append(f"{who}: {row['note']}")
         elif row["slower"] and row["package"] != "labkit":
-            lines.append(f"{who}: labkit is {row['slower']:.1f} times as fast and takes "
-                         f"{100 / row['larger']:.0f} % of the memory")  # fmt: skip
+            memory = f"{100 / row['larger']:.0f} % of the memory"
+            lines.append(f"{who}: labkit is {row['slower']:.1f} times as fast and takes {memory}")
     return "\n".join(lines)
-
-
-EMPTY = dict.fromkeys(
-    ("contender", "maps", "package", "version", "seconds", "cpu_seconds", "peak_mib", AUPRO, AUROC,
-     "slower", "larger", "note")
-)  # fmt: skip
-
-
-def _contend(name: str, count: int, time_limit: float) -> dict[str, Any]:
-    arguments = (name, str(count))
-    return processes.alone(CONTENDERS[name].package, __spec__.name, arguments, time_limit)
-
-
-def measure(name: str, count: int) -> dict[str, Any]:
-    """One contender on `count` maps, in this process: wall and CPU seconds, peak memory, values.
-
-    The peak is the resident memory of the process above what it was before the first map.
-    """
-    contender = CONTENDERS[name]
-    contender.run(maps(8))  # imports, and whatever else is done once
-    before, started, cpu = processes.peak(), time.perf_counter(), time.process_time()
-    values = contender.run(maps(count))
-    return {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - cpu,
-        "peak_mib": (processes.peak() - before) / 2**20,
-    } | values
-
-
-if __name__ == "__main__":
-    processes.bound()
-    processes.report(measure(sys.argv[1], int(sys.argv[2])))

@@ -7,7 +7,6 @@ are read where anomalib, of the extra `peers`, is not installed.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import time
 from functools import partial
@@ -16,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from labkit.core.files import write_whole
 from labkit.features.backbones import Backbone
@@ -29,7 +27,7 @@ COLUMNS = ["key", "split", "defect", "label", "score"]
 def patchcore(path: Path, job: Job, coreset: float = CORESET) -> pd.DataFrame | None:
     """PatchCore's scores of a job's test images: those stored at `path`, or measured now.
 
-    Returns: key, split, defect, label, score, one row an image, and the CPU seconds of all of it
+    Returns: key, split, defect, label, score, one row per image, and the CPU seconds of all of it
              in `attrs` where it was measured now; None where nothing is stored and anomalib is
              not installed.
     """
@@ -40,29 +38,29 @@ def patchcore(path: Path, job: Job, coreset: float = CORESET) -> pd.DataFrame | 
     started = time.process_time()
     table = scores(job, theirs(partial(_patchcore, coreset=coreset)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda place: table.to_csv(place, index=False))
+    write_whole(path, lambda file: table.to_csv(file, index=False))
     table.attrs["cpu_seconds"] = time.process_time() - started
     return table
 
 
-def scores(job: Job, contender: Contender, progress: bool = False) -> pd.DataFrame:
+def scores(job: Job, contender: Contender) -> pd.DataFrame:
     """Image scores of a job's test images by any contender, trained on the job's normals."""
-    parts = job.parts()
-    for module in contender.modules:
-        importlib.import_module(module)
+    samples, rows = job.samples(), []
     with TemporaryDirectory() as folder:
-        model = contender.train(job, parts, Path(folder))
-    rows, tests = [], parts["test"]
-    for k in tqdm(range(0, len(tests), BATCH), unit="batch", disable=not progress):
-        batch = tests[k : k + BATCH]
-        _, found = contender.infer(model, [sample.read() for sample in batch])
-        pairs = zip(batch, found.reshape(-1).tolist(), strict=True)
+        model = contender.train(job, samples, Path(folder))
+    for start in range(0, len(samples["test"]), BATCH):
+        batch = samples["test"][start : start + BATCH]
+        _, values = contender.infer(model, [sample.read() for sample in batch])
+        pairs = zip(batch, values.reshape(-1).tolist(), strict=True)
         rows += [(one.key, "test", one.defect, one.label, score) for one, score in pairs]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _patchcore(job: Job, backbone: Backbone, options: dict[str, Any], coreset: float) -> Any:
     """anomalib's PatchCore at its defaults, 9 neighbours, but for the size of the coreset."""
-    models = importlib.import_module("anomalib.models")
-    kept = {"coreset_sampling_ratio": coreset, "layers": backbone.taps}
-    return models.Patchcore(backbone=job.backbone, pre_trained=False, **kept, **options)
+    from anomalib.models import Patchcore
+
+    return Patchcore(
+        backbone=job.backbone, pre_trained=False, layers=backbone.taps,
+        coreset_sampling_ratio=coreset, **options,
+    )  # fmt: skip

@@ -1,55 +1,51 @@
-"""Bind executed notebooks and the studies' tables into pages with contents and search.
+"""Bind documents, notebooks and the studies' tables into pages with contents and search.
 
-Sphinx binds, MyST-NB reads the notebooks, Furo dresses the pages. Equations become MathML by
-KaTeX, whose script travels with the book: no page asks a server for anything.
+Sphinx binds, MyST-NB reads the notebooks and executes what its cache does not hold, Furo dresses
+the pages. Equations become MathML by KaTeX, whose script travels with the book: no page asks a
+server for anything.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
-import nbformat
 import pandas as pd
 
+from labkit.core.config import BUDGETS, unknown
 from labkit.core.files import write_whole
 from labkit.studies import plots, runner, tables
 from labkit.studies.results import Results
 
-PARTS = {  # by the first digit of a notebook's number
-    "0": "To begin",
-    "1": "DNFAD",
-    "2": "DADF and CS-Flow",
-    "3": "SANF, DifferNet and kNN",
-    "4": "SANFlow and CFLOW-AD",
-    "5": "Self-supervised flows and FastFlow",
-    "9": "All methods",
-}
+PARTS = {  # folder of notebooks -> its heading, in the order of the book
+    "course": "Course", "dnfad": "DNFAD", "dadf": "DADF", "sanf": "SANF", "sanflow": "SANFlow",
+    "selfsup": "Self-supervised flows", "baselines": "Baselines", "compare": "All methods",
+}  # fmt: skip
 SETTINGS = {
     "extensions": ["myst_nb", "sphinxcontrib.katex"],
-    "project": "labkit",
-    "html_title": "labkit",
-    "html_theme": "furo",
-    "html_copy_source": False,
-    "html_show_copyright": False,
-    "html_show_sphinx": False,
-    "html_css_files": ["book.css"],
-    "html_static_path": ["_static"],
+    "project": "labkit", "html_title": "labkit", "html_theme": "furo",
+    "html_copy_source": False, "html_show_copyright": False, "html_show_sphinx": False,
+    "html_css_files": ["book.css"], "html_static_path": ["_static"],
     "pygments_style": "friendly",
-    "nb_execution_mode": "off",
+    "nb_execution_timeout": -1,
+    "nb_ipywidgets_js": {},  # else a server is asked for them
+    "nb_mime_priority_overrides": [("html", "application/vnd.jupyter.widget-view+json", None)],
     "nb_merge_streams": True,
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "myst_dmath_double_inline": True,  # as Jupyter reads $$ at the end of a paragraph
     "myst_heading_anchors": 3,
     "katex_options": 'output: "mathml", throwOnError: false',
     "katex_css_path": "katex-math.css",  # a file of its own instead of a server's
-    "suppress_warnings": ["mystnb.unknown_mime_type", "misc.highlighting_failure"],
-}
+    "suppress_warnings": ["mystnb", "misc.highlighting_failure", "myst.xref_missing"],
+}  # fmt: skip
 STYLE = """
 .content { width: 52em; }
 .cell_output img { max-width: 100%; height: auto; background: #fff; }
@@ -57,141 +53,164 @@ STYLE = """
 math { font-size: 1.1em; }
 math[display="block"] { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
 """
+PICTURE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:jpe?g|png|svg|gif))""")
+LINK = re.compile(r'href="([^":]+)\.ipynb(["#])')
 
 
-@dataclass(frozen=True)
-class Chapter:
-    """A notebook of the book, or why it could not be executed."""
+def notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The notebooks of a folder and its folders, or those named (`10_dnfad`, `10`, or `dnfad`).
 
-    path: Path
-    executed: Path | None
-    error: str = ""
-
-    @property
-    def part(self) -> str:
-        """The heading under which it stands."""
-        return PARTS.get(self.path.stem[:1], "More")
-
-
-def bind(chapters: Sequence[Chapter], budget: str, out: Path) -> Path:
-    """Write the book of executed notebooks and of what is finished of every study.
-
-    Returns: its first page, OUT/html/index.html.
-    Raises:  ValueError if the packages that bind are not installed, or a page cannot be read.
+    Raises: ValueError if there are none, or not one that is named.
     """
-    source, stored = out / "source", all(one.executed == one.path for one in chapters)
-    told = "Outputs as stored" if stored else f"Executed at the {budget} budget"
+    paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_" not in str(path)]
+    if not paths:
+        raise ValueError(f"{folder} holds no notebooks; give --notebooks FOLDER.")
+    names = {path: {path.stem, path.stem.split("_")[0], path.parent.name} for path in paths}
+    for name in only:
+        if not any(name in group for group in names.values()):
+            raise ValueError(unknown("notebook", name, [path.stem for path in paths]))
+    return [path for path in paths if not only or names[path] & set(only)]
+
+
+def bind(
+    folder: Path,
+    budget: str,
+    out: Path,
+    only: Sequence[str] = (),
+    as_stored: bool = False,
+    workers: int = 1,
+    again: bool = False,
+) -> tuple[Path, dict[str, str]]:
+    """Write the book of a folder's notebooks, the documents beside it, and the studies.
+
+    What has run with the same cells, budget and version of labkit is not run again (`again=True`
+    does). A notebook that fails is bound as far as it got.
+
+    Args:    as_stored: run nothing, bind the outputs that the notebooks hold.
+    Returns: the first page, OUT/html/index.html, and by notebook the error of those that failed.
+    Raises:  ValueError for an unknown budget, a stored notebook without outputs, or if the
+             packages that bind are not installed.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(unknown("budget", budget, BUDGETS))
+    folder, source = Path(os.path.abspath(folder)), out / "source"
+    paths = notebooks(folder, only)
+    for path in paths if as_stored else ():
+        if '"output_type"' not in path.read_text(encoding="utf-8"):
+            raise ValueError(f"{path} holds no outputs; leave --as-stored out to execute it.")
+    _write_source(folder, paths, budget, source, "Stored" if as_stored else "Executed")
+    cache = out / "executed" / f"{budget}-{version('labkit')}"
+    if again:
+        shutil.rmtree(cache, ignore_errors=True)
+    mode = {"nb_execution_mode": "off" if as_stored else "cache",
+            "nb_execution_cache_path": str(cache.absolute())}  # fmt: skip
+    environment = {
+        "LABKIT_BUDGET": budget,
+        "LABKIT_STATIC": "1",  # a picture in place of a live panel
+        "LABKIT_RUNS": os.environ.get("LABKIT_RUNS", os.path.abspath("runs")),
+        "LABKIT_STUDIES": os.environ.get("LABKIT_STUDIES", os.path.abspath("studies")),
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
+    }
+    with mock.patch.dict(os.environ, environment):
+        return out / "html" / "index.html", _sphinx(source, out, SETTINGS | mode, workers)
+
+
+def _write_source(
+    folder: Path, paths: Sequence[Path], budget: str, source: Path, how: str
+) -> None:
+    """Notebooks and documents as they lie under the root, the studies' pages, the contents."""
+    root = folder.parent
+    documents = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    documents += [root / "CONTRIBUTING.md", folder / "README.md"]
+    documents = [path for path in documents if path.is_file()]
     shutil.rmtree(source, ignore_errors=True)
-    (source / "_static").mkdir(parents=True)
+    for path in [*documents, *paths]:
+        _copy(path, root, source)
+    (source / "_static").mkdir()
     (source / "_static" / "book.css").write_text(STYLE)
-    for chapter in chapters:
-        if chapter.executed:
-            shutil.copyfile(chapter.executed, source / chapter.path.name)
-        else:
-            (source / f"{chapter.path.stem}.md").write_text(_failed(chapter))
+    names = [path.relative_to(root).with_suffix("").as_posix() for path in documents]
+    lines = [
+        "# labkit\n\nAn interactive laboratory for normalizing-flow image anomaly detection.",
+        f"{how} at the {budget} budget; bound with labkit {version('labkit')} on {date.today()}.",
+        "Numbers named *published* are the papers' own, all others were measured by the notebook "
+        "or the study that shows them.", _tree("labkit", names),
+    ]  # fmt: skip
+    parts = {path.parent.relative_to(folder).as_posix() for path in paths}
+    for part in sorted(parts, key=lambda name: ([*PARTS, name].index(name), name)):
+        pages = [path for path in paths if path.parent == folder / part]
+        pages = [path.relative_to(root).with_suffix("").as_posix() for path in pages]
+        lines.append(_tree(PARTS.get(part, "Notebooks" if part == "." else part), pages))
     every = [runner.stored(name, budget) for name in runner.names()]
     begun = [results for results in every if results.records]
     for results in begun:
-        _page(results, source)
-    (source / "results.md").write_text(_results(begun, budget))
-    (source / "index.md").write_text(_contents(chapters, told))
-    return _sphinx(source, out)
+        _write_study(results, source)
+    lines.append(_tree("Results", [f"study-{results.study.name}" for results in begun]))
+    lines += [f"No study yet: run `labkit study NAME --budget {budget}`."] * (not begun)
+    (source / "index.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _sphinx(source: Path, out: Path) -> Path:
+def _copy(path: Path, root: Path, source: Path) -> None:
+    """A page and the pictures that it links to, where they lie below the root."""
+    pictures = [path.parent / name for name in PICTURE.findall(path.read_text(encoding="utf-8"))]
+    for one in (Path(os.path.abspath(one)) for one in [path, *pictures]):
+        if one.is_file() and one.is_relative_to(root):
+            target = source / one.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(one, target)
+
+
+def _sphinx(source: Path, out: Path, settings: dict[str, object], workers: int) -> dict[str, str]:
+    """Build the pages; returns the last line of the error of each notebook that failed."""
     try:
+        from myst_nb.sphinx_ import NbMetadataCollector
         from sphinx.application import Sphinx
         from sphinx.errors import SphinxError
         from sphinx.util.docutils import docutils_namespace
     except ImportError:
         raise ValueError("Sphinx is not installed; run pip install 'labkit[book]'.") from None
-    said = StringIO()
+    status, warnings = sys.stderr if sys.stderr.isatty() else None, StringIO()
     try:
         with docutils_namespace():
-            app = Sphinx(
-                source, None, out / "html", out / "doctrees", "html", SETTINGS, None, said,
-                freshenv=True,
-            )  # fmt: skip
+            app = Sphinx(source, None, out / "html", out / "doctrees", "html", settings,
+                         status, warnings, freshenv=True, parallel=workers)  # fmt: skip
             app.build()
     except SphinxError as error:
-        raise ValueError(f"The book cannot be bound: {error}. {said.getvalue().strip()}") from None
-    if app.statuscode:
-        raise ValueError(f"The book cannot be bound: {said.getvalue().strip()}")
-    return out / "html" / "index.html"
+        message = f"{error}. {warnings.getvalue().strip()}"
+        raise ValueError(f"The book cannot be bound: {message}") from None
+    for path in (out / "html").rglob("*.html"):  # links inside HTML that a cell printed
+        text = path.read_text(encoding="utf-8")
+        path.write_text(LINK.sub(r'href="\1.html\2', text), encoding="utf-8")
+    runs = {page: NbMetadataCollector.get_exec_data(app.env, page) for page in app.env.all_docs}
+    failed = {page: run["traceback"] for page, run in runs.items() if run and run["error"]}
+    last = {Path(page).name: text.strip().split("\n")[-1] for page, text in failed.items()}
+    return {page: re.sub(r"\x1b\[[\d;]*m", "", line) for page, line in last.items()}
 
 
-def _contents(chapters: Sequence[Chapter], told: str) -> str:
-    """The first page: what the book is, how it was made, and a list of notebooks a part."""
-    lines = [
-        "# labkit",
-        "An interactive laboratory for normalizing-flow image anomaly detection.",
-        f"{told}; bound with labkit {version('labkit')} on {date.today().isoformat()}.",
-        "Numbers named *published* are the papers' own, all others were measured by the notebook "
-        "or the study that shows them.",
-    ]
-    for part in dict.fromkeys(chapter.part for chapter in chapters):
-        pages = [chapter.path.stem for chapter in chapters if chapter.part == part]
-        lines.append(_tree(part, pages))
-    return "\n\n".join([*lines, _tree("Results", ["results"])]) + "\n"
-
-
-def _results(begun: Sequence[Results], budget: str) -> str:
-    head = f"# Results\n\nWhat is finished of every study at the {budget} budget."
-    rows = [
-        {
-            "study": f"[{results.study.name}](study-{results.study.name}.md)",
-            "source": f"{results.study.paper}, {results.study.source}",
-            "question": results.study.question,
-            "tasks": f"{len(results.records)} of {len(results.tasks)}",
-        }
-        for results in begun
-    ]
-    if not rows:
-        return f"{head}\n\nNothing yet: run `labkit study NAME --budget {budget}`.\n"
-    pages = [f"study-{results.study.name}" for results in begun]
-    return (
-        "\n\n".join([head, tables.as_markdown(pd.DataFrame(rows)), _tree("", pages, hidden=True)])
-        + "\n"
-    )
-
-
-def _page(results: Results, source: Path) -> None:
-    """A study's page: question, claim, command, table, figure, notes."""
-    study, stem = results.study, f"study-{results.study.name}"
-    figure = plots.draw(results)
-    write_whole(source / f"{stem}.png", lambda path: figure.savefig(path, format="png"))
-    lines = [
-        f"# {study.title} · {study.paper}",
-        f"**{study.question}** ({study.paper}, {study.source})",
-    ]
-    if study.claim:
-        lines.append(f"The claim: {study.claim}")
-    if study.notebook and (source / f"{study.notebook}.ipynb").exists():
-        lines.append(f"Explained in [{study.notebook}]({study.notebook}.ipynb).")
+def _write_study(results: Results, source: Path) -> None:
+    """A study's page: question, claim, command, tables, figure, notes."""
+    figure, page = plots.draw(results), source / f"study-{results.study.name}"
+    write_whole(page.with_suffix(".png"), lambda path: figure.savefig(path, format="png"))
+    study = results.study
+    lines = [f"# {study.title} · {study.paper}"]
+    lines.append(f"**{study.question}** ({study.paper}, {study.source})")
+    lines += [f"The claim: {study.claim}"] * bool(study.claim)
+    for path in source.rglob(f"{study.notebook}.ipynb") if study.notebook else ():
+        link = path.relative_to(source).as_posix()
+        lines.append(f"Explained in [{study.notebook}]({link}).")
     lines.append(f"```bash\nlabkit study {study.name} --budget {results.budget}\n```")
     for dataset in results.datasets:
-        lines += [f"## {dataset}", tables.as_markdown(tables.side_by_side(results, dataset))]
-    lines += [f"![The figure of {study.name}]({stem}.png)"]
+        lines += [f"## {dataset}", _table(tables.side_by_side(results, dataset))]
+    done = f"{len(results.records)} of {len(results.tasks)} jobs are finished."
+    lines += [f"![The figure of {study.name}]({page.name}.png)", done]
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
-    (source / f"{stem}.md").write_text("\n\n".join(lines) + "\n")
+    page.with_suffix(".md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _failed(chapter: Chapter) -> str:
-    return f"# {chapter.path.stem}\n\nThis notebook was not executed: {chapter.error}.\n"
+def _tree(caption: str, pages: Sequence[str]) -> str:
+    return "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
 
 
-def _tree(caption: str, pages: Sequence[str], hidden: bool = False) -> str:
-    options = [f":caption: {caption}"] * bool(caption) + [":hidden:"] * hidden + [":maxdepth: 1"]
-    return "\n".join(["```{toctree}", *options, "", *pages, "```"])
-
-
-def as_stored(paths: Sequence[Path]) -> list[Chapter]:
-    """The notebooks with the outputs that they were stored with; nothing is run.
-
-    Raises: ValueError if one holds no outputs.
-    """
-    for path in paths:
-        cells = nbformat.read(path, as_version=4).cells
-        if not any(cell.get("outputs") for cell in cells):
-            raise ValueError(f"{path} holds no outputs; leave --as-stored out to execute it.")
-    return [Chapter(path, path) for path in paths]
+def _table(table: pd.DataFrame) -> str:
+    """A table as Markdown, whose words the book's search finds."""
+    texts = table.map(lambda v: "" if pd.isna(v) else " ".join(str(v).split()).replace("|", r"\|"))
+    return texts.to_markdown(index=False, disable_numparse=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit_apps.cli.output import Json, say, table
+from labkit_apps.cli.output import Json, echo, table
 
 app = typer.Typer(no_args_is_help=True, help="Races against peers; what each method costs.")
 
@@ -28,7 +28,7 @@ def metrics(
     import labkit_apps.bench.maps as bench
 
     rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
-    say(rows, json, lambda: _told("metrics", rows))
+    echo(rows, json, lambda: _text("metrics", rows))
 
 
 @app.command()
@@ -37,14 +37,14 @@ def flows(
     data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
     epochs: Annotated[int, typer.Option(min=1, help="Of every contender.")] = 2,
     limit: Annotated[
-        int | None, typer.Option(min=2, help="Training images, and test images a kind, at most.")
+        int | None, typer.Option(min=2, help="Training images, and test images per defect.")
     ] = None,
     time_limit: Annotated[
         float, typer.Option(min=1, help="Seconds one contender may take.")
     ] = 1800.0,
     json: Json = False,
 ) -> None:
-    """CFLOW-AD, FastFlow or CS-Flow beside anomalib's: training, inference, memory, AUROC.
+    """CFLOW-AD or FastFlow beside anomalib's: training, inference, memory, AUROC.
 
     Example: labkit bench flows --method cflow --epochs 2
     """
@@ -52,12 +52,12 @@ def flows(
 
     job = bench.Job(data, epochs, limit)
     rows = bench.race(method or ("cflow",), job, time_limit)
-    say(rows, json, lambda: _told("flows", rows))
+    echo(rows, json, lambda: _text("flows", rows))
 
 
 @app.command()
 def scaling(
-    method: Annotated[str, typer.Option(help="A method with a grid of places.")] = "cflow",
+    method: Annotated[str, typer.Option(help="A method with a grid of positions.")] = "cflow",
     data: Annotated[str, typer.Option(help="Dataset, or folder of images.")] = "elpv/mono",
     epochs: Annotated[int, typer.Option(min=1)] = 2,
     most: Annotated[int, typer.Option(min=4, help="Largest number of training images.")] = 256,
@@ -74,7 +74,7 @@ def scaling(
     rows = bench.scale(method, data, epochs, most, time_limit)
     if out:
         bench.save(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out)
-    say(rows, json, lambda: _told("scaling", rows))
+    echo(rows, json, lambda: _text("scaling", rows))
 
 
 @app.command()
@@ -84,11 +84,14 @@ def complexity(
     time: Annotated[bool, typer.Option("--time", help="Measure seconds too; a minute.")] = False,
     json: Json = False,
 ) -> None:
-    """Parameters, FLOPs and seconds an image of each method; no weights are fetched."""
+    """Parameters, FLOPs and seconds per image of each method; no weights are fetched.
+
+    Example: labkit bench complexity --budget laptop --time
+    """
     from labkit.evaluation import cost
 
     rows = cost.complexity(method or (), budget, time)
-    say(rows, json, lambda: _told("complexity", rows))
+    echo(rows, json, lambda: _text("complexity", rows))
 
 
 @app.command("all")
@@ -110,22 +113,26 @@ def everything(
     from labkit_apps.bench import suite
     from labkit_apps.bench.contenders import Job
 
-    found, job = {}, Job(data, epochs, limit)
+    results, job = {}, Job(data, epochs, limit)
     for name, rows in suite.run(suite.suite(job), job, out, again):
-        found[name] = rows
+        results[name] = rows
         if name == "scaling":
             note = f"cflow, {data}, laptop budget, {epochs} epochs, CPU."
             bench.save(rows, note, out / "scaling.png")
         if not json:
-            print(f"{name}\n\n{_told(name.split('-')[0], rows)}\n", flush=True)
-    say(found, json, lambda: f"Results lie in {out}.")
+            print(f"{name}\n\n{_text(name.split('-')[0], rows)}\n", flush=True)
+    echo(results, json, lambda: f"Results lie in {out}.")
 
 
-def _told(name: str, rows: list[dict[str, Any]]) -> str:
+def _text(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a benchmark as a table, and below it what they come to."""
     from labkit.evaluation import cost
     from labkit_apps.bench import flows, maps, scaling
 
     bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": cost}[name]
-    done = [bench.readable(row) for row in rows if not row.get("note")]
+    done = [row for row in rows if not row.get("note")]
+    if bench is cost:
+        done = [cost.readable(row) for row in done]
+    else:
+        done = [{key: row[key] for key in bench.SHOWN} for row in done]
     return "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit_apps.cli.output import Json, Root, say, table
+from labkit_apps.cli.output import Json, Root, echo, table
 
 if TYPE_CHECKING:
     from labkit.data.entry import Source
@@ -32,7 +32,7 @@ def data_list(
 
     rows = catalogue.describe(root, name)
     shown = _one_by_one(rows) if name else _by_source(rows)
-    say(rows, json, lambda: f"{table(shown)}\n\n{_hint(rows if name else [])}")
+    echo(rows, json, lambda: f"{table(shown)}\n\n{_hint(rows if name else [])}")
 
 
 @app.command("check")
@@ -44,7 +44,7 @@ def data_check(name: str, root: Root = None, json: Json = False) -> None:
     from labkit.data import checks
 
     report = checks.check(name, root)
-    say(report, json, lambda: _text(report))
+    echo(report, json, lambda: _text(report))
     if not report["ok"]:
         raise typer.Exit(1)
 
@@ -53,7 +53,7 @@ def data_check(name: str, root: Root = None, json: Json = False) -> None:
 def data_show(
     name: str,
     out: Annotated[Path | None, typer.Option(help="PNG file; named after the data.")] = None,
-    columns: Annotated[int, typer.Option(min=1, max=12, help="Images a row.")] = 6,
+    columns: Annotated[int, typer.Option(min=1, max=12, help="Images per row.")] = 6,
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -67,7 +67,7 @@ def data_show(
         raise ValueError(f"{path} does not end in .png; give a PNG file.")
     figure = contact_sheet(catalogue.load(name, root), columns)
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=160, format="png"))
-    say({"data": name, "file": str(path)}, json, lambda: f"{name} is shown in {path}")
+    echo({"data": name, "file": str(path)}, json, lambda: f"{name} is shown in {path}")
 
 
 @app.command("make")
@@ -81,7 +81,7 @@ def data_make(
     from labkit.data import catalogue
 
     written = catalogue.write(name, out, root)
-    say({"data": name, "folder": str(written)}, json, lambda: f"{name} is in {written}")
+    echo({"data": name, "folder": str(written)}, json, lambda: f"{name} is in {written}")
 
 
 @app.command("get")
@@ -103,7 +103,7 @@ def data_get(
             raise ValueError("Nothing was downloaded; answer y, or give --yes.")
     folder = download.get(source, root)
     record = {"data": source.name, "licence": source.licence, "folder": str(folder)}
-    say(record, json, lambda: f"{source.title} is in {folder}")
+    echo(record, json, lambda: f"{source.title} is in {folder}")
 
 
 def _by_source(rows: list[Row]) -> list[Row]:

@@ -17,7 +17,7 @@ from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
 from labkit_apps.cli.book import book
 from labkit_apps.cli.data import app as data_app
-from labkit_apps.cli.output import Budget, Json, Root, pairs, say
+from labkit_apps.cli.output import Budget, Json, Root, echo, pairs
 from labkit_apps.cli.report import text as evaluation
 
 app = typer.Typer(
@@ -65,8 +65,8 @@ def train(
     if shots is not None:
         overrides["shots"] = shots
     run = run_training(method, data, budget, seed, out, again=again, root=root, **overrides)
-    told = run.summary()
-    say(told, json, lambda: pairs(told))
+    summary = run.summary()
+    echo(summary, json, lambda: pairs(summary))
 
 
 @app.command()
@@ -76,11 +76,11 @@ def evaluate(
     root: Root = None,
     json: Json = False,
 ) -> None:
-    """Metrics of a run, on its own test images or on another dataset's."""
+    """Metrics of a run on its test images, or on other data. Example: labkit evaluate runs/NAME"""
     from labkit.training.run import Run
 
-    told = Run.load(run).evaluate(data, root=root)
-    say(told, json, lambda: evaluation(told))
+    metrics = Run.load(run).evaluate(data, root=root)
+    echo(metrics, json, lambda: evaluation(metrics))
 
 
 @app.command()
@@ -104,7 +104,7 @@ def predict(
 
         for row, files in zip(rows, write_predictions(opened, predictions, out), strict=True):
             row |= files
-    say(rows, json, lambda: "\n".join(p.sentence() for p in predictions))
+    echo(rows, json, lambda: "\n".join(p.sentence() for p in predictions))
 
 
 @app.command("app")
@@ -126,7 +126,7 @@ def serve(
     from labkit_apps.web.app import launch
 
     def ready(url: str) -> None:
-        say({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
+        echo({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
     launch(runs, host, port, open_, ready, auth, root)
 

@@ -20,7 +20,7 @@ Budget = Annotated[
 ]
 
 
-def say(value: Any, json: bool, plain: Callable[[], str]) -> None:
+def echo(value: Any, json: bool, plain: Callable[[], str]) -> None:
     """Print a result: as JSON, or as the text that `plain` makes of it."""
     print(jsonlib.dumps(finite(value)) if json else plain(), flush=True)
 
@@ -50,15 +50,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(*[name.replace("_", " ") for name in rows[0]], box=None, header_style="bold")
+    grid = Table(*[name.replace("_", " ") for name in rows[0]], box=None, header_style="bold")
     for row in rows:
-        drawn.add_row(*[escape(short(value)) for value in row.values()])
+        grid.add_row(*[escape(short(value)) for value in row.values()])
     terminal = sys.stdout.isatty()
     page = StringIO()
     console = Console(
         file=page, width=Console().width if terminal else 160, force_terminal=terminal
     )
-    console.print(drawn)
+    console.print(grid)
     return page.getvalue().rstrip()
 
 

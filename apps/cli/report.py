@@ -9,11 +9,11 @@ from labkit_apps.cli.output import pairs, table
 INTERVAL = "[low, high]: 95 % bootstrap interval over the test images; it says nothing of seeds."
 
 
-def text(told: dict[str, Any]) -> str:
+def text(metrics: dict[str, Any]) -> str:
     """The result of `detector.evaluate` for a person."""
-    flat = {key: value for key, value in told.items() if not isinstance(value, dict | list)}
+    flat = {key: value for key, value in metrics.items() if not isinstance(value, dict | list)}
     limits = {key[:-6]: flat.pop(key) for key in list(flat) if key.endswith("_limit")}
-    ranges = {key: pair for key, pair in told.get("intervals", {}).items() if pair}
+    ranges = {key: pair for key, pair in metrics.get("intervals", {}).items() if pair}
     for key, (low, high) in ranges.items():
         flat[key] = f"{flat[key]:.4f}  [{low:.4f}, {high:.4f}]"
     shown = {}
@@ -21,9 +21,9 @@ def text(told: dict[str, Any]) -> str:
         limit = next((limits[name] for name in limits if key.startswith(name)), None)
         shown[f"{key} (FPR <= {limit:g})" if limit else key] = value
     parts = [pairs(shown), INTERVAL if ranges else ""]
-    if told.get("defects"):
-        parts.append(table(told["defects"]))
-    if told.get("au_spro_at"):
-        rows = [{"AU-sPRO up to FPR": limit} | by for limit, by in told["au_spro_at"].items()]
+    if metrics.get("defects"):
+        parts.append(table(metrics["defects"]))
+    if metrics.get("au_spro_at"):
+        rows = [{"AU-sPRO up to FPR": limit} | by for limit, by in metrics["au_spro_at"].items()]
         parts.append(table(rows))
     return "\n\n".join(part for part in parts if part)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit_apps.cli.output import Budget, Json, say, table
+from labkit_apps.cli.output import Budget, Json, echo, table
+
+if TYPE_CHECKING:  # pandas is imported where a study is read
+    from labkit.studies.results import Results
 
 if TYPE_CHECKING:
     from labkit.studies.results import Results
@@ -31,7 +34,7 @@ def studies(
         return
     rows = lab.states(budget)
     shown = ("name", "source", "state", "tasks", "seconds", "result")
-    say(rows, json, lambda: table([{key: row[key] for key in shown} for row in rows]))
+    echo(rows, json, lambda: table([{key: row[key] for key in shown} for row in rows]))
 
 
 def study(
@@ -62,7 +65,7 @@ def study(
     )
     if results.records:
         _draw(results)
-    say(_record(results), json, lambda: _page(results))
+    echo(_record(results), json, lambda: _page(results))
     if results.failed:
         raise typer.Exit(1)
 

@@ -35,7 +35,7 @@ TABS: dict[str, Callable[[Page], None]] = {
 def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks:
     """The page over folders of runs and of data, laid out and wired; no model is loaded yet."""
     folder = Path(runs or runs_folder())
-    known = shelf.choices(folder)
+    here = shelf.choices(folder)
     keep = (KEEP, 24 * KEEP)
     with gr.Blocks(
         title="labkit", analytics_enabled=False, delete_cache=keep, fill_width=True
@@ -43,18 +43,18 @@ def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks
         with gr.Row(equal_height=True, elem_id="head"):
             gr.HTML(TITLE, min_width=300)
             run = gr.Dropdown(
-                known, value=known[0][1] if known else None, min_width=320, elem_id="run",
+                here, value=here[0][1] if here else None, min_width=320, elem_id="run",
                 label="Run: method · data · budget · seed · image AUROC",
             )  # fmt: skip
-        told = gr.HTML(notice(folder), visible=bool(notice(folder)))
+        messages = gr.HTML(notice(folder), visible=bool(notice(folder)))
 
-        def load(request: gr.Request):
+        def load(request: gr.Request) -> tuple:
             return reload(folder, request.query_params.get("run", ""))
 
-        start = demo.load(load, None, [run, told], api_name="reload")
-        with gr.Tabs(selected=None if known else "Train"):
+        start = demo.load(load, None, [run, messages], api_name="reload")
+        with gr.Tabs(selected=None if here else "Train"):
             tabs = {
-                name: gr.Tab(name, id=name, visible=bool(known) or name in ALWAYS) for name in TABS
+                name: gr.Tab(name, id=name, visible=bool(here) or name in ALWAYS) for name in TABS
             }
             for name, tab in TABS.items():
                 with tabs[name]:
@@ -72,12 +72,12 @@ def show(count: int, run: str | None) -> list:
 
 def reload(folder: Path, wanted: str = "") -> tuple:
     """The runs that are there now, the wanted one chosen, and what the user must know."""
-    known, words = shelf.choices(folder), notice(folder)
-    by_name = {Path(path).name: path for _, path in known}
+    here, words = shelf.choices(folder), notice(folder)
+    by_name = {Path(path).name: path for _, path in here}
     if wanted and wanted not in by_name:
         words += markup.message(f"There is no run {wanted} here; the newest one is shown.")
-    first = known[0][1] if known else None
-    chosen = gr.update(choices=known, value=by_name.get(wanted, first))
+    first = here[0][1] if here else None
+    chosen = gr.update(choices=here, value=by_name.get(wanted, first))
     return chosen, gr.update(value=words, visible=bool(words))
 
 
@@ -87,7 +87,7 @@ def notice(folder: Path) -> str:
     if not shelf.choices(folder):
         words = f"There is no run in {folder} yet. Train one below, or type this and reload:"
         parts.append(markup.message(words, shelf.TRAIN))
-    parts += [markup.message(f"Left out: {told}") for told in shelf.problems(folder)]
+    parts += [markup.message(f"Left out: {problem}") for problem in shelf.problems(folder)]
     return "".join(parts)
 
 

@@ -59,8 +59,8 @@ def unpack(path: Path, folder: Path, limits: Limits = Limits()) -> list[str]:
     except UnicodeError:
         raise ValueError(f"{name} has a name that cannot be read; pack it anew.") from None
     except _BROKEN as error:
-        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = told.partition("\n")[0].rstrip(".")
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = message.partition("\n")[0].rstrip(".")
         raise ValueError(f"{name} cannot be unpacked ({reason}); pack it anew.") from None
     return [str(_place(member)) for member in chosen]
 

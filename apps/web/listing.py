@@ -32,7 +32,7 @@ def summary(words: str, stats: Sequence[tuple[str, str, str]], link: str = "") -
 
 
 def table(rows: pd.DataFrame, pictures: Mapping[int, bytes], decisions: tuple[str, str]) -> str:
-    """A row a file: overlay, name, numbers and both decisions; a fault takes the numbers' place.
+    """One row per file: overlay, name, numbers, both decisions; a fault takes the numbers' place.
 
     Each heading is a button that `static/batch.js` sorts by; a cell's own value is in its
     `data-value`, empty where it has none.
@@ -53,10 +53,10 @@ def picture(content: bytes, alt: str) -> str:
 
 
 def _head(name: str, hint: str) -> str:
-    kind = ' class="lk-number"' if name in NUMBERS else ""
-    kind += ' data-first="up"' if name in RISING else ""
+    attributes = ' class="lk-number"' if name in NUMBERS else ""
+    attributes += ' data-first="up"' if name in RISING else ""
     return (
-        f'<th scope="col"{kind} title="{text(hint)}"><button type="button">{text(name)}'
+        f'<th scope="col"{attributes} title="{text(hint)}"><button type="button">{text(name)}'
         "</button></th>"
     )
 
@@ -76,5 +76,5 @@ def _row(row: pd.Series, content: bytes | None, decisions: Sequence[str]) -> str
 
 
 def _decision(unusual: bool) -> str:
-    mark, word, kind = ("▲", "unusual", "bad") if unusual else ("●", "normal", "good")
-    return f'<td data-value="{int(unusual)}"><span class="lk-{kind}">{mark}</span> {word}</td>'
+    mark, word, role = ("▲", "unusual", "bad") if unusual else ("●", "normal", "good")
+    return f'<td data-value="{int(unusual)}"><span class="lk-{role}">{mark}</span> {word}</td>'

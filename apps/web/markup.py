@@ -42,8 +42,8 @@ def outline(values: np.ndarray, level: float, size: tuple[int, int]) -> str:
         return ""
     scale = np.divide(size[::-1], values.shape[::-1])
     lines = contour_generator(z=np.asarray(values, np.float32)).lines(float(level))
-    drawn = ((line + 0.5) * scale for line in lines)
-    return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in drawn)
+    paths = ((line + 0.5) * scale for line in lines)
+    return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in paths)
 
 
 def panel(
@@ -63,7 +63,7 @@ def panel(
     shown = text(name.replace("_", " "))
     lines = [(contour, "lk-halo"), (contour, "lk-threshold"), (truth, "lk-halo"),
              (truth, "lk-truth")]  # fmt: skip
-    paths = "".join(f'<path class="{kind}" d="{path}"/>' for path, kind in lines if path)
+    paths = "".join(f'<path class="{role}" d="{path}"/>' for path, role in lines if path)
     paths += crosshair(place, width, height) if place else ""
     mark = ' <span class="lk-tag">gives the score</span>' if main else ""
     return (
@@ -107,17 +107,17 @@ def crosshair(place: tuple[float, float], width: int, height: int) -> str:
 
 def row(panels: Sequence[str]) -> str:
     """Pictures beside each other; in a narrow window below each other."""
-    kind = "many" if len(panels) > 5 else "2" if len(panels) <= 2 else "few"
-    return f'<div class="lk-maps lk-{kind}">{"".join(panels)}</div>'
+    size = "many" if len(panels) > 5 else "2" if len(panels) <= 2 else "few"
+    return f'<div class="lk-maps lk-{size}">{"".join(panels)}</div>'
 
 
 def swipe(below: str, above: str, left: str, right: str) -> str:
     """Two pictures on top of each other; a slider moves the line where one ends."""
-    told = f"How much of {text(left)} is seen, {text(right)} is right of it"
+    hint = f"How much of {text(left)} is seen, {text(right)} is right of it"
     return (
         f'<div class="lk-swipe"><div class="lk-stack">{below}<div class="lk-upper">{above}</div>'
         f'<i class="lk-line"></i></div><label><span>{text(left)}</span><input type="range" '
-        f'class="lk-cut" min="0" max="100" value="50" aria-label="{told}"><span>{text(right)}'
+        f'class="lk-cut" min="0" max="100" value="50" aria-label="{hint}"><span>{text(right)}'
         "</span></label></div>"
     )
 
@@ -135,7 +135,7 @@ def foot(bars: Sequence[str], threshold: float | None, truth: bool) -> str:
 
 def verdict(
     name: str,
-    known: str,
+    label: str,
     unusual: bool,
     sentence: str,
     stats: Sequence[tuple[str, str, str]],
@@ -143,18 +143,18 @@ def verdict(
     copies: str = "Copy link",
 ) -> str:
     """The result card: decision, sentence, three numbers with what they mean, a link to copy."""
-    mark, word, kind = ("▲", "Unusual", "bad") if unusual else ("●", "Looks normal", "good")
+    mark, word, role = ("▲", "Unusual", "bad") if unusual else ("●", "Looks normal", "good")
     cells = "".join(
-        f"<div><dt>{text(label)}</dt><dd>{text(value)}</dd><p>{text(hint)}</p></div>"
-        for label, value, hint in stats
+        f"<div><dt>{text(tags)}</dt><dd>{text(value)}</dd><p>{text(hint)}</p></div>"
+        for tags, value, hint in stats
     )
-    label = f' <span class="lk-tag">labelled {text(known)}</span>' if known else ""
+    tags = f' <span class="lk-tag">labelled {text(label)}</span>' if label else ""
     copy = f' <button type="button" class="lk-copy" data-link="{text(link)}">{copies}</button>'
-    label += copy if link else ""
+    tags += copy if link else ""
     return (
-        f'<section class="lk-card lk-{kind}" aria-live="polite"><div class="lk-head"><h2>'
+        f'<section class="lk-card lk-{role}" aria-live="polite"><div class="lk-head"><h2>'
         f'<span class="lk-chip">{mark} {word}</span></h2>'
-        f'<p class="lk-name">{text(name)}{label}</p>'
+        f'<p class="lk-name">{text(name)}{tags}</p>'
         f"<p>{text(sentence)}</p></div><dl>{cells}</dl></section>"
     )
 
@@ -180,9 +180,9 @@ def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
     width = round(figure.get_size_inches()[0] * 100)
     coded = base64.b64encode(buffer.getvalue()).decode()
     size = f"max-width:{width}px;min-width:{min(520, width)}px"
-    kind = "lk-chart" if pictures else "lk-chart lk-lines"
+    role = "lk-chart" if pictures else "lk-chart lk-lines"
     return (
-        f'<div class="{kind}"><img alt="{text(alt)}" style="{size}" '
+        f'<div class="{role}"><img alt="{text(alt)}" style="{size}" '
         f'src="data:image/png;base64,{coded}"></div>'
     )
 
@@ -222,11 +222,11 @@ def pair(pictures: Sequence[tuple[str, np.ndarray]], words: str) -> str:
     return f'<div class="lk-pair">{shown}<p>{text(words)}</p></div>'
 
 
-def download(content: str | bytes, name: str, label: str, kind: str = "text/csv") -> str:
+def download(content: str | bytes, name: str, label: str, mime: str = "text/csv") -> str:
     """A link that saves a file, carried by the page itself."""
     raw = content.encode() if isinstance(content, str) else content
     coded = base64.b64encode(raw).decode()
     return (
-        f'<a class="lk-button" download="{text(name)}" href="data:{kind};base64,{coded}">'
+        f'<a class="lk-button" download="{text(name)}" href="data:{mime};base64,{coded}">'
         f"{text(label)}</a>"
     )

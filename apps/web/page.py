@@ -16,7 +16,7 @@ TITLE = (
     '<div class="lk-title"><h1>labkit</h1><p>Where and why an image is unusual, '
     "by the likelihood of a normalizing flow</p></div>"
 )
-KEEP, TOLD = 3600, 20  # seconds an image stays in a session, and an error on the page
+KEEP, NOTICE = 3600, 20  # seconds an image stays in a session, and an error on the page
 ALARM = {"label": "False alarms allowed [%]", "info": "Share of normal images"}
 QUIET = {"show_progress": "hidden", "trigger_mode": "always_last"}  # of a slider that is moved
 PRIVATE = {"api_visibility": "private"}  # steps of the page that mean nothing to a program
@@ -53,15 +53,15 @@ class Page:
         return first, self.run.input(handler, inputs, outputs, api_name=name, **how)
 
 
-def said(handler: Callable) -> Callable:
+def explained(handler: Callable) -> Callable:
     """The handler with each ValueError shown to the user as the same sentence."""
 
     @functools.wraps(handler)
-    def told(*values, **options):
+    def wrapped(*values: Any, **options: Any) -> Any:
         try:
             return handler(*values, **options)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
-            raise gr.Error(sentence, duration=TOLD, print_exception=False) from None
+            raise gr.Error(sentence, duration=NOTICE, print_exception=False) from None
 
-    return told
+    return wrapped

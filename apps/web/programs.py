@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 
-from labkit_apps.web.page import said
+from labkit_apps.web.page import explained
 from labkit_apps.web.views import programs as views
 
 
@@ -16,8 +17,8 @@ def wire(folder: Path) -> None:
     file, name = gr.File(visible=False), gr.Textbox("", visible=False)
     answer, picture = gr.JSON(visible=False), gr.Image(visible=False)
 
-    @said
-    def predict(image, run=""):
+    @explained
+    def predict(image: str | None, run: str = "") -> tuple[dict[str, object], np.ndarray]:
         """Score, quantile and p-value of an image file, and a picture of its main map.
 
         `run` is the name of a run's folder; left empty, the newest run answers.

@@ -48,7 +48,7 @@ class OpenRun:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch; empty for a method without epochs."""
+        """One row per epoch; empty for a method without epochs."""
         return self.run.history
 
     @cached_property
@@ -73,7 +73,7 @@ class OpenRun:
 
     @cached_property
     def limits(self) -> dict[str, tuple[float, float]]:
-        """One colour scale a unit, wide enough for each map that has it."""
+        """One colour scale per unit, wide enough for each map that has it."""
         ends: dict[str, list[tuple[float, float]]] = {}
         for name, (_, unit) in self.legend.items():
             ends.setdefault(unit, []).append(self.calibration.limits(name))
@@ -147,10 +147,10 @@ class OpenRun:
     @cached_property
     def caption(self) -> str:
         """What its numbers rest on, in one line."""
-        told = summary(self.run.folder)
-        parts = (told[key] for key in ("name", "backbone", "budget", "seed", "protocol"))
-        ended = f" · {told['stopped']}" if "stopped" in told else ""
-        return f"{told['method']} · {style.caption(*parts)}{ended}"
+        row = summary(self.run.folder)
+        parts = (row[key] for key in ("name", "backbone", "budget", "seed", "protocol"))
+        ended = f" · {row['stopped']}" if "stopped" in row else ""
+        return f"{row['method']} · {style.caption(*parts)}{ended}"
 
 
 def opened(folder: str) -> OpenRun:
@@ -178,8 +178,8 @@ def summary(folder: Path | str) -> dict:
 
 @lru_cache(maxsize=LISTED)
 def _summary(folder: str, _written: int) -> dict:
-    told = Run.load(folder).summary()
-    return told | {"name": data_name(told["data"])}
+    row = Run.load(folder).summary()
+    return row | {"name": data_name(row["data"])}
 
 
 _opening = Lock()  # several visitors that ask at once wait for one reading
@@ -199,29 +199,29 @@ def _opened(folder: str, _written: int) -> OpenRun:
 def choices(folder: Path | str) -> list[tuple[str, str]]:
     """Label and folder of each finished run, newest first; labels are distinct."""
     records = sorted(Path(folder).glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
-    found, rows = [], []
+    summaries, rows = [], []
     for path in records:
         with contextlib.suppress(ValueError):  # `problems` tells of it
-            found.append(summary(path.parent))
-    for told in found:
-        area = told["image_auroc"]
-        parts = [told["method"], told["name"], told["budget"], f"seed {told['seed']}"]
-        parts += [told["stopped"]] if "stopped" in told else []
+            summaries.append(summary(path.parent))
+    for row in summaries:
+        area = row["image_auroc"]
+        parts = [row["method"], row["name"], row["budget"], f"seed {row['seed']}"]
+        parts += [row["stopped"]] if "stopped" in row else []
         parts += [] if area is None else [f"image AUROC {area:.3f}"]
-        rows.append((" · ".join(map(str, parts)), told["run"]))
+        rows.append((" · ".join(map(str, parts)), row["run"]))
     times = Counter(label for label, _ in rows)
     return [(name if times[name] == 1 else f"{name} · {path[-8:]}", path) for name, path in rows]
 
 
 def problems(folder: Path | str) -> list[str]:
     """One sentence for each run folder that is there but cannot be opened."""
-    told = []
+    sentences = []
     for path in sorted(Path(folder).glob("*/run.json")):
         try:
             summary(path.parent)
         except ValueError as error:
-            told.append(str(error))
-    return told
+            sentences.append(str(error))
+    return sentences
 
 
 def fit(image: np.ndarray, longest: int) -> np.ndarray:

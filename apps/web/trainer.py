@@ -52,7 +52,7 @@ class Order:
 class Training:
     """One training and how far it is; the worker writes, pages read."""
 
-    def __init__(self, number: int, order: Order):
+    def __init__(self, number: int, order: Order) -> None:
         self.number, self.order = number, order
         self.phase, self.words = WAITING, ""
         self.forecast: Forecast | None = None
@@ -107,26 +107,26 @@ class Training:
 
         The forecast, its epochs scaled by how long those that are done really took.
         """
-        told, done = self.forecast, len(self.history)
-        if told is None or not self.active:
+        plan, done = self.forecast, len(self.history)
+        if plan is None or not self.active:
             return None
-        planned = told.epochs[:done]
+        planned = plan.epochs[:done]
         scale = sum(row["seconds"] for row in self.history) / sum(planned) if planned else 1.0
-        steps = {READING: told.features, FITTING: scale * sum(told.epochs[done : done + 1]),
-                 SCORING: told.scoring}  # fmt: skip
+        steps = {READING: plan.features, FITTING: scale * sum(plan.epochs[done : done + 1]),
+                 SCORING: plan.scoring}  # fmt: skip
         now = steps.get(self.phase, 0.0)
         rest = max(0.0, now - (time.monotonic() - self.changed)) if now else 0.0
         if self.phase in (MEASURING, WAITING, READING):
-            rest += sum(told.epochs)
+            rest += sum(plan.epochs)
         if self.phase == FITTING:
-            rest += scale * sum(told.epochs[done + 1 :])
-        return rest + (told.scoring if self.phase != SCORING else 0.0)
+            rest += scale * sum(plan.epochs[done + 1 :])
+        return rest + (plan.scoring if self.phase != SCORING else 0.0)
 
 
 class Trainer:
     """The trainings of one server, over its folders of runs and of data."""
 
-    def __init__(self, folder: Path, root: Path | None = None):
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder, self.root = folder, root
         self._lock = threading.Lock()
         self._jobs: list[Training] = []

@@ -14,20 +14,20 @@ JOB = Job(data="procedural/gear", epochs=1, limit=2, image_size=64)
 def brightest():
     """A contender that remembers how bright its normals are."""
 
-    def train(job, parts, folder):
+    def train(job, samples, folder):
         assert folder.is_dir()
-        return np.mean([sample.read().mean() for sample in parts["train"]])
+        return np.mean([sample.read().mean() for sample in samples["train"]])
 
     def infer(model, images):
-        found = torch.tensor([abs(image.mean() - model) for image in images])
-        return torch.zeros(len(images), 8, 8), found
+        scores = torch.tensor([abs(image.mean() - model) for image in images])
+        return torch.zeros(len(images), 8, 8), scores
 
     return Contender("brightest", "labkit", train, infer)
 
 
 def test_every_test_image_gets_one_score(brightest):
     table = references.scores(JOB, brightest)
-    samples = JOB.parts()["test"]
+    samples = JOB.samples()["test"]
     assert table["key"].tolist() == [sample.key for sample in samples]
     assert table["label"].tolist() == [sample.label for sample in samples]
     assert (table["score"] >= 0).all()

@@ -1,5 +1,6 @@
 """The book: each notebook runs once, a failure takes only itself along, pages need no network."""
 
+import json
 import re
 
 import nbformat
@@ -13,110 +14,137 @@ from labkit.studies.results import Results
 from labkit_apps import book
 from labkit_apps.cli.book import book as command
 
-SAYS = "import os; print('budget', os.environ['LABKIT_BUDGET'])"
+BUDGET = "import os; print('budget', os.environ['LABKIT_BUDGET'])"
 WORDS = "# Ellipses\n\nAn energy:\n$$E = \\tfrac12 \\lVert z \\rVert^2$$\nof a latent $z$."
 SERVER = re.compile(r"""<(?:script|link|img)[^>]+(?:src|href)=["'](?:https?:)?//""")
+DOCUMENTS = {
+    "README.md": "# labkit\n\nSee [data](docs/data.md), [second](notebooks/dnfad/10_second.ipynb),"
+    " [code](labkit/run.py).\n\n![A map](docs/map.png)\n",
+    "docs/data.md": "# Data\n\nBack to [the start](../README.md).\n",
+    "CONTRIBUTING.md": "# Contributing\n",
+    "notebooks/README.md": "# The notebooks\n\n[First](course/00_first.ipynb)\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_studies(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
 
 
 @pytest.fixture
 def notebooks(tmp_path):
     folder = tmp_path / "notebooks"
-    folder.mkdir()
-    write(folder / "00_first.ipynb", SAYS)
-    write(folder / "10_second.ipynb", "print(1 + 1)")
+    write(folder / "course" / "00_first.ipynb", BUDGET, link="../dnfad/10_second.ipynb")
+    write(folder / "dnfad" / "10_second.ipynb", "print('zeppelin')")
     return folder
 
 
-def write(path, *sources):
-    cells = [new_markdown_cell(WORDS), *map(new_code_cell, sources)]
+def write(path, *sources, link=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = WORDS + f" Next: [the second]({link})." if link else WORDS
+    cells = [new_markdown_cell(text), *map(new_code_cell, sources)]
+    for index, cell in enumerate(cells):
+        cell["id"] = f"c{index:02}"
     nbformat.write(new_notebook(cells=cells), path)
 
 
-def outputs(path):
-    cells = nbformat.read(path, as_version=4).cells
-    return "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", []))
-
-
-def run(paths, out, **told):
-    return {one[0].stem: one for one in book.execute(paths, "quick", out, progress=False, **told)}
+def executed(out):
+    (folder,) = (out / "executed").iterdir()
+    return {path.stem: path.stat().st_mtime_ns for path in folder.rglob("*.ipynb")} | {
+        path.parent.name: path.stat().st_mtime_ns for path in folder.rglob("base.ipynb")
+    }
 
 
 def test_what_has_run_is_not_run_again(notebooks, tmp_path):
-    paths = book.found(notebooks)
-    done = run(paths, tmp_path / "book", workers=2)
-    assert outputs(done["00_first"][1]) == "budget quick\n"
-    assert outputs(paths[0]) == ""  # the notebook itself is left as it is
-    stamps = {stem: one[1].stat().st_mtime_ns for stem, one in done.items()}
-    write(paths[1], "print(2 + 2)")
-    again = run(paths, tmp_path / "book")
-    assert again["00_first"][1].stat().st_mtime_ns == stamps["00_first"]
-    assert again["10_second"][1] != done["10_second"][1]
-    assert outputs(again["10_second"][1]) == "4\n"
-    anew = run(paths[:1], tmp_path / "book", again=True)
-    assert anew["00_first"][1].stat().st_mtime_ns > stamps["00_first"]
+    out = tmp_path / "book"
+    page, failed = book.bind(notebooks, "quick", out)
+    assert failed == {}
+    assert "budget quick" in (page.parent / "notebooks/course/00_first.html").read_text()
+    assert "budget quick" not in (notebooks / "course/00_first.ipynb").read_text()
+    first = executed(out)
+    write(notebooks / "dnfad" / "10_second.ipynb", "print(2 + 2)")
+    book.bind(notebooks, "quick", out)
+    assert "<span></span>4" in (page.parent / "notebooks/dnfad/10_second.html").read_text()
+    second = executed(out)
+    assert len(second) == len(first) + 1  # the changed one, kept beside the old
+    assert first.items() <= second.items()
+    book.bind(notebooks, "quick", out, ["00"], again=True)
+    assert not first.items() & executed(out).items()
 
 
-def test_a_failure_is_told_and_the_others_go_on(notebooks, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "none"))
-    write(notebooks / "10_second.ipynb", "x = 1", "raise KeyError('where is it')", "x = 2")
+def test_a_failure_is_named_and_the_others_go_on(notebooks, tmp_path, capsys):
+    write(notebooks / "dnfad" / "10_second.ipynb", "x = 1", "raise KeyError('where is it')")
+    arguments = ("quick", notebooks, None, False, tmp_path / "book", 1, False, True)
     with pytest.raises(typer.Exit) as stop:
-        command("quick", notebooks, None, False, tmp_path / "book", None, False, False)
+        command(*arguments)
     assert stop.value.exit_code == 1
-    told = capsys.readouterr().out
-    assert "10_second failed: cell 2 raised KeyError: 'where is it'" in told
-    pages = tmp_path / "book" / "html"
-    assert "was not executed" in (pages / "10_second.html").read_text()
-    assert "budget quick" in (pages / "00_first.html").read_text()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["failed"] == {"10_second": "KeyError: 'where is it'"}
+    assert answer["notebooks"] == 2
+    pages = tmp_path / "book" / "html" / "notebooks"
+    assert "budget quick" in (pages / "course" / "00_first.html").read_text()
+    assert "where is it" in (pages / "dnfad" / "10_second.html").read_text()
 
 
-def test_the_book_needs_no_server_and_finds_its_words(notebooks, tmp_path, monkeypatch):
-    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
+def test_documents_and_studies_are_bound_and_no_server_is_asked(notebooks, tmp_path):
     study = spec.get("dnfad-topk")
-    tasks = study.tasks("quick")
-    results = Results(study, "quick", tmp_path / "studies" / "dnfad-topk-quick", tasks)
-    for task in tasks:
-        results.write(task, {"metrics": {"image_auroc": 0.8125}}, SCORES)
-    write(notebooks / "10_second.ipynb", "print('zeppelin')")
-    chapters = [
-        book.Chapter(*one) for one in run(book.found(notebooks), tmp_path / "out").values()
-    ]
-    index = book.bind(chapters, "quick", tmp_path / "out")
-    pages = sorted(index.parent.glob("*.html"))
-    assert {"index", "00_first", "10_second", "results", "study-dnfad-topk", "search"} <= {
-        page.stem for page in pages
-    }
-    for page in pages:
-        assert not SERVER.search(page.read_text()), page.name
-        for link in re.findall(r'<(?:script|img)[^>]+src="([^"?#]+)', page.read_text()):
-            assert (index.parent / link).is_file(), f"{page.name} asks for {link}"
-    assert "Executed at the quick budget" in index.read_text()
-    assert index.read_text().index("To begin") < index.read_text().index("DNFAD")
-    assert "0.812" in (index.parent / "study-dnfad-topk.html").read_text()
+    jobs = study.tasks("quick")
+    results = Results(study, "quick", tmp_path / "studies" / "dnfad-topk-quick", jobs)
+    for job in jobs:
+        results.write(job, {"metrics": {"image_auroc": 0.8125}}, SCORES)
+    for name, text in DOCUMENTS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "docs" / "map.png").write_bytes(b"")
+    index, _ = book.bind(notebooks, "quick", tmp_path / "out")
+    pages = {page.relative_to(index.parent).as_posix(): page.read_text()
+             for page in index.parent.rglob("*.html")}  # fmt: skip
+    documents = {name.replace(".md", ".html") for name in DOCUMENTS}
+    assert {"study-dnfad-topk.html", "search.html"} | documents <= set(pages)
+    for name, text in pages.items():
+        assert not SERVER.search(text), name
+        for link in re.findall(r'<(?:script|img)[^>]+src="([^"?#]+)', text):
+            assert (index.parent / name).parent.joinpath(link).is_file(), f"{name} asks for {link}"
+    assert 'href="docs/data.html"' in pages["README.html"]
+    assert 'href="notebooks/dnfad/10_second.html"' in pages["README.html"]
+    assert 'href="../dnfad/10_second.html"' in pages["notebooks/course/00_first.html"]
+    assert pages["index.html"].index("Course") < pages["index.html"].index("DNFAD")
+    assert "Executed at the quick budget" in pages["index.html"]
+    assert "0.812" in pages["study-dnfad-topk.html"]
     words = (index.parent / "searchindex.js").read_text()
     assert "ellips" in words
     assert "zeppelin" in words
-    math = (index.parent / "00_first.html").read_text()
+    math = pages["notebooks/course/00_first.html"]
     assert r"\tfrac12 \lVert z \rVert^2" in math
     assert "$$" not in math  # a formula, not text
 
 
-def test_stored_outputs_are_bound_as_they_are(notebooks, tmp_path, monkeypatch):
-    monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "none"))
-    paths = book.found(notebooks, ["00"])
+def test_stored_outputs_are_bound_as_they_are(tmp_path):
+    folder = tmp_path / "notebooks"
+    write(folder / "00_flat.ipynb", "print(1)")
     with pytest.raises(ValueError, match="holds no outputs; leave --as-stored out"):
-        book.as_stored(paths)
-    done = run(paths, tmp_path / "run")["00_first"][1]
-    paths[0].write_bytes(done.read_bytes())
-    index = book.bind(book.as_stored(paths), "laptop", tmp_path / "out")
-    assert "Outputs as stored" in index.read_text()
-    assert "budget quick" in (index.parent / "00_first.html").read_text()
+        book.bind(folder, "laptop", tmp_path / "out", as_stored=True)
+    content = nbformat.read(folder / "00_flat.ipynb", as_version=4)
+    link = {"text/html": '<a href="00_flat.ipynb">itself</a>'}
+    content.cells[1].outputs = [
+        nbformat.v4.new_output("stream", text="stored long ago\n"),
+        nbformat.v4.new_output("display_data", link),
+    ]
+    nbformat.write(content, folder / "00_flat.ipynb")
+    index, failed = book.bind(folder, "laptop", tmp_path / "out", as_stored=True)
+    assert failed == {}
+    assert "Stored at the laptop budget" in index.read_text()
+    page = (index.parent / "notebooks" / "00_flat.html").read_text()
+    assert "stored long ago" in page
+    assert '<a href="00_flat.html">itself</a>' in page
 
 
-def test_notebooks_are_found_by_name_and_number(notebooks, tmp_path):
-    assert [path.stem for path in book.found(notebooks, ["10"])] == ["10_second"]
+def test_notebooks_are_named_by_stem_number_and_folder(notebooks, tmp_path):
+    for name in ("10_second", "10", "dnfad"):
+        assert [path.stem for path in book.notebooks(notebooks, [name])] == ["10_second"]
     with pytest.raises(ValueError, match="00_first, 10_second"):
-        book.found(notebooks, ["77"])
+        book.notebooks(notebooks, ["77"])
     with pytest.raises(ValueError, match="holds no notebooks; give --notebooks"):
-        book.found(tmp_path / "nowhere")
+        book.notebooks(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="budget"):
-        list(book.execute(book.found(notebooks), "week", tmp_path))
+        book.bind(notebooks, "week", tmp_path)

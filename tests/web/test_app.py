@@ -17,8 +17,8 @@ from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
 from labkit_apps.web.tabs import inspect as tab
 from labkit_apps.web.views import about, gallery, inspect, place
-from labkit_apps.web.views.inspect import Look
-from labkit_apps.web.views.seen import see_again, see_file, see_sample
+from labkit_apps.web.views.inspect import ViewOptions
+from labkit_apps.web.views.judged_image import judge_again, judge_file, judge_sample
 
 LOOK = ("Swipe", 0.6, 1.5, None, None, True, -1, -1)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
@@ -74,13 +74,13 @@ def test_a_method_without_maps_offers_none(run, defective, monkeypatch):
     without = dict(zip(names, tab.choose(Asked(), run, None, *LOOK)[2:6], strict=True))
     assert not any(without[name]["visible"] for name in names)
     assert without["mode"]["value"] == inspect.SIDE
-    seen = see_file(run, defective)
+    seen = judge_file(run, defective)
     assert place.draw_place(seen, None) == markup.message(place.WHOLE)
     assert "This place" not in place.draw_place(seen, (0.5, 0.5))
 
 
 def test_a_link_of_an_upload_is_to_the_run(run, defective):
-    sample, file = see_sample(run, shelf.opened(run).first), see_file(run, defective)
+    sample, file = judge_sample(run, shelf.opened(run).first), judge_file(run, defective)
     assert "Copy link</button>" in inspect.draw_verdict(sample, 0.0)
     assert "Copy link to the run</button>" in inspect.draw_verdict(file, 0.0)
     assert inspect.draw_verdict(None, 0.0) == ""
@@ -91,7 +91,7 @@ def test_the_gallery_is_sorted_by_score_and_filtered(run):
     scores = [float(caption.rsplit(" ", 1)[1]) for _, caption in every.pictures]
     assert scores == sorted(scores, reverse=True)
     assert len(every.keys) == min(gallery.EACH, len(shelf.opened(run).test))
-    counts = {value: label for label, value in gallery.kinds(run)}
+    counts = {value: label for label, value in gallery.defects(run)}
     for kind in set(shelf.opened(run).test.defect):
         part = gallery.chosen(run, kind, gallery.ALL, 0.0)
         assert set(part.defect) == {kind}
@@ -138,16 +138,16 @@ def test_raw_score_and_false_alarm_rate_are_one_threshold(run):
 def test_a_sample_scores_as_in_its_evaluation(run):
     shown = shelf.opened(run)
     key = shown.first
-    seen = see_sample(run, key)
+    seen = judge_sample(run, key)
     stored = shown.test.set_index("key").score[key]
     assert seen.answer.score == pytest.approx(stored, abs=1e-2)  # features are cached in float16
     assert seen.mask.any()
 
 
 def test_a_look_changes_the_maps_only(run):
-    seen = see_sample(run, shelf.opened(run).first)
+    seen = judge_sample(run, shelf.opened(run).first)
     low, high, _ = shelf.opened(run).ruler
-    look = Look(threshold=(low + high) / 2)
+    look = ViewOptions(threshold=(low + high) / 2)
     drawn = inspect.draw_maps(seen, look)
     assert drawn == inspect.draw_maps(seen, look)
     others = [{"opacity": 0.2}, {"threshold": low}, {"truth": False}, {"place": (0.2, 0.8)},
@@ -160,12 +160,12 @@ def test_a_look_changes_the_maps_only(run):
 
 
 def test_modes_show_the_maps_that_are_asked_for(run):
-    seen = see_sample(run, shelf.opened(run).first)
-    one = inspect.draw_maps(seen, Look(inspect.OVER, first="local"))
-    two = inspect.draw_maps(seen, Look(inspect.SWIPE, first="local", second="global"))
+    seen = judge_sample(run, shelf.opened(run).first)
+    one = inspect.draw_maps(seen, ViewOptions(inspect.OVER, first="local"))
+    two = inspect.draw_maps(seen, ViewOptions(inspect.SWIPE, first="local", second="global"))
     maps = [re.findall('data-map="([^"]*)"', drawn) for drawn in (one, two)]
     assert maps == [["image", "local"], ["global", "local"]]
-    unknown = inspect.draw_maps(seen, Look(inspect.OVER, first="of another run"))
+    unknown = inspect.draw_maps(seen, ViewOptions(inspect.OVER, first="of another run"))
     assert 'data-map="fused"' in unknown
 
 
@@ -186,7 +186,7 @@ def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
 
 
 def test_the_verdict_follows_the_threshold(run):
-    seen = see_sample(run, shelf.opened(run).first)
+    seen = judge_sample(run, shelf.opened(run).first)
     score = seen.answer.score
     assert "Unusual" in inspect.draw_verdict(seen, score - 1e-3)
     assert "Looks normal" in inspect.draw_verdict(seen, score + 1e-3)
@@ -195,8 +195,8 @@ def test_the_verdict_follows_the_threshold(run):
 
 
 def test_files_hold_what_is_shown(run):
-    seen = see_sample(run, shelf.opened(run).first)
-    parts = inspect.files(seen, Look(threshold=1.5))
+    seen = judge_sample(run, shelf.opened(run).first)
+    parts = inspect.files(seen, ViewOptions(threshold=1.5))
     by_end = {name.rsplit(".", 1)[1]: content for name, content in parts.items()}
     arrays = np.load(io.BytesIO(by_end["npz"]), allow_pickle=False)
     assert {n: a.tolist() for n, a in arrays.items()} == {
@@ -209,11 +209,11 @@ def test_files_hold_what_is_shown(run):
     assert told["unusual"] == (told["score"] > 1.5)
     assert Image.open(io.BytesIO(by_end["png"])).size == seen.answer.image.shape[1::-1]
     with pytest.raises(ValueError, match="No image"):
-        inspect.files(None, Look())
+        inspect.files(None, ViewOptions())
 
 
 def test_a_place_says_what_each_map_and_latent_is_there(run):
-    seen = see_sample(run, shelf.opened(run).first)
+    seen = judge_sample(run, shelf.opened(run).first)
     told = place.draw_place(seen, (0.5, 0.25))
     here = seen.answer.maps["fused"]
     value = here[int(0.25 * here.shape[0]), int(0.5 * here.shape[1])]
@@ -228,7 +228,7 @@ def test_a_place_says_what_each_map_and_latent_is_there(run):
 def test_the_nearest_normal_patch_of_a_training_image_is_itself(run):
     shown = shelf.opened(run)
     sample = shown.normals.samples[0]
-    seen = see_sample(run, shown.first)
+    seen = judge_sample(run, shown.first)
     batch = shown.detector.backbone.preprocess(sample.read())
     patch = place.draw_nearest(dataclasses.replace(seen, pixels=batch), (0.3, 0.6))
     assert sample.key in patch
@@ -237,22 +237,22 @@ def test_the_nearest_normal_patch_of_a_training_image_is_itself(run):
 
 def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
     other = next(path for _, path in shelf.choices(runs_folder) if path != run)
-    uploaded = see_file(run, defective)
-    assert see_again(other, uploaded).answer.name == "gear.png"
-    sample = see_sample(run, shelf.opened(run).first)
-    assert see_again(run, sample).source == sample.source
-    assert see_again(other, sample).source == ("sample", shelf.opened(other).first)
+    uploaded = judge_file(run, defective)
+    assert judge_again(other, uploaded).answer.name == "gear.png"
+    sample = judge_sample(run, shelf.opened(run).first)
+    assert judge_again(run, sample).source == sample.source
+    assert judge_again(other, sample).source == ("sample", shelf.opened(other).first)
 
 
 def test_odd_images_are_judged(run, tmp_path):
     for path in _odd_files(tmp_path):
-        assert np.isfinite(see_file(run, path).answer.score), path
+        assert np.isfinite(judge_file(run, path).answer.score), path
 
 
 def test_bad_images_get_one_sentence_that_names_the_file(run, defective, tmp_path):
     for path in _bad_files(tmp_path, defective):
         with pytest.raises(ValueError, match=path.rsplit("/", 1)[1]) as told:
-            see_file(run, path)
+            judge_file(run, path)
         assert str(tmp_path) not in str(told.value)
         assert "\n" not in str(told.value)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from gradio_client import Client, handle_file
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from labkit_apps.web import app, listing, shelf
@@ -114,25 +113,13 @@ def test_only_the_most_unusual_overlays_are_kept(run, files, judged, monkeypatch
 
 
 def test_the_report_stands_alone(judged, run, tmp_path):
-    csv, page, pdf = batch_report.write(judged, Rates.of(20, 20), tmp_path)
+    csv, page = batch_report.write(judged, Rates.of(20, 20), tmp_path)
     assert pd.read_csv(csv)["score"].iloc[0] == pytest.approx(judged.table["score"].iloc[0])
     told = page.read_text()
     assert shelf.opened(run).caption in told.replace("&#x27;", "'")
     assert not re.search(r'(?:src|href)="(?!data:)|url\((?!data:)|<script|@import', told)
     assert told.count("data:image") == 8 + 1
     assert "False alarms" not in told  # no control of the page is left in it
-    assert pdf.read_bytes().startswith(b"%PDF")
-
-
-def test_nothing_on_the_first_page_overlaps(judged):
-    page = batch_report._first(judged, Rates.of(20, 20))
-    FigureCanvasAgg(page).draw()
-    boxes = [text.get_window_extent() for text in page.texts]
-    boxes += [ax.get_tightbbox() for ax in page.axes]
-    assert len(boxes) == 6  # note, heading, words, reading, histogram with legend, colour bar
-    for k, box in enumerate(boxes):
-        assert page.bbox.x0 <= box.x0 < box.x1 <= page.bbox.x1, page.texts[k]
-        assert not any(box.overlaps(other) for other in boxes[:k])
 
 
 def test_the_histogram_holds_batch_and_calibration(judged):
@@ -159,6 +146,6 @@ def test_a_batch_through_the_client(runs_folder, run, files):
         lower = client.predict(alarm=0, discovery=0, api_name="/decide_several")[1]
         assert lower != table
         reports = client.predict(alarm=50, discovery=50, api_name="/report")["value"]
-        assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html", "pdf"]
+        assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html"]
     finally:
         demo.close(verbose=False)

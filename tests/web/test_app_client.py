@@ -9,7 +9,7 @@ from PIL import Image
 from test_app import _bad_files, _odd_files, defective, run  # noqa: F401  (fixtures)
 
 from labkit_apps.web import shelf
-from labkit_apps.web.views.seen import NO_IMAGE
+from labkit_apps.web.views.judged_image import NO_IMAGE
 
 
 def test_every_answer_has_a_name(client):

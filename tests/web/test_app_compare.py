@@ -182,12 +182,12 @@ def test_each_step_of_the_microscope_is_another_page(runs, key):
 def test_a_run_that_is_trained_on_is_drawn_anew(runs, key):
     specimen = microscope.Specimen(runs[0], "sample", key)
     microscope.draw(specimen, "global", 1)
-    drawn = microscope._drawn.cache_info().misses
+    drawn = microscope._page.cache_info().misses
     microscope.draw(specimen, "global", 1)
-    assert microscope._drawn.cache_info().misses == drawn
+    assert microscope._page.cache_info().misses == drawn
     os.utime(Path(runs[0]) / "run.json")
     microscope.draw(specimen, "global", 1)
-    assert microscope._drawn.cache_info().misses == drawn + 1
+    assert microscope._page.cache_info().misses == drawn + 1
 
 
 def test_a_toys_flow_has_few_couplings():

@@ -8,7 +8,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from labkit_apps.web import shelf
-from labkit_apps.web.views.seen import see_file
+from labkit_apps.web.views.judged_image import judge_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine
@@ -49,7 +49,7 @@ def test_eight_users_at_once_see_their_own_images(url, runs, pictures):
         answers = list(pool.map(visit, range(USERS)))
     for k, (maps, muted, place, verdict, _) in enumerate(answers):
         assert f"part{k}.png" in verdict
-        assert f"{see_file(runs[k % 2], pictures[k]).answer.score:.4g}" in verdict
+        assert f"{judge_file(runs[k % 2], pictures[k]).answer.score:.4g}" in verdict
         assert maps != muted
         assert "mean z²" in place
     assert len({answer[0] for answer in answers}) == USERS

@@ -13,8 +13,8 @@ from PIL import Image
 
 from labkit_apps.web import app, markup, shelf
 from labkit_apps.web.views import inspect, programs
-from labkit_apps.web.views.inspect import Look
-from labkit_apps.web.views.seen import see_file
+from labkit_apps.web.views.inspect import ViewOptions
+from labkit_apps.web.views.judged_image import judge_file
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -88,7 +88,7 @@ def test_a_hostile_file_gets_one_sentence(run, photo, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(make(photo))
     with pytest.raises(ValueError, match=name) as told:
-        see_file(run, str(path))
+        judge_file(run, str(path))
     sentence = str(told.value)
     assert reason in sentence
     assert "\n" not in sentence
@@ -99,7 +99,7 @@ def test_a_hostile_file_gets_one_sentence(run, photo, tmp_path, name):
 def test_an_odd_file_is_judged_and_nothing_else_is_done(run, photo, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(JUDGED[name](photo))
-    answer = see_file(run, str(path)).answer
+    answer = judge_file(run, str(path)).answer
     assert np.isfinite(answer.score)
     assert answer.image.shape[0] > answer.image.shape[1]
     assert [p.name for p in tmp_path.iterdir()] == [name]
@@ -115,10 +115,10 @@ def test_other_colour_modes_are_the_same_picture(run, photo, tmp_path):
     }
     for name, picture in same.items():
         picture.save(tmp_path / name)
-    scores = [see_file(run, str(tmp_path / name)).answer.score for name in same]
+    scores = [judge_file(run, str(tmp_path / name)).answer.score for name in same]
     assert scores == pytest.approx([scores[-1]] * len(scores), abs=1e-6)
     Image.fromarray(photo).convert("CMYK").save(tmp_path / "print.tif")
-    shown = see_file(run, str(tmp_path / "print.tif")).answer.image
+    shown = judge_file(run, str(tmp_path / "print.tif")).answer.image
     small = np.asarray(Image.fromarray(photo).resize(shown.shape[1::-1], Image.Resampling.BICUBIC))
     assert np.abs(shown.astype(int) - small).mean() < 12
 
@@ -129,7 +129,7 @@ def test_a_picture_is_turned_as_its_camera_says(run, photo, tmp_path):
     lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
     lying.save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(photo).save(tmp_path / "upright.png")
-    pair = [see_file(run, str(tmp_path / n)).answer for n in ("turned.png", "upright.png")]
+    pair = [judge_file(run, str(tmp_path / n)).answer for n in ("turned.png", "upright.png")]
     assert pair[0].score == pair[1].score
     np.testing.assert_array_equal(pair[0].image, pair[1].image)
 
@@ -137,9 +137,9 @@ def test_a_picture_is_turned_as_its_camera_says(run, photo, tmp_path):
 def test_names_are_text_in_the_page(run, photo, tmp_path):
     path = tmp_path / '"><img src=x onerror=alert(1)>.png'
     path.write_bytes(_saved(photo, "png"))
-    seen = see_file(run, str(path))
+    seen = judge_file(run, str(path))
     drawn = inspect.draw_verdict(seen, 0.0)
-    parts = inspect.files(seen, Look()).items()
+    parts = inspect.files(seen, ViewOptions()).items()
     drawn += "".join(markup.download(content, name, "x") for name, content in parts)
     assert "<img" not in drawn
     assert "&lt;img" in drawn

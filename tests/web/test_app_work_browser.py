@@ -51,7 +51,7 @@ def test_a_batch_is_judged_sorted_decided_and_kept(page, quick_run, tmp_path):  
         page.get_by_text("Download CSV").click()
     assert saved.value.path().read_text().startswith("file,score,quantile,p-value,adjusted p")
     page.locator("#report").click()
-    page.locator("#reports a").nth(2).wait_for(timeout=WAIT)
+    page.locator("#reports a").nth(1).wait_for(timeout=WAIT)
     page.locator("#batch-histogram img").wait_for(timeout=WAIT)
 
 

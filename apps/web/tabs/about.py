@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import Page, said
+from labkit_apps.web.page import Page, explained
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import about as views
 
@@ -33,8 +34,8 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@said
-def about(run):
+@explained
+def about(run: str | None) -> Any:
     """Metrics, curves, defects and training of a run."""
     if not run:
         return (gr.skip(),) * 4
@@ -46,8 +47,8 @@ def about(run):
     return views.metric_table(run), first, charts, gr.update(visible=masked)
 
 
-@said
-def regions(run, progress=gr.Progress()):  # noqa: B008
+@explained
+def regions(run: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """ROC, precision-recall and region-overlap curves of a run."""
-    drawn = views.regions(run, lambda done, total: progress((done, total), unit="images"))
-    return markup.chart(drawn, "ROC, precision-recall and region-overlap curves")
+    figure = views.regions(run, lambda done, total: progress((done, total), unit="images"))
+    return markup.chart(figure, "ROC, precision-recall and region-overlap curves")

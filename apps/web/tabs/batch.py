@@ -6,11 +6,12 @@ import secrets
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, said
+from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, explained
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.style import static
 from labkit_apps.web.views import batch as views
@@ -30,25 +31,25 @@ def tab(page: Page) -> None:
     c = _layout()
     page.on_run(rates, [page.run], [c.alarm], "several_rates", show_progress="hidden")
     chosen = [c.alarm, c.discovery]
-    drawn = [c.status, c.table]
+    answer = [c.status, c.table]
     c.go.click(
         judge, [page.run, c.files, *chosen],
-        [c.rows, c.judged, *drawn, c.histogram, c.scale, c.overlays, c.keep, c.reports],
+        [c.rows, c.batch, *answer, c.histogram, c.scale, c.overlays, c.keep, c.reports],
         api_name="several", show_progress_on=c.status, concurrency_limit=2,
         concurrency_id="batch",
     )  # fmt: skip
     moved = [c.alarm.input, c.discovery.input]
-    outputs = [*drawn, c.histogram, c.reports]
-    gr.on(moved, decide, [c.judged, *chosen], outputs, api_name="decide_several", **QUIET)
+    outputs = [*answer, c.histogram, c.reports]
+    gr.on(moved, decide, [c.batch, *chosen], outputs, api_name="decide_several", **QUIET)
     c.keep.click(
-        partial(report, Path(c.reports.GRADIO_CACHE)), [c.judged, *chosen], c.reports,
+        partial(report, Path(c.reports.GRADIO_CACHE)), [c.batch, *chosen], c.reports,
         api_name="report", show_progress_on=c.keep,
     )  # fmt: skip
     c.files.clear(lambda: None, None, c.reports, **PRIVATE)
 
 
 def _layout() -> SimpleNamespace:
-    c = SimpleNamespace(judged=gr.State(time_to_live=KEEP), rows=gr.JSON(visible=False))
+    c = SimpleNamespace(batch=gr.State(time_to_live=KEEP), rows=gr.JSON(visible=False))
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             gr.HTML(markup.heading("Images to judge", "pictures, or a ZIP of them"))
@@ -79,8 +80,8 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@said
-def rates(run):
+@explained
+def rates(run: str | None) -> Any:
     """The false-alarm rates that the run's calibration supports."""
     if not run:
         return gr.skip()
@@ -88,43 +89,49 @@ def rates(run):
     return gr.update(minimum=least, value=rate)
 
 
-@said
-def judge(run, files, alarm, discovery, progress=gr.Progress()):  # noqa: B008
+@explained
+def judge(
+    run: str | None,
+    files: list[str] | None,
+    alarm: float,
+    discovery: float,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008
+) -> Any:
     """Scores, p-values and both decisions for many files, the most unusual first.
 
     `files` are pictures or ZIP archives of them; the rates are in per cent.
     """
     tick = lambda done, total: progress((done, total), unit="images")  # noqa: E731
-    judged, allowed = views.judge(run, files or [], tick), Rates.of(alarm, discovery)
-    pictures = views.overlays(judged, SHOWN)
+    batch, allowed = views.judge(run, files or [], tick), Rates.of(alarm, discovery)
+    pictures = views.overlays(batch, SHOWN)
     shown = gr.update(value=pictures, visible=bool(pictures))
-    rows, scale = views.rows(judged, allowed), views.draw_scale(run) if pictures else ""
+    rows, scale = views.rows(batch, allowed), views.draw_scale(run) if pictures else ""
     reports = gr.update(value=None, visible=False)
-    drawn = _drawn(judged, allowed)
-    return rows, judged, *drawn, scale, shown, gr.update(visible=True), reports
+    answer = _answer(batch, allowed)
+    return rows, batch, *answer, scale, shown, gr.update(visible=True), reports
 
 
-@said
-def decide(judged, alarm, discovery):
+@explained
+def decide(batch: views.JudgedBatch | None, alarm: float, discovery: float) -> Any:
     """The same batch at other rates; nothing is judged anew."""
-    if judged is None:
+    if batch is None:
         return (gr.skip(),) * 4
-    return *_drawn(judged, Rates.of(alarm, discovery)), gr.update(value=None, visible=False)
+    return *_answer(batch, Rates.of(alarm, discovery)), gr.update(value=None, visible=False)
 
 
-@said
-def report(cache, judged, alarm, discovery):
-    """CSV, HTML and PDF of the batch as it was last judged, in a folder that Gradio clears."""
-    if judged is None:
+@explained
+def report(cache: Path, batch: views.JudgedBatch | None, alarm: float, discovery: float) -> Any:
+    """CSV and HTML of the batch as it was last judged, in a folder that Gradio clears."""
+    if batch is None:
         raise ValueError(NONE_YET)
-    files = batch_report.write(judged, Rates.of(alarm, discovery), cache / secrets.token_hex(8))
+    files = batch_report.write(batch, Rates.of(alarm, discovery), cache / secrets.token_hex(8))
     return gr.update(value=[str(path) for path in files], visible=True)
 
 
-def _drawn(judged, rates) -> tuple[str, str, str]:
+def _answer(batch: views.JudgedBatch, rates: Rates) -> tuple[str, str, str]:
     """Summary with the CSV beside it, table, histogram."""
-    content = views.decided(judged, rates).to_csv(index=False)
+    content = views.decided(batch, rates).to_csv(index=False)
     link = markup.download(content, "labkit-scores.csv", "Download CSV")
-    figure = views.draw_histogram(judged, rates)
+    figure = views.draw_histogram(batch, rates)
     chart = markup.chart(figure, "histogram of the batch's scores beside held-out normal images")
-    return views.draw_summary(judged, rates, link), views.draw_table(judged, rates), chart
+    return views.draw_summary(batch, rates, link), views.draw_table(batch, rates), chart

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, Page, said
+from labkit_apps.web.page import KEEP, PRIVATE, Page, explained
 from labkit_apps.web.views import compare as views
 from labkit_apps.web.views.pictures import spread
 
@@ -34,10 +36,10 @@ def tab(page: Page) -> None:
         partial(compare, page.folder), c.runs, sets, api_name="compare",
         show_progress_on=c.sets, **HEAVY,
     )  # fmt: skip
-    seen = page.tab.select(
+    opening = page.tab.select(
         partial(offer, page.folder), [page.run, c.state], c.runs, show_progress="hidden", **PRIVATE
     )
-    seen.success(
+    opening.success(
         partial(begin, page.folder), [c.state, c.runs], sets, show_progress_on=c.sets,
         **PRIVATE, **HEAVY,
     )  # fmt: skip
@@ -116,39 +118,39 @@ def _gallery(columns: int) -> dict:
     }  # fmt: skip
 
 
-def offer(folder, run, state):
+def offer(folder: Path, run: str | None, state: list[str] | None) -> Any:
     """The runs that there are now and, before any is compared, two to begin with."""
     choices, start = views.offered(folder, run)
     return gr.update(choices=choices) if state else gr.update(choices=choices, value=start)
 
 
-@said
-def compare(folder, runs):
+@explained
+def compare(folder: Path, runs: list[str] | None) -> Any:
     """ROC, AUROC by kind of defect and the first pair's ranks of several runs."""
     runs = views.listed(folder, runs)
     try:
-        kept, drawn = views.of_one_dataset(runs)[0], views.test_set(runs)
+        kept, charts = views.of_one_dataset(runs)[0], views.test_set(runs)
     except ValueError as error:  # one image can be compared none the less
-        told = markup.message(str(error))
+        answer = markup.message(str(error))
         hidden = gr.update(visible=False)
-        return runs, told, gr.skip(), gr.skip(), "", [], [], hidden, hidden, ""
+        return runs, answer, gr.skip(), gr.skip(), "", [], [], hidden, hidden, ""
     choices = [(name, run) for run, name in kept.items()]
     pairs = [gr.update(choices=choices, value=run) for _, run in choices[:2]]
-    told = views.pair(runs, *(run for _, run in choices[:2]))
+    answer = views.pair(runs, *(run for _, run in choices[:2]))
     shown = gr.update(visible=True), gr.update(visible=views.with_regions(kept))
-    return runs, drawn, *pairs, *told, *shown, ""
+    return runs, charts, *pairs, *answer, *shown, ""
 
 
-@said
-def begin(folder, state, runs):
+@explained
+def begin(folder: Path, state: list[str] | None, runs: list[str] | None) -> Any:
     """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
     if state or len(runs or ()) < views.LEAST:
         return (gr.skip(),) * 10
     return compare(folder, runs)
 
 
-@said
-def samples(runs):
+@explained
+def samples(runs: list[str] | None) -> Any:
     """Test images of the first run to choose from, and the key of the most unusual one."""
     offered = spread(runs[0]) if runs else []
     pictures = [(picture, caption) for picture, caption, _ in offered]
@@ -156,47 +158,49 @@ def samples(runs):
     return pictures, keys, keys[0] if keys else ""
 
 
-@said
-def pair(runs, first, second):
+@explained
+def pair(runs: list[str] | None, first: str, second: str) -> Any:
     """Two runs' ranks of the same images, and where they disagree most."""
-    return views.pair(_known(runs), first, second)
+    return views.pair(_compared(runs), first, second)
 
 
-@said
-def regions(runs, progress=gr.Progress()):  # noqa: B008
+@explained
+def regions(runs: list[str] | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """Region-overlap curves of the runs that have maps."""
-    return views.regions(_known(runs), lambda done, total: progress((done, total), unit="images"))
+    return views.regions(
+        _compared(runs), lambda done, total: progress((done, total), unit="images")
+    )
 
 
-def key_of(keys, event: gr.SelectData) -> str:
+def key_of(keys: list[str], event: gr.SelectData) -> str:
     """The key of the thumbnail that was clicked."""
     return keys[event.index]
 
 
-@said
-def sample(runs, key, progress=gr.Progress()):  # noqa: B008
+@explained
+def sample(runs: list[str] | None, key: str, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """A test image of the first run under each run."""
     if not key:
         return gr.skip()
     return _maps(runs, ("sample", key), progress)
 
 
-@said
-def image(runs, file, progress=gr.Progress()):  # noqa: B008
+@explained
+def image(runs: list[str] | None, file: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """An image file under each run."""
     return _maps(runs, ("file", str(file)), progress) if file else gr.skip()
 
 
-def _maps(runs, source, progress) -> str:
+def _maps(runs: list[str] | None, source: tuple[str, str], progress: gr.Progress) -> str:
     tick = partial(_tell, progress)
-    return views.maps(_known(runs), source, tick)
+    return views.maps(_compared(runs), source, tick)
 
 
-def _tell(progress, done: int, total: int) -> None:
+def _tell(progress: gr.Progress, done: int, total: int) -> None:
     progress((done, total), unit="runs")
 
 
-def _known(runs) -> list[str]:
+def _compared(runs: list[str] | None) -> list[str]:
     if not runs:
         raise ValueError("Nothing is compared yet; choose runs and press Compare first.")
     return runs

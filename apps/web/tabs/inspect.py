@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, TOLD, Page, said
+from labkit_apps.web.page import ALARM, KEEP, NOTICE, PRIVATE, QUIET, Page, explained
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.style import static
 from labkit_apps.web.tabs import picking
 from labkit_apps.web.views import inspect as views
 from labkit_apps.web.views import place
-from labkit_apps.web.views.inspect import Look
-from labkit_apps.web.views.seen import NO_IMAGE, see_again, see_file, see_sample
+from labkit_apps.web.views.inspect import ViewOptions
+from labkit_apps.web.views.judged_image import (
+    NO_IMAGE,
+    JudgedImage,
+    judge_again,
+    judge_file,
+    judge_sample,
+)
 
 WIDE = 1e6  # a threshold's range until a run gives its own
 NOWHERE = -1.0  # x and y as long as no place is chosen
@@ -23,19 +32,19 @@ NOWHERE = -1.0  # x and y as long as no place is chosen
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    c.look = [c.mode, c.opacity, c.threshold, c.first, c.second, c.truth, c.x, c.y]
-    c.drawn = [c.seen, c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest]
+    c.options = [c.mode, c.opacity, c.threshold, c.first, c.second, c.truth, c.x, c.y]
+    c.answer = [c.image, c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest]
     scales = [c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second]
-    outputs = [*scales, c.x, c.y, *c.drawn]
-    chosen = page.on_run(choose, [page.run, c.seen, *c.look], outputs, "choose")
+    outputs = [*scales, c.x, c.y, *c.answer]
+    chosen = page.on_run(choose, [page.run, c.image, *c.options], outputs, "choose")
     _on_failure(chosen, page.run, c)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
-    _wire_look(page.run, c)
+    _wire_options(page.run, c)
     _wire_place(c)
 
 
 def _layout() -> SimpleNamespace:
-    c = SimpleNamespace(seen=gr.State(time_to_live=KEEP))
+    c = SimpleNamespace(image=gr.State(time_to_live=KEEP))
     c.x, c.y = (gr.Number(NOWHERE, visible=False) for _ in range(2))
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -76,55 +85,55 @@ def _controls(c: SimpleNamespace) -> None:
         )
 
 
-def _wire_image(run, c, picked) -> None:
+def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> None:
     """A sample, a file or a camera picture is judged once; the controls only draw it again."""
     events = [
-        picked.then(sample, [run, c.key, *c.look], c.drawn, api_name="sample"),
-        c.upload.upload(image, [run, c.upload, *c.look], c.drawn, api_name="image"),
-        c.camera.change(image, [run, c.camera, *c.look], c.drawn, api_name="camera"),
+        picked.then(sample, [run, c.key, *c.options], c.answer, api_name="sample"),
+        c.upload.upload(image, [run, c.upload, *c.options], c.answer, api_name="image"),
+        c.camera.change(image, [run, c.camera, *c.options], c.answer, api_name="camera"),
     ]
     _on_failure(events, run, c)
     events[1].success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
 
 
-def _wire_look(run, c) -> None:
+def _wire_options(run: gr.Dropdown, c: SimpleNamespace) -> None:
     moved = [c.opacity.input, c.first.input, c.second.input, c.truth.input]
-    gr.on(moved, redraw, [c.seen, *c.look], c.maps, api_name="maps", **QUIET)
+    gr.on(moved, redraw, [c.image, *c.options], c.maps, api_name="maps", **QUIET)
     outputs = [c.first, c.second, c.maps]
-    c.mode.input(view, [c.seen, *c.look], outputs, api_name="view", **QUIET)
-    judged = [c.maps, c.verdict, c.histogram]
-    inputs = [run, c.seen, *c.look]
-    c.threshold.input(decide, inputs, [c.alarm, *judged], api_name="decide", **QUIET)
-    inputs = [run, c.seen, c.alarm, *c.look]
-    c.alarm.input(allow, inputs, [c.threshold, *judged], api_name="allow", **QUIET)
-    c.keep.click(keep, [c.seen, *c.look], c.files, api_name="files")
+    c.mode.input(view, [c.image, *c.options], outputs, api_name="view", **QUIET)
+    answer = [c.maps, c.verdict, c.histogram]
+    inputs = [run, c.image, *c.options]
+    c.threshold.input(decide, inputs, [c.alarm, *answer], api_name="decide", **QUIET)
+    inputs = [run, c.image, c.alarm, *c.options]
+    c.alarm.input(allow, inputs, [c.threshold, *answer], api_name="allow", **QUIET)
+    c.keep.click(keep, [c.image, *c.options], c.files, api_name="files")
 
 
-def _wire_place(c) -> None:
+def _wire_place(c: SimpleNamespace) -> None:
     """A click marks the place at once; its latents follow, then the search for its like."""
     clicked = c.maps.select(spot, None, [c.x, c.y], show_progress="hidden", **PRIVATE)
-    marked = clicked.then(redraw, [c.seen, *c.look], c.maps, show_progress="hidden", **PRIVATE)
-    told = marked.then(look_at, [c.seen, c.x, c.y], c.place, api_name="place")
-    told.success(nearest, [c.seen, c.x, c.y], c.nearest, api_name="nearest")
+    marked = clicked.then(redraw, [c.image, *c.options], c.maps, show_progress="hidden", **PRIVATE)
+    shown = marked.then(show_place, [c.image, c.x, c.y], c.place, api_name="place")
+    shown.success(nearest, [c.image, c.x, c.y], c.nearest, api_name="nearest")
 
 
-def _on_failure(events, run, c) -> None:
-    outputs = [c.seen, c.verdict, c.maps, c.histogram, c.upload]
+def _on_failure(events: Sequence[Dependency], run: gr.Dropdown, c: SimpleNamespace) -> None:
+    outputs = [c.image, c.verdict, c.maps, c.histogram, c.upload]
     for event in events:
         event.failure(clear, [run, c.threshold], outputs, **PRIVATE)
 
 
-@said
-def choose(request: gr.Request, run, seen, *look):
+@explained
+def choose(request: gr.Request, run: str | None, image: JudgedImage | None, *values: Any) -> Any:
     """The scales of a run, and the image in view, or of the link, as this run judges it."""
     if not run:
         return (gr.skip(),) * 15
     shown, wanted = opened(run), picking.linked(run, request)
     try:
-        seen = see_sample(run, wanted) if wanted and seen is None else see_again(run, seen)
+        image = judge_sample(run, wanted) if wanted and image is None else judge_again(run, image)
     except ValueError as error:  # its data may be elsewhere; uploads need the run's own scales
-        gr.Warning(markup.text(error), duration=TOLD)
-        seen = None
+        gr.Warning(markup.text(error), duration=NOTICE)
+        image = None
     least, rate = shown.rates
     low, high, step = shown.ruler
     start = shown.threshold(rate)
@@ -132,70 +141,70 @@ def choose(request: gr.Request, run, seen, *look):
     names = list(shown.legend)
     first = shown.main or (names[-1] if names else views.PICTURE)
     second = names[0] if len(names) > 1 else views.PICTURE
-    pictures, mode = [views.PICTURE, *names], look[0] if names else views.SIDE
+    pictures, mode = [views.PICTURE, *names], values[0] if names else views.SIDE
     several = [
         gr.update(choices=pictures, value=name, visible=needed)
         for name, needed in zip((first, second), _needed(mode), strict=True)
     ]
-    given = (mode, look[1], start, first, second, look[5], NOWHERE, NOWHERE)
+    given = (mode, values[1], start, first, second, values[5], NOWHERE, NOWHERE)
     scales = threshold, gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
     chosen = gr.update(value=mode, visible=bool(names)), *several, NOWHERE, NOWHERE
-    return *scales, *chosen, *_drawn(run, seen, given)
+    return *scales, *chosen, *_page(run, image, given)
 
 
-@said
-def sample(run, key, *look):
+@explained
+def sample(run: str, key: str, *values: Any) -> Any:
     """One of the run's test images, by its key."""
     if not key:
         return (gr.skip(),) * 7
-    return _drawn(run, see_sample(run, key), look)
+    return _page(run, judge_sample(run, key), values)
 
 
-@said
-def image(run, file, *look):
+@explained
+def image(run: str, file: str | None, *values: Any) -> Any:
     """An image file that the user sends."""
     if not file:
         return (gr.skip(),) * 7
-    return _drawn(run, see_file(run, file), look)
+    return _page(run, judge_file(run, file), values)
 
 
-@said
-def redraw(seen, *look):
+@explained
+def redraw(image: JudgedImage | None, *values: Any) -> Any:
     """The maps in another look."""
-    return views.draw_maps(seen, _look(look))
+    return views.draw_maps(image, _options(values))
 
 
-@said
-def view(seen, *look):
+@explained
+def view(image: JudgedImage | None, *values: Any) -> Any:
     """The maps in another mode, and the choices of maps that it needs."""
-    return *(gr.update(visible=needed) for needed in _needed(look[0])), redraw(seen, *look)
+    return *(gr.update(visible=needed) for needed in _needed(values[0])), redraw(image, *values)
 
 
-@said
-def decide(run, seen, *look):
+@explained
+def decide(run: str, image: JudgedImage | None, *values: Any) -> Any:
     """The false-alarm rate, contour and decision at a raw score."""
-    rate = gr.update(value=round(opened(run).rate(look[2]), 1))
-    return rate, *_judged(run, seen, _look(look))
+    rate = gr.update(value=round(opened(run).rate(values[2]), 1))
+    return rate, *_answer(run, image, _options(values))
 
 
-@said
-def allow(run, seen, alarm, *look):
+@explained
+def allow(run: str, image: JudgedImage | None, alarm: float, *values: Any) -> Any:
     """The raw score, contour and decision at a false-alarm rate."""
     start = opened(run).threshold(alarm)
-    given = _look((*look[:2], start, *look[3:]))
-    return start, *_judged(run, seen, given)
+    given = _options((*values[:2], start, *values[3:]))
+    return start, *_answer(run, image, given)
 
 
-@said
-def look_at(seen, x, y):
+@explained
+def show_place(image: JudgedImage | None, x: float | None, y: float | None) -> Any:
     """What each map and latent says of a place."""
-    return place.draw_place(seen, _spot(x, y))
+    return place.draw_place(image, _spot(x, y))
 
 
-@said
-def nearest(seen, x, y):
+@explained
+def nearest(image: JudgedImage | None, x: float | None, y: float | None) -> Any:
     """The training patch that is most like a place."""
-    return place.draw_nearest(seen, _spot(x, y))
+    return place.draw_nearest(image, _spot(x, y))
 
 
 def spot(event: gr.SelectData) -> tuple[float, float]:
@@ -203,19 +212,19 @@ def spot(event: gr.SelectData) -> tuple[float, float]:
     return tuple(event.index)
 
 
-@said
-def keep(seen, *look):
+@explained
+def keep(image: JudgedImage | None, *values: Any) -> Any:
     """Links to the picture, the maps and the answer as files."""
-    kinds = {"png": "image/png", "npy": "application/octet-stream", "npz": "application/zip",
+    mimes = {"png": "image/png", "npy": "application/octet-stream", "npz": "application/zip",
              "json": "application/json"}  # fmt: skip
-    parts = views.files(seen, _look(look)).items()
+    parts = views.files(image, _options(values)).items()
     ended = [(name, content, name.rsplit(".", 1)[1]) for name, content in parts]
     return "".join(
-        markup.download(content, name, end.upper(), kinds[end]) for name, content, end in ended
+        markup.download(content, name, end.upper(), mimes[end]) for name, content, end in ended
     )
 
 
-def clear(run, threshold) -> tuple:
+def clear(run: str, threshold: float) -> tuple:
     """Nothing in view; so no map stays beside an image it does not belong to."""
     try:
         histogram = _histogram(run, None, threshold)
@@ -229,27 +238,30 @@ def _needed(mode: str) -> tuple[bool, bool]:
     return mode != views.SIDE, mode == views.SWIPE
 
 
-def _look(values) -> Look:
+def _options(values: Sequence[Any]) -> ViewOptions:
     *rest, x, y = values
-    return Look(*rest, _spot(x, y))
+    return ViewOptions(*rest, _spot(x, y))
 
 
 def _spot(x: float, y: float) -> tuple[float, float] | None:
     return None if NOWHERE in (x, y) or x is None or y is None else (x, y)
 
 
-def _drawn(run, seen, values) -> tuple:
-    look, box = _look(values), gr.update(visible=seen is not None and seen.mask is not None)
-    maps, verdict, histogram = _judged(run, seen, look)
-    told = place.draw_place(seen, look.place)
-    return seen, maps, verdict, histogram, box, told, place.draw_nearest(seen, look.place)
+def _page(run: str, image: JudgedImage | None, values: Sequence[Any]) -> tuple:
+    options, box = (
+        _options(values),
+        gr.update(visible=image is not None and image.mask is not None),
+    )
+    maps, verdict, histogram = _answer(run, image, options)
+    report = place.draw_place(image, options.place)
+    return image, maps, verdict, histogram, box, report, place.draw_nearest(image, options.place)
 
 
-def _judged(run, seen, look: Look) -> tuple[str, str, str]:
-    verdict = views.draw_verdict(seen, look.threshold)
-    return views.draw_maps(seen, look), verdict, _histogram(run, seen, look.threshold)
+def _answer(run: str, image: JudgedImage | None, options: ViewOptions) -> tuple[str, str, str]:
+    verdict = views.draw_verdict(image, options.threshold)
+    return views.draw_maps(image, options), verdict, _histogram(run, image, options.threshold)
 
 
-def _histogram(run, seen, threshold) -> str:
-    figure = views.draw_histogram(run, seen, threshold)
+def _histogram(run: str, image: JudgedImage | None, threshold: float) -> str:
+    figure = views.draw_histogram(run, image, threshold)
     return markup.chart(figure, "histogram of image scores with this image marked")

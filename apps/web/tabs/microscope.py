@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit.explore.toy_2d import TOYS
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page, said
+from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page, explained
 from labkit_apps.web.views import microscope as views
 from labkit_apps.web.views.pictures import spread
 
@@ -85,7 +87,7 @@ def _steps(c: SimpleNamespace, name: str) -> None:
     c.timer, c.count = gr.Timer(TICK, active=False), gr.Number(1, visible=False)
 
 
-def _wire_image(page: Page, c) -> None:
+def _wire_image(page: Page, c: SimpleNamespace) -> None:
     run, outputs = page.run, [c.state, c.flow, c.bar, c.slider, c.count, c.panel]
     page.tab.select(
         begin, [run, c.state, c.slider], [c.gallery, *outputs], show_progress_on=c.panel,
@@ -104,7 +106,7 @@ def _wire_image(page: Page, c) -> None:
     _wire_steps(c, draw, changed)
 
 
-def _wire_toy(p) -> None:
+def _wire_toy(p: SimpleNamespace) -> None:
     p.go.click(
         train, [p.name, p.blocks, p.slider], [p.state, p.bar, p.slider, p.count, p.panel],
         api_name="toy_train", show_progress_on=p.panel, concurrency_limit=1,
@@ -114,13 +116,13 @@ def _wire_toy(p) -> None:
     _wire_steps(p, draw_toy, changed)
 
 
-def _wire_steps(c, drawn, changed) -> None:
+def _wire_steps(c: SimpleNamespace, draw: Callable[..., Any], changed: Sequence[Any]) -> None:
     quick = {"show_progress": "hidden", "queue": False} | PRIVATE
     c.back.click(lambda step: max(step - 1, 0), c.slider, c.slider, **quick)
     c.forward.click(lambda step, last: min(step + 1, last), [c.slider, c.count], c.slider, **quick)
     c.play.click(play, [c.play, c.slider, c.count], [c.timer, c.play, c.slider], **quick)
     outputs = [c.slider, c.timer, c.play, c.panel]
-    c.timer.tick(partial(advance, drawn), [c.count, *changed], outputs, trigger_mode="once",
+    c.timer.tick(partial(advance, draw), [c.count, *changed], outputs, trigger_mode="once",
                  show_progress="hidden", **PRIVATE, **HEAVY)  # fmt: skip
 
 
@@ -129,8 +131,8 @@ def index(event: gr.SelectData) -> int:
     return event.index
 
 
-@said
-def begin(run, specimen, step):
+@explained
+def begin(run: str | None, specimen: views.Specimen | None, step: float) -> Any:
     """When the tab is opened on a run for the first time: its most unusual test image."""
     if not run or (specimen and specimen.run == run):
         return (gr.skip(),) * 7
@@ -142,19 +144,19 @@ def begin(run, specimen, step):
     return pictures, *_started(views.Specimen(run, "sample", offered[0][2]), step)
 
 
-@said
-def offer(run):
+@explained
+def offer(run: str | None) -> Any:
     """The run's test images, and what to do first or why nothing can be shown."""
     if not run:
         return (gr.skip(),) * 5
     pictures = [(picture, caption) for picture, caption, _ in spread(run)]
     hidden = gr.update(visible=False)
-    told = markup.message(views.no_flow(run) or views.ASK)
-    return pictures, None, hidden, hidden, told
+    message = markup.message(views.no_flow(run) or views.ASK)
+    return pictures, None, hidden, hidden, message
 
 
-@said
-def pick(run, index, step):
+@explained
+def pick(run: str | None, index: float, step: float) -> Any:
     """A test image, by its place in the gallery."""
     offered = spread(run)
     if not 0 <= int(index) < len(offered):
@@ -162,19 +164,19 @@ def pick(run, index, step):
     return _started(views.Specimen(run, "sample", offered[int(index)][2]), step)
 
 
-@said
-def send(run, file, step):
+@explained
+def send(run: str | None, file: str | None, step: float) -> Any:
     """An image file that the user sends."""
     if not file:
         return (gr.skip(),) * 6
     return _started(views.Specimen(run, "file", str(file)), step)
 
 
-def _started(specimen, step) -> tuple:
-    known = views.names(specimen)
-    flow, last = next(iter(known.items()))
+def _started(specimen: views.Specimen, step: float) -> tuple:
+    flows = views.names(specimen)
+    flow, last = next(iter(flows.items()))
     step = min(int(step), last)
-    choice = gr.update(choices=list(known), value=flow, visible=len(known) > 1)
+    choice = gr.update(choices=list(flows), value=flow, visible=len(flows) > 1)
     slider = gr.update(maximum=last, value=step)
     return (
         specimen,
@@ -186,14 +188,14 @@ def _started(specimen, step) -> tuple:
     )
 
 
-@said
-def draw(specimen, flow, step):
+@explained
+def draw(specimen: views.Specimen | None, flow: str, step: float) -> Any:
     """One step of the image's way through a flow."""
     return views.draw(specimen, flow, step) if specimen else gr.skip()
 
 
-@said
-def other(specimen, flow, step):
+@explained
+def other(specimen: views.Specimen | None, flow: str, step: float) -> Any:
     """The same image in another flow of the method."""
     if not specimen:
         return (gr.skip(),) * 3
@@ -208,35 +210,35 @@ def forget() -> tuple:
     return None, hidden, hidden, markup.message(views.ASK), None
 
 
-@said
-def train(name, blocks, step):
-    """A toy's flow, trained once a server."""
+@explained
+def train(name: str, blocks: float, step: float) -> Any:
+    """A toy's flow, trained once per server."""
     blocks = int(blocks)
     views.toy(name, blocks)
     step = min(int(step), blocks)
     slider = gr.update(maximum=blocks, value=step)
-    drawn = views.draw_toy(name, blocks, step)
-    return (name, blocks), gr.update(visible=True), slider, blocks, drawn
+    panel = views.draw_toy(name, blocks, step)
+    return (name, blocks), gr.update(visible=True), slider, blocks, panel
 
 
-@said
-def draw_toy(chosen, step):
+@explained
+def draw_toy(chosen: tuple[str, int] | None, step: float) -> Any:
     """One step of a toy's flow."""
     return views.draw_toy(*chosen, step) if chosen else gr.skip()
 
 
-def play(label, step, last):
+def play(label: str, step: float, last: int) -> Any:
     """Start, from the beginning if at the end, or stop."""
     if label == PAUSE:
         return gr.Timer(active=False), PLAY, gr.skip()
     return gr.Timer(active=True), PAUSE, 0 if step >= last else step
 
 
-def advance(drawn, last, *changed):
+def advance(draw: Callable[..., Any], last: int, *changed: Any) -> Any:
     """The next step, drawn before another tick counts; the last one stops."""
-    *told, step = changed
+    *chosen, step = changed
     step = min(step + 1, last)
-    panel = drawn(*told, step)
+    panel = draw(*chosen, step)
     if step >= last:
         return step, gr.Timer(active=False), PLAY, panel
     return step, gr.skip(), gr.skip(), panel

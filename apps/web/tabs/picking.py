@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import PRIVATE, QUIET, Page, said
+from labkit_apps.web.page import PRIVATE, QUIET, Page, explained
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import gallery as views
 
@@ -20,7 +22,7 @@ def layout(c: SimpleNamespace) -> None:
     c.keys, c.page = gr.State([]), gr.Number(0, visible=False, precision=0)
     gr.HTML(markup.heading("Test images", "most unusual first · label and score"))
     with gr.Row(elem_id="filters"):
-        c.kind = gr.Dropdown([("all kinds", views.ALL)], value=views.ALL, label="Kind",
+        c.defect = gr.Dropdown([("all kinds", views.ALL)], value=views.ALL, label="Kind",
                              allow_custom_value=True, min_width=130, elem_id="kind")  # fmt: skip
         c.decision = gr.Dropdown(views.DECISIONS, value=views.ALL, label="Decision",
                                  min_width=130, elem_id="decision")  # fmt: skip
@@ -30,7 +32,7 @@ def layout(c: SimpleNamespace) -> None:
     )  # fmt: skip
     with gr.Row(elem_id="pager"):
         c.back = gr.Button("◀ More unusual", size="sm", min_width=100)
-        c.told = gr.HTML(elem_id="told", min_width=90)
+        c.count = gr.HTML(elem_id="told", min_width=90)
         c.more = gr.Button("Less unusual ▶", size="sm", min_width=100)
     gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
     c.upload = gr.File(show_label=False, height=150, elem_id="upload", elem_classes="lk-paste")
@@ -41,17 +43,17 @@ def layout(c: SimpleNamespace) -> None:
         )  # fmt: skip
 
 
-def wire(page: Page, c: SimpleNamespace, chosen) -> Dependency:
+def wire(page: Page, c: SimpleNamespace, chosen: Sequence[Dependency]) -> Dependency:
     """The gallery follows the run, its filters and, where they ask for it, the threshold.
 
     Returns: the event of a thumbnail that was clicked; its key is known then.
     """
-    shelf = [c.gallery, c.keys, c.told, c.page]
+    shelf = [c.gallery, c.keys, c.count, c.page]
     for event in chosen:
-        event.success(start, [page.run, c.threshold], [c.kind, c.decision, *shelf],
+        event.success(start, [page.run, c.threshold], [c.defect, c.decision, *shelf],
                       show_progress="hidden", **PRIVATE)  # fmt: skip
-    filters = [page.run, c.kind, c.decision, c.threshold]
-    changed = [c.kind.input, c.decision.input]
+    filters = [page.run, c.defect, c.decision, c.threshold]
+    changed = [c.defect.input, c.decision.input]
     gr.on(changed, browse, filters, shelf, api_name="gallery", show_progress="hidden")
     moved = [c.threshold.change]
     gr.on(moved, follow, [*filters, c.page], shelf, **QUIET, **PRIVATE)
@@ -63,50 +65,52 @@ def wire(page: Page, c: SimpleNamespace, chosen) -> Dependency:
 
 def linked(run: str, request: gr.Request) -> str | None:
     """The key of the image that the page's address names, if it is of this run."""
-    told = dict(request.query_params)
-    if told.get("run") != Path(run).name or not told.get("image"):
+    query = dict(request.query_params)
+    if query.get("run") != Path(run).name or not query.get("image"):
         return None
-    if told["image"] not in opened(run).samples:
-        gr.Warning(markup.text(f"This run has no test image {told['image']}."))
+    if query["image"] not in opened(run).samples:
+        gr.Warning(markup.text(f"This run has no test image {query['image']}."))
         return None
-    return told["image"]
+    return query["image"]
 
 
-@said
-def start(run, threshold):
+@explained
+def start(run: str | None, threshold: float) -> Any:
     """Filters and first thumbnails of a run."""
     if not run:
         return (gr.skip(),) * 6
-    kind = gr.update(choices=views.kinds(run), value=views.ALL)
-    return kind, views.ALL, *_shelf(views.browse(run, views.ALL, views.ALL, threshold))
+    defects = gr.update(choices=views.defects(run), value=views.ALL)
+    return defects, views.ALL, *_shelf(views.browse(run, views.ALL, views.ALL, threshold))
 
 
-@said
-def browse(run, kind, decision, threshold):
+@explained
+def browse(run: str | None, defect: str, decision: str, threshold: float) -> Any:
     """The test images of a filter, most unusual first: thumbnails, keys, how many."""
-    return _shelf(views.browse(run, kind, decision, threshold))
+    return _shelf(views.browse(run, defect, decision, threshold))
 
 
-@said
-def turn(run, kind, decision, threshold, page, step):
+@explained
+def turn(
+    run: str | None, defect: str, decision: str, threshold: float, page: int, step: float
+) -> Any:
     """The thumbnails before or after."""
-    return _shelf(views.browse(run, kind, decision, threshold, page + step))
+    return _shelf(views.browse(run, defect, decision, threshold, page + step))
 
 
-@said
-def follow(run, kind, decision, threshold, page):
+@explained
+def follow(run: str | None, defect: str, decision: str, threshold: float, page: int) -> Any:
     """The thumbnails again, where the threshold decides which they are."""
     if decision == views.ALL or not run:
         return (gr.skip(),) * 4
-    return _shelf(views.browse(run, kind, decision, threshold, page))
+    return _shelf(views.browse(run, defect, decision, threshold, page))
 
 
-def key_of(keys, event: gr.SelectData) -> str:
+def key_of(keys: list[str], event: gr.SelectData) -> str:
     """The key of the thumbnail that was clicked."""
     return keys[event.index]
 
 
 def _shelf(part: views.Shelf) -> tuple:
-    told = f'<p class="lk-small lk-told">{markup.text(part.told)}</p>'
+    caption = f'<p class="lk-small lk-told">{markup.text(part.caption)}</p>'
     shown = gr.update(value=part.pictures, selected_index=None, visible=bool(part.keys))
-    return shown, part.keys, told, part.page
+    return shown, part.keys, caption, part.page

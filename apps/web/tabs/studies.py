@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import PRIVATE, Page, said
+from labkit_apps.web.page import PRIVATE, Page, explained
 from labkit_apps.web.views import studies as views
 
 HEAVY = {"concurrency_limit": 1, "concurrency_id": "studies"}
@@ -39,22 +40,22 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@said
-def offer(chosen):
+@explained
+def offer(chosen: str | None) -> Any:
     """Every study with its question and state; the chosen one stays chosen."""
     return gr.update(choices=views.offered(), value=chosen)
 
 
-@said
-def study(name):
+@explained
+def study(name: str) -> Any:
     """A study at the budget that got furthest: head, table, figure, notes."""
-    known = views.budgets(name)
-    best = max(known, key=lambda one: known[one][0])
-    choice = gr.update(choices=list(known), value=best, visible=len(known) > 1)
+    budgets = views.budgets(name)
+    best = max(budgets, key=lambda one: budgets[one][0])
+    choice = gr.update(choices=list(budgets), value=best, visible=len(budgets) > 1)
     return choice, views.head(name, best), views.report(name, best)
 
 
-@said
-def budget(name, chosen):
+@explained
+def budget(name: str, chosen: str) -> Any:
     """The same study at another budget."""
     return views.head(name, chosen), views.report(name, chosen)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from labkit.core.config import BUDGETS
 from labkit_apps.web import markup, shelf
-from labkit_apps.web.page import PRIVATE, Page, said
+from labkit_apps.web.page import PRIVATE, Page, explained
 from labkit_apps.web.trainer import Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
@@ -27,13 +28,13 @@ def tab(page: Page) -> None:
     """Lay out and wire."""
     c, trainer = _layout(), Trainer(page.folder, page.root)
     asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
-    seen = [c.status, c.curve, c.stop, c.timer, page.run, c.drawn, c.told]
-    looking = partial(look, trainer)
+    answer = [c.status, c.curve, c.stop, c.timer, page.run, c.fingerprint, c.facts]
+    ask = partial(progress, trainer)
     page.start.then(
-        partial(first, trainer), None, [c.data, *seen], api_name="train_first", **PRIVATE
+        partial(first, trainer), None, [c.data, *answer], api_name="train_first", **PRIVATE
     )
     c.timer.tick(
-        looking, [c.number, c.drawn], seen, api_name="training", show_progress="hidden",
+        ask, [c.number, c.fingerprint], answer, api_name="training", show_progress="hidden",
         concurrency_limit=None,
     )  # fmt: skip
     c.upload.upload(
@@ -46,12 +47,12 @@ def tab(page: Page) -> None:
     started = c.go.click(partial(start, trainer), asked, c.number, api_name="train")
     stopped = c.stop.click(partial(stop, trainer), c.number, None, api_name="stop")
     for event in (started, stopped):
-        event.success(looking, [c.number, c.drawn], seen, show_progress="hidden", **PRIVATE)
+        event.success(ask, [c.number, c.fingerprint], answer, show_progress="hidden", **PRIVATE)
 
 
 def _layout() -> SimpleNamespace:
-    c = SimpleNamespace(drawn=gr.State(), number=gr.Number(visible=False, precision=0))
-    c.told, c.timer = gr.JSON(visible=False), gr.Timer(EVERY, active=False)
+    c = SimpleNamespace(fingerprint=gr.State(), number=gr.Number(visible=False, precision=0))
+    c.facts, c.timer = gr.JSON(visible=False), gr.Timer(EVERY, active=False)
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             _choices(c)
@@ -96,14 +97,14 @@ def _choices(c: SimpleNamespace) -> None:
         c.go = gr.Button("Train", variant="primary", elem_id="train", min_width=120)
 
 
-def first(trainer) -> tuple:
+def first(trainer: Trainer) -> tuple:
     """What can be trained on here, and the training that runs, if one does."""
-    known = train_data.choices(trainer.folder, trainer.root)
-    return gr.update(choices=known), *look(trainer, None, None)
+    data = train_data.choices(trainer.folder, trainer.root)
+    return gr.update(choices=data), *progress(trainer, None, None)
 
 
-@said
-def add(trainer, file):
+@explained
+def add(trainer: Trainer, file: str | None) -> Any:
     """Unpack a ZIP of good images; returns the name to train on."""
     if not file:
         return gr.skip()
@@ -111,22 +112,40 @@ def add(trainer, file):
     return gr.update(choices=train_data.choices(trainer.folder, trainer.root), value=place)
 
 
-@said
-def estimate(trainer, data, method, budget, seed, backbone, device, settings):
+@explained
+def estimate(
+    trainer: Trainer,
+    data: str,
+    method: str,
+    budget: str,
+    seed: float,
+    backbone: str,
+    device: str,
+    settings: str,
+) -> Any:
     """What the training would take on this machine, from a few steps timed now."""
     chosen = (data, method, budget, seed, backbone, device, settings)
     return views.draw_cost(views.order(trainer.folder, *chosen, trainer.root), trainer.root)
 
 
-@said
-def start(trainer, data, method, budget, seed, backbone, device, settings):
+@explained
+def start(
+    trainer: Trainer,
+    data: str,
+    method: str,
+    budget: str,
+    seed: float,
+    backbone: str,
+    device: str,
+    settings: str,
+) -> Any:
     """Put a training in the queue; returns its number, to ask `/training` with."""
     chosen = (data, method, budget, seed, backbone, device, settings)
     return trainer.add(views.order(trainer.folder, *chosen, trainer.root)).number
 
 
-@said
-def stop(trainer, number):
+@explained
+def stop(trainer: Trainer, number: float | None) -> Any:
     """End a training with its last whole epoch, or take it out of the queue."""
     job = trainer.get(number)
     if job is None or not job.active:
@@ -134,12 +153,12 @@ def stop(trainer, number):
     trainer.stop(job)
 
 
-def look(trainer, number, drawn) -> tuple:
+def progress(trainer: Trainer, number: float | None, shown: tuple | None) -> tuple:
     """How far a training is; the curve and the choice of runs only where they have changed."""
     job = trainer.get(number)
-    mark = job and (job.number, len(job.history), job.phase)
+    fingerprint = job and (job.number, len(job.history), job.phase)
     curve, runs = gr.skip(), gr.skip()
-    if mark != drawn:
+    if fingerprint != shown:
         figure = views.draw_curve(job)
         curve = markup.chart(figure, "loss by epoch") if figure else ""
         if job and job.run:
@@ -147,4 +166,4 @@ def look(trainer, number, drawn) -> tuple:
     active = bool(job and job.active)
     state = views.draw_state(job, trainer.ahead(job) if job else 0)
     button = gr.update(visible=active and not job.stopping)
-    return state, curve, button, gr.Timer(active=active), runs, mark, views.told(job)
+    return state, curve, button, gr.Timer(active=active), runs, fingerprint, views.facts(job)

@@ -12,7 +12,7 @@ from labkit.evaluation.evaluate import to_size
 from labkit.figures import plots
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import opened
-from labkit_apps.web.views.seen import WHOLE
+from labkit_apps.web.views.judged_image import WHOLE
 
 METRICS = {
     "image_auroc": ("image AUROC", "chance that a defective image scores above a good one"),
@@ -33,10 +33,10 @@ METRICS = {
 
 def metric_table(run: str) -> str:
     """The run's metrics in words and what they rest on (HTML)."""
-    told = opened(run).run.summary()
+    metrics_of_run = opened(run).run.summary()
     rows = []
     for key, (name, why) in METRICS.items():
-        value = told.get(key)
+        value = metrics_of_run.get(key)
         if value is not None:
             number = f"{value:.3f}" if key in list(METRICS)[:8] else f"{value:g}"
             rows.append((name, number, why))
@@ -46,8 +46,8 @@ def metric_table(run: str) -> str:
 def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
     """ROC and precision-recall, AUROC by defect, training curves; None where there is none."""
     shown, note = opened(run), opened(run).caption
-    kinds = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
-    table = plots.defect_table(kinds, note) if len(kinds) > 1 else None
+    defects = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
+    table = plots.defect_table(defects, note) if len(defects) > 1 else None
     history = shown.history
     fitted = plots.training_curves(history, note=note) if len(history) else None
     return _curves(run), table, fitted

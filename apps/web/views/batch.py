@@ -18,7 +18,7 @@ from labkit.evaluation.calibration import adjusted
 from labkit.figures import plots
 from labkit_apps.web import archives, listing, markup
 from labkit_apps.web.shelf import brief, opened
-from labkit_apps.web.views.seen import overlay, see_file
+from labkit_apps.web.views.judged_image import judge_file, overlay
 
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
@@ -26,7 +26,7 @@ ALARM, FOUND = "unusual at the false-alarm rate", "unusual at the false-discover
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedBatch:
     """Files as a run judges them, most unusual first.
 
     run       its folder
@@ -61,7 +61,7 @@ def judge(
     run: str,
     paths: Sequence[str],
     tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Judged:
+) -> JudgedBatch:
     """Judge picture files and those in ZIP archives; one that cannot be read keeps its row.
 
     Args:   tick: told after each picture how many are done.
@@ -82,22 +82,22 @@ def judge(
                 _forget(pictures, rows)
             tick(index + 1, len(files))
     table = pd.DataFrame(rows, columns=["file", "score", "quantile", "p-value", "fault"])
-    known = table["p-value"].notna()
+    scored = table["p-value"].notna()
     corrected = pd.Series(np.nan, table.index)
-    corrected[known] = adjusted(table["p-value"][known].to_numpy())
+    corrected[scored] = adjusted(table["p-value"][scored].to_numpy())
     table.insert(4, "adjusted p", corrected)
     table = table.sort_values("score", ascending=False, na_position="last", kind="stable")
     order = {old: new for new, old in enumerate(table.index)}
     kept = {order[old]: picture for old, picture in pictures.items()}
-    return Judged(run, table.reset_index(drop=True), dict(sorted(kept.items())))
+    return JudgedBatch(run, table.reset_index(drop=True), dict(sorted(kept.items())))
 
 
-def decided(judged: Judged, rates: Rates) -> pd.DataFrame:
+def decided(batch: JudgedBatch, rates: Rates) -> pd.DataFrame:
     """The table with both decisions, True where a file is called unusual and None without score.
 
     unusual  <=>  p <= alpha;      unusual  <=>  p* <= q      (p*: `labkit.scores.adjusted`)
     """
-    table = judged.table.copy()
+    table = batch.table.copy()
     for column, p, rate in (
         (ALARM, "p-value", rates.alarm),
         (FOUND, "adjusted p", rates.discovery),
@@ -106,31 +106,31 @@ def decided(judged: Judged, rates: Rates) -> pd.DataFrame:
     return table
 
 
-def rows(judged: Judged, rates: Rates) -> list[dict[str, object]]:
+def rows(batch: JudgedBatch, rates: Rates) -> list[dict[str, object]]:
     """The decided table for a program: plain values, None where there is none."""
-    table = decided(judged, rates).astype(object)
+    table = decided(batch, rates).astype(object)
     return table.where(table.notna(), None).to_dict("records")
 
 
-def draw_summary(judged: Judged, rates: Rates, link: str = "") -> str:
+def draw_summary(batch: JudgedBatch, rates: Rates, link: str = "") -> str:
     """How many are called unusual at each of the two rates, and what each promises (HTML)."""
-    table, scored = decided(judged, rates), judged.scored
-    count, least = len(scored), opened(judged.run).calibration.smallest
-    alarms, found = (int(table[name].eq(True).sum()) for name in (ALARM, FOUND))
-    told = f"Were all {count} normal, about {count * rates.alarm:.2g} would be called unusual too"
+    table, scored = decided(batch, rates), batch.scored
+    count, least = len(scored), opened(batch.run).calibration.smallest
+    alarms, discoveries = (int(table[name].eq(True).sum()) for name in (ALARM, FOUND))
+    note = f"Were all {count} normal, about {count * rates.alarm:.2g} would be called unusual too"
     if rates.alarm < least:
-        told = f"No p-value is below {least:.2g}: the run held out {round(1 / least) - 1} normals"
+        note = f"No p-value is below {least:.2g}: the run held out {round(1 / least) - 1} normals"
     promise = f"On average at most {100 * rates.discovery:g} % of these are normal"
     needed = int(np.ceil(count * least / rates.discovery - 1e-9)) if rates.discovery else count + 1
-    if not found and needed > 1:
+    if not discoveries and needed > 1:
         promise = f"No p-value is below {least:.2g}, so "
         promise += (
             f"{needed} of {count} would have to reach it" if needed <= count
             else f"{count} images cannot be called at this rate"
         )  # fmt: skip
     stats = [
-        (f"Unusual at {100 * rates.alarm:g} % false alarms", f"{alarms} of {count}", told),
-        (f"Unusual at {100 * rates.discovery:g} % false discoveries", f"{found} of {count}",
+        (f"Unusual at {100 * rates.alarm:g} % false alarms", f"{alarms} of {count}", note),
+        (f"Unusual at {100 * rates.discovery:g} % false discoveries", f"{discoveries} of {count}",
          f"{promise} (Benjamini-Hochberg)"),
     ]  # fmt: skip
     failed = len(table) - count
@@ -139,19 +139,19 @@ def draw_summary(judged: Judged, rates: Rates, link: str = "") -> str:
     return listing.summary(words, stats, link)
 
 
-def draw_table(judged: Judged, rates: Rates) -> str:
-    """A row a file, with its overlay where that is kept (HTML)."""
-    return listing.table(decided(judged, rates), judged.pictures, (ALARM, FOUND))
+def draw_table(batch: JudgedBatch, rates: Rates) -> str:
+    """One row per file, with its overlay where that is kept (HTML)."""
+    return listing.table(decided(batch, rates), batch.pictures, (ALARM, FOUND))
 
 
-def draw_histogram(judged: Judged, rates: Rates) -> Figure:
+def draw_histogram(batch: JudgedBatch, rates: Rates) -> Figure:
     """Scores of the batch beside those of the held-out normal images, and the alarm's limit."""
-    shown = opened(judged.run)
+    shown = opened(batch.run)
     limit = shown.calibration.threshold(rates.alarm)
     unit, none = f"image score, {shown.unit}", plots.NONE
-    batch = judged.scored["score"].to_numpy()
+    scores = batch.scored["score"].to_numpy()
     groups = (shown.calibration.scores, none, none, None, limit, unit, shown.caption)
-    return plots.score_histogram(*groups, batch=batch)
+    return plots.score_histogram(*groups, batch=scores)
 
 
 def draw_scale(run: str) -> str:
@@ -162,13 +162,13 @@ def draw_scale(run: str) -> str:
     return markup.colour_bar(shown.limits[shown.unit], shown.edge, shown.unit)
 
 
-def overlays(judged: Judged, most: int) -> list[tuple[np.ndarray, str]]:
+def overlays(batch: JudgedBatch, most: int) -> list[tuple[np.ndarray, str]]:
     """The most unusual overlays with their file's name and score."""
     shown = []
-    for row, picture in list(judged.pictures.items())[:most]:
-        told = judged.table.loc[row]
+    for index, picture in list(batch.pictures.items())[:most]:
+        row = batch.table.loc[index]
         image = np.asarray(Image.open(io.BytesIO(picture)))
-        shown.append((image, f"{told['file']} · {brief(told['score'])}"))
+        shown.append((image, f"{row['file']} · {brief(row['score'])}"))
     return shown
 
 
@@ -191,11 +191,11 @@ def _gathered(paths: Sequence[str], folder: Path) -> Iterator[tuple[str, Path | 
 
 def _one(run: str, name: str, path: Path) -> tuple[tuple, bytes | None]:
     try:
-        seen = see_file(run, str(path))
+        image = judge_file(run, str(path))
     except ValueError as error:
         return _fault(name, str(error)), None
-    buffer, answer = io.BytesIO(), seen.answer
-    Image.fromarray(overlay(seen, SIDE)).save(buffer, "jpeg", quality=80)
+    buffer, answer = io.BytesIO(), image.answer
+    Image.fromarray(overlay(image, SIDE)).save(buffer, "jpeg", quality=80)
     return (name, answer.score, answer.quantile, answer.p_value, ""), buffer.getvalue()
 
 

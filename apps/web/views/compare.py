@@ -42,8 +42,8 @@ def listed(folder: Path | str, runs: Sequence[str] | None) -> list[str]:
 
     Raises: ValueError if one is not among those of the folder.
     """
-    chosen, known = checked(runs), {path for _, path in shelf.choices(folder)}
-    if not known.issuperset(chosen):
+    chosen, here = checked(runs), {path for _, path in shelf.choices(folder)}
+    if not here.issuperset(chosen):
         raise ValueError("One of these runs is not among those of this page; choose them anew.")
     return chosen
 
@@ -63,12 +63,12 @@ def offered(folder: Path | str, run: str | None) -> tuple[list[tuple[str, str]],
 
 
 def labels(runs: Sequence[str]) -> dict[str, str]:
-    """A short label a run: its method, and what tells it from the others."""
-    told = {run: shelf.summary(run) for run in runs}
-    parts = {run: [row["method"]] for run, row in told.items()}
+    """A short label per run: its method, and what tells it from the others."""
+    summaries = {run: shelf.summary(run) for run in runs}
+    parts = {run: [row["method"]] for run, row in summaries.items()}
     for key, form in (("name", "{}"), ("backbone", "{}"), ("budget", "{}"), ("seed", "seed {}")):
-        if len({row[key] for row in told.values()}) > 1:
-            for run, row in told.items():
+        if len({row[key] for row in summaries.values()}) > 1:
+            for run, row in summaries.items():
                 parts[run].append(form.format(row[key]))
     names = {run: " · ".join(map(str, words_)) for run, words_ in parts.items()}
     twice = [name for name in names.values() if list(names.values()).count(name) > 1]
@@ -89,32 +89,32 @@ def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
             "runs of one dataset, or compare their maps of one image."
         )
     out = [label for run, label in named.items() if run not in kept]
-    said = f"Compared on the test images of {name}."
-    return kept, said + (f" Other data, left out here: {', '.join(out)}." if out else "")
+    sentence = f"Compared on the test images of {name}."
+    return kept, sentence + (f" Other data, left out here: {', '.join(out)}." if out else "")
 
 
 def test_set(runs: Sequence[str]) -> str:
     """ROC curves and AUROC by kind of defect of runs on one dataset (HTML)."""
-    kept, said = of_one_dataset(runs)
+    kept, sentence = of_one_dataset(runs)
     tables = {name: _table(run) for run, name in kept.items()}
-    drawn = markup.chart(comparison.roc_figure(tables), "ROC curves of the chosen runs")
+    chart = markup.chart(comparison.roc_figure(tables), "ROC curves of the chosen runs")
     kinds = comparison.by_kind(tables)
     return (
-        f'<p class="lk-small">{markup.text(said)}</p><div class="lk-two">{drawn}'
+        f'<p class="lk-small">{markup.text(sentence)}</p><div class="lk-two">{chart}'
         f"<div>{kind_table(kinds)}</div></div>"
     )
 
 
 def kind_table(kinds: pd.DataFrame) -> str:
-    """Image AUROC, a row a kind of defect and a column a run, the best of a row bold (HTML)."""
+    """Image AUROC, one row per defect, one column per run, the best of a row bold (HTML)."""
     head = "".join(f'<th scope="col">{markup.text(name)}</th>' for name in kinds.index)
     rows, count = [], kinds.attrs["count"]
-    for kind in kinds.columns if len(kinds.columns) > 2 else ["all"]:
-        values = kinds[kind].round(3)
+    for defect in kinds.columns if len(kinds.columns) > 2 else ["all"]:
+        values = kinds[defect].round(3)
         cells = "".join(_cell(value, value == values.max()) for value in values)
-        name = "all defects" if kind == "all" else words(kind)
+        name = "all defects" if defect == "all" else words(defect)
         rows.append(f'<tr><th scope="row">{markup.text(name)}</th>'
-                    f'<td class="lk-number">{count[kind]}</td>{cells}</tr>')  # fmt: skip
+                    f'<td class="lk-number">{count[defect]}</td>{cells}</tr>')  # fmt: skip
     return (
         '<div class="lk-scroll"><table class="lk-table lk-kinds"><caption>Image AUROC: share of '
         "pairs of a good and a defective image in the right order. Bold: highest of the row; "
@@ -125,8 +125,8 @@ def kind_table(kinds: pd.DataFrame) -> str:
 
 
 def _cell(value: float, best: bool) -> str:
-    told = "–" if np.isnan(value) else f"{value:.3f}"
-    return f'<td class="lk-number">{f"<b>{told}</b>" if best else told}</td>'
+    text = "–" if np.isnan(value) else f"{value:.3f}"
+    return f'<td class="lk-number">{f"<b>{text}</b>" if best else text}</td>'
 
 
 def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[str]]:
@@ -145,7 +145,7 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
     names = [named[first], named[second]]
     figure = comparison.scatter_figure(both, names, marked)
     differ = both["unusual_1"] != both["unusual_2"]
-    said = (
+    sentence = (
         f"{len(both)} images. Spearman's rank correlation {comparison.agreement(both):.3f}. At "
         f"{100 * ALARM:g} % false alarms, or the least that a run's calibration supports, the two "
         f"decide differently on {differ.sum()}. The numbered images differ most in their "
@@ -157,8 +157,8 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
         for k, row in enumerate(marked.itertuples(), start=1) if row.key in opened(first).samples
     ]  # fmt: skip
     chart = markup.chart(figure, f"ranks under {names[0]} and {names[1]}")
-    known = [key for key in marked["key"] if key in opened(first).samples]
-    return f'{chart}<p class="lk-small">{markup.text(said)}</p>', pictures, known
+    keys = [key for key in marked["key"] if key in opened(first).samples]
+    return f'{chart}<p class="lk-small">{markup.text(sentence)}</p>', pictures, keys
 
 
 def with_regions(runs: Sequence[str]) -> bool:
@@ -201,22 +201,22 @@ def _judged(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.nd
     """What a run says of an image, and its map over the picture."""
     alarm = max(ALARM, opened(run).calibration.smallest)
     unusual = "▲ unusual" if answer.p_value <= alarm else "● looks normal"
-    said = f"{unusual} · p = {answer.p_value:.3g}"
+    verdict = f"{unusual} · p = {answer.p_value:.3g}"
     if answer.main is None:
-        return f"{said} · judges the image as a whole", small
+        return f"{verdict} · judges the image as a whole", small
     quantiles = opened(run).calibration.map_quantiles[answer.main]
     rare = comparison.rarity(answer.maps[answer.main], quantiles)
-    return f"{said} · rarity up to {rare.max():.1f}", style.blend(small, rare, RARE, 0.75)
+    return f"{verdict} · rarity up to {rare.max():.1f}", style.blend(small, rare, RARE, 0.75)
 
 
-def _panel(name: str, said: str, picture: np.ndarray, edge: str) -> str:
+def _panel(name: str, meaning: str, picture: np.ndarray, edge: str) -> str:
     height, width = picture.shape[:2]
     lines = "".join(f'<path class="{k}" d="{edge}"/>' for k in ("lk-halo", "lk-truth") if edge)
     return (
         f'<figure class="lk-shot"><figcaption><b>{markup.text(name)}</b></figcaption>'
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{markup.text(name)}: '
-        f'{markup.text(said)}"><image href="{markup.data_uri(picture)}" width="{width}" '
-        f'height="{height}"/>{lines}</svg><p class="lk-small">{markup.text(said)}</p></figure>'
+        f'{markup.text(meaning)}"><image href="{markup.data_uri(picture)}" width="{width}" '
+        f'height="{height}"/>{lines}</svg><p class="lk-small">{markup.text(meaning)}</p></figure>'
     )
 
 
@@ -234,11 +234,11 @@ def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
     if not curves:
         raise ValueError("None of the runs has a map, so regions cannot be compared.")
     left = [name for name in kept.values() if name not in curves]
-    said = f" Without a map, left out: {', '.join(left)}." if left else ""
+    left_out = f" Without a map, left out: {', '.join(left)}." if left else ""
     figure = comparison.pro_figure(curves)
-    told = "Mean share of each annotated region that is found, against false-positive pixels."
-    drawn = markup.chart(figure, "region-overlap curves of the chosen runs")
-    return f'{drawn}<p class="lk-small">{markup.text(told + said)}</p>'
+    words = "Mean share of each annotated region that is found, against false-positive pixels."
+    chart = markup.chart(figure, "region-overlap curves of the chosen runs")
+    return f'{chart}<p class="lk-small">{markup.text(words + left_out)}</p>'
 
 
 def _share(tick: Tick, k: int, runs: int, done: int, total: int) -> None:

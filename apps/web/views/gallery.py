@@ -27,12 +27,12 @@ class Shelf:
 
     pictures: list[tuple[np.ndarray, str]]
     keys: list[str]
-    told: str
+    caption: str
     page: int
     pages: int
 
 
-def kinds(run: str) -> list[tuple[str, str]]:
+def defects(run: str) -> list[tuple[str, str]]:
     """Label and value of each kind of test image, with its number; all of them first."""
     table = _table(run)
     counts = table.defect.value_counts()
@@ -41,25 +41,25 @@ def kinds(run: str) -> list[tuple[str, str]]:
     return [every, *((f"{words(name)} ({counts[name]})", name) for name in names)]
 
 
-def chosen(run: str, kind: str, decision: str, threshold: float) -> pd.DataFrame:
+def chosen(run: str, defect: str, decision: str, threshold: float) -> pd.DataFrame:
     """The rows of a filter, most unusual first: key, defect, label, score.
 
     Raises: ValueError for a kind or decision that is not known.
     """
     table = _table(run)
-    if kind != ALL and kind not in set(table.defect):
-        raise ValueError(f"There is no kind {kind!r}; known are {', '.join(set(table.defect))}.")
+    if defect != ALL and defect not in set(table.defect):
+        raise ValueError(f"There is no kind {defect!r}; known are {', '.join(set(table.defect))}.")
     if decision not in DECISIONS:
         raise ValueError(f"There is no filter {decision!r}; use one of {', '.join(DECISIONS)}.")
     unusual, bad = table.score > threshold, table.label == 1
     wrong = {ALL: unusual | ~unusual, MISSED: bad & ~unusual, ALARMS: ~bad & unusual}
     wrong[WRONG] = wrong[MISSED] | wrong[ALARMS]
-    return table[wrong[decision] & ((table.defect == kind) | (kind == ALL))]
+    return table[wrong[decision] & ((table.defect == defect) | (defect == ALL))]
 
 
-def browse(run: str, kind: str, decision: str, threshold: float, page: int = 0) -> Shelf:
+def browse(run: str, defect: str, decision: str, threshold: float, page: int = 0) -> Shelf:
     """One page of the gallery; a page beyond the last one is the last one."""
-    table = chosen(run, kind, decision, threshold)
+    table = chosen(run, defect, decision, threshold)
     pages = max(1, -(-len(table) // EACH))
     page = min(max(0, int(page)), pages - 1)
     part = table.iloc[page * EACH : (page + 1) * EACH]
@@ -67,11 +67,11 @@ def browse(run: str, kind: str, decision: str, threshold: float, page: int = 0) 
         (_thumbnail(run, row.key), f"{words(row.defect)} · {brief(row.score)}")
         for row in part.itertuples()
     ]
-    told = f"{page * EACH + 1}–{page * EACH + len(part)} of {len(table)}"
+    caption = f"{page * EACH + 1}–{page * EACH + len(part)} of {len(table)}"
     if not len(table):
-        told = "none: every decision is right" if decision == WRONG else "none"
-        told = told if len(_table(run)) else "this run has no test images"
-    return Shelf(pictures, part["key"].tolist(), told, page, pages)
+        caption = "none: every decision is right" if decision == WRONG else "none"
+        caption = caption if len(_table(run)) else "this run has no test images"
+    return Shelf(pictures, part["key"].tolist(), caption, page, pages)
 
 
 def _table(run: str) -> pd.DataFrame:

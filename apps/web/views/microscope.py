@@ -44,7 +44,7 @@ class Specimen:
     """An image to look at: the run's folder, "file" or "sample", and the path or key."""
 
     run: str
-    kind: str
+    origin: str
     what: str
 
 
@@ -58,23 +58,23 @@ def names(specimen: Specimen) -> dict[str, int]:
 
     Raises: ValueError if the method has no flow, or the file is no image.
     """
-    return {name: len(view.stages) - 1 for name, view in _seen(specimen)[2].items()}
+    return {name: len(view.stages) - 1 for name, view in _opened(specimen)[2].items()}
 
 
 def draw(specimen: Specimen, flow: str, step: int) -> str:
     """Sentence, maps and charts of one step (HTML)."""
-    known = names(specimen)
-    if flow not in known:
-        raise ValueError(f"There is no flow {flow!r}; choose one of {', '.join(known)}.")
-    place = max(0, min(int(step), known[flow]))
-    return _drawn(specimen, flow, place, written(specimen.run))
+    flows = names(specimen)
+    if flow not in flows:
+        raise ValueError(f"There is no flow {flow!r}; choose one of {', '.join(flows)}.")
+    place = max(0, min(int(step), flows[flow]))
+    return _page(specimen, flow, place, written(specimen.run))
 
 
 @lru_cache(maxsize=DRAWN)
-def _drawn(specimen: Specimen, flow: str, step: int, _written: int) -> str:
-    image, mask, views = _seen(specimen)
+def _page(specimen: Specimen, flow: str, step: int, _written: int) -> str:
+    image, mask, views = _opened(specimen)
     view, label = views[flow], _label(specimen)
-    parts = [_told(label, view, step)]
+    parts = [_sentence(label, view, step)]
     maps = microscope.maps_figure(view, step, image, mask)
     if maps is None:
         parts.append(markup.message("This flow sees the image as a whole: it has no maps."))
@@ -85,7 +85,7 @@ def _drawn(specimen: Specimen, flow: str, step: int, _written: int) -> str:
     return "".join(parts)
 
 
-def _told(label: str, view: View, step: int) -> str:
+def _sentence(label: str, view: View, step: int) -> str:
     shape = " × ".join(map(str, view.shape))
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(microscope.sentence(view, step))}</p>'
@@ -95,7 +95,7 @@ def _told(label: str, view: View, step: int) -> str:
 
 
 def _label(specimen: Specimen) -> str:
-    if specimen.kind == "file":
+    if specimen.origin == "file":
         return Path(specimen.what).name
     return f"{specimen.what} ({words(opened(specimen.run).samples[specimen.what].defect)})"
 
@@ -103,15 +103,17 @@ def _label(specimen: Specimen) -> str:
 _looking = Lock()  # visitors that ask for one image at once wait for one reading
 
 
-def _seen(specimen: Specimen) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
+def _opened(specimen: Specimen) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
     """Picture, annotated defect and the views of all flows."""
     with _looking:
-        return _looked(specimen, written(specimen.run))
+        return _opened_image(specimen, written(specimen.run))
 
 
 @lru_cache(maxsize=KEPT)
-def _looked(specimen: Specimen, _written: int):
-    image, mask, _ = read(specimen.run, specimen.kind, specimen.what)
+def _opened_image(
+    specimen: Specimen, _written: int
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
+    image, mask, _ = read(specimen.run, specimen.origin, specimen.what)
     views = microscope.look(opened(specimen.run).detector, image)
     return fit(image, SHOWN), mask, views
 
@@ -123,20 +125,20 @@ def _typical(run: str) -> dict[str, View]:
     if good.empty:
         return {}
     middle = good.sort_values("score", kind="stable").iloc[len(good) // 2]
-    return _seen(Specimen(run, "sample", middle["key"]))[2]
+    return _opened(Specimen(run, "sample", middle["key"]))[2]
 
 
 _training = Lock()  # one toy at a time
 
 
 def toy(name: str, blocks: int) -> toy_2d.Toy:
-    """A trained toy, trained once a server.
+    """A trained toy, trained once per server.
 
     Raises: ValueError for a toy or a number of couplings that is not offered.
     """
     if blocks not in BLOCKS:
-        told = ", ".join(map(str, BLOCKS))
-        raise ValueError(f"A toy's flow has {told} couplings, not {blocks}.")
+        choices = ", ".join(map(str, BLOCKS))
+        raise ValueError(f"A toy's flow has {choices} couplings, not {blocks}.")
     with _training:
         return _trained(name, blocks)
 
@@ -156,7 +158,7 @@ def draw_toy(name: str, blocks: int, step: int) -> str:
 def _drawn_toy(name: str, blocks: int, step: int) -> str:
     chosen = toy(name, blocks)
     stage, last = chosen.view.stages[step], chosen.view.stages[-1]
-    said = (
+    sentence = (
         f"Step {step} of {blocks}: the points are at {stage.nll:.3f} nats per dimension, "
         f"{last.nll:.3f} after the last step; variance {stage.variance:.2f}, excess kurtosis "
         f"{stage.kurtosis:.2f} (N(0, I): 1 and 0)."
@@ -167,7 +169,7 @@ def _drawn_toy(name: str, blocks: int, step: int) -> str:
         f"{chosen.view.error:.1e}."
     )
     return (
-        f'<p class="lk-name" aria-live="polite">{markup.text(said)}</p>'
+        f'<p class="lk-name" aria-live="polite">{markup.text(sentence)}</p>'
         f'<p class="lk-small">{markup.text(undone)}</p>'
         f"{markup.chart(toy_2d.figure(chosen, step), alt, pictures=True)}"
     )

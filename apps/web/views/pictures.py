@@ -31,13 +31,13 @@ def thumbnail(run: str, key: str) -> np.ndarray:
     return fit(opened(run).samples[key].read(), THUMB)
 
 
-def read(run: str, kind: str, what: str) -> tuple[np.ndarray, np.ndarray | None, str]:
+def read(run: str, origin: str, what: str) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Picture (H, W, 3) uint8, annotated defect if there is one, and its name.
 
-    Args:   kind, what: "file" and its path, or "sample" and the key of the run's test image.
+    Args:   origin, what: "file" and its path, or "sample" and the key of the run's test image.
     Raises: ValueError for a file that is no image, without its folder, or an unknown key.
     """
-    if kind == "file":
+    if origin == "file":
         name = Path(what).name
         try:
             return read_image(Path(what)), None, name

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from labkit_apps.web import shelf
-from labkit_apps.web.views.seen import overlay, see_file
+from labkit_apps.web.views.judged_image import judge_file, overlay
 
 
 def predict(run: str, path: str) -> tuple[dict[str, object], np.ndarray]:
     """Score, quantile, p-value and sentence of an image file, and the main map over it."""
-    seen = see_file(run, path)
-    answer = seen.answer
-    told = {"image": answer.name, "run": Path(run).name, "score": answer.score}
-    told |= {"quantile": answer.quantile, "p_value": answer.p_value}
-    return told | {"sentence": answer.sentence(), "map": answer.main}, overlay(seen)
+    image = judge_file(run, path)
+    answer = image.answer
+    row = {"image": answer.name, "run": Path(run).name, "score": answer.score}
+    row |= {"quantile": answer.quantile, "p_value": answer.p_value}
+    return row | {"sentence": answer.sentence(), "map": answer.main}, overlay(image)
 
 
 def named(folder: Path, name: str) -> str:
@@ -24,12 +24,12 @@ def named(folder: Path, name: str) -> str:
 
     Raises: ValueError if there is none.
     """
-    known = {Path(path).name: path for _, path in shelf.choices(folder)}
-    if not known:
+    runs = {Path(path).name: path for _, path in shelf.choices(folder)}
+    if not runs:
         raise ValueError(f"There is no run in {folder} yet; `{shelf.TRAIN}` makes one.")
-    if name and name not in known:
-        raise ValueError(f"There is no run {name!r}; known are {', '.join(known)}.")
-    return known[name or next(iter(known))]
+    if name and name not in runs:
+        raise ValueError(f"There is no run {name!r}; known are {', '.join(runs)}.")
+    return runs[name or next(iter(runs))]
 
 
 def names(folder: Path) -> list[str]:

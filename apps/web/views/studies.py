@@ -21,13 +21,13 @@ def budgets(name: str) -> dict[str, tuple[int, int]]:
 
     Raises: ValueError for an unknown study.
     """
-    found = {}
+    counts = {}
     for budget in BUDGETS:
         path, changed = _stamp(name, budget)
         if changed:
-            found[budget] = _counts(name, budget, path, changed)
-    found = {budget: pair for budget, pair in found.items() if pair[0]}
-    return found or {USUAL: (0, len(_study(name).tasks(USUAL)))}
+            counts[budget] = _counts(name, budget, path, changed)
+    counts = {budget: pair for budget, pair in counts.items() if pair[0]}
+    return counts or {USUAL: (0, len(_study(name).tasks(USUAL)))}
 
 
 def _stamp(name: str, budget: str) -> tuple[str, int]:
@@ -64,11 +64,11 @@ def offered() -> list[tuple[str, str]]:
 
 
 def _state(name: str) -> str:
-    said = [
+    counts = [
         f"{'✓' if done == total else '…' if done else '○'} {done} of {total} tasks at {budget}"
         for budget, (done, total) in budgets(name).items()
     ]
-    return f"[{', '.join(said)}]"
+    return f"[{', '.join(counts)}]"
 
 
 def head(name: str, budget: str) -> str:
@@ -84,12 +84,12 @@ def head(name: str, budget: str) -> str:
         ("compared with", f"the variant “{base}”"),
         ("notebook", f"notebooks/{study.notebook}.ipynb" if study.notebook else ""),
     ]
-    told = "".join(
+    body = "".join(
         f'<tr><th scope="row">{label}</th><td>{markup.text(value)}</td></tr>'
         for label, value in rows
         if value
     )
-    table = f'<table class="lk-table lk-facts"><tbody>{told}</tbody></table>'
+    table = f'<table class="lk-table lk-facts"><tbody>{body}</tbody></table>'
     command = f"labkit study {name} --budget {budget}"
     words = "Run it, or what is missing of it, from the command line:"
     return (
@@ -110,22 +110,24 @@ def _report(name: str, budget: str, _path: str, _changed: int) -> str:
         words = f"Nothing of {name} is finished at the {budget} budget. The plan:"
         plan = tables.variants(results.study, budget).reset_index()
         return markup.message(words) + _plain(plan)
-    drawn = markup.chart(plots.draw(results), f"figure of the study {name}")
+    chart = markup.chart(plots.draw(results), f"figure of the study {name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
-    return f'{side_by_side(results)}{drawn}<ul class="lk-notes">{notes}</ul>'
+    return f'{side_by_side(results)}{chart}<ul class="lk-notes">{notes}</ul>'
 
 
 def side_by_side(results: Results) -> str:
     """The table of a study: published columns marked, measured ones beside them (HTML)."""
     table = tables.side_by_side(results)
-    kinds = [next((head for head in HEADS if name.startswith(head)), "") for name in table]
-    order = sorted(range(len(kinds)), key=lambda k: (kinds[k] != "", kinds[k] != "published"))
+    origins = [next((head for head in HEADS if name.startswith(head)), "") for name in table]
+    order = sorted(
+        range(len(origins)), key=lambda k: (origins[k] != "", origins[k] != "published")
+    )
     groups, names, body = [], [], []
     for k in order:
-        kind = "published" if kinds[k] == "published" else "measured" if kinds[k] else ""
-        groups.append(kind)
-        title = table.columns[k].removeprefix(f"{kinds[k]}: ")
-        names.append(f'<th scope="col"{_mark(kind)}>{markup.text(title or "variant")}</th>')
+        origin = "published" if origins[k] == "published" else "measured" if origins[k] else ""
+        groups.append(origin)
+        title = table.columns[k].removeprefix(f"{origins[k]}: ")
+        names.append(f'<th scope="col"{_mark(origin)}>{markup.text(title or "variant")}</th>')
     for row in table.itertuples(index=False):
         cells = "".join(
             f'<th scope="row">{markup.text(row[k])}</th>' if not groups[i]
@@ -142,20 +144,20 @@ def side_by_side(results: Results) -> str:
 
 def _spans(groups: list[str], results: Results) -> str:
     """The upper line of the head: where the columns below come from."""
-    said = {
+    titles = {
         "": "",
         "published": f"Published: {results.study.paper}, as printed",
         "measured": f"Measured here, {results.budget} budget",
     }
-    counts = {kind: groups.count(kind) for kind in dict.fromkeys(groups)}
+    counts = {origin: groups.count(origin) for origin in dict.fromkeys(groups)}
     return "".join(
-        f'<th colspan="{count}"{_mark(kind)}>{markup.text(said[kind])}</th>'
-        for kind, count in counts.items()
+        f'<th colspan="{count}"{_mark(origin)}>{markup.text(titles[origin])}</th>'
+        for origin, count in counts.items()
     )
 
 
-def _mark(kind: str) -> str:
-    return ' class="lk-published"' if kind == "published" else ""
+def _mark(origin: str) -> str:
+    return ' class="lk-published"' if origin == "published" else ""
 
 
 def _plain(table: pd.DataFrame) -> str:

@@ -89,9 +89,9 @@ def order(
     if seed is None or not 0 <= seed < 2**31 or seed != int(seed):
         raise ValueError(f"The seed {seed} does not fit; give a whole number from 0 on.")
     place = train_data.allowed((data or "").strip(), runs, root)
-    found = Order(method, place, budget, int(seed), settings)
-    _ = found.config
-    return found
+    asked = Order(method, place, budget, int(seed), settings)
+    _ = asked.config
+    return asked
 
 
 def draw_cost(asked: Order, root: Path | None = None) -> str:
@@ -103,19 +103,19 @@ def draw_state(job: Training | None, ahead: int) -> str:
     """How far a training is, and what is left of it (HTML)."""
     if job is None:
         return markup.message(IDLE)
-    words, kind = PHASES[job.phase], {DONE: "lk-good", FAILED: "lk-bad"}.get(job.phase, "")
+    words, role = PHASES[job.phase], {DONE: "lk-good", FAILED: "lk-bad"}.get(job.phase, "")
     if job.active and job.stopping:
         words = "Stopping"
     order, left = job.order, job.left()
     name = " · ".join((order.method, data_name(order.data), order.budget, f"seed {order.seed}"))
-    told = [_progress(job, ahead)]
+    parts = [_progress(job, ahead)]
     if left is not None:
-        told.append(f"about {duration(left)} left")
+        parts.append(f"about {duration(left)} left")
     bar = _bar(job, left) if job.active else ""
     return (
-        f'<section class="lk-card lk-job {kind}" data-phase="{job.phase}"><div class="lk-head">'
+        f'<section class="lk-card lk-job {role}" data-phase="{job.phase}"><div class="lk-head">'
         f'<h2>{markup.text(words)}</h2><p class="lk-name">{markup.text(name)}</p>'
-        f"<p>{markup.text('; '.join(filter(None, told)))}</p>{bar}</div>{_numbers(job)}</section>"
+        f"<p>{markup.text('; '.join(filter(None, parts)))}</p>{bar}</div>{_numbers(job)}</section>"
     )
 
 
@@ -131,7 +131,7 @@ def draw_curve(job: Training | None) -> Figure | None:
     return figure
 
 
-def told(job: Training | None) -> dict[str, object]:
+def facts(job: Training | None) -> dict[str, object]:
     """How far a training is, for a program."""
     if job is None:
         return {"phase": None}
@@ -141,18 +141,18 @@ def told(job: Training | None) -> dict[str, object]:
     return facts | {"words": job.words, "history": job.history}
 
 
-def _cost(told: Forecast, asked: Order) -> str:
-    epochs, images = len(told.epochs), told.images
+def _cost(plan: Forecast, asked: Order) -> str:
+    epochs, images = len(plan.epochs), plan.images
     rows = [
-        ("all together", f"about {duration(told.seconds)}", "on this machine, as busy as it is"),
-        ("features", duration(told.features), f"{told.new} of {sum(images.values())} images are "
+        ("all together", f"about {duration(plan.seconds)}", "on this machine, as busy as it is"),
+        ("features", duration(plan.features), f"{plan.new} of {sum(images.values())} images are "
          "new to the backbone"),
-        ("training", duration(sum(told.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
-         f"{duration(sum(told.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
-        ("evaluation", duration(told.scoring), "metrics come on top"),
+        ("training", duration(sum(plan.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
+         f"{duration(sum(plan.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
+        ("evaluation", duration(plan.scoring), "metrics come on top"),
         ("images", f"{images['train']}", f"to train on, {images['calibration']} held out, "
          f"{images['test']} to test"),
-        ("parameters", f"{told.parameters:,}", "trained"),
+        ("parameters", f"{plan.parameters:,}", "trained"),
     ]  # fmt: skip
     return markup.pairs(rows, f"{asked.method} on {data_name(asked.data)}, {asked.budget} budget")
 
@@ -186,14 +186,11 @@ def _numbers(job: Training) -> str:
     """The finished run's first metrics, and the link that opens it."""
     if job.run is None:
         return ""
-    told = job.run.summary()
+    metrics = job.run.summary()
     names = {"image_auroc": "image AUROC", "aupro": "AUPRO", "n_train": "training images"}
-    cells = "".join(
-        f"<div><dt>{names[key]}</dt><dd>{f'{told[key]:.3f}' if key != 'n_train' else told[key]}"
-        "</dd></div>"
-        for key in names
-        if told.get(key) is not None
-    )
+    forms = {"image_auroc": ".3f", "aupro": ".3f", "n_train": "d"}
+    texts = {k: f"{metrics[k]:{form}}" for k, form in forms.items() if metrics.get(k) is not None}
+    cells = "".join(f"<div><dt>{names[key]}</dt><dd>{texts[key]}</dd></div>" for key in texts)
     name = markup.text(job.run.folder.name)
     return (
         f'<dl>{cells}</dl><a class="lk-button" href="?run={name}">Open this run</a>'

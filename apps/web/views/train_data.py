@@ -64,9 +64,9 @@ def upload(path: Path, runs: Path) -> str:
 
     Raises: ValueError in one sentence if the ZIP is not safe or its images cannot be trained on.
     """
-    mark = hashlib.sha256(path.read_bytes()).hexdigest()[:6]
+    fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:6]
     name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")[:40] or "images"
-    target = runs / UPLOADS / f"{name}-{mark}"
+    target = runs / UPLOADS / f"{name}-{fingerprint}"
     if target.is_dir():
         return str(target.absolute())
     work = runs / UPLOADS / f".{name}-{secrets.token_hex(4)}"

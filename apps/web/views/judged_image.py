@@ -20,13 +20,13 @@ WHOLE = "This method judges an image as a whole: no map says where it is unusual
 
 
 @dataclass(frozen=True)
-class Seen:
+class JudgedImage:
     """One image as a run judges it, small enough to keep for every user.
 
     run      folder of the run; source, ("file", path) or ("sample", key)
     answer   the prediction, its image at most SHOWN pixels long
     pixels   (3, S, S), the image as the network reads it
-    mask     (H, W) bool, the annotated defect, where there is one; known, its label or ""
+    mask     (H, W) bool, the annotated defect, where there is one; label, of a test image, or ""
     """
 
     run: str
@@ -34,26 +34,26 @@ class Seen:
     answer: Prediction
     pixels: Tensor = field(repr=False)
     mask: np.ndarray | None = None
-    known: str = ""
+    label: str = ""
 
     @property
     def link(self) -> str:
         """The query of an address that opens this run and, if it is a test image, this image."""
-        kind, what = self.source
-        told = {"run": Path(self.run).name} | ({"image": what} if kind == "sample" else {})
-        return "?" + urlencode(told)
+        origin, what = self.source
+        query = {"run": Path(self.run).name} | ({"image": what} if origin == "sample" else {})
+        return "?" + urlencode(query)
 
 
-def see_sample(run: str, key: str) -> Seen:
+def judge_sample(run: str, key: str) -> JudgedImage:
     """Judge a test image of the run's dataset."""
     sample = opened(run).samples.get(key)
     if sample is None:
         raise ValueError(f"This run has no test image {key!r}; choose another one.")
     mask = sample.read_mask() if sample.read_mask and sample.label else None
-    return _seen(run, ("sample", key), sample.read(), key, mask, words(sample.defect))
+    return _judge(run, ("sample", key), sample.read(), key, mask, words(sample.defect))
 
 
-def see_file(run: str, path: str) -> Seen:
+def judge_file(run: str, path: str) -> JudgedImage:
     """Judge an image file.
 
     Raises: ValueError that names the file, without the folder it was uploaded to.
@@ -63,32 +63,39 @@ def see_file(run: str, path: str) -> Seen:
         image = read_image(Path(path))
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
-    return _seen(run, ("file", str(path)), image, name)
+    return _judge(run, ("file", str(path)), image, name)
 
 
-def see_again(run: str, seen: Seen | None) -> Seen | None:
+def judge_again(run: str, image: JudgedImage | None) -> JudgedImage | None:
     """The same image under another run where that has it, else that run's first sample."""
-    kind, what = seen.source if seen else ("", "")
-    if kind == "file" and Path(what).is_file():
-        return see_file(run, what)
-    same = kind == "sample" and opened(seen.run).run.config.data == opened(run).run.config.data
+    origin, what = image.source if image else ("", "")
+    if origin == "file" and Path(what).is_file():
+        return judge_file(run, what)
+    same = origin == "sample" and opened(image.run).run.config.data == opened(run).run.config.data
     key = what if same and what in opened(run).samples else opened(run).first
-    return see_sample(run, key) if key else None
+    return judge_sample(run, key) if key else None
 
 
-def overlay(seen: Seen, longest: int = SHOWN) -> np.ndarray:
+def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
     """The main map over the image, with the contour of what few normal pixels exceed.
 
     The image alone if there is no such map.
     """
-    shown, picture = opened(seen.run), fit(seen.answer.image, longest)
+    shown, picture = opened(image.run), fit(image.answer.image, longest)
     if shown.main is None:
         return picture
-    values, limits = seen.answer.maps[shown.main], shown.limits[shown.unit]
+    values, limits = image.answer.maps[shown.main], shown.limits[shown.unit]
     return style.blend(picture, values, limits, 0.6, shown.edge)
 
 
-def _seen(run: str, source: tuple[str, str], image: np.ndarray, name: str, *known) -> Seen:
+def _judge(
+    run: str,
+    source: tuple[str, str],
+    image: np.ndarray,
+    name: str,
+    mask: np.ndarray | None = None,
+    label: str = "",
+) -> JudgedImage:
     detector = opened(run).detector
     answer = replace(detector.predict([image], [name])[0], image=fit(image, SHOWN))
-    return Seen(run, source, answer, detector.backbone.preprocess(image), *known)
+    return JudgedImage(run, source, answer, detector.backbone.preprocess(image), mask, label)
