@@ -7,7 +7,7 @@ import labkit
 from labkit.explore import export, widgets
 from labkit.studies import jobs, plots
 from labkit_apps.web import shelf
-from labkit_apps.web.views import about, inspect, seen
+from labkit_apps.web.views import about, inspect, judged_image
 
 
 @pytest.fixture(scope="module", params=["sanf", "knn"])
@@ -56,21 +56,21 @@ def test_a_study_has_no_maps_to_draw(run):
 
 def test_the_app_shows_attention_by_name_and_draws_no_contour(run):
     folder = str(run.folder)
-    shown, one = shelf.opened(folder), seen.see_sample(folder, run.samples()[-1].key)
+    shown, one = shelf.opened(folder), judged_image.judge_sample(folder, run.samples()[-1].key)
     assert shown.main is None
     html = inspect.draw_maps(one, inspect.Look(threshold=one.answer.score - 1))
     assert ('data-map="attention"' in html) == (run.config.method == "sanf")
     assert "no map says where" in html
     assert 'class="lk-threshold"' not in html
     assert "annotated defect" in html
-    np.testing.assert_array_equal(seen.overlay(one), one.answer.image)
+    np.testing.assert_array_equal(judged_image.overlay(one), one.answer.image)
     with pytest.raises(ValueError, match="no map says where"):
         about.regions(folder)
 
 
 def test_the_threshold_decides_in_the_unit_of_the_score(run):
     folder = str(run.folder)
-    shown, one = shelf.opened(folder), seen.see_sample(folder, run.samples()[-1].key)
+    shown, one = shelf.opened(folder), judged_image.judge_sample(folder, run.samples()[-1].key)
     low, high, step = shown.ruler
     assert low < high
     assert 0 < step < high - low
