@@ -22,6 +22,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 Budget = Literal["quick", "laptop", "paper"]
 Positive = Annotated[int, Field(gt=0)]
+Above0 = Annotated[float, Field(gt=0)]
+AtLeast0 = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,20 +91,20 @@ class Features:
     token: Tensor | None = None  # (B, d)
     patches: Tensor | None = None  # (B, N, d)
     image: Tensor | None = None  # (B, 3, H, W), as the backbone's own normalisation leaves it
-    turned: Tensor | None = None  # (B, R, D), of the image turned R ways; see `Needs.turns`
+    rotated: Tensor | None = None  # (B, R, D), of the image rotated R ways; see `Needs.rotations`
 
     def parts(self) -> dict[str, Tensor]:
-        """The tensors by name: `pyramid.0`, ..., `token`, `patches`, `image`, `turned`."""
+        """The tensors by name: `pyramid.0`, ..., `token`, `patches`, `image`, `rotated`."""
         named = {f"pyramid.{k}": level for k, level in enumerate(self.pyramid)}
         named |= {"token": self.token, "patches": self.patches, "image": self.image}
-        named |= {"turned": self.turned}
+        named |= {"rotated": self.rotated}
         return {name: part for name, part in named.items() if part is not None}
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> Features:
         """The inverse of `parts`."""
         levels = sorted((n for n in parts if n.startswith("pyramid.")), key=lambda n: int(n[8:]))
-        others = (parts.get(name) for name in ("token", "patches", "image", "turned"))
+        others = (parts.get(name) for name in ("token", "patches", "image", "rotated"))
         return cls(tuple(parts[n] for n in levels), *others)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
@@ -128,7 +129,7 @@ class Shapes:
     pyramid: tuple[tuple[int, int, int], ...] = ()  # (C_k, h_k, w_k) of each tapped level
     token: int = 0  # d
     patches: tuple[int, int] = (0, 0)  # N, d
-    turned: tuple[int, int] = (0, 0)  # R, D
+    rotated: tuple[int, int] = (0, 0)  # R, D
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,15 @@ class Needs:
     patches: bool = False
     image: bool = False  # the network's input itself
     synthetic: bool = False  # trains on synthetic defects besides normal images
-    turns: int = field(default=0, repr=False)  # copies of the image, 360 / turns degrees apart
+    rotations: int = field(default=0, repr=False)  # copies of the image, 360 / rotations ° apart
     scales: int = field(default=1, repr=False)  # above 1: sizes at which one tap is the pyramid
 
 
-@dataclass(frozen=True)
-class FlowOut:
+class FlowOut(NamedTuple):
     """A flow's answer: the latent and log |det dz/dx|, data to latent, in nats."""
 
-    z: Tensor  # (B, C, h, w) or (B, d)
-    logdet: Tensor  # (B, h, w) per position, or (B,) per image
+    z: Tensor  # (B, C, h, w), (B, C, N) or (B, d)
+    logdet: Tensor  # (B, h, w) or (B, N) per position, or (B,) per image
 
 
 @dataclass(frozen=True)

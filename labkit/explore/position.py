@@ -114,17 +114,17 @@ class Latent:
 def latents(outs: dict[str, FlowOut], place: tuple[float, float]) -> dict[str, Latent]:
     """The latent of a place in each flow; of a flow over whole images, that of the image.
 
-    Args: outs: `Method.named_latents` of one image.
+    Args: outs: `Method.latents` of one image.
     """
-    found = {}
+    by_flow = {}
     for name, out in outs.items():
         z, logdet = out.z[0].double(), out.logdet[0].double()
         if z.ndim == 3:
             row, column = cell(z.shape[1:], place)
             z, logdet = z[:, row, column], logdet[row, column]
         values = z.detach().cpu().numpy()
-        found[name] = Latent(values, float(logdet) / values.size)
-    return found
+        by_flow[name] = Latent(values, float(logdet) / values.size)
+    return by_flow
 
 
 def _gathered(features: Features, grid: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from labkit.core.records import Features, Sample
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.metrics import image_auroc
 from labkit.features.cache import FeatureSet
-from labkit.flows.likelihood import top_mean
+from labkit.flows.likelihood import anomaly, top_mean
 from labkit.training.run import Run
 
 MOST = 48  # images that are judged unless others are given
@@ -26,7 +26,7 @@ MOST = 48  # images that are judged unless others are given
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Anomaly maps of some images, one family a branch, at the image size of the run.
+    """Anomaly maps of some images, one family per branch, at the image size of the run.
 
     samples  their images, n;  maps, name -> (n, H, W) float32, higher is more anomalous
     nats     whether the maps are negative log-densities
@@ -50,7 +50,8 @@ class Branches:
         shares = (values / values.sum()).tolist()
         parts = [(w, m[index]) for w, m in zip(shares, self.maps.values(), strict=True) if w > 0]
         if self.nats:
-            return -torch.logsumexp(torch.stack([math.log(w) - m for w, m in parts]), 0)
+            logs = torch.stack([math.log(w) - m for w, m in parts])
+            return anomaly(torch.logsumexp(logs, 0))
         return sum(w * m for w, m in parts)
 
     def scores(self, weights: Mapping[str, float], top_k: float) -> np.ndarray:
@@ -77,20 +78,20 @@ def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
     detector = run.detector
     features = FeatureSet(samples, detector.backbone, detector.method.needs)
     features.extract("images to weigh", progress=False)
-    drawn: dict[str, list[Tensor]] = {}
+    batches: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for batch in features.batches():
             maps = detector.maps_and_scores(batch)[0]
-            for name in drawn or _names(detector, batch):  # a second pass of the flow, once
-                drawn.setdefault(name, []).append(maps[name].values.float().cpu())
-    unit = detector.legend[next(iter(drawn))][1]
-    return Branches(samples, {n: torch.cat(m) for n, m in drawn.items()}, "nats" in unit)
+            for name in batches or _names(detector, batch):  # a second pass of the flow, once
+                batches.setdefault(name, []).append(maps[name].values.float().cpu())
+    unit = detector.legend[next(iter(batches))][1]
+    return Branches(samples, {n: torch.cat(m) for n, m in batches.items()}, "nats" in unit)
 
 
 def _names(detector: Detector, batch: Features) -> list[str]:
     """The maps that belong to a flow each, where there are several."""
     moved = batch.map(lambda t: t.to(detector.device))
-    names = [name for name in detector.method.named_latents(moved) if name in detector.legend]
+    names = [name for name in detector.method.latents(moved) if name in detector.legend]
     if len(names) < 2:
         raise ValueError(
             f"{detector.config.method} has no two branches with a map each; weigh those of a run "
@@ -101,9 +102,9 @@ def _names(detector: Detector, batch: Features) -> list[str]:
 
 def _spread(samples: Sequence[Sample]) -> list[Sample]:
     """At most MOST, from the first to the last, half of them good where there are enough."""
-    kinds = ([s for s in samples if bool(s.label) is bad] for bad in (False, True))
+    groups = ([s for s in samples if bool(s.label) is bad] for bad in (False, True))
     chosen = []
-    for kind in kinds:
-        places = np.linspace(0, len(kind) - 1, min(MOST // 2, len(kind))).round().astype(int)
-        chosen += [kind[place] for place in places]
+    for group in groups:
+        indices = np.linspace(0, len(group) - 1, min(MOST // 2, len(group))).round().astype(int)
+        chosen += [group[index] for index in indices]
     return chosen

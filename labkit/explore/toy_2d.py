@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from labkit.core.seeds import seeded
 from labkit.explore.microscope import View, follow, progress
 from labkit.figures.style import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
+from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood, nll
-from labkit.flows.steps import AffineCoupling, Flow
-from labkit.flows.trace import Chain
+from labkit.flows.steps import AffineCoupling
 
 SPAN, LINES, FINE, PIXELS = 3.0, 13, 121, 110  # of the grid, its curves and the density
 DRAWN = 700  # points
@@ -104,7 +104,7 @@ def train(name: str, blocks: int = 4, steps: int = 400, seed: int = 0) -> Toy:
         losses.append(loss.item() + np.log(2 * np.pi) / 2)
     flow.requires_grad_(False)
     points = TOYS[name](4 * DRAWN, generator)
-    return Toy(name, points, flow, np.array(losses), follow(Chain(flow, points), name))
+    return Toy(name, points, flow, np.array(losses), follow(FlowInput(flow, points), name))
 
 
 def subnet(c_in: int, c_out: int) -> nn.Sequential:
@@ -119,7 +119,7 @@ def subnet(c_in: int, c_out: int) -> nn.Sequential:
 
 def after(flow: Flow, steps: int) -> Flow:
     """The first steps of a flow, with the same weights."""
-    return Flow(list(flow.steps)[:steps])
+    return Flow(flow.steps[:steps])
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def figure(toy: Toy, step: int) -> Figure:
     axes = sheet_.subplots(1, 3, width_ratios=(1, 1, 0.95))
     _points(axes[0], toy, step)
     _density(axes[1], toy, step)
-    progress(axes[2], toy.view.stages, step)
+    progress(axes[2], toy.view.steps, step)
     axes[2].set_title("how likely the points are", fontsize=10, color=INK, loc="left")
     return sheet_
 

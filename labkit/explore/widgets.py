@@ -174,15 +174,15 @@ def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None
     Raises: ValueError if the run's method has no flow.
     """
     views = microscope.look(run.detector, image)
-    last = max(len(view.stages) for view in views.values()) - 1
+    last = max(len(view.steps) for view in views.values()) - 1
 
     def draw(flow: str, step: int, show: str) -> Drawn:
         view = views[flow]
-        step = min(step, len(view.stages) - 1)
+        step = min(step, len(view.steps) - 1)
         maps = microscope.maps_figure(view, step, image, mask) if show == "maps" else None
         return maps or microscope.values_figure(view, step), microscope.sentence(view, step)
 
-    shows = ("maps", "values") if next(iter(views.values())).stages[0].energy else ("values",)
+    shows = ("maps", "values") if next(iter(views.values())).steps[0].energy else ("values",)
     controls = {
         "flow": ipywidgets.Dropdown(options=list(views), description="flow", **WIDE),
         "step": ipywidgets.IntSlider(last, min=0, max=last, description="step", **SLIDE),

@@ -43,7 +43,7 @@ OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
     )
     for k in (0, 1, 2)
 }
-TURNED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
+ROTATED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 CACHED = 2**18  # pixels that a CPU sees at once: the maps of more do not stay in its cache
 
@@ -116,7 +116,8 @@ class Backbone(nn.Module):
     def _features(self, images: Tensor, needs: Needs) -> Features:
         x = self._normalised(images)
         parts = {"image": x.contiguous()} if needs.image else {}
-        parts |= {"turned": self._turned(images, needs.turns)} if needs.turns else {}
+        if needs.rotations:
+            parts["rotated"] = self._rotated(images, needs.rotations)
         parts |= {"pyramid": self._scaled(x, needs.scales)} if needs.scales > 1 else {}
         whole, pyramid = needs.token or needs.patches, needs.pyramid and needs.scales == 1
         if not (whole or pyramid):
@@ -165,24 +166,24 @@ class Backbone(nn.Module):
     def _normalised(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def _turned(self, images: Tensor, turns: int) -> Tensor:
-        """The pooled last stage of the image turned by k 360 / turns degrees, (B, turns, 3 d).
+    def _rotated(self, images: Tensor, rotations: int) -> Tensor:
+        """The pooled last stage of the image rotated by k 360 / rotations degrees, (B, R, 3 d).
 
-        Each copy at S, S / 2 and S / 4 pixels, side by side; corners turned in are black
+        Each copy at S, S / 2 and S / 4 pixels, side by side; corners rotated in are black
         (DifferNet, Rudolph et al. 2021, 3.1 and 3.2).
         """
         last = len(self.model.feature_info) - 1
-        least = max(TURNED_SCALES) * list(self.model.feature_info)[last]["reduction"]
+        least = max(ROTATED_SCALES) * list(self.model.feature_info)[last]["reduction"]
         if self.is_transformer or self.image_size < least:
             raise ValueError(
-                f"Turned copies are seen at {len(TURNED_SCALES)} sizes, which takes a "
+                f"Rotated copies are seen at {len(ROTATED_SCALES)} sizes, which takes a "
                 f"convolutional network and image_size={least} or more; got {self.name} at "
                 f"{self.image_size}."
             )
         copies = []
-        for k in range(turns):
-            copy, pooled = rotate(images, k * 360 / turns, InterpolationMode.BILINEAR), []
-            for scale in TURNED_SCALES:
+        for k in range(rotations):
+            copy, pooled = rotate(images, k * 360 / rotations, InterpolationMode.BILINEAR), []
+            for scale in ROTATED_SCALES:
                 size = (self.image_size // scale,) * 2
                 small = F.interpolate(copy, size, mode="bilinear", antialias=True)
                 pooled.append(self._tapped(self._normalised(small), last)[last].mean((2, 3)))
@@ -203,15 +204,15 @@ class Backbone(nn.Module):
             pyramid=tuple(tuple(level.shape[1:]) for level in out.pyramid),
             token=0 if out.token is None else out.token.shape[1],
             patches=(0, 0) if out.patches is None else tuple(out.patches.shape[1:]),
-            turned=(0, 0) if out.turned is None else tuple(out.turned.shape[1:]),
+            rotated=(0, 0) if out.rotated is None else tuple(out.rotated.shape[1:]),
         )
 
     def fingerprint(self, needs: Needs) -> str:
         """Changes with weights, preprocessing, taps or needs: the key of cached features."""
         parts = replace(needs, synthetic=False)  # features of an image do not depend on it
         facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", parts)
-        if needs.turns:  # not in the text of `Needs`, so the keys of all others stay as they were
-            facts += (needs.turns,)
+        if needs.rotations:  # not in the text of `Needs`, so that all other keys stay as they were
+            facts += ("rotated", needs.rotations)
         if needs.scales > 1:
             facts += ("scales", needs.scales)
         return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -6,17 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["likelihood", "steps", "whitening"],
     submod_attrs={
+        "flow": ["Flow", "position_code"],
+        "freia": ["FreiaStep", "as_freia", "coupling_step"],
         "likelihood": ["anomaly", "base_density", "fuse", "log_likelihood", "nll", "upsample"],
-        "steps": [
-            "AdditiveCoupling",
-            "AffineCoupling",
-            "ChannelAffine",
-            "Flow",
-            "Permute",
-            "Rotate",
-            "Step",
-            "position_code",
-            "soft_clamp",
-        ],
+        "steps": ["AffineCoupling", "ChannelAffine", "Permute", "Rotate", "Step", "soft_clamp"],
     },
 )

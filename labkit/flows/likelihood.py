@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,37 +13,7 @@ from torch.nn import functional as F
 from labkit.core.records import FlowOut
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-def log_likelihood(out: FlowOut, with_logdet: bool = True) -> Tensor:
-    """Log-density of each position (or image) under the flow, in nats per channel.
-
-    (log N(z_i; 0, I) + lambda_i) / C   (change of variables, Dinh et al. 2017, 3.1)
-
-    Args:    out: z (B, C, h, w) and logdet (B, h, w), or z (B, d) and logdet (B,).
-             with_logdet: False leaves lambda out, as the scores of DNFAD's eq. 15 do.
-    Returns: (B, h, w) or (B,), float64; higher is more normal.
-    Raises:  ValueError if z and logdet differ in batch or grid.
-    """
-    z, logdet = out.z.double(), out.logdet.double()
-    if z.shape[:1] + z.shape[2:] != logdet.shape:
-        raise ValueError(
-            f"z {tuple(z.shape)} and logdet {tuple(logdet.shape)} do not belong together."
-        )
-    energy = 0.5 * (z * z).mean(1) + 0.5 * LOG_2PI
-    return logdet / z.shape[1] - energy if with_logdet else -energy
-
-
-def nll(out: FlowOut) -> Tensor:
-    """The training objective: mean negative log-density, nats per dimension, constant left out.
-
-    (1/2 ||z||^2 - sum_i lambda_i) / (C h w), averaged over the batch
-    (DNFAD eq. 9 and, divided by the number of positions, eq. 13).
-    """
-    positions = out.logdet[0].numel()
-    energy = 0.5 * out.z.square().flatten(1).sum(1)
-    logdet = out.logdet.flatten(1).sum(1) if out.logdet.ndim > 1 else out.logdet
-    return ((energy - logdet) / (out.z.shape[1] * positions)).mean()
+Values = TypeVar("Values", Tensor, np.ndarray)
 
 
 def base_density(
@@ -55,11 +27,47 @@ def base_density(
     -(log 2 pi + log s2_i) / 2 - (1 / s2_i) mean_c (z_ci - mu_i)^2 / 2
 
     Args:    z: (B, C, ...) or (N, C); mean, precision (1 / s2) and log_variance (log s2): numbers,
-             or (B, ...) or (N,), one a position; expectations over s2 may stand for both.
+             or (B, ...) or (N,), one per position; expectations over s2 may stand for both.
     Returns: (B, ...) or (N,), in the type of z.
     """
-    apart = z if isinstance(mean, float) and mean == 0 else z - _with_channels(mean)
-    return -0.5 * (LOG_2PI + log_variance + precision * apart.square().mean(1))
+    centred = z if isinstance(mean, float) and mean == 0 else z - _with_channels(mean)
+    return -0.5 * (LOG_2PI + log_variance + precision * centred.square().mean(1))
+
+
+def log_density(out: FlowOut) -> Tensor:
+    """u: the log-density of each position under the flow, nats per channel, in the type of z.
+
+    (log N(z_i; 0, I) + lambda_i) / C   (change of variables, Dinh et al. 2017, 3.1; DNFAD eq. 8)
+
+    >>> log_density(FlowOut(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2)))[0, 0]
+    tensor([-0.9189, -0.9189])
+    """
+    return base_density(out.z) + out.logdet / out.z.shape[1]
+
+
+def log_likelihood(out: FlowOut, with_logdet: bool = True) -> Tensor:
+    """`log_density` as it scores, in float64: higher is more normal.
+
+    Args:    out: z (B, C, h, w) and logdet (B, h, w), or z (B, d) and logdet (B,).
+             with_logdet: False leaves lambda out, as the scores of DNFAD's eq. 15 do.
+    Returns: (B, h, w) or (B,), float64, nats per channel.
+    Raises:  ValueError if z and logdet differ in batch or grid.
+    """
+    z, logdet = out.z.double(), out.logdet.double()
+    if z.shape[:1] + z.shape[2:] != logdet.shape:
+        raise ValueError(
+            f"z {tuple(z.shape)} and logdet {tuple(logdet.shape)} do not belong together."
+        )
+    return log_density(FlowOut(z, logdet)) if with_logdet else base_density(z)
+
+
+def nll(out: FlowOut) -> Tensor:
+    """The training objective: mean negative log-density, nats per dimension, constant left out.
+
+    (1/2 ||z||^2 - sum_i lambda_i) / (C h w), averaged over the batch
+    (DNFAD eq. 9 and, divided by the number of positions, eq. 13).
+    """
+    return anomaly(log_density(out).mean()) - LOG_2PI / 2
 
 
 def log_sigmoid_loss(log_density: Tensor) -> Tensor:
@@ -80,15 +88,21 @@ def fuse(log_densities: list[Tensor]) -> Tensor:
     return torch.logsumexp(torch.stack(log_densities), 0) - math.log(len(log_densities))
 
 
-def anomaly(log_density: Tensor) -> Tensor:
-    """The one sign flip: -log p, higher is more anomalous, same shape and unit."""
-    return -log_density
+def anomaly(normality: Values, unit: Literal["nats", "probability"] = "nats") -> Values:
+    """The one sign flip, from higher is more normal to higher is more anomalous.
+
+    nats: -log p;  probability: 1 - P, of values P = p / max p (DNFAD eq. 16)
+
+    >>> anomaly(torch.tensor([-2.0, 0.5])), anomaly(torch.tensor(0.25), "probability")
+    (tensor([ 2.0000, -0.5000]), tensor(0.7500))
+    """
+    return -normality if unit == "nats" else 1 - normality
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (B, h, w) brought to the image's (H, W), bilinear.
 
-    A cell's value stands at the cell's centre, as a strided backbone computes it; the official
+    A position's value stands at its cell's centre, as a strided backbone computes it; the official
     codes of DNFAD and CFLOW-AD align corners instead, which moves the rim by half a cell.
     """
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
@@ -97,7 +111,7 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def blurred(maps: Tensor, sigma: float) -> Tensor:
     """Maps (B, H, W) under a Gaussian of `sigma` pixels, mirrored at the rim, cut off at 4 sigma.
 
-    Columns first, then rows: the kernel is a product, so this costs 2 k, not k^2, a pixel.
+    Columns first, then rows: the kernel is a product, so this costs 2 k, not k^2, per pixel.
     """
     reach = min(round(4 * sigma), *(side - 1 for side in maps.shape[1:]))
     away = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)

@@ -1,30 +1,26 @@
-"""Coupling flows with a log-det at every position; the only file that imports FrEIA.
+"""The steps of which flows are made: invertible maps with a log-det at every position.
 
-A flow is a chain of steps. Each `Step` is a FrEIA `InvertibleModule` (so FrEIA's containers and
-its own blocks mix with ours) that also tells its log-det per position, which FrEIA sums away:
+A step is called as `step(x, cond) -> (z, logdet)` and undone by `step.inverse(z, cond) -> x`; a
+`Flow` (`flow.py`) is a chain of steps and itself one. Its log-density is
 
     log p(y) = log N(z; 0, I) + sum_i lambda_i,   lambda_i = sum_c log-scale[c, i]
 
 Coupling Jacobians are triangular, so the sum over positions i is the exact log-det of the flow.
 The single lambda_i is a decomposition of it, and a density of position i only where the subnets
-do not see neighbours (kernel 1). FrEIA's own blocks are the parity reference in the tests.
+do not see neighbours (kernel 1). FrEIA's blocks join in through `freia.py`; they are the parity
+reference in the tests.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from labkit.core.records import FlowOut
-
-with warnings.catch_warnings():  # FrEIA 0.2 has an invalid escape in a docstring
-    warnings.simplefilter("ignore")
-    import FrEIA.framework as freia
-    from FrEIA.modules import InvertibleModule
 
 Subnet = Callable[[int, int], nn.Module]  # (channels in, channels out) -> network
 
@@ -33,44 +29,34 @@ def soft_clamp(s: Tensor, alpha: float) -> Tensor:
     """Log-scale bounded by alpha nats: sigma_alpha(s) = (2 alpha / pi) arctan(s / alpha).
 
     DNFAD eq. 7 (also DifferNet, CS-Flow, SANF). FrEIA's "ATAN" has twice this slope.
+
+    >>> soft_clamp(torch.tensor([0.01, 1e6]), alpha=2.0)
+    tensor([0.0064, 2.0000])
     """
     return (2 * alpha / math.pi) * torch.atan(s / alpha)
 
 
-class Step(InvertibleModule):
-    """One invertible map with its log-det per position.
+class Step(nn.Module):
+    """One invertible map with its log-det per position, data to latent.
 
-    Subclasses define `to_latent(x, cond) -> (z, lambda)` and `to_data(z, cond) -> x`; x is
-    (B, C, h, w) or (B, C), lambda (B, h, w) or (B,), nats, data to latent.
+    x and z are (B, C, h, w), (B, C, N) or (B, C); the log-det is (B, h, w), (B, N) or (B,), nats;
+    a condition has x's positions and channels of its own.
     """
 
     label: str = "coupling"  # what a reader calls it; "" if it only changes the channels' order
+    fixed: bool = False  # taken from training normals once, not learned
 
-    def __init__(self, channels: int):
-        super().__init__([(channels,)])
-        self.channels = channels
-
-    def to_latent(self, x: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """Data to latent, with the log-det at every position."""
         raise NotImplementedError
 
-    def to_data(self, z: Tensor, cond: Tensor | None) -> Tensor:
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """Latent to data."""
         raise NotImplementedError
 
-    def forward(self, x_or_z, c=(), rev: bool = False, jac: bool = True):
-        """FrEIA's contract: tuples in and out, one log-det (B,) an image in either direction."""
-        cond = c[0] if len(c) else None
-        if rev:
-            x = self.to_data(x_or_z[0], cond)
-            logdet = -_per_image(self.to_latent(x, cond)[1]) if jac else None
-            return (x,), logdet
-        z, logdet = self.to_latent(x_or_z[0], cond)
-        return (z,), _per_image(logdet)
-
-    def output_dims(self, input_dims):
-        """A step keeps its input's shape."""
-        return input_dims
+    def trace(self, x: Tensor, cond: Tensor | None = None) -> Iterator[tuple[str, FlowOut]]:
+        """A label, the values and the log-det so far after each step that this one is made of."""
+        yield self.label, self(x, cond)
 
 
 class Permute(Step):
@@ -78,17 +64,17 @@ class Permute(Step):
 
     label = ""
 
-    def __init__(self, channels: int, generator: torch.Generator | None = None):
-        super().__init__(channels)
-        order = torch.randperm(channels, generator=generator)
+    def __init__(self, channels: int):
+        super().__init__()
+        order = torch.randperm(channels)
         self.register_buffer("order", order)
         self.register_buffer("back", torch.argsort(order))
 
-    def to_latent(self, x, cond=None):
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """z_c = x_order(c); volume is kept."""
-        return _picked(x, self.order), zeros_per_position(x)
+        return FlowOut(_picked(x, self.order), zeros_per_position(x))
 
-    def to_data(self, z, cond=None):
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """x_c = z_back(c)."""
         return _picked(z, self.back)
 
@@ -101,16 +87,16 @@ class Rotate(Step):
 
     label = "rotation"
 
-    def __init__(self, channels: int, generator: torch.Generator | None = None):
-        super().__init__(channels)
-        q, r = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+    def __init__(self, channels: int):
+        super().__init__()
+        q, r = torch.linalg.qr(torch.randn(channels, channels))
         self.register_buffer("q", q * r.diagonal().sign())
 
-    def to_latent(self, x, cond=None):
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """z = Q x at every position; volume is kept."""
-        return torch.einsum("ij,bj...->bi...", self.q, x), zeros_per_position(x)
+        return FlowOut(torch.einsum("ij,bj...->bi...", self.q, x), zeros_per_position(x))
 
-    def to_data(self, z, cond=None):
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """x = Q^T z."""
         return torch.einsum("ji,bj...->bi...", self.q, z)
 
@@ -121,6 +107,20 @@ class AffineCoupling(Step):
     b' = b * exp(s(a)) + t(a)    and, if two-sided,    a' = a * exp(s'(b')) + t'(b')
     (DNFAD eq. 1-7; Dinh et al. 2017). [W_s, W_t] = subnet(a), s = sigma_alpha(W_s); with
     `gain` = 0.1 and tanh it is FrEIA's AllInOneBlock: s = alpha tanh(0.1 W_s), t = 0.1 W_t.
+
+    Args: channels: C; a is the first half, one longer than b if C is odd.
+          subnet: makes the network of each half, (channels in, channels out) -> module.
+          cond_channels: of the condition that both networks read beside their half.
+          clamp: alpha, the largest |log-scale|, nats.
+          two_sided: whether the first half is transformed as well.
+          bound: of the log-scale, `soft_clamp` or alpha tanh.
+          gain: factor on the networks' output.
+
+    >>> step = AffineCoupling(4, nn.Linear, two_sided=False)
+    >>> x = torch.randn(3, 4)
+    >>> z, logdet = step(x)
+    >>> logdet.shape, torch.allclose(step.inverse(z), x, atol=1e-5)
+    (torch.Size([3]), True)
     """
 
     def __init__(
@@ -130,27 +130,27 @@ class AffineCoupling(Step):
         cond_channels: int = 0,
         clamp: float = 2.0,
         two_sided: bool = True,
-        soft: str = "arctan",
+        bound: Literal["arctan", "tanh"] = "arctan",
         gain: float = 1.0,
     ):
-        super().__init__(channels)
+        super().__init__()
         self.first = channels - channels // 2
-        self.clamp, self.soft, self.gain = clamp, soft, gain
+        self.clamp, self.bound, self.gain = clamp, bound, gain
         rest = channels - self.first
         self.subnet = subnet(self.first + cond_channels, 2 * rest)
         self.subnet2 = subnet(rest + cond_channels, 2 * self.first) if two_sided else None
 
-    def to_latent(self, x, cond=None):
-        """(x) -> (z, lambda), lambda the sum over channels of both halves' log-scales."""
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
+        """The log-det is the sum over channels of both halves' log-scales."""
         a, b = x[:, : self.first], x[:, self.first :]
         s, t = self._coefficients(self.subnet, a, cond)
         b, logdet = b * s.exp() + t, s.sum(1)
         if self.subnet2 is not None:
             s, t = self._coefficients(self.subnet2, b, cond)
             a, logdet = a * s.exp() + t, logdet + s.sum(1)
-        return torch.cat([a, b], 1), logdet
+        return FlowOut(torch.cat([a, b], 1), logdet)
 
-    def to_data(self, z, cond=None):
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """The same two half-steps undone, last first."""
         a, b = z[:, : self.first], z[:, self.first :]
         if self.subnet2 is not None:
@@ -159,31 +159,15 @@ class AffineCoupling(Step):
         s, t = self._coefficients(self.subnet, a, cond)
         return torch.cat([a, (b - t) * (-s).exp()], 1)
 
-    def _coefficients(self, subnet, passive, cond):
-        seen = passive if cond is None else torch.cat([passive, cond], 1)
-        told = self.gain * subnet(seen).to(passive.dtype)  # float32 under bf16 autocast
-        s, t = told.chunk(2, dim=1)
-        s = soft_clamp(s, self.clamp) if self.soft == "arctan" else self.clamp * torch.tanh(s)
-        return s, t
-
-
-class AdditiveCoupling(Step):
-    """Additive coupling of one half: b' = b + t(a), volume is kept (NICE, Dinh et al. 2014)."""
-
-    def __init__(self, channels: int, subnet: Subnet):
-        super().__init__(channels)
-        self.first = channels - channels // 2
-        self.subnet = subnet(self.first, channels - self.first)
-
-    def to_latent(self, x, cond=None):
-        """lambda = 0."""
-        a, b = x[:, : self.first], x[:, self.first :]
-        return torch.cat([a, b + self.subnet(a).to(b.dtype)], 1), zeros_per_position(x)
-
-    def to_data(self, z, cond=None):
-        """b = b' - t(a)."""
-        a, b = z[:, : self.first], z[:, self.first :]
-        return torch.cat([a, b - self.subnet(a).to(b.dtype)], 1)
+    def _coefficients(
+        self, subnet: nn.Module, passive: Tensor, cond: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """s and t of the active half."""
+        given = passive if cond is None else torch.cat([passive, cond], 1)
+        raw = self.gain * subnet(given).to(passive.dtype)  # float32 under bf16 autocast
+        s, t = raw.chunk(2, dim=1)
+        tanh = self.bound == "tanh"
+        return self.clamp * torch.tanh(s) if tanh else soft_clamp(s, self.clamp), t
 
 
 class ChannelAffine(Step):
@@ -195,87 +179,25 @@ class ChannelAffine(Step):
     label = "channel scale"
 
     def __init__(self, channels: int, scale: float = 1.0):
-        super().__init__(channels)
+        super().__init__()
         start = 2.0 * math.log(math.expm1(5.0 * scale))
         self.raw_scale = nn.Parameter(torch.full((channels,), start))
         self.offset = nn.Parameter(torch.zeros(channels))
 
-    def _scale(self) -> Tensor:
+    @property
+    def scale(self) -> Tensor:
+        """(C,), above 0."""
         return 0.1 * nn.functional.softplus(self.raw_scale, beta=0.5)
 
-    def to_latent(self, x, cond=None):
-        """lambda = sum_c log scale_c at every position."""
-        scale = self._scale()
-        logdet = zeros_per_position(x) + scale.log().sum()
-        return x * _as(scale, x) + _as(self.offset, x), logdet
-
-    def to_data(self, z, cond=None):
-        """x = (z - offset) / scale."""
-        return (z - _as(self.offset, z)) / _as(self._scale(), z)
-
-
-class Flow(nn.Module):
-    """A chain of steps: `forward` is data to latent, `inverse` latent to data.
-
-    z = f_n(... f_1(x)),   logdet_i = sum of the steps' lambda_i     (B, h, w) or (B,), nats
-    """
-
-    def __init__(self, steps: Iterable[Step]):
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
-
     def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
-        """x (B, C, ...) and a condition (B, D, ...) at the same positions -> z and log-det."""
-        logdet = zeros_per_position(x)
-        for step in self.steps:
-            x, local = step.to_latent(x, cond)
-            logdet = logdet + local
-        return FlowOut(x, logdet)
+        """The log-det is sum_c log scale_c at every position."""
+        scale = self.scale
+        logdet = zeros_per_position(x) + scale.log().sum()
+        return FlowOut(x * _as(scale, x) + _as(self.offset, x), logdet)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The data that the flow maps to z."""
-        for step in reversed(self.steps):
-            z = step.to_data(z, cond)
-        return z
-
-    def trace(self, x: Tensor, cond: Tensor | None = None) -> Iterator[FlowOut]:
-        """z and the log-det so far after each step: how features become Gaussian."""
-        logdet = zeros_per_position(x)
-        for step in self.steps:
-            x, local = step.to_latent(x, cond)
-            logdet = logdet + local
-            yield FlowOut(x, logdet)
-
-    def as_freia(self, *shape: int, cond_shape: tuple[int, ...] | None = None):
-        """The same steps, sharing weights, in FrEIA's SequenceINN, for its tools and our tests."""
-        chain = freia.SequenceINN(*shape)
-        for step in self.steps:
-            chain.append(
-                _Given(step), **({"cond": 0, "cond_shape": cond_shape} if cond_shape else {})
-            )
-        return chain
-
-
-def position_code(channels: int, h: int, w: int) -> Tensor:
-    """Fixed sinusoid of a position, (channels, h, w); first half the column, second the row.
-
-    code[2k] = sin(x / 10^4^(2k / D)), code[2k + 1] = cos(...), D = channels / 2
-    (CFLOW-AD, Gudovskiy et al. 2022, 3.3; DNFAD's code uses the same with 64 channels).
-    """
-    if channels % 4:
-        raise ValueError(f"A position code has a multiple of 4 channels; got {channels}.")
-    half = channels // 2
-    rate = torch.exp(torch.arange(0, half, 2) * (-math.log(1e4) / half))
-    code = torch.zeros(channels, h, w)
-    for start, length, shape in ((0, w, (-1, 1, w)), (half, h, (-1, h, 1))):
-        angle = rate[:, None] * torch.arange(length)
-        code[start : start + half : 2] = angle.sin().reshape(shape).expand(-1, h, w)
-        code[start + 1 : start + half : 2] = angle.cos().reshape(shape).expand(-1, h, w)
-    return code
-
-
-def _Given(step: Step):
-    return lambda dims_in, dims_c=(), **_: step
+        """x = (z - offset) / scale."""
+        return (z - _as(self.offset, z)) / _as(self.scale, z)
 
 
 def zeros_per_position(x: Tensor) -> Tensor:
@@ -288,10 +210,6 @@ def _picked(x: Tensor, order: Tensor) -> Tensor:
     return x.index_select(1, order) if x.ndim == 2 else x[:, order]
 
 
-def _per_image(logdet: Tensor) -> Tensor:
-    return logdet.flatten(1).sum(1) if logdet.ndim > 1 else logdet
-
-
 def _as(vector: Tensor, x: Tensor) -> Tensor:
-    """A per-channel vector in a shape that broadcasts against x (B, C, ...)."""
+    """A vector with one value per channel in a shape that broadcasts against x (B, C, ...)."""
     return vector.reshape(1, -1, *[1] * (x.ndim - 2))

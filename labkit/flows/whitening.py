@@ -1,13 +1,13 @@
-"""The first step of a flow: fixed statistics of each place, estimated from training normals.
+"""The first step of a flow: fixed statistics of each position, estimated from training normals.
 
-Frozen features differ more between places of an object than between a good and a bad part.
-Taking each place's own mean and covariance out first leaves the couplings what a Gaussian per
-place cannot say.
+Frozen features differ more between positions of an object than between a good and a bad part.
+Taking each position's own mean and covariance out first leaves the couplings what a Gaussian per
+position cannot say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -15,69 +15,110 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.core.records import FlowOut
 from labkit.flows.steps import Step, zeros_per_position
 
 TINY = 1e-6  # smallest standard deviation of a feature, in its unit
-PLACES = 256  # at a time, where every place has a matrix
+CHUNK = 256  # positions at a time, where every position has a matrix
 
 Shrinkage = Literal["ledoit-wolf", "oas"]  # estimates of scikit-learn, instead of a fixed share
 
 
-class Standardise(Step):
-    """What training normals say of each place, taken out before the first coupling.
+class Whitening(Step):
+    """What training normals say of each position, taken out before the first coupling.
 
-    channel:  z = (x - mean_c) / std_c                 one mean and std a channel
-    place:    z_i = (x_i - mean_i) / std_i             one a channel and position i
+    none:     z = x
+    channel:  z = (x - mean_c) / std_c                 one mean and std per channel
+    place:    z_i = (x_i - mean_i) / std_i             one per channel and position i
     whiten:   z_i = L_i^-1 (x_i - mean_i)              L_i L_i^T = Cov_i + r_i I
 
-    r_i = shrink tr(Cov_i) / C + ridge. `whiten` alone, without couplings, is a Gaussian per place
-    (PaDiM, Defard et al. 2021); the flow after it starts from that density. lambda_i = -log det
-    of the scale: the statistics are fixed, so it is exact. They are estimated once, from training
-    normals, by `fit`; memory is that of C^2 float64 numbers a place, and of a few places more.
+    r_i = shrink tr(Cov_i) / C + ridge. `whiten` alone, without couplings, is a Gaussian per
+    position (PaDiM, Defard et al. 2021); the flow after it starts from that density. lambda_i =
+    -log det of the scale: the statistics are fixed, so it is exact. They are estimated once, from
+    training normals, by `fit`; memory is that of C^2 float64 numbers per position, and of a few
+    positions more. With shrink="ledoit-wolf" or "oas" scikit-learn chooses a share a_i for each
+    position (Ledoit and Wolf 2004; Chen et al. 2010), and the features of all normals are kept
+    until then: L_i L_i^T = (1 - a_i) Cov_i + a_i tr(Cov_i) / C I + ridge I.
 
-    With shrink="ledoit-wolf" or "oas" scikit-learn chooses a share a_i for each place
-    (Ledoit and Wolf 2004; Chen et al. 2010), and the features of all normals are kept until then:
-    L_i L_i^T = (1 - a_i) Cov_i + a_i tr(Cov_i) / C I + ridge I
+    Args: mode: one of the four; grid: h, w of the positions, (1, 1) if all are alike.
+
+    >>> step, normals = Whitening("whiten", 2, (1, 1)), 3 * torch.randn(500, 2)
+    >>> step.fit([normals])
+    >>> bool((step(normals).z.T.cov() - torch.eye(2)).abs().max() < 0.2)
+    True
     """
 
-    KINDS = ("none", "channel", "place", "whiten")
+    MODES = ("none", "channel", "place", "whiten")
+    fixed = True
 
     def __init__(
         self,
-        kind: str,
+        mode: str,
         channels: int,
         grid: tuple[int, int],
         shrink: float | Shrinkage = 0.1,
         ridge: float = 0.0,
-    ) -> None:
-        super().__init__(channels)
-        if kind not in self.KINDS:
-            raise ValueError(f"standardise is {kind!r}; use one of {', '.join(self.KINDS)}.")
-        self.kind, self.shrink, self.ridge = kind, shrink, ridge
-        places = grid if kind in ("place", "whiten") else (1, 1)
-        self.register_buffer("mean", torch.zeros(channels, *places))
-        if kind == "whiten":
+    ):
+        super().__init__()
+        if mode not in self.MODES:
+            raise ValueError(f"standardise is {mode!r}; use one of {', '.join(self.MODES)}.")
+        self.mode, self.channels, self.shrink, self.ridge = mode, channels, shrink, ridge
+        positions = grid if mode in ("place", "whiten") else (1, 1)
+        self.register_buffer("mean", torch.zeros(channels, *positions))
+        if mode == "whiten":
             eye = torch.eye(channels).expand(grid[0] * grid[1], channels, channels)
             self.register_buffer("whitener", eye.clone())  # L_i^-1, (h w, C, C)
         else:
-            self.register_buffer("std", torch.ones(channels, *places))
+            self.register_buffer("std", torch.ones(channels, *positions))
+
+    @property
+    def label(self) -> str:
+        """What it takes out, in words."""
+        words = {"none": "", "whiten": "whitening of each place"}
+        return words.get(self.mode, f"mean and scale of each {self.mode}")
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate the statistics from batches (B, C, h, w) of training normals, in one pass."""
-        moments = Moments(self)
-        for x in batches:
-            moments.add(x)
-        moments.settle()
+        """Estimate the statistics from batches (B, C, ...) of training normals, in one pass."""
+        fit_all([self], ([x] for x in batches))
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
+        """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
+        positions = zeros_per_position(x)
+        if self.mode == "none":
+            return FlowOut(x, positions)
+        maps = _as_maps(x) - self.mean
+        logdet = (zeros_per_position(maps) + self.logdet()).reshape(positions.shape)
+        if self.mode != "whiten":
+            return FlowOut((maps / self.std).reshape(x.shape), logdet)
+        with exact(x.device):
+            z = torch.einsum("pij,bjp->bip", self.whitener, maps.flatten(2))
+        return FlowOut(z.reshape(x.shape), logdet)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The position's own scale and mean put back."""
+        maps = _as_maps(z)
+        if self.mode != "whiten":
+            return (maps * self.std + self.mean).reshape(z.shape)
+        flat = maps.flatten(2).permute(2, 1, 0)  # (h w, C, B)
+        x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
+        return (x.permute(2, 1, 0).reshape(maps.shape) + self.mean).reshape(z.shape)
+
+    def logdet(self) -> Tensor:
+        """The log-det at each position, whatever the image: (h, w), or (1, 1) if all are alike."""
+        if self.mode != "whiten":
+            return -self.std.log().sum(0)
+        diagonal = self.whitener.diagonal(dim1=1, dim2=2)
+        return diagonal.log().sum(1).reshape(self.mean.shape[1:])
 
     def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
-        """Take L_i^-1 from E[x_i x_i^T], (h w, C, C), some places at a time."""
+        """Take L_i^-1 from E[x_i x_i^T], (h w, C, C), some positions at a time."""
         flat = mean.flatten(1).T  # (h w, C)
         eye = torch.eye(self.channels, dtype=mean.dtype, device=mean.device)
-        pairs = zip(
-            self.whitener.split(PLACES), second.split(PLACES), flat.split(PLACES), strict=True
+        chunks = zip(
+            self.whitener.split(CHUNK), second.split(CHUNK), flat.split(CHUNK), strict=True
         )
-        for whitener, square, at in pairs:
-            cov = square - at[:, :, None] * at[:, None, :]
+        for whitener, square, centre in chunks:
+            cov = square - centre[:, :, None] * centre[:, None, :]
             size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
             added = self.shrink * size + self.ridge
             whitener.copy_(_inverse_root(cov + added[:, None, None] * eye))
@@ -88,42 +129,11 @@ class Standardise(Step):
 
         estimate = {"ledoit-wolf": covariance.ledoit_wolf, "oas": covariance.oas}[self.shrink]
         added = (self.ridge + TINY**2) * torch.eye(self.channels, dtype=torch.float64)
-        pairs = zip(self.whitener.split(PLACES), rows.split(PLACES, dim=2), strict=True)
-        for whitener, at in pairs:
-            samples = at.permute(2, 0, 1).double().cpu().numpy()
+        chunks = zip(self.whitener.split(CHUNK), rows.split(CHUNK, dim=2), strict=True)
+        for whitener, part in chunks:
+            samples = part.permute(2, 0, 1).double().cpu().numpy()
             covs = np.stack([estimate(one)[0] for one in samples])
             whitener.copy_(_inverse_root(torch.from_numpy(covs) + added))
-
-    def to_latent(self, x, cond=None):
-        """lambda_i = -sum_c log std_c,i, or log |det L_i^-1|."""
-        x = x - self.mean
-        logdet = zeros_per_position(x) + self.logdet()
-        if self.kind != "whiten":
-            return x / self.std, logdet
-        with _exact(x.device.type):
-            z = torch.einsum("pij,bjp->bip", self.whitener, x.flatten(2))
-        return z.reshape(x.shape), logdet
-
-    @property
-    def label(self) -> str:
-        """What it takes out, in words."""
-        words = {"none": "", "whiten": "whitening of each place"}
-        return words.get(self.kind, f"mean and scale of each {self.kind}")
-
-    def logdet(self) -> Tensor:
-        """The log-det at each place, whatever the image: (h, w), or (1, 1) if all are alike."""
-        if self.kind != "whiten":
-            return -self.std.log().sum(0)
-        diagonal = self.whitener.diagonal(dim1=1, dim2=2)
-        return diagonal.log().sum(1).reshape(self.mean.shape[1:])
-
-    def to_data(self, z, cond=None):
-        """The place's own scale and mean put back."""
-        if self.kind != "whiten":
-            return z * self.std + self.mean
-        flat = z.flatten(2).permute(2, 1, 0)  # (h w, C, B)
-        x = torch.linalg.solve_triangular(self.whitener, flat, upper=False)
-        return x.permute(2, 1, 0).reshape(z.shape) + self.mean
 
 
 def _inverse_root(matrices: Tensor) -> Tensor:
@@ -133,32 +143,45 @@ def _inverse_root(matrices: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
 
 
-def _exact(device: str) -> AbstractContextManager:
+def fit_all(steps: Sequence[Whitening], batches: Iterable[Sequence[Tensor]]) -> None:
+    """Estimate the statistics of several steps in one pass; a batch has a tensor for each."""
+    moments = [_Moments(step) for step in steps]
+    for batch in batches:
+        for sums, x in zip(moments, batch, strict=True):
+            if sums.step.mode != "none":
+                sums.add(_as_maps(x).double())
+    for sums in moments:
+        if sums.step.mode != "none":
+            sums.settle()
+
+
+def exact(device: torch.device) -> AbstractContextManager:
     """No bf16 inside a mixed training: flows and densities are promised float32."""
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-class Moments:
-    """Sums over training normals from which `Standardise` takes its statistics."""
+def _as_maps(x: Tensor) -> Tensor:
+    """(B, C) or (B, C, N) as maps with one column; maps (B, C, h, w) as they are."""
+    return x if x.ndim == 4 else x.reshape(*x.shape[:2], -1, 1)
 
-    def __init__(self, step: Standardise) -> None:
+
+class _Moments:
+    """Sums over training normals from which `Whitening` takes its statistics."""
+
+    def __init__(self, step: Whitening):
         self.step = step
         self.count, self.total, self.square = 0, 0.0, 0.0
         self.rows: list[Tensor] = []  # (B, C, h w) of each batch, if scikit-learn needs them
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
-        """Count a batch (B, C, h, w)."""
-        kind = self.step.kind
-        if kind == "none":
-            return
-        x = x.double()
-        if kind == "channel":  # every position is one more observation
+        """Count a batch (B, C, h, w), float64."""
+        if self.step.mode == "channel":  # every position is one more observation
             x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
         self.count, self.total = self.count + len(x), self.total + x.sum(0)
-        if kind == "whiten" and isinstance(self.step.shrink, str):
+        if self.step.mode == "whiten" and isinstance(self.step.shrink, str):
             self.rows.append(x.flatten(2).float())
-        elif kind == "whiten":
+        elif self.step.mode == "whiten":
             self._add_outer_products(x)
         else:
             self.square = self.square + (x * x).sum(0)
@@ -167,13 +190,11 @@ class Moments:
     def settle(self) -> None:
         """Give the step its mean and scale."""
         step = self.step
-        if step.kind == "none":
-            return
         mean = self.total / self.count
         step.mean.copy_(mean)
         if self.rows:
             step._estimate_whitener(torch.cat(self.rows))
-        elif step.kind == "whiten":
+        elif step.mode == "whiten":
             step._fit_whitener(self.square.div_(self.count), mean)
         else:
             std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
@@ -184,5 +205,5 @@ class Moments:
         rows = x.flatten(2).permute(2, 0, 1)
         if self.count == len(x):
             self.square = rows.new_zeros(len(rows), rows.shape[2], rows.shape[2])
-        for total, at in zip(self.square.split(PLACES), rows.split(PLACES), strict=True):
-            total += at.transpose(1, 2) @ at
+        for total, row in zip(self.square.split(CHUNK), rows.split(CHUNK), strict=True):
+            total += row.transpose(1, 2) @ row

@@ -14,7 +14,8 @@ from labkit.methods.csflow import CSFlow
 from labkit.methods.dadf import DADF
 from labkit.methods.differnet import DifferNet
 from labkit.methods.dnfad import DNFAD
-from labkit.methods.fastflow import FastFlow, FastFlowSP
+from labkit.methods.fastflow import FastFlow
+from labkit.methods.fastflow_sp import FastFlowSP
 from labkit.methods.knn import KNN
 from labkit.methods.padim import PaDiM
 from labkit.methods.sanf import SANF
@@ -52,7 +53,7 @@ def get(name: str) -> type[Method]:
     return TABLE[name]
 
 
-def preset(kind: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
+def preset(method_class: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
     """The overrides with `preset=NAME` written out; keys given beside it count more.
 
     Raises: ValueError with the nearest known name.
@@ -61,9 +62,9 @@ def preset(kind: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
     if "preset" not in overrides:
         return own
     name = str(overrides["preset"])
-    if name not in kind.presets:
-        raise ValueError(unknown("preset", name, kind.presets))
-    return kind.presets[name] | own
+    if name not in method_class.presets:
+        raise ValueError(unknown("preset", name, method_class.presets))
+    return method_class.presets[name] | own
 
 
 def build(spec: Config, shapes: Shapes) -> Method:
@@ -83,6 +84,7 @@ def resolve(
 
     Raises: ValueError for a method, preset, budget, key or value that labkit does not know.
     """
-    kind = get(name)
-    chosen = preset(kind, overrides or {})
-    return config.resolve(name, kind.Spec, data, budget, seed, kind.budgets, chosen)
+    method_class = get(name)
+    chosen = preset(method_class, overrides or {})
+    budgets = method_class.budgets
+    return config.resolve(name, method_class.Spec, data, budget, seed, budgets, chosen)

@@ -1,8 +1,15 @@
-"""The interface that every method fills; training, scores and the app know no other."""
+"""The interface that every method fills; training, scores and the app know no other.
+
+Six hooks make a method: `fit_statistics` and `on_epoch_start` take what they need from the
+training normals, `flows` says how features become latents, `loss` trains, `maps` and `score`
+judge. Latents, the microscope and likelihoods follow from `flows`; the rest is optional.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +18,22 @@ from torch.nn import functional as F
 
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
-from labkit.flows.trace import Chain
-from labkit.methods.stages import Stage
+from labkit.flows.flow import FlowInput, run
+from labkit.flows.likelihood import nll, top_mean
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training that changes one part of a method; the rest is frozen, in eval mode."""
+
+    name: str  # "" where it is the only one
+    train: TrainSpec
+    part: str = ""  # submodule that it trains; "": all of the method
+    keeps: bool = False  # its steps see `Method.stage_input`, computed once per image
 
 
 class Method(nn.Module):
-    """A detector on frozen features: `prepare` once, `loss` in training, `maps` and `score` after.
+    """A detector on frozen features.
 
     Nothing a method returns for an image depends on the other images of the batch, and no
     forward pass writes hidden state: the app calls one method from several threads.
@@ -27,7 +44,8 @@ class Method(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> keys set together: `preset=NAME`
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
     reduce_keys: ClassVar[frozenset[str]] = frozenset()  # of those: they leave the maps alone
-    watched: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
+    logged_only: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
+    renamed_keys: ClassVar[dict[str, str]] = {}  # module in a run of version 0.1 -> its name now
     needs: ClassVar[Needs]
     title: ClassVar[str]
 
@@ -35,11 +53,70 @@ class Method(nn.Module):
         super().__init__()
         self.spec, self.shapes = spec, shapes
 
-    def prepare(self, batches: Iterable[Features]) -> None:
+    # ---- the six hooks
+
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Take fixed statistics from the training normals, before the first step; one pass."""
 
+    def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
+        """Set what an epoch, counted from 0, needs of the training normals, before its steps.
+
+        Epochs are counted through all stages. It goes into a buffer: a checkpoint holds what
+        earlier epochs have set.
+        """
+
+    def flows(self, features: Features) -> dict[str, FlowInput]:
+        """Each flow with its input and condition, fixed statistics first; none without a flow.
+
+        Where a flow has a map of its own, it goes by that map's name.
+        """
+        return {}
+
+    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
+        """Named scalars, means over what the step looks at; all but `logged_only` are minimised.
+
+        By default the negative log-density of each flow, nats per dimension. Of several stages
+        those of `batch.stage`, or of all if it names none.
+        """
+        return {name: nll(out) for name, out in self.run(features).items()}
+
+    def maps(self, features: Features) -> Maps:
+        """The method's family of maps at image resolution, (B, H, W) each; `whole` is (B,)."""
+        raise NotImplementedError
+
+    def score(self, maps: Maps) -> Tensor:
+        """One raw score per image, (B,) float64; higher is more anomalous.
+
+        By default `whole`; without it the mean of the main map's K largest values, K = `top_k` of
+        its pixels (DNFAD eq. 17), or its maximum where the spec has no such share or it is 0.
+        """
+        if maps.whole is not None:
+            return maps.whole.values.double()
+        return top_mean(
+            maps.anomaly, getattr(self.spec, "top_k", 0) or 1 / maps.anomaly[0].numel()
+        )
+
+    # ---- what follows from `flows`
+
+    def run(self, features: Features) -> dict[str, FlowOut]:
+        """z of each flow and its log-det."""
+        return run(self.flows(features))
+
+    def latents(self, features: Features) -> dict[str, FlowOut]:
+        """z, to be held against N(0, I), and its log-det, by flow; by map where several are one.
+
+        z (B, C, h, w) and log-det (B, h, w), or (B, d) and (B,) of an image as a whole.
+        """
+        flows, named = self.flows(features), {}
+        for name, out in run(flows).items():
+            z, logdet = (flows[name].maps(values) for values in out)
+            named |= {k: FlowOut(z[k], logdet[k]) for k in z} or {name: out}
+        return named
+
+    # ---- optional
+
     @classmethod
-    def bank(
+    def synthetic_defects(
         cls,
         spec: Any,
         normals: Sequence[Sample],
@@ -58,67 +135,43 @@ class Method(nn.Module):
         """What training does one after the other; by default everything at once, by `train`."""
         return (Stage("", train),)
 
-    def given(self, features: Features, stage: str) -> Features:
+    def stage_input(self, features: Features, stage: str) -> Features:
         """What the steps of a stage that `keeps` see of images; fixed as long as it lasts."""
         return features
 
-    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
-        """Set what an epoch, counted from 0, needs of the training normals, before its steps.
-
-        Epochs are counted through all stages. It goes into a buffer: a checkpoint holds what
-        earlier epochs have set.
-        """
-
     @property
-    def by_parts(self) -> bool:
-        """Whether a batch of images takes more than one step; see `parts`."""
+    def takes_microbatches(self) -> bool:
+        """Whether a batch of images takes more than one step; see `microbatches`."""
         return False
 
-    def parts(
+    def microbatches(
         self, features: Features, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[Features, Batch]]:
         """What each optimiser step of a batch of images looks at: all of it, once."""
         yield features, batch
 
-    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Named scalars, means over what the step looks at; all but `watched` are minimised.
-
-        Of several stages those of `batch.stage`, or of all if it names none.
-        """
-        raise NotImplementedError
-
-    def finish(self, batches: Iterable[Features]) -> None:
+    def fit_score(self, normals: Iterable[Features]) -> None:
         """Take constants of the score from the training normals, after the last step; one pass."""
 
-    def named_latents(self, features: Features) -> dict[str, FlowOut]:
-        """z of each flow, to be held against N(0, I), and its log-det; none without a flow.
-
-        z (B, C, h, w) and log-det (B, h, w), or (B, d) and (B,) of an image as a whole; where a
-        flow has a map of its own, under that map's name.
-        """
-        return {}
-
-    def chains(self, features: Features) -> dict[str, Chain]:
-        """The same flows step by step, fixed statistics first; none without a flow."""
-        return {}
-
-    def maps(self, features: Features) -> Maps:
-        """The method's family of maps at image resolution, (B, H, W) each; `whole` is (B,)."""
-        raise NotImplementedError
-
-    def score(self, maps: Maps) -> Tensor:
-        """One raw score an image, (B,) float64; higher is more anomalous; by default `whole`."""
-        if maps.whole is None:
-            raise NotImplementedError
-        return maps.whole.values.double()
-
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
-        """The parts of a method whose cost is told apart, each as a call; none by default."""
+        """The parts of a method whose cost is reported apart, each as a call; none by default."""
         return {}
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Parameters whose gradients are clipped together; by default all of them."""
         return [list(self.parameters())]
+
+    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As torch's; keys of a run of version 0.1 are read under their present names."""
+        for old, name in self.renamed_keys.items():
+            state = {re.sub(rf"(^|\.){old}\.", rf"\1{name}.", key): v for key, v in state.items()}
+        return super().load_state_dict(state, *args, **kwargs)
+
+
+def common_grid(shapes: Shapes, side: int | None) -> tuple[int, tuple[int, int]]:
+    """Channels and grid of a pyramid `on_one_grid`: of the given side, or the finest level's."""
+    finest = max(shapes.pyramid, key=lambda level: level[1])
+    return sum(level[0] for level in shapes.pyramid), (side, side) if side else finest[1:]
 
 
 def on_one_grid(pyramid: Sequence[Tensor], grid: tuple[int, int], pool: int = 1) -> Tensor:

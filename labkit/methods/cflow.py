@@ -6,9 +6,9 @@ feature vector v_i at a time, and a sinusoidal code of its place as the conditio
 Because no subnet sees a neighbour, log p(v_i) is an exact density.
 
 Where we differ, and why (each is a switch of `CFLOWSpec`):
-- max u of the score comes from training features (`finish`); the code takes it from the whole
+- max u of the score comes from training features (`fit_score`); the code takes it from the whole
   test set, and a score then depends on the other images.
-- positions are shuffled hard (`mixing`); the code's random rotation costs C x C numbers a block.
+- positions are shuffled hard (`mixing`); the code's random rotation costs C x C numbers per block.
 - rotating the images by up to 5 degrees is left out: features are computed once.
 - features are standardised per place from training normals (`standardise`), pooled and, where
   `grid` says so, averaged to a coarser grid; the subnets may start at zero (`zero_init`); the
@@ -26,43 +26,26 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from labkit.core.config import Above0, Positive
 from labkit.core.records import Batch, Features, FlowOut
-from labkit.flows.likelihood import base_density, log_sigmoid_loss
-from labkit.flows.steps import Flow, Permute, Rotate, position_code
-from labkit.flows.trace import AtPlaces, Chain
-from labkit.methods.pyramid import (
-    WHITENED,
-    Positive,
-    Pyramid,
-    PyramidLevel,
-    PyramidSpec,
-    one_sided,
-)
+from labkit.flows.flow import AtPositions, Flow, FlowInput, position_code
+from labkit.flows.likelihood import anomaly, log_density, log_sigmoid_loss
+from labkit.flows.steps import Permute, Rotate
+from labkit.methods.pyramid import WHITENED, Pyramid, PyramidLevel, PyramidSpec, blocks
+from labkit.methods.subnets import two_layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class CFLOWSpec(PyramidSpec):
     """Every switch of CFLOW-AD, with the values of the paper."""
 
-    hidden: Annotated[float, Field(gt=0)] = 2.0  # subnet's inner channels / its input channels
-    clamp: Annotated[float, Field(gt=0)] = 1.9  # largest log-scale of a block, nats
+    hidden: Above0 = 2.0  # subnet's inner channels / its input channels
+    clamp: Above0 = 1.9  # largest log-scale of a block, nats
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 128  # channels of the code; 0 is off
     mixing: Literal["permute", "rotate"] = "permute"  # after each block; official rotate
     objective: Literal["logsigmoid", "plain"] = "logsigmoid"  # or the mean negative log-density
-    fibre: Positive | None = None  # positions a step, level by level; None: all that there are
+    fibre: Positive | None = None  # positions per step, level by level; None: all that there are
     level_steps: bool = False  # a step for each level; matters only to what levels share
-
-
-class Subnet(nn.Sequential):
-    """Linear, ReLU, Linear: a passive half and the code of its place to [W_s, W_t]."""
-
-    def __init__(self, c_in: int, c_out: int, hidden: float, zero_init: bool):
-        inner = max(1, round(hidden * c_in))
-        last = nn.Linear(inner, c_out)
-        if zero_init:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        super().__init__(nn.Linear(c_in, inner), nn.ReLU(), last)
 
 
 class Level(PyramidLevel):
@@ -72,17 +55,26 @@ class Level(PyramidLevel):
         super().__init__(spec, channels, grid)
         mix = Rotate if spec.mixing == "rotate" else Permute
 
-        def subnet(_: int, c_in: int, c_out: int) -> Subnet:
-            return Subnet(c_in, c_out, spec.hidden, spec.zero_init)
+        def subnet(_: int, c_in: int, c_out: int) -> nn.Sequential:
+            return two_layers(nn.Linear, c_in, c_out, spec.hidden, spec.zero_init)
 
-        self.flow = Flow(one_sided(spec, channels, subnet, spec.position, mix, scale))
+        self.flow = blocks(spec, channels, subnet, spec.position, mix, scale, grid_dims=0)
         code = position_code(spec.position, *self.grid) if spec.position else None
         rows = None if code is None else code.flatten(1).T.contiguous()  # (h w, D)
         self.register_buffer("code", rows, persistent=False)
 
+    def input(self, x: Tensor) -> FlowInput:
+        """The way of a gathered level: its statistics, then the flow at every position."""
+        flow = Flow([self.whitening, AtPositions(self.flow)])
+        if self.code is None:
+            return FlowInput(flow, x)
+        code = self.code.T.reshape(1, -1, *self.grid)
+        return FlowInput(flow, x, code.expand(len(x), -1, -1, -1))
+
     def rows(self, level: Tensor) -> Tensor:
-        """Standardised feature vectors with positions in the batch, (B h w, C)."""
-        return self.standardised(level).movedim(1, -1).reshape(-1, self.channels)
+        """Whitened feature vectors with positions in the batch, (B h w, C)."""
+        x = self.whitening(self.gather(level)).z
+        return x.movedim(1, -1).reshape(-1, self.channels)
 
     def forward(self, rows: Tensor, place: Tensor | None = None) -> FlowOut:
         """z (n, C) and log-det (n,) of rows, each conditioned on the code of its place."""
@@ -91,19 +83,6 @@ class Level(PyramidLevel):
         if place is None:
             return self.flow(rows, self.code.repeat(len(rows) // len(self.code), 1))
         return self.flow(rows, self.code[place % len(self.code)])
-
-    def chain(self, x: Tensor) -> Chain:
-        """The stem, then each step at every place, with the code of the place."""
-        steps = [self.stem, *map(AtPlaces, self.flow.steps)]
-        if self.code is None:
-            return Chain(Flow(steps), x)
-        code = self.code.T.reshape(1, -1, *self.grid)
-        return Chain(Flow(steps), x, code.expand(len(x), -1, -1, -1))
-
-    def on_grid(self, rows: Tensor) -> Tensor:
-        """Rows (B h w, ...) as maps (B, ..., h, w)."""
-        maps = rows.reshape(-1, *self.grid, *rows.shape[1:])
-        return maps.movedim(-1, 1) if rows.ndim > 1 else maps
 
 
 class CFLOW(Pyramid):
@@ -133,11 +112,11 @@ class CFLOW(Pyramid):
     }
 
     @property
-    def by_parts(self) -> bool:
+    def takes_microbatches(self) -> bool:
         """A step for each fibre, or for each level."""
         return bool(self.spec.fibre or self.spec.level_steps)
 
-    def parts(
+    def microbatches(
         self, features: Features, batch: Batch, generator: torch.Generator
     ) -> Iterator[tuple[Features, Batch]]:
         """What each step of a batch of images sees: all of it, a level, or a fibre of a level.
@@ -145,7 +124,7 @@ class CFLOW(Pyramid):
         A fibre is `fibre` positions of one level, drawn from all images of the batch without
         replacement: every position of the batch is in one step (CFLOW-AD, section 4).
         """
-        if not self.by_parts:
+        if not self.takes_microbatches:
             yield features, batch
             return
         for k, level in enumerate(self.levels):
@@ -158,10 +137,10 @@ class CFLOW(Pyramid):
                 part = replace(features, pyramid=(rows[place],))
                 yield part, replace(batch, level=k, place=place)
 
-    def seen(
+    def rows_of_step(
         self, features: Features, batch: Batch | None
     ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """Level, rows (n, C) and their places of what a step looks at; see `parts`."""
+        """Level, rows (n, C) and their places of what a step looks at; see `microbatches`."""
         if batch is not None and batch.place is not None:
             yield batch.level, features.pyramid[0], batch.place
             return
@@ -172,20 +151,8 @@ class CFLOW(Pyramid):
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """L = -mean log sigmoid(u), u = log p(v_i) / C, for each level; `plain`: -mean u."""
         losses = {}
-        for k, rows, place in self.seen(features, batch):
-            out = self.levels[k](rows, place)
-            u = base_density(out.z) + out.logdet / rows.shape[1]
-            loss = log_sigmoid_loss(u) if self.spec.objective == "logsigmoid" else -u
+        for k, rows, place in self.rows_of_step(features, batch):
+            u = log_density(self.levels[k](rows, place))
+            loss = log_sigmoid_loss(u) if self.spec.objective == "logsigmoid" else anomaly(u)
             losses[f"scale{k + 1}"] = loss.mean()
         return losses
-
-    def latents(self, features: Features) -> list[FlowOut]:
-        """Each level's z (B, C, h, w) and log-det (B, h, w), float64."""
-        outs = []
-        for level, x in zip(self.levels, features.pyramid, strict=True):
-            out = level(level.rows(x))
-            logdet = level.on_grid(out.logdet.double())
-            if self.spec.place_logdet:
-                logdet = logdet + level.stem.logdet()
-            outs.append(FlowOut(level.on_grid(out.z.double()), logdet))
-        return outs

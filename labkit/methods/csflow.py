@@ -24,19 +24,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.core.config import Positive
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows.likelihood import LOG_2PI, nll, top_mean, upsample
-from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
-from labkit.flows.trace import Chain, SideBySide
+from labkit.flows.flow import Flow, FlowInput, SideBySide, cut, side_by_side
+from labkit.flows.freia import coupling_step
+from labkit.flows.likelihood import LOG_2PI, anomaly, nll, top_mean, upsample
+from labkit.flows.steps import Permute, Step
 from labkit.methods.base import Method
-from labkit.methods.pyramid import WHITENED, Positive, Pyramid, PyramidLevel, PyramidSpec
+from labkit.methods.pyramid import WHITENED, Pyramid, PyramidLevel, PyramidSpec
 
 SCALES = 3  # sizes of the image: 1, 1/2, 1/4
 
@@ -75,7 +76,7 @@ class CrossScale(nn.Module):
 
     def __init__(self, grids: Sequence[Grid], c_in: int, c_out: int, spec: CSFlowSpec, side: int):
         super().__init__()
-        self.grids, self.sizes = list(grids), [prod(grid) for grid in grids]
+        self.grids = list(grids)
         inner, pad = spec.hidden, side // 2
 
         def convs(c_from: int, c_to: int, strides: Sequence[int]) -> nn.ModuleList:
@@ -90,18 +91,18 @@ class CrossScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, N), the maps side by side -> (B, C', N)."""
-        maps = zip(self.enter, x.split(self.sizes, 2), self.grids, strict=True)
-        told = [F.leaky_relu(enter(row.unflatten(2, grid)), 0.1) for enter, row, grid in maps]
+        maps = zip(self.enter, cut(x, self.grids), strict=True)
+        inner = [F.leaky_relu(enter(one), 0.1) for enter, one in maps]
         outs = []
         for k, grid in enumerate(self.grids):
-            out = self.own[k](told[k])
-            if k + 1 < len(told):
-                larger = F.interpolate(told[k + 1], grid, mode="bilinear", align_corners=False)
+            out = self.own[k](inner[k])
+            if k + 1 < len(inner):
+                larger = F.interpolate(inner[k + 1], grid, mode="bilinear", align_corners=False)
                 out = out + self.up[k](larger)
             if k:
-                out = out + self.down[k - 1](told[k - 1])
-            outs.append((self.gamma[k] * out).flatten(2))
-        return torch.cat(outs, 2)
+                out = out + self.down[k - 1](inner[k - 1])
+            outs.append(self.gamma[k] * out)
+        return side_by_side(outs)
 
 
 def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
@@ -114,8 +115,8 @@ def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> 
             return CrossScale(grids, c_in, c_out, spec, side)
 
         steps += [
-            SideBySide([Permute(channels) for _ in grids], tuple(grids)),
-            AffineCoupling(channels, subnet, clamp=spec.clamp),
+            SideBySide([Permute(channels) for _ in grids], grids),
+            coupling_step(spec.coupling, channels, subnet, clamp=spec.clamp, grid_dims=1),
         ]
     return Flow(steps)
 
@@ -169,33 +170,25 @@ class CSFlow(Pyramid):
         self.grids = [level.grid for level in self.levels]
         self.flow = cross_scale_flow(spec, channels.pop(), self.grids)
 
-    def forward(self, features: Features) -> FlowOut:
-        """z (B, C, N) of all maps side by side and the flow's log-det (B, N)."""
-        pairs = zip(self.levels, features.pyramid, strict=True)
-        return self.flow(torch.cat([level.standardised(x).flatten(2) for level, x in pairs], 2))
+    def inputs(self, gathered: Sequence[Tensor]) -> list[FlowInput]:
+        """The one flow of all maps, each behind its own statistics."""
+        whitening = SideBySide([level.whitening for level in self.levels], self.grids)
+        grids = {f"scale{k}": grid for k, grid in enumerate(self.grids, start=1)}
+        return [FlowInput(Flow([whitening, self.flow]), side_by_side(gathered), None, grids)]
+
+    def flows(self, features: Features) -> dict[str, FlowInput]:
+        """The joint flow of all maps, (B, C, N)."""
+        return {"all scales": self.inputs(self.gathered(features))[0]}
+
+    def coupled(self, gathered: Sequence[Tensor]) -> list[FlowOut]:
+        """Each map's z (B, C, h, w) and the couplings' log-det (B, h, w)."""
+        given = self.inputs(gathered)[0].learned()
+        maps = (given.maps(values).values() for values in given.run())
+        return [FlowOut(*pair) for pair in zip(*maps, strict=True)]
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """(1/2 sum of ||z_k||^2 - sum of J_k) / all dimensions, the mean over the images."""
-        return {"nll": nll(self(features))}
-
-    def latents(self, features: Features) -> list[FlowOut]:
-        """Each map's z (B, C, h, w) and the log-det that scores (B, h, w), float64."""
-        out, outs = self(features), []
-        sizes = [prod(grid) for grid in self.grids]
-        parts = zip(self.levels, out.z.split(sizes, 2), out.logdet.split(sizes, 1), strict=True)
-        for level, z, logdet in parts:
-            logdet = logdet.unflatten(1, level.grid).double() * self.spec.logdet
-            if self.spec.place_logdet:
-                logdet = logdet + level.stem.logdet()
-            outs.append(FlowOut(z.unflatten(2, level.grid).double(), logdet))
-        return outs
-
-    def chains(self, features: Features) -> dict[str, Chain]:
-        """The joint flow of all maps, each behind its own stem."""
-        grids = tuple(self.grids)
-        stems = SideBySide([level.stem for level in self.levels], grids)
-        x = torch.cat([level.flatten(2) for level in self.gathered(features)], 2)
-        return {"all scales": Chain(Flow([stems, *self.flow.steps]), x, None, grids)}
+        return {"nll": nll(self.flows(features)["all scales"].learned().run())}
 
     def maps(self, features: Features) -> Maps:
         """Anomaly maps of each size and, with another `fuse` than finest, of all; `whole` (B,).
@@ -205,14 +198,14 @@ class CSFlow(Pyramid):
         with log-dets, less what they are at the place, or in the mean, per channel.
         """
         densities = self.densities(features)
-        energies = [-(u + LOG_2PI / 2) for u in densities]
+        energies = [anomaly(u + LOG_2PI / 2) for u in densities]
         counted = self.spec.logdet or self.spec.place_logdet
         unit = "½ z² − log-det [nats per channel]" if counted else "½ mean z²"
-        row = torch.cat([energy.flatten(1) for energy in energies], 1)
+        row = side_by_side(energies)
         whole = Map(row.mean(1), "mean over all entries of all sizes", unit)
         if self.spec.fuse == "nats":
-            drawn = self.draw(densities)
-            return Maps(drawn.family, drawn.main, whole)
+            maps = self.draw(densities)
+            return Maps(maps.family, maps.main, whole)
         values = [upsample(energy, self.shapes.image) for energy in energies]
         family = {
             f"scale{k}": Map(one, f"image at 1/{2 ** (k - 1)} of its size", unit)

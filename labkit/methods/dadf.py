@@ -6,13 +6,16 @@ themselves (phi_S) and from a memory (phi_M); stage 2 freezes it and trains Fast
 [phi_P, phi_S, phi_M] of each level. "The code" is the authors' later release.
 
 Where we differ, and why (each is a switch of `DADFSpec`, but for the first three):
-- eq. 5 subtracts densities without logarithms; minimised is -log p per dimension and level.
+- eq. 5 subtracts densities without logarithms; minimised is -log p (eq. 1, eq. 2: the change
+  of variables, summed over the levels) per dimension and level, after the reconstructions of
+  eq. 3 and eq. 4 and not in one sum with them (eq. 6).
 - eq. 7 falls with abnormality; A = mean_k (1 - exp(-1/2 mean_c z_k^2)), as the code computes up
   to sign and a factor. It is FastFlow's map without a log-det.
 - the optimiser is AdamW in both stages; the code's second is Adam with decay 1e-5.
 - `memory_qk`: the paper's queries are features and its keys memory, the code's the other way.
 - `memory_residual`: residuals of each stream on itself (the code); the paper does not say.
-- `coupling`: "affine coupling of NICE" contradicts itself; affine as the code, or NICE's.
+- `coupling`: "affine coupling of NICE" contradicts eq. 2, whose log-det NICE has not; affine as
+  the code, or FrEIA's `nice` with FastFlow's scale per channel.
 - `norm`: the code's LayerNorm has a trained gain that no log-det counts; fixed here.
 - `standardise`, `zero_init`, `pool`, `grid`, `top_k`, `fuse` are those of `pyramid.py`; statistics
   of the joined features are taken between the stages. As printed: "none", False, 1, None, 0.
@@ -22,24 +25,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.core.config import TrainSpec
-from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Shapes
-from labkit.flows.likelihood import blurred, upsample
-from labkit.flows.steps import AdditiveCoupling, ChannelAffine, Permute, Step
+from labkit.core.config import Above0, AtLeast0, Positive, TrainSpec
+from labkit.core.records import Batch, Features, Map, Maps, Shapes
+from labkit.flows.likelihood import blurred, log_density, upsample
 from labkit.methods import fastflow
+from labkit.methods.base import Stage
 from labkit.methods.blocks.dual_attention import DualAttention
 from labkit.methods.fastflow import FastFlow, FastFlowSpec, kernel_of
 from labkit.methods.pyramid import WHITENED
-from labkit.methods.stages import Stage
+from labkit.methods.subnets import zeroed
 
-Positive = Annotated[int, Field(gt=0)]
 Part = Literal["prior", "self", "memory"]
 MAIN = {"likelihood": "fused", "self": "self_error", "memory": "memory_error", "both": "error"}
 ERROR = "squared error [feature units]"
@@ -59,16 +60,15 @@ class DADFSpec(FastFlowSpec):
     share_weights: bool = True  # between the two streams
     inputs: tuple[Part, ...] = ("prior", "self", "memory")  # of the flow, Fig. 7b
     subnet: Literal["depthwise", "conv"] = "depthwise"  # of a coupling; conv: FastFlow's
-    coupling: Literal["affine", "nice", "nice-unscaled"] = "affine"
     norm: Literal["none", "fixed", "gain"] = "fixed"
     reconstruction_epochs: Annotated[int, Field(ge=0)] = 300
-    reconstruction_lr: Annotated[float, Field(gt=0)] = 1e-4
+    reconstruction_lr: Above0 = 1e-4
     reconstruction_betas: tuple[float, float] = (0.9, 0.95)
-    reconstruction_decay: Annotated[float, Field(ge=0)] = 0.01  # weight decay
+    reconstruction_decay: AtLeast0 = 0.01  # weight decay
     criterion: Literal["likelihood", "self", "memory", "both"] = "likelihood"  # Fig. 6b and 7a
     memory_weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the memory in `both`
     scales: tuple[int, ...] | None = None  # levels that score, from 1 (Fig. 8); None: all
-    smooth: Annotated[float, Field(ge=0)] = 0.0  # sigma of a Gaussian over the maps, pixels
+    smooth: AtLeast0 = 0.0  # sigma of a Gaussian over the maps, pixels
 
 
 class Reconstruction(NamedTuple):
@@ -83,10 +83,7 @@ class Depthwise(nn.Sequential):
     """Depthwise conv k, leaky ReLU, conv 1 (section IV-A.1; the code has no conv between)."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, zero_init: bool):
-        last = nn.Conv2d(c_in, c_out, 1)
-        if zero_init:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        last = zeroed(nn.Conv2d(c_in, c_out, 1), zero_init)
         near = nn.Conv2d(c_in, c_in, kernel, padding=kernel // 2, groups=c_in)
         super().__init__(near, nn.LeakyReLU(0.1), last)
 
@@ -97,25 +94,11 @@ class Level(fastflow.Level):
     def __init__(self, spec: DADFSpec, channels: int, grid: tuple[int, int], scale: float):
         super().__init__(spec, len(spec.inputs) * channels, grid, scale)
 
-    def forward(self, joined: Tensor):
-        """z (B, C, h, w) and the flow's log-det (B, h, w)."""
-        return self.flow(self.norm(joined))
-
     def subnet(self, spec: DADFSpec, k: int, c_in: int, c_out: int) -> nn.Module:
         """The network of block k."""
         if spec.subnet == "conv":
             return super().subnet(spec, k, c_in, c_out)
         return Depthwise(c_in, c_out, kernel_of(spec, k), spec.zero_init)
-
-    def steps(self, spec: DADFSpec, scale: float) -> list[Step]:
-        """FastFlow's steps, or NICE's: additive ones and one diagonal scaling after the last."""
-        if spec.coupling == "affine":
-            return super().steps(spec, scale)
-        steps: list[Step] = []
-        for k in range(spec.blocks):
-            coupling = AdditiveCoupling(self.channels, partial(self.subnet, spec, k))
-            steps += [coupling, Permute(self.channels)]
-        return steps + ([ChannelAffine(self.channels, scale)] if spec.coupling == "nice" else [])
 
 
 def on_tokens(
@@ -181,57 +164,53 @@ class DADF(FastFlow):
         own, memory = self.transformer(prior)
         return Reconstruction(prior, tuple(own), tuple(memory))
 
-    def joined(self, told: Reconstruction) -> list[Tensor]:
+    def joined(self, rebuilt: Reconstruction) -> list[Tensor]:
         """phi_D of each level, (B, 3 C, h, w): the `inputs` side by side (section III-C)."""
-        return [torch.cat(x, 1) for x in zip(*(getattr(told, k) for k in self.spec.inputs))]  # noqa: B905
+        return [torch.cat(x, 1) for x in zip(*(getattr(rebuilt, k) for k in self.spec.inputs))]  # noqa: B905
 
     def gathered(self, features: Features) -> list[Tensor]:
         """What each level's statistics are taken of: phi_D."""
         return self.joined(self.reconstruct(features))
 
-    def scaled(self, told: Reconstruction) -> Features:
-        """What the flows see: phi_D with the statistics of its places taken out."""
-        pairs = zip(self.levels, self.joined(told), strict=True)
-        return Features(tuple(level.scaled(x) for level, x in pairs))
+    def stage_input(self, features: Features, stage: str) -> Features:
+        """What the couplings see, phi_D whitened; the transformer is frozen in their stage."""
+        pairs = zip(self.levels, self.gathered(features), strict=True)
+        return Features(tuple(level.whitening(x).z for level, x in pairs))
 
-    def given(self, features: Features, stage: str) -> Features:
-        """What the flows see; the transformer is frozen in their stage."""
-        return self.scaled(self.reconstruct(features))
-
-    def prepare(self, batches: Iterable[Features]) -> None:
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Nothing: phi_S and phi_M have statistics only once the transformer is trained."""
 
-    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
-        """Between the stages, statistics of phi_D's places from the training normals."""
+    def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
+        """Between the stages, statistics of phi_D's positions from the training normals."""
         if epoch == self.spec.reconstruction_epochs:
-            super().prepare(batches)
+            super().fit_statistics(normals)
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Squared errors of both reconstructions, or the flows' -log p, by the stage; or all."""
+        """Squared errors of both reconstructions, or the flows' -log p, by the stage; or all.
+
+        Minimised is -log p(phi_D), where eq. 5 subtracts densities; eq. 6 adds what two stages
+        train one after the other.
+        """
         stage = batch.stage if batch else None
         if stage == FLOW:
-            return super().loss(features)
-        told = self.reconstruct(features)
-        losses = {"self": error(told.prior, told.self), "memory": error(told.prior, told.memory)}
+            pairs = zip(self.levels, features.pyramid, strict=True)
+            return self.terms([level(x) for level, x in pairs]) | self.unreported()
+        rebuilt = self.reconstruct(features)
+        own, memory = error(rebuilt.prior, rebuilt.self), error(rebuilt.prior, rebuilt.memory)
+        losses = {"self": own, "memory": memory}
         if stage == REBUILD:
             return losses
-        fixed = Reconstruction(*([x.detach() for x in part] for part in told))
-        return losses | super().loss(self.scaled(fixed))
-
-    def named_latents(self, features: Features) -> dict[str, FlowOut]:
-        """The levels' latents by the names of their maps."""
-        return super().named_latents(self.given(features, FLOW))
-
-    def densities(self, features: Features) -> list[Tensor]:
-        """u of each level, (B, h, w), nats per channel."""
-        return super().densities(self.given(features, FLOW))
+        fixed = Reconstruction(*([x.detach() for x in part] for part in rebuilt))
+        return losses | self.terms(self.coupled(self.joined(fixed))) | self.unreported()
 
     def maps(self, features: Features) -> Maps:
-        """The flows' maps and those of the reconstruction errors, (B, H, W) float64."""
-        told = self.reconstruct(features)
-        densities = super().densities(self.scaled(told))
-        family = self.draw(densities, self.spec.scales or ()).family
-        own, memory = (self.error_map(told.prior, part) for part in (told.self, told.memory))
+        """The flows' maps (eq. 7) and those of the reconstruction errors, (B, H, W) float64."""
+        rebuilt = self.reconstruct(features)
+        outs = self.scored(self.coupled(self.joined(rebuilt)))
+        family = self.draw([log_density(out) for out in outs], self.spec.scales or ()).family
+        own, memory = (
+            self.error_map(rebuilt.prior, part) for part in (rebuilt.self, rebuilt.memory)
+        )
         share = self.spec.memory_weight
         family["self_error"] = Map(own, "error of self-attention, levels added", ERROR)
         family["memory_error"] = Map(memory, "error of memory attention, levels added", ERROR)
@@ -253,11 +232,11 @@ class DADF(FastFlow):
         """Embedding, dual attention and flows, as Fig. 5b tells them apart."""
         net = self.transformer
         prior = [level.gather(x) for level, x in zip(self.levels, features.pyramid, strict=True)]
-        tokens, seen = net.tokens(prior), self.given(features, FLOW)
+        tokens, whitened = net.tokens(prior), self.stage_input(features, FLOW).pyramid
         return {
             "embedding": lambda: net.tokens(prior),
             "attention": lambda: net.from_tokens(tokens),
-            "flow": lambda: self.latents(seen),
+            "flow": lambda: [level(x) for level, x in zip(self.levels, whitened, strict=True)],
         }
 
     def clip_groups(self) -> list[list[nn.Parameter]]:

@@ -14,6 +14,11 @@ Where we differ, and why (each is a switch of `DNFADSpec`):
 - the score has the log-det in it (`logdet`), as a log-density must; the paper leaves it out.
 - features are standardised per place from training normals (`standardise`), the subnets start
   at zero, so that training starts from a Gaussian per place; the paper does neither.
+
+Where the equations are: eq. 1, eq. 2, eq. 3, eq. 4, eq. 5, eq. 6 in `branch` and
+`flows.AffineCoupling`; eq. 7 in `flows.soft_clamp`; eq. 8, eq. 9, eq. 10, eq. 11, eq. 12, eq. 13
+and eq. 14 in `DNFAD.loss` and `likelihood.nll`; eq. 15 and eq. 16 in `DNFAD.maps`; eq. 17 in
+`Method.score`.
 """
 
 from __future__ import annotations
@@ -26,15 +31,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from labkit.core.config import Above0, Positive
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
-from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, top_mean, upsample
-from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute, position_code
-from labkit.flows.trace import Chain
-from labkit.flows.whitening import Shrinkage, Standardise
-from labkit.methods.base import Method, on_one_grid
+from labkit.flows.flow import Flow, FlowInput, position_code
+from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute, Step
+from labkit.flows.whitening import Shrinkage, Whitening
+from labkit.methods.base import Method, common_grid, on_one_grid
 from labkit.methods.blocks.dsam import DSAM, ChannelNorm
-
-Positive = Annotated[int, Field(gt=0)]
+from labkit.methods.subnets import zeroed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +49,14 @@ class DNFADSpec:
 
     branches: Literal["both", "global", "local"] = "both"  # Table 6
     blocks: Positive = 6  # Table 7; official code 4
-    clamp: Annotated[float, Field(gt=0)] = 2.0  # alpha of eq. 7, nats
+    coupling: Coupling = "affine"  # eq. 1-7, or one of FrEIA's blocks
+    clamp: Above0 = 2.0  # alpha of eq. 7, nats
     dsam: bool = True  # Table 6
     branch_arch: Literal["paper", "official"] = "paper"  # one block for both, or the code's two
     local_kernel: Literal[1, 3] = (
         3  # 1: eq. 12 is literally true; the local branch has no DSAM then
     )
-    hidden: Annotated[float, Field(gt=0)] = 1.0  # subnet's inner channels / its input channels
+    hidden: Above0 = 1.0  # subnet's inner channels / its input channels
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 64  # channels of the code; 0 is off
     layer_norm: bool = True
     gate: Literal["multiply", "add"] = (
@@ -59,9 +66,7 @@ class DNFADSpec:
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
     zero_init: bool = True  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "place"
-    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
-        0.03  # of `whiten`, share of the mean variance
-    )
+    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
     pool: Literal[1, 3, 5] = 3  # average pooling of the features, stride 1
     grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
     loss_scale: Literal["dimension", "paper"] = (
@@ -83,10 +88,7 @@ class Subnet(nn.Sequential):
             "padding": kernel // 2,
             "padding_mode": "replicate" if official_local else "zeros",
         }
-        last = nn.Conv2d(inner, c_out, kernel, **padding)
-        if spec.zero_init:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        last = zeroed(nn.Conv2d(inner, c_out, kernel, **padding), spec.zero_init)
         parts = [
             DSAM(spec.gate, spec.gate_kernel) if spec.dsam and kernel > 1 else None,
             nn.Conv2d(c_in, inner, kernel, **padding),
@@ -111,26 +113,32 @@ class Gain(nn.Module):
         return self.gamma * x
 
 
-def branch(spec: DNFADSpec, channels: int, local: bool) -> list[nn.Module]:
+def branch(spec: DNFADSpec, channels: int, local: bool) -> list[Step]:
     """The steps of one branch: shuffle, then a two-sided coupling, `blocks` times (eq. 1-7).
 
     `official`: the global branch is FrEIA's AllInOneBlock instead (one-sided, tanh clamp, 0.1 on
-    the subnet's output, a learned scale and offset a channel, the shuffle last).
+    the subnet's output, a learned scale and offset per channel, the shuffle last).
+
+    Raises: ValueError if `official` is to have another coupling.
     """
     kernel = spec.local_kernel if local else 3
     official = spec.branch_arch == "official"
+    if official and spec.coupling != "affine":
+        raise ValueError("branch_arch=official has couplings of its own; leave coupling=affine.")
 
     def subnet(c_in: int, c_out: int) -> Subnet:
         return Subnet(c_in, c_out, spec, kernel, official_local=official and local)
 
-    steps: list[nn.Module] = []
+    steps: list[Step] = []
     for _ in range(spec.blocks):
         if official and not local:
-            one_sided = {"two_sided": False, "soft": "tanh", "gain": 0.1}
+            one_sided = {"two_sided": False, "bound": "tanh", "gain": 0.1}
             coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp, **one_sided)
             steps += [coupling, ChannelAffine(channels), Permute(channels)]
         else:
-            coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp)
+            coupling = coupling_step(
+                spec.coupling, channels, subnet, spec.position, spec.clamp, grid_dims=2
+            )
             steps += [Permute(channels), coupling]
     return steps
 
@@ -141,6 +149,7 @@ class DNFAD(Method):
     Spec = DNFADSpec
     score_keys = frozenset({"logdet", "fuse", "norm", "top_k"})
     reduce_keys = frozenset({"top_k"})
+    renamed_keys: ClassVar = {r"stem\.steps\.0": "whitening", "flows": "branches"}
     needs = Needs(pyramid=True)
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
     budgets: ClassVar = {
@@ -166,12 +175,10 @@ class DNFAD(Method):
 
     def __init__(self, spec: DNFADSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        self.channels = sum(level[0] for level in shapes.pyramid)
-        finest = max(shapes.pyramid, key=lambda level: level[1])
-        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
+        self.channels, self.grid = common_grid(shapes, spec.grid)
         names = ["global", "local"] if spec.branches == "both" else [spec.branches]
-        self.stem = Flow([Standardise(spec.standardise, self.channels, self.grid, spec.shrink)])
-        self.flows = nn.ModuleDict(
+        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
+        self.branches = nn.ModuleDict(
             {name: Flow(branch(spec, self.channels, name == "local")) for name in names}
         )
         if spec.position:
@@ -183,58 +190,42 @@ class DNFAD(Method):
         """The tapped levels on one grid, pooled and concatenated: y (B, D, h, w)."""
         return on_one_grid(features.pyramid, self.grid, self.spec.pool)
 
-    def prepare(self, batches: Iterable[Features]) -> None:
-        """Statistics of each place from the training normals (none of them in the paper)."""
-        self.stem.steps[0].fit(self.gather(features) for features in batches)
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
+        """Statistics of each position from the training normals (none of them in the paper)."""
+        self.whitening.fit(self.gather(features) for features in normals)
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Features]) -> None:
+    def fit_score(self, normals: Iterable[Features]) -> None:
         """The largest log-density of each branch over the training normals, for `train_max`."""
         if self.spec.norm != "train_max":
             return
         peak = torch.full_like(self.peak, -torch.inf)
-        for features in batches:
-            outs = self.flow(features).values()
+        for features in normals:
+            outs = self.run(features).values()
             logs = [log_likelihood(out, self.spec.logdet).max() for out in outs]
             peak = torch.maximum(peak, torch.stack(logs))
         self.peak.copy_(peak)
 
-    def flow(self, features: Features) -> dict[str, FlowOut]:
-        """Each branch's z (B, D, h, w) and log-det (B, h, w), the stem's log-det included."""
-        stem = self.stem(self.gather(features))
-        cond = self.code.expand(len(stem.z), -1, -1, -1) if self.spec.position else None
-        outs = {}
-        for name, flow in self.flows.items():
-            out = flow(stem.z, cond)
-            outs[name] = FlowOut(out.z, out.logdet + stem.logdet)
-        return outs
-
-    def named_latents(self, features: Features) -> dict[str, FlowOut]:
-        """The branches' latents by the names of their maps."""
-        return self.flow(features)
-
-    def chains(self, features: Features) -> dict[str, Chain]:
-        """The branches, each behind the stem that both share."""
+    def flows(self, features: Features) -> dict[str, FlowInput]:
+        """The branches, each behind the statistics that both share, given the position code."""
         y = self.gather(features)
         cond = self.code.expand(len(y), -1, -1, -1) if self.spec.position else None
-        steps = {name: [*self.stem.steps, *flow.steps] for name, flow in self.flows.items()}
-        return {name: Chain(Flow(own), y, cond) for name, own in steps.items()}
+        branches = self.branches.items()
+        return {name: FlowInput(Flow([self.whitening, flow]), y, cond) for name, flow in branches}
 
     @torch.no_grad()
     def attention(self, features: Features) -> dict[str, Tensor]:
         """sigmoid(m) of each branch's first DSAM, (B, h, w): a gate, not a likelihood."""
-        gates, y = {}, self.stem(self.gather(features)).z
-        cond = self.code.expand(len(y), -1, -1, -1) if self.spec.position else y[:, :0]
-        for name, flow in self.flows.items():
-            x = y
-            for step in flow.steps:
-                if isinstance(step, AffineCoupling):
+        gates = {}
+        for name, given in self.flows(features).items():
+            _, x, cond, _ = given.learned()
+            for step in self.branches[name].steps:
+                if isinstance(step, AffineCoupling) and isinstance(step.subnet[0], DSAM):
+                    half = x[:, : step.first]
+                    half = half if cond is None else torch.cat([half, cond], 1)
+                    gates[name] = torch.sigmoid(step.subnet[0].gate_map(half))[:, 0]
                     break
-                x, _ = step.to_latent(x, None)
-            first = step.subnet[0]
-            if isinstance(first, DSAM):
-                m = first.gate_map(torch.cat([x[:, : step.first], cond], 1))
-                gates[name] = torch.sigmoid(m)[:, 0]
+                x = step(x, cond).z
         return gates
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
@@ -242,7 +233,7 @@ class DNFAD(Method):
         places = self.grid[0] * self.grid[1]
         scales = {"global": self.channels * places, "local": self.channels}
         paper = self.spec.loss_scale == "paper"
-        outs = self.flow(features).items()
+        outs = self.run(features).items()
         return {name: nll(out) * (scales[name] if paper else 1) for name, out in outs}
 
     def maps(self, features: Features) -> Maps:
@@ -251,11 +242,8 @@ class DNFAD(Method):
         nats:         A = -log (1/n) sum_b P_b,   A_b = -log P_b
         probability:  A = n - sum_b P_b,          A_b = 1 - P_b     (eq. 16 with a fixed maximum)
         """
-        outs = self.flow(features)
-        logs = {
-            n: self._log_map(out, peak)
-            for (n, out), peak in zip(outs.items(), self.peak, strict=True)
-        }
+        pairs = zip(self.run(features).items(), self.peak, strict=True)
+        logs = {name: self._log_map(out, peak) for (name, out), peak in pairs}
         values = {name: upsample(log, self.shapes.image) for name, log in logs.items()}
         fused = fuse(list(values.values()))
         what = {"global": "−log density, map flow", "local": "−log density, pixel flow"}
@@ -264,10 +252,10 @@ class DNFAD(Method):
         main = "fused" if "fused" in family else next(iter(family))
         if self.spec.fuse == "nats":
             return Maps({n: Map(anomaly(v), what[n]) for n, v in family.items()}, main)
-        drawn = {n: 1 - v.exp() for n, v in values.items()}
+        family = {n: anomaly(v.exp(), "probability") for n, v in values.items()}
         if main == "fused":
-            drawn["fused"] = sum(drawn.values())
-        return Maps({n: Map(v, what[n], "1 − P") for n, v in drawn.items()}, main)
+            family["fused"] = sum(family.values())
+        return Maps({n: Map(v, what[n], "1 − P") for n, v in family.items()}, main)
 
     def _log_map(self, out: FlowOut, peak: Tensor) -> Tensor:
         log = log_likelihood(out, self.spec.logdet)
@@ -275,11 +263,7 @@ class DNFAD(Method):
             return log - log.amax((1, 2), keepdim=True)
         return log - peak  # 0 unless norm is train_max
 
-    def score(self, maps: Maps) -> Tensor:
-        """Mean of the K largest values of the main map, K = top_k of its pixels (eq. 17)."""
-        return top_mean(maps.anomaly, self.spec.top_k)
-
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each branch by itself; both together in the official code."""
-        groups = [list(flow.parameters()) for flow in self.flows.values()]
+        groups = [list(flow.parameters()) for flow in self.branches.values()]
         return [[p for group in groups for p in group]] if self.spec.clip_joint else groups

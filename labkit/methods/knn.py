@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from labkit.core.arrays import as_numpy
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
+from labkit.core.config import Positive
+from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.methods.base import Method
-
-Positive = Annotated[int, Field(gt=0)]
-
 
 UNITS = {"euclidean": ("sqeuclidean", "squared distance"), "cosine": ("cosine", "1 − cos")}
 
@@ -59,19 +56,15 @@ class KNN(Method):
 
     def __init__(self, spec: KNNSpec, shapes: Shapes) -> None:
         super().__init__(spec, shapes)
-        self.register_buffer("memory", torch.zeros(spec.k, shapes.token))  # (n, d) once prepared
+        self.register_buffer("memory", torch.zeros(spec.k, shapes.token))  # (n, d) once fitted
 
     def gather(self, features: Features) -> Tensor:
-        """One token an image, (B, d)."""
+        """One token per image, (B, d)."""
         return features.token if self.spec.main_input == "y_sem" else features.patches.mean(1)
 
-    def prepare(self, batches: Iterable[Features]) -> None:
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Keep the token of every training normal."""
-        self.memory = torch.cat([self.gather(features) for features in batches])
-
-    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Nothing to minimise."""
-        return {}
+        self.memory = torch.cat([self.gather(features) for features in normals])
 
     def maps(self, features: Features) -> Maps:
         """The mean over k of ||y - y_k||^2, or of 1 - cos(y, y_k), (B,) float64.

@@ -3,7 +3,7 @@
 Defard, Setkov, Loesch and Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly
 Detection and Localization", ICPR 2021. Levels are enlarged to the finest grid, of their channels
 a random part is kept, and training normals give each place a mean and a covariance. This is what
-a flow that starts from `Standardise("whiten")` starts from.
+a flow that starts from `Whitening("whiten")` starts from.
 
 Where we differ: the covariance is divided by the number of images, not by one less.
 """
@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
-from labkit.flows.likelihood import blurred, top_mean, upsample
-from labkit.flows.whitening import Shrinkage, Standardise
+from labkit.core.config import Above0, AtLeast0, Positive
+from labkit.core.records import Features, Map, Maps, Needs, Shapes
+from labkit.flows.likelihood import blurred, upsample
+from labkit.flows.whitening import Shrinkage, Whitening
 from labkit.methods.base import Method
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +30,9 @@ class PaDiMSpec:
     """Every switch of PaDiM, with the values of the paper for a wide ResNet-50."""
 
     channels: Positive = 550  # kept of those of all levels; the paper's ResNet18: 100
-    ridge: Annotated[float, Field(gt=0)] = 0.01  # added to every variance
-    shrink: Annotated[float, Field(ge=0)] | Shrinkage = (
-        0.0  # towards equal variances; not in paper
-    )
-    sigma: Annotated[float, Field(ge=0)] = 4.0  # of the blur of the map, pixels; 0: none
+    ridge: Above0 = 0.01  # added to every variance
+    shrink: AtLeast0 | Shrinkage = 0.0  # towards equal variances; not in the paper
+    sigma: AtLeast0 = 4.0  # of the blur of the map, pixels; 0: none
 
 
 class PaDiM(Method):
@@ -58,24 +54,20 @@ class PaDiM(Method):
         self.grid = tuple(max(sides) for sides in list(zip(*shapes.pyramid, strict=True))[1:])
         self.register_buffer("chosen", torch.randperm(every)[: spec.channels])
         kept = len(self.chosen)
-        self.gaussian = Standardise("whiten", kept, self.grid, spec.shrink, spec.ridge)
+        self.gaussian = Whitening("whiten", kept, self.grid, spec.shrink, spec.ridge)
 
     def gather(self, features: Features) -> Tensor:
         """The chosen channels of all levels on the finest grid, (B, d, h, w)."""
         levels = [F.interpolate(level, self.grid, mode="nearest") for level in features.pyramid]
         return torch.cat(levels, 1)[:, self.chosen]
 
-    def prepare(self, batches: Iterable[Features]) -> None:
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Mean and covariance of each place over the training normals."""
-        self.gaussian.fit(self.gather(features) for features in batches)
-
-    def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
-        """Nothing to minimise."""
-        return {}
+        self.gaussian.fit(self.gather(features) for features in normals)
 
     def distances(self, features: Features) -> Tensor:
         """||L_i^-1 (x_i - mean_i)|| of each place, L_i L_i^T = Cov_i + ridge I; (B, h, w)."""
-        return self.gaussian.to_latent(self.gather(features))[0].double().norm(dim=1)
+        return self.gaussian(self.gather(features)).z.double().norm(dim=1)
 
     def maps(self, features: Features) -> Maps:
         """Mahalanobis distances at image resolution, blurred, (B, H, W) float64."""
@@ -84,7 +76,3 @@ class PaDiM(Method):
             values = blurred(values, self.spec.sigma)
         what = "distance from the normal features of the place, in standard deviations"
         return Maps({"distance": Map(values, what, "Mahalanobis distance")}, "distance")
-
-    def score(self, maps: Maps) -> Tensor:
-        """The maximum of the map, (B,) float64."""
-        return top_mean(maps.anomaly, 1 / maps.anomaly[0].numel())

@@ -15,28 +15,31 @@ Where we differ, and why (each is a switch of `SANFSpec`):
 - tokens are standardised from training normals (`standardise`) and couplings may start as the
   identity (`zero_init`); the paper does neither.
 - the code clamps latents to +-1e6, after which no inverse exists; here nothing is clamped.
+
+Where the equations are: eq. 1 is the change of variables (`likelihood.log_density`); eq. 2, eq. 3,
+eq. 4, eq. 5, eq. 6, eq. 7, eq. 8 in `fusion.FusionCoupling`; eq. 9 in `flows.soft_clamp`; eq. 10,
+eq. 11, eq. 17, eq. 18, eq. 19 in `fusion.FFM`; eq. 12, eq. 13, eq. 14, eq. 15, eq. 16 in
+`fusion.CrossAttention`; eq. 20, eq. 21, eq. 22 in `SANF.loss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.core.config import Above0, Positive
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
-from labkit.flows.steps import Flow, Permute, Step
-from labkit.flows.trace import AsMap, Chain
-from labkit.flows.whitening import Moments, Shrinkage, Standardise
+from labkit.flows.steps import Permute, Step
+from labkit.flows.whitening import Shrinkage, Whitening, fit_all
 from labkit.methods.base import Method
 from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +49,16 @@ class SANFSpec:
     fusion: Literal["none", "mean", "query", "token"] = "token"  # Table 3: without, M1, M2, M3
     main_input: Literal["y_sem", "y_spa"] = "y_sem"  # Table 4; the other one is the condition
     blocks: Positive = 4  # Table 10
-    clamp: Annotated[float, Field(gt=0)] = 2.0  # alpha of eq. 9, nats; Tables 11 and 12
-    hidden: Annotated[float, Field(gt=0)] = 1.0  # width of the MLP / channels of a token
+    coupling: Literal["affine"] = "affine"  # FrEIA's blocks cannot hand tokens to a subnet
+    clamp: Above0 = 2.0  # alpha of eq. 9, nats; Tables 11 and 12
+    hidden: Above0 = 1.0  # width of the MLP / channels of a token
     heads: Positive = 4
     token_pool: Literal[1, 3] = 3  # side of the blocks of patch tokens that are averaged
     official_layout: bool = False  # pool as the code does, in a scrambled layout
     aligned: bool = True  # patch tokens follow the permutations of what flows
     zero_init: bool = False  # couplings start as permutations
     standardise: Literal["none", "channel", "whiten"] = "none"  # whiten: y_sem alone
-    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
-        0.1  # of `whiten`, share of the mean variance
-    )
+    shrink: Above0 | Shrinkage = 0.1  # of `whiten`, share of the mean variance
     logdet: bool = True  # log-det in the score
 
 
@@ -110,6 +112,7 @@ class SANF(Method):
 
     Spec = SANFSpec
     score_keys = frozenset({"logdet"})
+    renamed_keys: ClassVar = {"sem_stem": "sem_whitening", "spa_stem": "spa_whitening"}
     needs = Needs(token=True, patches=True)
     title = "SANF: a flow over the class token with patch tokens fused in"
     budgets: ClassVar = {
@@ -149,61 +152,36 @@ class SANF(Method):
                 f"{self.grid[1]} patches; set token_pool=1 or a larger image_size."
             )
         channelwise = "none" if spec.standardise == "none" else "channel"
-        self.sem_stem = Standardise(spec.standardise, self.channels, (1, 1), spec.shrink)
-        self.spa_stem = Standardise(channelwise, self.channels, (1, 1))
+        self.sem_whitening = Whitening(spec.standardise, self.channels, (1, 1), spec.shrink)
+        self.spa_whitening = Whitening(channelwise, self.channels, (1, 1))
         self.couplings = Flow(couplings(spec, self.channels))
 
     def gather(self, features: Features) -> tuple[Tensor, Tensor]:
-        """y_sem (B, d, 1, 1) and y_spa (B, d, N, 1), pooled."""
+        """y_sem (B, d) and y_spa (B, d, h', w'), pooled."""
         spec = self.spec
         pooled = pool_tokens(features.patches, self.grid, spec.token_pool, spec.official_layout)
-        return features.token[:, :, None, None], pooled.transpose(1, 2)[..., None]
+        grid = tuple(side // spec.token_pool for side in self.grid)
+        return features.token, pooled.transpose(1, 2).unflatten(2, grid)
 
-    def prepare(self, batches: Iterable[Features]) -> None:
-        """Statistics of both kinds of tokens from the training normals (none in the paper)."""
-        stems = self.sem_stem, self.spa_stem
-        moments = [Moments(stem) for stem in stems]
-        for features in batches:
-            for sums, tokens in zip(moments, self.gather(features), strict=True):
-                sums.add(tokens)
-        for sums in moments:
-            sums.settle()
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
+        """Statistics of both sorts of tokens from the training normals (none in the paper)."""
+        fit_all([self.sem_whitening, self.spa_whitening], map(self.gather, normals))
 
-    def inputs(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
-        """What flows, (B, d) or (B, d, N), its condition (B, M, d), the stem's log-det."""
-        sem, spa = self.gather(features)
-        sem, sem_logdet = self.sem_stem.to_latent(sem)
-        spa, spa_logdet = self.spa_stem.to_latent(spa)
-        if self.spec.main_input == "y_sem":
-            return sem[..., 0, 0], spa[..., 0].transpose(1, 2), sem_logdet[..., 0, 0]
-        return spa[..., 0], sem[..., 0].transpose(1, 2), spa_logdet[..., 0]
+    def flows(self, features: Features) -> dict[str, FlowInput]:
+        """The flow of the main token, y_sem (B, d) or y_spa (B, d, h', w'), given the others.
 
-    def flow(self, features: Features) -> FlowOut:
-        """z (B, d) and log-det (B,), or (B, d, N) and (B, N) of y_spa; the stem's included."""
-        return self._look(features)[0]
-
-    def named_latents(self, features: Features) -> dict[str, FlowOut]:
-        """The latent of the image's token, or of each pooled patch on their grid."""
-        out = self.flow(features)
-        if out.z.ndim == 2:
-            return {"y_sem": out}
-        grid = tuple(side // self.spec.token_pool for side in self.grid)
-        return {"y_spa": FlowOut(out.z.unflatten(2, grid), out.logdet.unflatten(1, grid))}
-
-    def chains(self, features: Features) -> dict[str, Chain]:
-        """The flow of the main token behind its stem, the other tokens as its condition."""
+        The condition (B, M, d) is whitened as the main input is.
+        """
         sem, spa = self.gather(features)
         if self.spec.main_input == "y_sem":
-            tokens = self.inputs(features)[1]
-            steps = [AsMap(self.sem_stem), *self.couplings.steps]
-            return {"y_sem": Chain(Flow(steps), sem[..., 0, 0], tokens)}
-        steps = [AsMap(self.spa_stem), *self.couplings.steps]
-        grid = tuple(side // self.spec.token_pool for side in self.grid)
-        return {"y_spa": Chain(Flow(steps), spa[..., 0], self.inputs(features)[1], (grid,))}
+            tokens = self.spa_whitening(spa).z.flatten(2).transpose(1, 2)
+            return {"y_sem": FlowInput(Flow([self.sem_whitening, self.couplings]), sem, tokens)}
+        token = self.sem_whitening(sem).z[:, None]
+        return {"y_spa": FlowInput(Flow([self.spa_whitening, self.couplings]), spa, token)}
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """(||z||^2 / 2 - J) / d, the mean over images (eq. 20-22, divided as in the code)."""
-        return {"nll": nll(self.flow(features))}
+        return {"nll": nll(self.run(features)[self.spec.main_input])}
 
     @torch.no_grad()
     def attention(self, features: Features) -> Tensor | None:
@@ -212,20 +190,23 @@ class SANF(Method):
         It is multiplied by the number of tokens: 1 is what even attention would give. None where
         no token is asked for, or where tokens are no places.
         """
-        return self._drawn(self._look(features)[1])
+        return self._mean_weights(self._attended(features)[1])
 
-    def _look(self, features: Features) -> tuple[FlowOut, list[Tensor]]:
-        x, tokens, logdet = self.inputs(features)
-        weights: list[Tensor] = []
+    def _attended(self, features: Features) -> tuple[FlowOut, list[Tensor]]:
+        """z and log-det of `flows`, and the attention weights of all couplings on the way."""
+        _, x, tokens, _ = self.flows(features)[self.spec.main_input]
+        first = self.sem_whitening if self.spec.main_input == "y_sem" else self.spa_whitening
+        x, logdet = first(x)
+        weights: list[Tensor | None] = []
         for step in self.couplings.steps:
             if isinstance(step, FusionCoupling):
-                x, local, seen = step.look(x, tokens)
-                logdet, weights = logdet + local, weights + [s for s in seen if s is not None]
+                (x, local), more = step.attended(x, tokens)
+                logdet, weights = logdet + local, weights + more
             else:
-                x, _ = step.to_latent(x)
-        return FlowOut(x, logdet), weights
+                x = step(x).z
+        return FlowOut(x, logdet), [one for one in weights if one is not None]
 
-    def _drawn(self, weights: list[Tensor]) -> Tensor | None:
+    def _mean_weights(self, weights: list[Tensor]) -> Tensor | None:
         if not weights or self.spec.official_layout or self.spec.main_input == "y_spa":
             return None
         rows = torch.stack(weights)[..., 0, :]  # (2 blocks, B, heads, 1 + N)
@@ -238,16 +219,16 @@ class SANF(Method):
         nats:            (||z||^2 / 2 - J) / d + log(2 pi) / 2
         without logdet:  the same without J, which ranks as the code's mean z^2
         """
-        out, weights = self._look(features)
-        log = log_likelihood(out, self.spec.logdet).flatten(1 if out.z.ndim > 2 else 0)
-        log = log.mean(1) if log.ndim > 1 else log
+        out, weights = self._attended(features)
+        log = log_likelihood(out, self.spec.logdet)
+        log = log.flatten(1).mean(1) if log.ndim > 1 else log
         what = f"−log density of {self.spec.main_input}"
         whole = Map(anomaly(log), what)
         if not self.spec.logdet:
             whole = Map(anomaly(log), "energy of the latent", "z²/2 + const. [nats per channel]")
-        cells, family = self._drawn(weights), {}
+        cells, family = self._mean_weights(weights), {}
         if cells is not None:
-            drawn = upsample(cells.double(), self.shapes.image)
+            attention = upsample(cells.double(), self.shapes.image)
             what = "where the fusion looks; not a likelihood, it has no part in the score"
-            family["attention"] = Map(drawn, what, "attention [1 = even]")
+            family["attention"] = Map(attention, what, "attention [1 = even]")
         return Maps(family, None, whole)

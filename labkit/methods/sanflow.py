@@ -8,7 +8,7 @@ beside synthetic defects, whose latents are drawn to another mean.
 Where we differ, and why (each is a switch of `SANFlowSpec` or `StatisticsSpec`):
 - the likelihood has its number of channels (C/2, where eq. 6 has 1/2 and the code has C).
 - BCE takes delta / C: exact probabilities are 0 or 1 nearly everywhere (`bce_logit`).
-- L = -log sigmoid((l + J) / C) + (lambda_1 BCE + lambda_2 KL) / C a position. The paper has no
+- L = -log sigmoid((l + J) / C) + (lambda_1 BCE + lambda_2 KL) / C per position. The paper has no
   log-sigmoid (`objective=plain`), the code has all terms inside and the two weights swapped.
 - h starts at the prior instead of alpha = beta = 1, 114 nats away from it (`start`); a flow that
   starts as the identity (`zero_init`) starts at the scale of its base.
@@ -18,6 +18,9 @@ Where we differ, and why (each is a switch of `SANFlowSpec` or `StatisticsSpec`)
 `presets` names the models of the paper's tables, and `official`, what the authors' code
 optimises: `labkit train sanflow DATA --set preset=official`. One thing of it is left out: at
 abnormal positions its KL still trains alpha, through half of its terms.
+
+Where the equations are: eq. 1, eq. 2, eq. 3, the change of variables, in
+`likelihood.log_density`; eq. 4, eq. 5, eq. 6, eq. 7, eq. 8, eq. 9 in `statistics.py`.
 """
 
 from __future__ import annotations
@@ -31,12 +34,12 @@ from pydantic import Field
 from torch import Tensor
 
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
-from labkit.data.synthetic import bank as defects
+from labkit.data.synthetic import bank
 from labkit.data.synthetic.patches import Kind
-from labkit.flows.likelihood import fuse, upsample
+from labkit.flows.likelihood import anomaly, fuse, upsample
 from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
-from labkit.methods.pyramid import SemanticPyramid
+from labkit.methods.semantic_pyramid import SemanticPyramid
 
 KINDS = get_args(Kind)
 
@@ -48,10 +51,10 @@ class SANFlowSpec(StatisticsSpec, CFLOWSpec):
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 512
     level_steps: bool = True
     objective: Literal["logsigmoid", "plain", "official"] = "logsigmoid"
-    copies: Annotated[int, Field(ge=0)] = 3  # defects a normal image; 0: none (Table 5's 2a)
+    copies: Annotated[int, Field(ge=0)] = 3  # defects per normal image; 0: none (Table 5's 2a)
     kinds: tuple[Kind, ...] = KINDS  # of patches, in equal numbers if `copies` is a multiple
     patches: Literal["paper", "official"] = "paper"  # sizes, jitter and turns; `defects.patches`
-    fresh: bool = False  # other defects every epoch, and their features; else one bank a seed
+    fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
     score_map: Literal["fused", "s"] = "fused"  # the map that scores; s(z) is Figures S4 and S5
 
 
@@ -121,7 +124,7 @@ class SANFlow(SemanticPyramid, CFLOW):
         super().__init__(spec, shapes, spec.objective)
 
     @classmethod
-    def bank(
+    def synthetic_defects(
         cls,
         spec: SANFlowSpec,
         normals: Sequence[Sample],
@@ -132,23 +135,23 @@ class SANFlow(SemanticPyramid, CFLOW):
         """`copies` defects on every normal image, each kind equally often where that can be."""
         if spec.copies == 0:
             return ()
-        patches = defects.OFFICIAL if spec.patches == "official" else defects.PatchSpec()
+        patches = bank.OFFICIAL if spec.patches == "official" else bank.PatchSpec()
         if spec.copies % len(spec.kinds):
-            return defects.bank(normals, replace(patches, kinds=spec.kinds), seed, spec.copies)
+            return bank.bank(normals, replace(patches, kinds=spec.kinds), seed, spec.copies)
         each = spec.copies // len(spec.kinds)
-        specs = [replace(patches, kinds=(kind,)) for kind in spec.kinds]
-        return [sample for one in specs for sample in defects.bank(normals, one, seed, each)]
+        specs = [replace(patches, kinds=(shape,)) for shape in spec.kinds]
+        return [sample for one in specs for sample in bank.bank(normals, one, seed, each)]
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """NLL of the base that each position belongs to, BCE and KL, summed over levels (eq. 9).
 
         Without a batch all positions count as normal.
         """
-        told, losses = self.base.read(features.image), {}
-        for k, rows, place in self.seen(features, batch):
+        answer, losses = self.base.read(features.image), {}
+        for k, rows, place in self.rows_of_step(features, batch):
             level = self.levels[k]
             out = level(rows, place)
-            stats = self.base.at(told, level.grid).map(lambda t, p=place: _picked(t, p))
+            stats = self.base.at(answer, level.grid).map(lambda t, p=place: _picked(t, p))
             bad = _picked(self._abnormal(features, batch, level), place)
             for name, value in self.base.terms(out.z, out.logdet, stats, bad).items():
                 losses[name] = losses.get(name, 0.0) + value
@@ -168,21 +171,22 @@ class SANFlow(SemanticPyramid, CFLOW):
         (Figure 4 b). `s` is 1 - s(z), the mean over levels (S4, S5). `variance` and `mean` are
         h's answers: statistics of the base, no anomaly maps.
         """
-        told, pairs = self.read(features)
+        answer, pairs = self.predicted(features)
         how, size = self.spec.test_variance, self.shapes.image
         normal, abnormal, chances = [], [], []
         for (out, stats), peak in zip(pairs, self.peak, strict=True):
             normal.append(self.density(out, stats))
             bad = self.base.abnormal(out.z, stats, how) + out.logdet / out.z.shape[1] - peak
             abnormal.append(upsample(bad, size))
-            chances.append(upsample(1 - self.base.normality(out.z, stats), size))
+            s = self.base.normality(out.z, stats)
+            chances.append(upsample(anomaly(s, "probability"), size))
         family = self.draw(normal).family
         if self.spec.copies:
             what = "log density under the base of synthetic defects"
             family["abnormal"] = Map(fuse(abnormal), what, "log p [nats per channel]")
             what = "chance of the abnormal base against the normal one"
             family["s"] = Map(sum(chances) / len(chances), what, "1 − s(z)")
-        return Maps(family | self.statistics(told), self.spec.score_map)
+        return Maps(family | self.statistics(answer), self.spec.score_map)
 
 
 def _picked(values: Tensor, place: Tensor | None) -> Tensor:

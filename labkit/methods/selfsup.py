@@ -21,6 +21,9 @@ Where we differ, and why (each is a switch of `SelfSupSpec`):
 
 Attention makes z at one position depend on all others: lambda_i, the log-scales of position i,
 is a decomposition of the log-det, not a density of that position.
+
+Where the equations are: eq. 1 in `SelfSup.likelihood`; eq. 2, eq. 3 in `couplings`; eq. 4, the
+signs of both terms, and eq. 5 in `conditional_loss`; eq. 6 in `selected`; eq. 7 in `SelfSup.loss`.
 """
 
 from __future__ import annotations
@@ -33,16 +36,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Sample, Shapes
-from labkit.data.synthetic import bank as defects
-from labkit.flows.likelihood import anomaly, base_density, log_likelihood, top_mean, upsample
-from labkit.flows.steps import AffineCoupling, Flow, Permute, Step
-from labkit.flows.trace import Chain
-from labkit.flows.whitening import Shrinkage, Standardise
-from labkit.methods.base import Method, on_one_grid
+from labkit.core.config import Above0, AtLeast0, Positive
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
+from labkit.data.synthetic import bank
+from labkit.flows.flow import Flow, FlowInput
+from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.likelihood import anomaly, log_density, log_likelihood, upsample
+from labkit.flows.steps import Permute, Step
+from labkit.flows.whitening import Shrinkage, Whitening
+from labkit.methods.base import Method, common_grid, on_one_grid
 from labkit.methods.blocks.self_attention import Subnet
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +55,21 @@ class SelfSupSpec:
     supervision: bool = True  # Table 9; off: the plain flow, on normal images alone
     blocks: Positive = 5
     subnet: Literal["residual", "plain", "convolution"] = "residual"  # Table 10
-    hidden: Annotated[float, Field(gt=0)] = 0.5  # subnet's inner channels / its input channels
+    hidden: Above0 = 0.5  # subnet's inner channels / its input channels
     heads: Positive = 4
-    clamp: Annotated[float, Field(gt=0)] = 2.0  # largest log-scale of a coupling, nats
+    coupling: Coupling = "affine"  # or one of FrEIA's blocks
+    clamp: Above0 = 2.0  # largest log-scale of a coupling, nats
     zero_init: bool = True  # couplings start as the identity
-    threshold: Annotated[float, Field(ge=0)] | None = 1.0  # c, below the mean l_d; none: off
+    threshold: AtLeast0 | None = 1.0  # c, below the mean l_d; none: off
     minimum: bool = True  # a defect below every normal image of the step is left alone
     mean_over: Literal["all", "selected"] = "all"  # what L_syn is divided by
     alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
-    fresh: bool = False  # other defects every epoch, and their features; else one bank a seed
+    fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Annotated[float, Field(gt=0)] | Shrinkage = (
-        0.03  # of `whiten`, share of the mean variance
-    )
+    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
-    logdet: bool = False  # log-det of stem and flow in maps and score
+    logdet: bool = False  # log-det of statistics and flow in maps and score
     unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
     top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
 
@@ -76,10 +78,10 @@ def permutations(channels: int, steps: int) -> list[Permute]:
     """Fixed random orders before each coupling, every channel in an active half at least once.
 
     Drawn uniformly; where too few steps are left for the channels that were passive so far, the
-    first of these in the drawn order go to its end, which is the active half.
+    first of these in the order go to its end, which is the active half.
     """
     active = channels // 2
-    layout, never, drawn = torch.arange(channels, device="cpu"), set(range(channels)), []
+    layout, never, orders = torch.arange(channels, device="cpu"), set(range(channels)), []
     for left in reversed(range(steps)):
         order = torch.randperm(channels, device="cpu")
         owed = min(len(never) - left * active, active)
@@ -91,8 +93,8 @@ def permutations(channels: int, steps: int) -> list[Permute]:
         step = Permute(channels)
         step.order.copy_(order)
         step.back.copy_(order.argsort())
-        drawn.append(step)
-    return drawn
+        orders.append(step)
+    return orders
 
 
 def couplings(spec: SelfSupSpec, channels: int) -> list[Step]:
@@ -104,10 +106,10 @@ def couplings(spec: SelfSupSpec, channels: int) -> list[Step]:
     def subnet(c_in: int, c_out: int) -> Subnet:
         return Subnet(c_in, c_out, spec.subnet, spec.hidden, spec.heads, spec.zero_init)
 
+    options = {"clamp": spec.clamp, "grid_dims": 2, "two_sided": False, "bound": "tanh"}
     steps: list[Step] = []
     for permute in permutations(channels, spec.blocks):
-        coupling = AffineCoupling(channels, subnet, clamp=spec.clamp, two_sided=False, soft="tanh")
-        steps += [permute, coupling]
+        steps += [permute, coupling_step(spec.coupling, channels, subnet, **options)]
     return steps
 
 
@@ -124,7 +126,7 @@ def selected(normal: Tensor, synthetic: Tensor, threshold: Tensor, minimum: bool
 def conditional_loss(
     normal: Tensor, synthetic: Tensor, threshold: Tensor, minimum: bool, over_selected: bool
 ) -> dict[str, Tensor]:
-    """L = L_normal - L_syn in its two terms, and what is only watched (eq. 5-7).
+    """L = L_normal - L_syn in its two terms, and what is only logged (eq. 5-7).
 
     normal = -mean_d l_d,   synthetic = (1 / N) sum_s l_s [l_s > c and l_s > min_d l_d]
 
@@ -150,7 +152,8 @@ class SelfSup(Method):
     Spec = SelfSupSpec
     score_keys = frozenset({"logdet", "unit", "top_k"})
     reduce_keys = frozenset({"top_k"})
-    watched = frozenset({"selected", "gap"})
+    logged_only = frozenset({"selected", "gap"})
+    renamed_keys: ClassVar = {"stem": "whitening", "told": "qkv"}
     needs = Needs(pyramid=True, synthetic=True)
     title = "selfsup: a flow trained against synthetic defects"
     budgets: ClassVar = {
@@ -175,15 +178,13 @@ class SelfSup(Method):
 
     def __init__(self, spec: SelfSupSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        self.channels = sum(level[0] for level in shapes.pyramid)
-        finest = max(shapes.pyramid, key=lambda level: level[1])
-        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
-        self.stem = Standardise(spec.standardise, self.channels, self.grid, spec.shrink)
+        self.channels, self.grid = common_grid(shapes, spec.grid)
+        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
         self.couplings = Flow(couplings(spec, self.channels))
         self.register_buffer("threshold", torch.tensor(torch.inf))  # c; so far nothing exceeds it
 
     @classmethod
-    def bank(
+    def synthetic_defects(
         cls,
         spec: SelfSupSpec,
         normals: Sequence[Sample],
@@ -194,45 +195,34 @@ class SelfSup(Method):
         """One defect on every normal image, by NSA's settings for the category `data` names."""
         if not spec.supervision:
             return ()
-        return defects.bank(normals, defects.spec_for(data), seed, size=size)
+        return bank.bank(normals, bank.spec_for(data), seed, size=size)
 
     def gather(self, features: Features) -> Tensor:
         """The tapped levels on one grid, pooled and concatenated: x (B, C, h, w)."""
         return on_one_grid(features.pyramid, self.grid, self.spec.pool)
 
-    def prepare(self, batches: Iterable[Features]) -> None:
-        """Statistics of each place from the training normals (none of them in the paper)."""
-        self.stem.fit(self.gather(features) for features in batches)
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
+        """Statistics of each position from the training normals (none of them in the paper)."""
+        self.whitening.fit(self.gather(features) for features in normals)
 
-    def begin(self, epoch: int, batches: Iterable[Features]) -> None:
+    def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Once `alone` epochs are over, set c from the training normals: mean l_d - threshold."""
         if epoch != self.spec.alone or not self.spec.supervision:
             return
         if self.spec.threshold is None:
             self.threshold.fill_(-torch.inf)
             return
-        likely = torch.cat([self.likelihood(features).double() for features in batches])
+        likely = torch.cat([self.likelihood(features).double() for features in normals])
         self.threshold.copy_(likely.mean() - self.spec.threshold)
 
-    def flow(self, features: Features) -> FlowOut:
-        """z (B, C, h, w) and log-det (B, h, w), the stem's included."""
-        x, fixed = self.stem.to_latent(self.gather(features))
-        out = self.couplings(x)
-        return FlowOut(out.z, out.logdet + fixed)
-
-    def named_latents(self, features: Features) -> dict[str, FlowOut]:
-        """The one flow's latent by the name of its map."""
-        return {"likelihood": self.flow(features)}
-
-    def chains(self, features: Features) -> dict[str, Chain]:
-        """The one flow behind its stem."""
-        steps = [self.stem, *self.couplings.steps]
-        return {"likelihood": Chain(Flow(steps), self.gather(features))}
+    def flows(self, features: Features) -> dict[str, FlowInput]:
+        """The one flow behind its statistics, by the name of its map."""
+        flow = Flow([self.whitening, self.couplings])
+        return {"likelihood": FlowInput(flow, self.gather(features))}
 
     def likelihood(self, features: Features) -> Tensor:
         """l = (log N(z; 0, I) + log-det) / (C h w) of each image, (B,), nats per dimension."""
-        out = self.flow(features)
-        return (base_density(out.z) + out.logdet / self.channels).mean((1, 2))
+        return log_density(self.run(features)["likelihood"]).mean((1, 2))
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """L_normal - L_syn (eq. 7); L_normal alone of a step that has no synthetic image."""
@@ -264,14 +254,9 @@ class SelfSup(Method):
         nats:         A = -(log N(z_i; 0, I) + lambda_i) / C, lambda only with `logdet`
         probability:  A = 1 - exp(-A_nats)
         """
-        log = log_likelihood(self.flow(features), self.spec.logdet)
-        if self.spec.unit == "probability":
-            values, unit = 1 - upsample(log.exp(), self.shapes.image), "1 − P"
-        else:
-            values, unit = anomaly(upsample(log, self.shapes.image)), Map.unit
+        log = log_likelihood(self.run(features)["likelihood"], self.spec.logdet)
+        probability = self.spec.unit == "probability"
+        values = upsample(log.exp() if probability else log, self.shapes.image)
+        values, unit = anomaly(values, self.spec.unit), "1 − P" if probability else Map.unit
         what = "share of each position in −log density of the image"
         return Maps({"likelihood": Map(values, what, unit)}, "likelihood")
-
-    def score(self, maps: Maps) -> Tensor:
-        """The maximum of the map, or the mean of its K largest values, K = top_k of them."""
-        return top_mean(maps.anomaly, self.spec.top_k or 1 / maps.anomaly[0].numel())

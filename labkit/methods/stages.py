@@ -1,28 +1,18 @@
-"""Stages of a training, each with an optimiser of its own, and what one keeps of every image."""
+"""Stages of a training: their rates, how one is stopped, what one keeps of every image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from labkit.core.config import TrainSpec
 from labkit.core.records import Features
 from labkit.features.cache import FeatureSet
+from labkit.methods.base import Stage
 
 LIMIT = 2 << 30  # bytes of kept features in memory; what is beyond is computed again
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of training that changes one part of a method; the rest is frozen, in eval mode."""
-
-    name: str  # "" where it is the only one
-    train: TrainSpec
-    part: str = ""  # submodule that it trains; "": all of the method
-    keeps: bool = False  # its steps see `Method.given`, computed once an image
 
 
 class Stopped(Exception):
@@ -69,7 +59,7 @@ class Kept:
         limit: int = LIMIT,
     ):
         self.data, self.change, self.device = data, change, device
-        self.room, self.found = limit, {}
+        self.room, self.stored = limit, {}
 
     def __len__(self) -> int:
         return len(self.data)
@@ -80,11 +70,11 @@ class Kept:
 
     @torch.no_grad()
     def _one(self, index: int) -> Features:
-        if index in self.found:
-            return self.found[index]
+        if index in self.stored:
+            return self.stored[index]
         alone = self.data.batch([index]).map(lambda part: part.to(self.device))
-        told = self.change(alone).map(lambda part: part.cpu())
-        size = sum(part.nbytes for part in told.parts().values())
+        changed = self.change(alone).map(lambda part: part.cpu())
+        size = sum(part.nbytes for part in changed.parts().values())
         if size <= self.room:
-            self.found[index], self.room = told, self.room - size
-        return told
+            self.stored[index], self.room = changed, self.room - size
+        return changed

@@ -158,7 +158,7 @@ class Experiment:
         normals = self.parts["train"] if normals is None else normals
 
         def painted(seed: int) -> Sequence[Sample]:
-            return self.method_class.bank(
+            return self.method_class.synthetic_defects(
                 spec.flow, normals, seed, data=spec.data, size=spec.input.image_size
             )
 

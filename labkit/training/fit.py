@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
-from labkit.methods.base import Method
-from labkit.methods.stages import Kept, Stage, Stopped, check_stopped, learning_rate
+from labkit.methods.base import Method, Stage
+from labkit.methods.stages import Kept, Stopped, check_stopped, learning_rate
 from labkit.training.checkpoints import (
     History,
     load_checkpoint,
@@ -108,13 +108,13 @@ def fit(
             it was stopped before the last stage had an epoch.
     """
     if not any(parameter.requires_grad for parameter in method.parameters()):
-        method.prepare(data.batches())
-        method.eval().finish(data.batches())
+        method.fit_statistics(data.batches())
+        method.eval().fit_score(data.batches())
         return []
     several = spec.devices > 1
     if several and folder is None:
         raise ValueError("Training on several devices needs a folder for its checkpoints.")
-    if several and method.by_parts:
+    if several and method.takes_microbatches:
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
         fabric = Fabric(
@@ -152,7 +152,7 @@ def _fit(fabric: Fabric, method: Method, job: Job) -> History:
     """Every stage, from where the checkpoint stands; then the constants of the score."""
     history, state = load_checkpoint(job.folder, method) if job.folder else ([], {})
     if not history:
-        method.prepare(job.data.batches())
+        method.fit_statistics(job.data.batches())
     method.to(fabric.device)
     free = [p for p in method.parameters() if p.requires_grad]
     optimizer, start = None, 0
@@ -175,7 +175,7 @@ def _fit(fabric: Fabric, method: Method, job: Job) -> History:
     fabric.barrier()
     method.eval()
     with torch.no_grad():
-        method.finish(_normals(fabric, job.data))
+        method.fit_score(_normals(fabric, job.data))
     if job.folder and fabric.world_size > 1 and fabric.global_rank == 0:
         save_checkpoint(job.folder, method, optimizer, history)
     return history
@@ -208,14 +208,14 @@ def _stage(
     restore_optimizer(optimizer, state)
     data: FeatureSet | Kept = job.data
     if stage.keeps:
-        data = Kept(data, partial(method.given, stage=stage.name), fabric.device)
+        data = Kept(data, partial(method.stage_input, stage=stage.name), fabric.device)
     groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
     clipped = [group for group in groups if group]
     work = StageJob(fabric, job, stage, data, start, model, part, optimizer, clipped)
     with _bar(work, number, len(history) - start) as bar:
         for epoch in range(len(history), start + spec.epochs):
             with torch.no_grad():
-                method.begin(epoch, _normals(fabric, job.data))
+                method.on_epoch_start(epoch, _normals(fabric, job.data))
             history.append(_epoch(work, epoch, bar))
             if fabric.global_rank == 0:
                 if job.folder:
@@ -256,7 +256,7 @@ def _epoch(work: StageJob, epoch: int, bar: tqdm) -> dict[str, Any]:
             group["lr"] = rate
         seed = ((work.job.seed * 100_003 + epoch) * 100_003 + step) % 2**64
         generator = torch.Generator().manual_seed(seed)
-        for part, part_batch in method.parts(features, batch, generator):
+        for part, part_batch in method.microbatches(features, batch, generator):
             losses = work.model.loss(part, part_batch)
             loss = _objective(losses, method)
             if not torch.isfinite(loss):
@@ -309,7 +309,7 @@ def _normals(fabric: Fabric, data: FeatureSet) -> Iterator[Features]:
 
 def _objective(terms: dict[str, Any], method: Method) -> Any:
     """The sum of the terms that a method minimises."""
-    return sum(value for name, value in terms.items() if name not in method.watched)
+    return sum(value for name, value in terms.items() if name not in method.logged_only)
 
 
 def _batches(work: StageJob, epoch: int) -> Iterator[tuple[Features, Batch]]:

@@ -198,8 +198,9 @@ def store(
 
 def _shapes(stored: dict[str, Any]) -> Shapes:
     levels = tuple(map(tuple, stored["pyramid"]))
-    others = (tuple(stored.get(part, (0, 0))) for part in ("patches", "turned"))
-    return Shapes(tuple(stored["image"]), levels, stored["token"], *others)
+    rotated = stored.get("rotated", stored.get("turned", (0, 0)))  # version 0.1: turned
+    patches = tuple(stored.get("patches", (0, 0)))
+    return Shapes(tuple(stored["image"]), levels, stored["token"], patches, tuple(rotated))
 
 
 def _read_csv(path: Path, *columns: str) -> pd.DataFrame:

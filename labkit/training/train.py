@@ -177,7 +177,7 @@ def evaluate_again(
     """Take a detector's constants and calibration anew, and its `score_table` of the images."""
     train, calibration, test = (opened.features(part, progress) for part in PARTS)
     with torch.no_grad():
-        detector.method.eval().finish(train.batches())
+        detector.method.eval().fit_score(train.batches())
     held_out = detector.calibrate(calibration)
     return score_table(detector, calibration, held_out, test, progress)
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.explore import microscope
+from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood
-from labkit.flows.steps import AffineCoupling, ChannelAffine, Flow, Permute
-from labkit.flows.trace import Chain
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute
 
 
 def convolution(c_in, c_out):
@@ -21,10 +21,10 @@ def linear(c_in, c_out):
 
 
 @pytest.fixture
-def chain():
+def given_flow():
     torch.manual_seed(0)
     steps = [Permute(6), AffineCoupling(6, convolution), ChannelAffine(6, 0.7), Permute(6)]
-    return Chain(Flow(steps), torch.randn(1, 6, 4, 5) * 2 + 1)
+    return FlowInput(Flow(steps), torch.randn(1, 6, 4, 5) * 2 + 1)
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +34,26 @@ def seen(quick_run):
     return image, microscope.look(quick_run.detector, image)
 
 
-def test_the_last_step_is_the_flows_own_density(chain):
+def test_the_last_step_is_the_flows_own_density(given_flow):
     with torch.no_grad():
-        view, out = microscope.follow(chain), chain.flow(chain.x)
-    last = view.stages[-1]
+        view, out = microscope.follow(given_flow), given_flow.flow(given_flow.x)
+    last = view.steps[-1]
     expected = -log_likelihood(out)[0].numpy()
     np.testing.assert_allclose(last.maps["−log p"][0], expected, rtol=1e-4, atol=1e-5)
     assert last.nll == pytest.approx(float(expected.mean()), rel=1e-5)
     assert last.total == pytest.approx(float(out.logdet.sum()), rel=1e-4)
-    assert (view.shape, view.dimensions) == ((6, 4, 5), 120)
+    assert view.shape == (6, 4, 5)
 
 
-def test_every_step_is_undone(chain):
-    view = microscope.follow(chain)
+def test_every_step_is_undone(given_flow):
+    view = microscope.follow(given_flow)
     assert view.error < 1e-5 < view.spread
     assert microscope.inverse_words(view).startswith("Invertible")
 
 
-def test_a_flow_that_cannot_be_undone_is_told_of(chain):
-    chain.flow.steps[1].to_data = lambda z, cond: z
-    assert microscope.inverse_words(microscope.follow(chain)).startswith("Not undone")
+def test_a_flow_that_cannot_be_undone_is_told_of(given_flow):
+    given_flow.flow.steps[1].inverse = lambda z, cond: z
+    assert microscope.inverse_words(microscope.follow(given_flow)).startswith("Not undone")
 
 
 @given(st.floats(-2, 2), st.floats(0.3, 3), st.integers(0, 1000))
@@ -66,15 +66,15 @@ def test_moments_are_those_of_the_values(mean, spread, seed):
     assert k == pytest.approx(0, abs=0.5)
 
 
-def test_the_histogram_is_a_density_with_what_lies_outside(chain):
-    for stage in microscope.follow(chain).stages:
+def test_the_histogram_is_a_density_with_what_lies_outside(given_flow):
+    for step in microscope.follow(given_flow).steps:
         width = 2 * microscope.REACH / microscope.BINS
-        assert stage.shares.sum() * width + stage.outside == pytest.approx(1)
+        assert step.shares.sum() * width + step.outside == pytest.approx(1)
 
 
-def test_maps_share_one_scale_over_the_steps(chain):
-    view = microscope.follow(chain)
-    limits = microscope.limits(view.stages)
+def test_maps_share_one_scale_over_the_steps(given_flow):
+    view = microscope.follow(given_flow)
+    limits = microscope.limits(view.steps)
     assert set(limits) == set(microscope.UNITS)
     assert all(low < high for low, high in limits.values())
     image = np.zeros((8, 10, 3), np.uint8)
@@ -84,9 +84,14 @@ def test_maps_share_one_scale_over_the_steps(chain):
     assert all("[nats per channel]" in label.replace("\n", " ") for label in bars[0])
 
 
+def test_permutations_are_left_out_and_blocks_are_numbered(given_flow):
+    names = [step.name for step in microscope.follow(given_flow).steps]
+    assert names == ["input", "coupling 1", "channel scale 1"]
+
+
 def test_an_image_as_a_whole_has_numbers_and_no_maps():
-    chain = Chain(Flow([AffineCoupling(6, linear)]), torch.randn(1, 6))
-    view = microscope.follow(chain)
+    given_flow = FlowInput(Flow([AffineCoupling(6, linear)]), torch.randn(1, 6))
+    view = microscope.follow(given_flow)
     assert microscope.maps_figure(view, 1, np.zeros((4, 4, 3), np.uint8)) is None
     assert len(microscope.values_figure(view, 1, view).axes) == 2
 
@@ -95,8 +100,8 @@ def test_a_run_has_a_view_of_each_branch(seen, quick_run):
     _, views = seen
     assert list(views) == ["global", "local"]
     for view in views.values():
-        assert [stage.name for stage in view.stages[:1]] == ["input"]
-        assert view.stages[-1].name.startswith("coupling")
+        assert [step.name for step in view.steps[:1]] == ["input"]
+        assert view.steps[-1].name.startswith("coupling")
         assert view.error < 1e-3 * view.spread
 
 
@@ -105,19 +110,19 @@ def test_the_views_add_up_to_the_runs_map(seen, quick_run):
     detector = quick_run.detector
     features = detector.backbone(detector.backbone.preprocess(image)[None], detector.method.needs)
     with torch.no_grad():
-        latents = detector.method.named_latents(features)
+        latents = detector.method.latents(features)
     for name, view in views.items():
         expected = -log_likelihood(latents[name])[0].numpy()
-        np.testing.assert_allclose(view.stages[-1].maps["−log p"][0], expected, atol=1e-3)
+        np.testing.assert_allclose(view.steps[-1].maps["−log p"][0], expected, atol=1e-3)
 
 
 def test_figures_and_sentences_say_their_units(seen):
     _, views = seen
     view = views["global"]
-    for step in range(len(view.stages)):
+    for step in range(len(view.steps)):
         said = microscope.sentence(view, step)
         assert "nats per dimension" in said
-        assert "nats an image" in said
+        assert "nats per image" in said
         labels = [ax.get_ylabel() for ax in microscope.values_figure(view, step).axes]
         assert labels == ["density [per unit of x]", "−log p so far\n[nats per dimension]"]
     assert "likely" in microscope.sentence(view, 1)
@@ -127,7 +132,7 @@ def test_a_method_without_a_flow_says_what_it_is(quick_run, monkeypatch):
     from labkit.methods.base import Method
 
     detector = quick_run.detector
-    monkeypatch.setattr(type(detector.method), "chains", Method.chains)
+    monkeypatch.setattr(type(detector.method), "flows", Method.flows)
     assert "no normalizing flow" in microscope.no_flow(detector)
     with pytest.raises(ValueError, match="dnfad has no normalizing flow"):
         microscope.look(detector, np.zeros((32, 32, 3), np.uint8))

@@ -56,7 +56,7 @@ def test_the_latent_of_a_place_makes_up_its_density(quick_run):
     detector, sample = quick_run.detector, quick_run.samples()[0]
     batch = detector.backbone.preprocess(sample.read())[None]
     with torch.no_grad():
-        outs = detector.method.named_latents(detector.backbone(batch, detector.method.needs))
+        outs = detector.method.latents(detector.backbone(batch, detector.method.needs))
     found = position.latents(outs, (0.1, 0.9))
     assert set(found) == {"global", "local"}
     for name, one in found.items():

@@ -21,7 +21,7 @@ def test_points_are_centred_with_about_unit_spread(name):
 
 
 def test_training_makes_the_points_more_likely(toy):
-    nll = [stage.nll for stage in toy.view.stages]
+    nll = [stage.nll for stage in toy.view.steps]
     assert nll[-1] < nll[0] - 0.1
     assert toy.losses[-10:].mean() < toy.losses[:10].mean() - 0.1
 

@@ -161,18 +161,18 @@ def test_preprocessing_keeps_range_and_shape():
 def test_turned_copies_are_pooled_at_three_sizes():
     backbone = backbones.load("random/resnet18", 128)
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    turned = backbone(images, Needs(turns=4)).turned
+    turned = backbone(images, Needs(rotations=4)).rotated
     assert turned.shape == (2, 4, 3 * 512)
-    assert backbone.shapes(Needs(turns=4)).turned == (4, 3 * 512)
+    assert backbone.shapes(Needs(rotations=4)).rotated == (4, 3 * 512)
     token = backbone(images, Needs(token=True)).token
     torch.testing.assert_close(turned[:, 0, :512], token, rtol=1e-3, atol=1e-4)
-    upright = backbone(images.rot90(1, (2, 3)), Needs(turns=4)).turned  # 90 degrees further
+    upright = backbone(images.rot90(1, (2, 3)), Needs(rotations=4)).rotated  # 90 degrees further
     torch.testing.assert_close(upright[:, 0], turned[:, 1], rtol=1e-3, atol=1e-3)
 
 
-def test_turned_copies_have_keys_of_their_own():
+def test_rotated_copies_have_keys_of_their_own():
     backbone = backbones.load("random/resnet18", 128)
-    marks = {backbone.fingerprint(Needs(token=True, turns=turns)) for turns in (0, 2, 4)}
+    marks = {backbone.fingerprint(Needs(token=True, rotations=count)) for count in (0, 2, 4)}
     assert len(marks) == 3
 
 
@@ -181,7 +181,7 @@ def test_turned_copies_have_keys_of_their_own():
 )
 def test_what_cannot_be_turned_is_named(name, side):
     with pytest.raises(ValueError, match="convolutional network and image_size="):
-        backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(turns=4))
+        backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(rotations=4))
 
 
 def test_the_image_at_several_sizes_is_the_last_tap_of_each():

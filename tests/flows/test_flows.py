@@ -11,17 +11,10 @@ from sklearn import covariance
 from torch import nn
 
 from labkit.core.records import FlowOut
+from labkit.flows.flow import AtPositions, Flow, SideBySide, position_code
 from labkit.flows.likelihood import log_likelihood, nll
-from labkit.flows.steps import (
-    AffineCoupling,
-    ChannelAffine,
-    Flow,
-    Permute,
-    Rotate,
-    position_code,
-    soft_clamp,
-)
-from labkit.flows.whitening import Standardise
+from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute, Rotate, soft_clamp
+from labkit.flows.whitening import Whitening
 
 H, W = 3, 5
 
@@ -37,8 +30,12 @@ def convolution(kernel):
     return make
 
 
-def fitted(kind, channels, size=(H, W)):
-    step = Standardise(kind, channels, size).double()
+def linear(c_in, c_out):
+    return nn.Linear(c_in, c_out).double()
+
+
+def fitted(mode, channels, size=(H, W)):
+    step = Whitening(mode, channels, size).double()
     generator = torch.Generator().manual_seed(3)
     shape = (40, channels, *size)
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * 3 + 1
@@ -60,13 +57,13 @@ def steps(channels, cond):
         "two-sided": AffineCoupling(channels, convolution(3), cond),
         "one-sided": AffineCoupling(channels, convolution(3), cond, two_sided=False),
         "one-sided tanh": AffineCoupling(
-            channels, convolution(3), cond, two_sided=False, soft="tanh", gain=0.1
+            channels, convolution(3), cond, two_sided=False, bound="tanh", gain=0.1
         ),
         "kernel 1": AffineCoupling(channels, convolution(1), cond),
         "channel affine": ChannelAffine(channels).double(),
-        "standardise channel": fitted("channel", channels),
-        "standardise place": fitted("place", channels),
-        "standardise whiten": fitted("whiten", channels),
+        "whitening by channel": fitted("channel", channels),
+        "whitening by place": fitted("place", channels),
+        "whitening": fitted("whiten", channels),
     }
 
 
@@ -79,37 +76,20 @@ def test_round_trip(name, cond):
     step = steps(8, cond)[name]
     x = torch.randn(2, 8, H, W, dtype=torch.float64)
     c = torch.randn(2, cond, H, W, dtype=torch.float64) if cond else None
-    z, _ = step.to_latent(x, c)
-    assert (step.to_data(z, c) - x).abs().max() < 1e-9
+    z, _ = step(x, c)
+    assert (step.inverse(z, c) - x).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logdet_is_the_jacobians(name):
     step = steps(4, 0)[name]
     x = torch.randn(2, 4, H, W, dtype=torch.float64)
-    _, local = step.to_latent(x, None)
+    _, local = step(x)
     assert local.shape == (2, H, W)
     for k in range(2):
-        jac = torch.autograd.functional.jacobian(
-            lambda v: step.to_latent(v[None], None)[0].flatten(), x[k]
-        )
+        jac = torch.autograd.functional.jacobian(lambda v: step(v[None])[0].flatten(), x[k])
         exact = torch.linalg.slogdet(jac.flatten(1)).logabsdet
         assert abs(local[k].sum() - exact) < 1e-8
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_freias_container_runs_our_steps(name):
-    step = steps(4, 0)[name]
-    x = torch.randn(2, 4, H, W, dtype=torch.float64)
-    flow = Flow([Permute(4), step])
-    chain = flow.as_freia(4, H, W)
-    out = flow(x)
-    z, logdet = chain(x)
-    torch.testing.assert_close(z, out.z)
-    torch.testing.assert_close(logdet, out.logdet.sum((1, 2)), check_dtype=False)
-    back, backward = chain(z, rev=True)
-    torch.testing.assert_close(back, x)
-    torch.testing.assert_close(backward, -logdet)
 
 
 def test_two_sided_coupling_equals_freias_glow_block():
@@ -124,7 +104,7 @@ def test_two_sided_coupling_equals_freias_glow_block():
     theirs.subnet2.load_state_dict(ours.subnet.state_dict())  # GLOW transforms its first half
     theirs.subnet1.load_state_dict(ours.subnet2.state_dict())  # first, given the second
     x = torch.randn(2, 6, H, W, dtype=torch.float64)
-    z, local = ours.to_latent(x, None)
+    z, local = ours(x)
     swap = torch.cat([x[:, 3:], x[:, :3]], 1)
     (reference,), logdet = theirs((swap,))
     torch.testing.assert_close(torch.cat([z[:, 3:], z[:, :3]], 1), reference)
@@ -136,7 +116,7 @@ def test_one_sided_chain_equals_freias_all_in_one_block():
     theirs = AllInOneBlock([(5, H, W)], subnet_constructor=convolution(3)).double()
     nn.init.normal_(theirs.global_scale, 20.0)
     nn.init.normal_(theirs.global_offset)
-    coupling = AffineCoupling(5, convolution(3), two_sided=False, soft="tanh", gain=0.1)
+    coupling = AffineCoupling(5, convolution(3), two_sided=False, bound="tanh", gain=0.1)
     affine, permute = ChannelAffine(5).double(), Permute(5)
     coupling.subnet.load_state_dict(theirs.subnet.state_dict())
     affine.raw_scale.data = theirs.global_scale.data.flatten()
@@ -165,14 +145,44 @@ def test_lambda_is_a_density_only_with_kernel_one():
     assert (local - diagonal).abs().max() > 1e-3
 
 
-def test_trace_ends_where_the_flow_ends():
+def test_trace_goes_through_flows_within_flows_and_ends_where_the_flow_ends():
     torch.manual_seed(0)
-    flow = Flow([Permute(4), AffineCoupling(4, convolution(3)), Permute(4)])
+    inner = Flow([AffineCoupling(4, convolution(1)), ChannelAffine(4, 0.7).double()])
+    flow = Flow([Permute(4), inner, AtPositions(Flow([AffineCoupling(4, linear)])), Permute(4)])
     x = torch.randn(2, 4, H, W, dtype=torch.float64)
-    outs = list(flow.trace(x))
-    assert len(outs) == 3
-    torch.testing.assert_close(outs[-1].z, flow(x).z)
-    torch.testing.assert_close(outs[-1].logdet, flow(x).logdet)
+    labels, outs = zip(*flow.trace(x), strict=True)
+    assert labels == ("", "coupling", "channel scale", "coupling", "")
+    torch.testing.assert_close(outs[2].logdet, flow[:2](x).logdet)
+    torch.testing.assert_close(outs[-1], flow(x))
+    torch.testing.assert_close(flow.inverse(outs[-1].z), x)
+
+
+def test_a_slice_of_a_flow_has_its_weights():
+    torch.manual_seed(0)
+    flow = Flow([AffineCoupling(4, convolution(1)) for _ in range(3)])
+    x = torch.randn(2, 4, H, W, dtype=torch.float64)
+    start = flow[:1](x)
+    end = flow[1:](start.z)
+    torch.testing.assert_close(FlowOut(end.z, start.logdet + end.logdet), flow(x))
+    assert (len(flow), len(flow[1:])) == (3, 2)
+
+
+def test_forms_change_neither_values_nor_log_det():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, H, W, dtype=torch.float64)
+    cond = torch.randn(2, 3, H, W, dtype=torch.float64)
+    coupling = AffineCoupling(4, linear, 3)
+    out = AtPositions(coupling)(x, cond)
+    one = coupling(x[:, :, 1, 2], cond[:, :, 1, 2])
+    torch.testing.assert_close(FlowOut(out.z[:, :, 1, 2], out.logdet[:, 1, 2]), one)
+    torch.testing.assert_close(AtPositions(coupling).inverse(out.z, cond), x)
+    step = fitted("channel", 4)
+    torch.testing.assert_close(step(x.flatten(2)).z, step(x).z.flatten(2))
+    torch.testing.assert_close(step(x[..., 0, 0]).logdet, step(x).logdet[:, 0, 0])
+    halves = SideBySide([fitted("place", 4), AffineCoupling(4, convolution(3))], [(H, W)] * 2)
+    twice = torch.cat([x.flatten(2)] * 2, 2)
+    torch.testing.assert_close(halves.inverse(halves(twice).z), twice)
+    assert not halves.fixed
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0.1, 5))
@@ -190,9 +200,9 @@ def test_whitening_leaves_unit_covariance_at_every_place():
     mix = torch.randn(H * W, 4, 4, dtype=torch.float64)
     x = torch.einsum("pij,bjp->bip", mix, torch.randn(4000, 4, H * W, dtype=torch.float64))
     x = x.reshape(-1, 4, H, W) + 5
-    step = Standardise("whiten", 4, (H, W), shrink=1e-13).double()
+    step = Whitening("whiten", 4, (H, W), shrink=1e-13).double()
     step.fit(x.split(512))
-    z = step.to_latent(x, None)[0].flatten(2)
+    z = step(x)[0].flatten(2)
     cov = torch.einsum("bip,bjp->pij", z, z) / len(z)
     assert (cov - torch.eye(4, dtype=torch.float64)).abs().max() < 1e-6
 
@@ -203,7 +213,7 @@ def test_whitening_leaves_unit_covariance_at_every_place():
 def test_a_named_shrinkage_whitens_by_scikit_learns_covariance(shrink, peer):
     torch.manual_seed(0)
     x = torch.randn(12, 5, H, W, dtype=torch.float64) * torch.arange(1, 6)[:, None, None] + 3
-    step = Standardise("whiten", 5, (H, W), shrink).double()
+    step = Whitening("whiten", 5, (H, W), shrink).double()
     step.fit(x.split(5))
     for h, w in ((0, 0), (H - 1, W - 1)):
         rows = x[:, :, h, w].numpy()
@@ -227,21 +237,21 @@ def test_whitening_alone_is_the_gaussian_of_each_place():
             torch.testing.assert_close(ours[:, i, j], gauss.log_prob(x[:, :, i, j]) / 3)
 
 
-def test_standardise_fits_in_one_pass_whatever_the_batches():
+def test_whitening_fits_in_one_pass_whatever_the_batches():
     x = torch.randn(30, 3, H, W, dtype=torch.float64) * 2 + 7
-    for kind in ("channel", "place", "whiten"):
-        whole, parts = (Standardise(kind, 3, (H, W)).double() for _ in range(2))
+    for mode in ("channel", "place", "whiten"):
+        whole, parts = (Whitening(mode, 3, (H, W)).double() for _ in range(2))
         whole.fit([x])
         parts.fit(x.split(7))
         for a, b in zip(whole.buffers(), parts.buffers(), strict=True):
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("kind", ["channel", "place", "whiten"])
-def test_images_that_are_all_alike_have_finite_latents(kind):
-    step, x = Standardise(kind, 3, (H, W)), torch.ones(6, 3, H, W)
+@pytest.mark.parametrize("mode", ["channel", "place", "whiten"])
+def test_images_that_are_all_alike_have_finite_latents(mode):
+    step, x = Whitening(mode, 3, (H, W)), torch.ones(6, 3, H, W)
     step.fit([x])
-    z, logdet = step.to_latent(x + 1e-3, None)
+    z, logdet = step(x + 1e-3)
     assert torch.isfinite(z).all()
     assert torch.isfinite(logdet).all()
 
@@ -249,13 +259,13 @@ def test_images_that_are_all_alike_have_finite_latents(kind):
 def test_whitening_is_exact_in_a_mixed_training():
     step, x = fitted("whiten", 3).float(), torch.randn(2, 3, H, W)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = step.to_latent(x, None)[0]
-    assert torch.equal(mixed, step.to_latent(x, None)[0])
+        mixed = step(x)[0]
+    assert torch.equal(mixed, step(x)[0])
 
 
-def test_standardise_names_its_kinds():
+def test_whitening_names_its_modes():
     with pytest.raises(ValueError, match="none, channel, place, whiten"):
-        Standardise("placed", 3, (H, W))
+        Whitening("placed", 3, (H, W))
 
 
 def test_log_likelihood_integrates_to_one_in_two_dimensions():

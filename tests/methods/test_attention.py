@@ -10,7 +10,7 @@ from labkit.methods.blocks.self_attention import SelfAttention, Subnet
 def test_attention_is_the_librarys():
     torch.manual_seed(0)
     ours, theirs = SelfAttention(12, 4), nn.MultiheadAttention(12, 4, batch_first=True)
-    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.told.weight, ours.told.bias
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight, ours.qkv.bias
     theirs.out_proj.load_state_dict(ours.out.state_dict())
     x = torch.randn(2, 12, 3, 5)
     rows = x.flatten(2).transpose(1, 2)

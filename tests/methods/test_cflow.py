@@ -124,8 +124,8 @@ def test_the_code_of_a_place_is_the_condition_and_can_be_cut_off():
 
 def test_fibres_see_every_position_of_a_batch_once():
     method = tiny(fibre=7)
-    assert method.by_parts
-    parts = list(method.parts(features(), images(2), torch.Generator().manual_seed(0)))
+    assert method.takes_microbatches
+    parts = list(method.microbatches(features(), images(2), torch.Generator().manual_seed(0)))
     for k, count in ((0, 30), (1, 12)):
         places = torch.cat([told.place for _, told in parts if told.level == k])
         assert sorted(places.tolist()) == list(range(count))
@@ -136,13 +136,13 @@ def test_fibres_see_every_position_of_a_batch_once():
             weighed[name] = weighed.get(name, 0) + value * len(seen)
     torch.testing.assert_close(weighed["scale1"] / 30, whole["scale1"])
     torch.testing.assert_close(weighed["scale2"] / 12, whole["scale2"])
-    again = method.parts(features(), images(2), torch.Generator().manual_seed(0))
+    again = method.microbatches(features(), images(2), torch.Generator().manual_seed(0))
     assert all(torch.equal(a[1].place, b[1].place) for a, b in zip(parts, again, strict=True))
 
 
 def test_a_step_of_one_level_trains_that_level():
     method = tiny(level_steps=True)
-    parts = list(method.parts(features(), images(2), torch.Generator()))
+    parts = list(method.microbatches(features(), images(2), torch.Generator()))
     assert [told.level for _, told in parts] == [0, 1]
     losses = method.loss(*parts[1])
     assert list(losses) == ["scale2"]
@@ -153,7 +153,7 @@ def test_a_step_of_one_level_trains_that_level():
 
 def test_the_most_normal_position_of_training_has_chance_one():
     method = tiny()
-    method.finish([features(8, seed=5), features(8, seed=6)])
+    method.fit_score([features(8, seed=5), features(8, seed=6)])
     for k in range(2):
         u = torch.cat([method.densities(features(8, seed=s))[k] for s in (5, 6)])
         torch.testing.assert_close(u.max(), method.peak[k])
@@ -169,7 +169,7 @@ def test_the_most_normal_position_of_training_has_chance_one():
 
 def test_nats_are_the_logarithm_of_the_added_chances():
     method = tiny(fuse="nats", top_k=0.5)
-    method.finish([features(8, seed=5)])
+    method.fit_score([features(8, seed=5)])
     maps = method.maps(features())
     chances = [(-maps[name].values).exp() for name in ("scale1", "scale2")]
     torch.testing.assert_close(maps.anomaly, -((chances[0] + chances[1]) / 2).log())
@@ -181,7 +181,7 @@ def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place():
     method = CFLOW(
         CFLOWSpec(**TINY, standardise="place", zero_init=True, place_logdet=True), SHAPES
     ).double()
-    method.prepare([features(20, seed=s) for s in (3, 4)])
+    method.fit_statistics([features(20, seed=s) for s in (3, 4)])
     x = torch.cat([features(20, seed=s).pyramid[0] for s in (3, 4)])
     gauss = Normal(x.mean(0), x.std(0, correction=0))
     expected = gauss.log_prob(features().pyramid[0]).mean(1)

@@ -69,7 +69,7 @@ def test_kernels_are_3_and_at_the_end_5():
 def test_the_flow_starts_as_permutations_of_its_own_for_each_map():
     torch.manual_seed(0)
     method, seen = CSFlow(CSFlowSpec(blocks=2, hidden=5), SHAPES).double(), features()
-    out = method(seen)
+    out = method.run(seen)["all scales"]
     assert out.logdet.abs().max() == 0
     orders = [step.parts for step in method.flow.steps[::2]]
     sizes = [24, 6, 2]
@@ -128,7 +128,7 @@ def test_the_subnet_is_the_papers_sum_of_convolutions():
 
 def test_loss_is_the_negative_log_density_per_dimension_of_all_maps():
     method, seen = tiny(), features(3)
-    out = method(seen)
+    out = method.run(seen)["all scales"]
     whole = 0.5 * out.z.square().sum((1, 2)) - out.logdet.sum(1)
     torch.testing.assert_close(method.loss(seen)["nll"], whole.mean() / (4 * 32))
     alone = [method.loss(seen.map(lambda t, k=k: t[k : k + 1]))["nll"] for k in range(3)]
@@ -137,7 +137,7 @@ def test_loss_is_the_negative_log_density_per_dimension_of_all_maps():
 
 def test_the_papers_score_is_the_mean_of_all_entries_and_its_map_the_finest():
     method, seen = tiny(), features()
-    maps, z = method.maps(seen), method(seen).z
+    maps, z = method.maps(seen), method.run(seen)["all scales"].z
     torch.testing.assert_close(method.score(maps), 0.5 * z.square().mean((1, 2)))
     finest = 0.5 * z[:, :, :24].square().mean(1).reshape(2, 1, 4, 6)
     drawn = nn.functional.interpolate(finest, (32, 48), mode="bilinear")[:, 0]
@@ -151,7 +151,7 @@ def test_the_maps_of_all_sizes_are_multiplied_or_added_in_nats():
     parts = [product[f"scale{k}"].values for k in (1, 2, 3)]
     torch.testing.assert_close(product.anomaly, parts[0] * parts[1] * parts[2])
     nats = tiny(fuse="nats", top_k=0.1)
-    nats.finish([features(9, seed=1)])
+    nats.fit_score([features(9, seed=1)])
     maps = nats.maps(seen)
     chances = torch.stack([(-maps[f"scale{k}"].values).exp() for k in (1, 2, 3)])
     torch.testing.assert_close(maps.anomaly, -chances.mean(0).log())
@@ -172,7 +172,7 @@ def test_maps_must_have_one_number_of_channels():
 def test_with_log_dets_an_untrained_flow_scores_the_gaussian_of_each_place():
     spec = CSFlowSpec(blocks=2, hidden=5, standardise="place", logdet=True, place_logdet=True)
     method, seen = CSFlow(spec, SHAPES).double().eval(), features()
-    method.prepare([features(20, seed=s) for s in (3, 4)])
+    method.fit_statistics([features(20, seed=s) for s in (3, 4)])
     x = torch.cat([row(features(20, seed=s)) for s in (3, 4)])
     density = Normal(x.mean(0), x.std(0, correction=0)).log_prob(row(seen)).mean((1, 2))
     found = method.score(method.maps(seen))

@@ -11,7 +11,8 @@ from torch.distributions import Normal
 
 from labkit.core.records import Features, Shapes
 from labkit.flows.likelihood import LOG_2PI
-from labkit.methods.fastflow import FastFlow, FastFlowSP, FastFlowSpec, FastFlowSPSpec
+from labkit.methods.fastflow import FastFlow, FastFlowSpec
+from labkit.methods.fastflow_sp import FastFlowSP, FastFlowSPSpec
 
 SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))
 WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))
@@ -123,7 +124,7 @@ def test_loss_is_each_levels_negative_log_density_per_dimension():
 
 def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
     method = tiny()
-    method.finish([])
+    method.fit_score([])
     maps, total = method.maps(features()), 0
     assert list(maps) == ["scale1", "scale2", "fused"]
     for level, x in zip(method.levels, features().pyramid, strict=True):
@@ -133,7 +134,7 @@ def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
     assert ((maps.anomaly >= 0) & (maps.anomaly < 1)).all()  # -P in [-1, 0), moved by 1
     torch.testing.assert_close(method.score(maps), maps.anomaly.amax((1, 2)))
     nats = tiny(fuse="nats")
-    nats.finish([])
+    nats.fit_score([])
     for name in ("scale1", "scale2"):
         chance = (-nats.maps(features())[name].values).exp()
         assert ((chance > 0) & (chance <= 1)).all()
@@ -142,13 +143,13 @@ def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
 @pytest.mark.parametrize("switches", [{"logdet": True}, {"place_logdet": True}])
 def test_with_a_logdet_the_most_normal_position_of_training_has_chance_one(switches):
     method = tiny(standardise="place", **switches)
-    method.prepare([features(8, seed=s) for s in (3, 4)])
-    method.finish([features(8, seed=5), features(8, seed=6)])
+    method.fit_statistics([features(8, seed=s) for s in (3, 4)])
+    method.fit_score([features(8, seed=5), features(8, seed=6)])
     for k, level in enumerate(method.levels):
         u = torch.cat([method.densities(features(8, seed=s))[k] for s in (5, 6)])
         torch.testing.assert_close(u.max(), method.peak[k])
-        out = level(features().pyramid[k])
-        logdet = out.logdet if "logdet" in switches else level.stem.logdet()
+        out = method.coupled(method.gathered(features()))[k]
+        logdet = out.logdet if "logdet" in switches else level.whitening.logdet()
         energy = 0.5 * (LOG_2PI + out.z.square().mean(1))
         torch.testing.assert_close(
             method.densities(features())[k], logdet / level.channels - energy
@@ -160,7 +161,7 @@ def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place():
         blocks=2, standardise="place", zero_init=True, logdet=True, place_logdet=True
     )
     method = FastFlow(spec, SHAPES).double()
-    method.prepare([features(20, seed=s) for s in (3, 4)])
+    method.fit_statistics([features(20, seed=s) for s in (3, 4)])
     x = torch.cat([features(20, seed=s).pyramid[0] for s in (3, 4)])
     gauss = Normal(x.mean(0), x.std(0, correction=0))
     expected = gauss.log_prob(features().pyramid[0]).mean(1)
@@ -229,15 +230,15 @@ def test_fixed_statistics_of_one_are_plain_fastflow(logdet):
     assert list(losses) == ["nll"]
     assert abs(losses["nll"] - sum(plain.loss(features()).values())) < 1e-6
     for method in (plain, ours):
-        method.finish([features(6, seed=4)])
+        method.fit_score([features(6, seed=4)])
     scores = [method.score(method.maps(features())) for method in (plain, ours)]
     assert (scores[0] - scores[1]).abs().max() < 1e-6
 
 
 def test_fixed_statistics_of_another_variance_know_their_highest_density():
     method = with_statistics(variance="fixed", fixed_variance=0.25, kl=0).eval()
-    method.finish([])
-    z = method.latents(features())[0].z
+    method.fit_score([])
+    z = method.scored_latents(features())[0].z
     expected = 1 - (-0.5 * z.square().mean(1) / 0.25).exp()
     drawn = nn.functional.interpolate(expected[:, None], (24, 40), mode="bilinear")[:, 0]
     torch.testing.assert_close(method.maps(features())["scale1"].values, drawn)
@@ -255,7 +256,7 @@ def test_statistics_prediction_trains_h_and_shows_the_variance():
         assert all(p.grad.abs().max() > 0 for p in method.base.parameters())
         optimizer.step()
     assert (method.base.read(features().image) - before).abs().max() > 1e-3
-    method.eval().finish([features(6, seed=4)])
+    method.eval().fit_score([features(6, seed=4)])
     maps = method.maps(features())
     assert list(maps) == ["scale1", "scale2", "fused", "variance"]
     told = method.base.read(features().image)
@@ -268,7 +269,7 @@ def test_a_gain_is_watched_and_never_minimised():
     gains = [level.norm.weight.abs().log().mean() for level in method.levels]
     assert losses["unreported"].item() == pytest.approx(sum(gains).item())
     assert not losses["unreported"].requires_grad
-    assert method.watched == {"unreported"}
+    assert method.logged_only == {"unreported"}
 
 
 def test_a_base_of_another_scale_is_met_at_the_start():

@@ -17,7 +17,7 @@ def tokens(n, seed=0):
 
 def fitted(memory, **switches):
     method = KNN(KNNSpec(**switches), SHAPES)
-    method.prepare(Features(token=rows) for rows in memory.split(7))
+    method.fit_statistics(Features(token=rows) for rows in memory.split(7))
     return method.eval()
 
 
@@ -62,7 +62,7 @@ def test_cosine_ignores_length_and_is_one_minus_the_cosine():
 def test_patch_tokens_count_by_their_mean():
     memory, patches = tokens(40).reshape(10, 4, D), tokens(12, seed=1).reshape(3, 4, D)
     method = KNN(KNNSpec(main_input="y_spa"), SHAPES)
-    method.prepare([Features(token=tokens(10), patches=memory)])
+    method.fit_statistics([Features(token=tokens(10), patches=memory)])
     maps = method.maps(Features(token=tokens(3), patches=patches))
     expected = scores(fitted(memory.mean(1)), patches.mean(1))
     torch.testing.assert_close(method.score(maps), expected)

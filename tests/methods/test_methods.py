@@ -1,5 +1,7 @@
 """What every method promises, whatever its name."""
 
+import inspect
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,7 +14,7 @@ from labkit.core.records import Batch, Features, Shapes
 from labkit.flows.likelihood import log_likelihood
 from labkit.methods.pyramid import Pyramid
 
-SHAPES = Shapes((24, 40), ((6, 3, 5), (6, 2, 3)), token=8, patches=(15, 8), turned=(4, 6))
+SHAPES = Shapes((24, 40), ((6, 3, 5), (6, 2, 3)), token=8, patches=(15, 8), rotated=(4, 6))
 UNTRAINED = {"knn", "padim"}  # no parameters
 each_method = pytest.mark.parametrize("name", methods.names())
 each_trained = pytest.mark.parametrize("name", [n for n in methods.names() if n not in UNTRAINED])
@@ -24,14 +26,14 @@ def build(name, seed=0):
     spec = config.resolve(name, kind.Spec, "x", "quick", seed, kind.budgets)
     torch.manual_seed(seed)
     method = kind(spec.flow, SHAPES).double()
-    method.prepare([features(20, seed=9)])
+    method.fit_statistics([features(20, seed=9)])
     return method
 
 
 def features(n=4, seed=0):
     """All that a backbone can give, float64."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = [*SHAPES.pyramid, (SHAPES.token,), SHAPES.patches, (3, *SHAPES.image), SHAPES.turned]
+    sizes = [*SHAPES.pyramid, (SHAPES.token,), SHAPES.patches, (3, *SHAPES.image), SHAPES.rotated]
     drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
     count = len(SHAPES.pyramid)
     return Features(tuple(drawn[:count]), *drawn[count:])
@@ -54,7 +56,7 @@ def trained(name, steps=3):
         optimizer.zero_grad()
         sum(method.loss(features(4, step), batch()).values()).backward()
         optimizer.step()
-    method.eval().finish([features(8, seed=5)])
+    method.eval().fit_score([features(8, seed=5)])
     return method
 
 
@@ -96,7 +98,7 @@ def test_it_fills_the_interface(name):
 def test_every_parameter_gets_a_finite_gradient(name):
     method = build(name)
     generator = torch.Generator().manual_seed(0)
-    for seen, told in method.parts(features(), batch(), generator):
+    for seen, told in method.microbatches(features(), batch(), generator):
         sum(method.loss(seen, told).values()).backward()
     for key, parameter in method.named_parameters():
         assert parameter.grad is not None, key
@@ -166,6 +168,14 @@ def test_every_budget_and_preset_resolves(name, budget):
         assert config.restore(spec.to_json(), kind.Spec) == spec
 
 
+@pytest.mark.parametrize(
+    ("name", "count"), [("dnfad", 17), ("dadf", 7), ("sanf", 22), ("sanflow", 9), ("selfsup", 7)]
+)
+def test_every_equation_of_a_paper_can_be_found(name, count):
+    text = inspect.getdoc(inspect.getmodule(methods.get(name)))
+    assert [n for n in range(1, count + 1) if not re.search(rf"\beq\. {n}\b", text)] == []
+
+
 def test_an_unknown_preset_is_refused_by_name():
     with pytest.raises(ValueError, match="Unknown preset 'offcial'; did you mean 'official'"):
         methods.preset(methods.get("sanflow"), {"preset": "offcial"})
@@ -174,13 +184,68 @@ def test_an_unknown_preset_is_refused_by_name():
 
 
 @each_method
-def test_named_latents_make_up_the_densities(name):
+def test_latents_make_up_the_densities(name):
     method = trained(name)
     with torch.no_grad():
-        outs = method.named_latents(features())
+        outs = method.latents(features())
         for out in outs.values():
             assert out.z.shape[:1] + out.z.shape[2:] == out.logdet.shape
-        if isinstance(method, Pyramid) and getattr(method.spec, "test_variance", "mode") == "mode":
+        switches = {"test_variance": "mode", "logdet": True}  # as given here, all counts
+        usual = all(getattr(method.spec, key, value) == value for key, value in switches.items())
+        if isinstance(method, Pyramid) and usual:
             pairs = zip(outs.values(), method.densities(features()), strict=True)
             for out, density in pairs:
                 torch.testing.assert_close(log_likelihood(out), density)
+
+
+@each_method
+def test_a_method_has_flows_or_nothing_to_train(name):
+    assert bool(trained(name).flows(features())) == (name not in UNTRAINED)
+
+
+@each_trained
+def test_each_flow_is_undone_and_starts_with_fixed_statistics(name):
+    method = trained(name).requires_grad_(False)
+    for given in method.flows(features(3)).values():
+        z, _ = given.run()
+        torch.testing.assert_close(given.flow.inverse(z, given.cond), given.x)
+        labels = [label for label, _ in given.flow.trace(given.x, given.cond)]
+        last = list(given.flow.trace(given.x, given.cond))[-1][1]
+        torch.testing.assert_close(last, given.run())
+        assert labels[0].startswith(("mean and scale", "whitening"))
+        assert "coupling" in labels
+
+
+@pytest.mark.parametrize("name", ["cflow", "fastflow-sp", "csflow", "sanf"])  # of each form one
+def test_the_log_det_of_a_flow_is_the_jacobians(name):
+    method = trained(name).requires_grad_(False)
+    flow, x, cond, _ = list(method.flows(features(1)).values())[-1]  # the smallest level
+    size = x.numel()
+    jac = torch.autograd.functional.jacobian(lambda v: flow(v, cond).z, x)
+    expected = torch.linalg.slogdet(jac.reshape(size, size)).logabsdet
+    torch.testing.assert_close(flow(x, cond).logdet.sum(), expected)
+
+
+@each_trained
+def test_the_loss_and_the_maps_come_from_flows(name, monkeypatch):
+    """A flow whose latents are moved moves losses and maps: there is no second forward pass."""
+    method = trained(name).requires_grad_(False)
+    before = method.loss(features())
+    score = method.score(method.maps(features()))
+    for step in method.modules():
+        if type(step).__name__ in ("AffineCoupling", "FusionCoupling"):
+            monkeypatch.setattr(step, "clamp", 2 * step.clamp)
+    assert any((before[key] != value).any() for key, value in method.loss(features()).items())
+    assert (method.score(method.maps(features())) != score).any()
+
+
+def test_weights_of_version_0_1_are_read_under_their_present_names():
+    method = build("dnfad")
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+    old = {
+        key.replace("whitening.", "stem.steps.0.").replace("branches.", "flows."): value + 1
+        for key, value in state.items()
+    }
+    assert set(old) & set(state) == {"peak"}
+    method.load_state_dict(old)
+    assert all(torch.equal(value, state[key] + 1) for key, value in method.state_dict().items())

@@ -27,7 +27,7 @@ def build(seed=0, **switches):
 
 def fitted(batches, **switches):
     method = build(**switches)
-    method.prepare(batches)
+    method.fit_statistics(batches)
     return method
 
 

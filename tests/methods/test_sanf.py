@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from labkit.core.records import Features, Shapes
-from labkit.flows.steps import AffineCoupling, Flow, Permute
+from labkit.flows.flow import Flow
+from labkit.flows.steps import AffineCoupling, Permute
 from labkit.methods.blocks.feature_fusion import FusionCoupling
 from labkit.methods.sanf import SANF, SANFSpec, patch_grid, pool_tokens
 
@@ -46,25 +47,24 @@ def test_parameter_counts_of_the_papers_networks(width, expected):
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 def test_the_flow_inverts_given_its_tokens(fusion, main, dtype, error):
     method = tiny(dtype, fusion=fusion, main_input=main)
-    x, tokens, _ = method.inputs(features(dtype=dtype))
-    out = method.couplings(x, tokens)
-    assert (method.couplings.inverse(out.z, tokens) - x).abs().max() < error
+    flow, x, tokens, _ = method.flows(features(dtype=dtype))[main]
+    assert (flow.inverse(flow(x, tokens).z, tokens) - x).abs().max() < error
 
 
 @pytest.mark.parametrize("fusion", ["none", *FUSED])
 @pytest.mark.parametrize("main", ["y_sem", "y_spa"])
 def test_the_log_det_is_the_jacobians(fusion, main):
     method = tiny(fusion=fusion, main_input=main, standardise="channel")
-    method.prepare([features(20, seed=7)])
+    method.fit_statistics([features(20, seed=7)])
     seen = features(1)
     name = "token" if main == "y_sem" else "patches"
 
     def latent(part):
-        return method.flow(Features.of(seen.parts() | {name: part[None]})).z.flatten()
+        return method.run(Features.of(seen.parts() | {name: part[None]}))[main].z.flatten()
 
     jac = torch.autograd.functional.jacobian(latent, seen.parts()[name][0])
     expected = torch.linalg.slogdet(jac.flatten(1)).logabsdet
-    assert (method.flow(seen).logdet.sum() - expected).abs() < 1e-10
+    assert (method.run(seen)[main].logdet.sum() - expected).abs() < 1e-10
 
 
 @pytest.mark.parametrize("fusion", FUSED)
@@ -72,12 +72,12 @@ def test_tokens_are_a_condition_of_latent_and_log_det_whose_order_is_free(fusion
     method, seen = tiny(fusion=fusion), features()
     other = Features(token=seen.token, patches=seen.patches + 0.5)
     turned = Features(token=seen.token, patches=seen.patches[:, [4, 0, 5, 1, 3, 2]])
-    out, changed, same = (method.flow(one) for one in (seen, other, turned))
+    out, changed, same = (method.run(one)["y_sem"] for one in (seen, other, turned))
     assert (out.z - changed.z).abs().max() > 1e-3
     assert (out.logdet - changed.logdet).abs().max() > 1e-3
     torch.testing.assert_close(same.z, out.z, rtol=1e-6, atol=1e-9)
     patches = seen.patches.clone().requires_grad_()
-    method.flow(Features(token=seen.token, patches=patches)).logdet.sum().backward()
+    method.run(Features(token=seen.token, patches=patches))["y_sem"].logdet.sum().backward()
     assert patches.grad.abs().sum(2).min() > 0  # every token counts
 
 
@@ -94,7 +94,7 @@ def test_without_fusion_it_is_a_plain_flow_on_the_class_token():
         for ours, theirs in ((plain.subnet, step.subnet), (plain.subnet2, step.subnet2)):
             ours.load_state_dict(nn.Sequential(*theirs.mlp, theirs.last).state_dict())
         steps.append(plain)
-    expected, out = Flow(steps)(seen.token), method.flow(seen)
+    expected, out = Flow(steps)(seen.token), method.run(seen)["y_sem"]
     torch.testing.assert_close(out.z, expected.z)
     torch.testing.assert_close(out.logdet, expected.logdet)
 
@@ -110,7 +110,7 @@ def test_patch_tokens_follow_the_permutations_or_stay():
     followed = tokens
     for step in method.couplings.steps:
         if isinstance(step, Permute):
-            followed = step.to_latent(followed.flatten(0, 1), None)[0].reshape(tokens.shape)
+            followed = step(followed.flatten(0, 1))[0].reshape(tokens.shape)
         else:
             assert torch.equal(torch.cat(step.halves(tokens), -1), followed)
     assert not torch.equal(followed, tokens)
@@ -122,7 +122,7 @@ def test_patch_tokens_follow_the_permutations_or_stay():
 def test_it_starts_as_a_permutation_if_told_to():
     torch.manual_seed(0)
     method, seen = SANF(SANFSpec(token_pool=1, zero_init=True), SHAPES).double(), features()
-    out = method.flow(seen)
+    out = method.run(seen)["y_sem"]
     torch.testing.assert_close(out.z.sort(1).values, seen.token.sort(1).values)
     assert not torch.equal(out.z, seen.token)
     assert out.logdet.abs().max() == 0
@@ -132,7 +132,7 @@ def test_it_starts_as_a_permutation_if_told_to():
 
 def test_the_score_is_the_negative_log_density_or_its_energy():
     method, seen = tiny(), features()
-    out = method.flow(seen)
+    out = method.run(seen)["y_sem"]
     nll = 0.5 * out.z.square().sum(1) - out.logdet + D / 2 * math.log(2 * math.pi)
     maps = method.maps(seen)
     torch.testing.assert_close(method.score(maps), nll / D)
@@ -145,10 +145,10 @@ def test_the_score_is_the_negative_log_density_or_its_energy():
 
 def test_patch_tokens_as_the_main_input_score_by_their_mean():
     method, seen = tiny(main_input="y_spa"), features()
-    out = method.flow(seen)
-    assert out.z.shape == (3, D, N)
-    assert out.logdet.shape == (3, N)
-    nll = (0.5 * out.z.square().sum((1, 2)) - out.logdet.sum(1)) / (D * N)
+    out = method.run(seen)["y_spa"]
+    assert out.z.flatten(2).shape == (3, D, N)
+    assert out.logdet.flatten(1).shape == (3, N)
+    nll = (0.5 * out.z.square().sum((1, 2, 3)) - out.logdet.sum((1, 2))) / (D * N)
     expected = nll + math.log(2 * math.pi) / 2
     torch.testing.assert_close(method.score(method.maps(seen)), expected)
     torch.testing.assert_close(method.loss(seen)["nll"], nll.mean())

@@ -59,7 +59,7 @@ def test_model_1a_is_cflow(objective):
     assert list(losses) == ["nll"]
     assert abs(losses["nll"] - sum(theirs.values())) < 1e-6
     for method in (plain, ours):
-        method.eval().finish([features(6, seed=4)])
+        method.eval().fit_score([features(6, seed=4)])
     scores = [method.score(method.maps(features())) for method in (plain, ours)]
     assert (scores[0] - scores[1]).abs().max() < 1e-6
 
@@ -97,7 +97,7 @@ def test_weights_of_the_terms_are_the_papers_lambdas():
 def test_level_steps_add_up_to_one_step():
     method, generator = tiny(level_steps=True), torch.Generator()
     whole = method.loss(features(), batch())
-    parts = [method.loss(*part) for part in method.parts(features(), batch(), generator)]
+    parts = [method.loss(*part) for part in method.microbatches(features(), batch(), generator)]
     assert len(parts) == 2
     for name, value in whole.items():
         torch.testing.assert_close(sum(part[name] for part in parts), value)
@@ -106,7 +106,7 @@ def test_level_steps_add_up_to_one_step():
 def test_fibres_carry_statistics_and_masks_of_their_own_places():
     method = tiny(fibre=10, bce=0.0, kl=0.0).eval()
     whole, total = method.loss(features(), batch()), 0
-    for seen, told in method.parts(features(), batch(), torch.Generator().manual_seed(0)):
+    for seen, told in method.microbatches(features(), batch(), torch.Generator().manual_seed(0)):
         count = (45, 18)[told.level]
         total = total + method.loss(seen, told)["nll"] * len(told.place) / count
     torch.testing.assert_close(total, whole["nll"])
@@ -114,7 +114,7 @@ def test_fibres_carry_statistics_and_masks_of_their_own_places():
 
 def test_maps_are_named_and_the_variance_is_what_the_network_says():
     method = tiny(mean="estimated").eval()
-    method.finish([features(6, seed=4)])
+    method.fit_score([features(6, seed=4)])
     maps = method.maps(features())
     names = ["scale1", "scale2", "fused", "abnormal", "s", "variance", "mean"]
     assert list(maps) == names
@@ -132,7 +132,7 @@ def test_maps_are_named_and_the_variance_is_what_the_network_says():
 @pytest.mark.parametrize("how", ["expectation", "mode"])
 def test_the_variance_of_the_score_is_a_switch(how):
     method = tiny(test_variance=how).eval()
-    (out, *_), told = method.latents(features()), method.base.read(features().image)
+    (out, *_), told = method.scored_latents(features()), method.base.read(features().image)
     stats = method.base.at(told, (3, 5))
     alpha, beta = stats.log_alpha.exp(), stats.log_beta.exp()
     variance = {"expectation": (beta.log() - alpha.digamma(), alpha / beta)}
@@ -149,7 +149,7 @@ def normals():
 
 
 def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(normals):
-    samples = SANFlow.bank(SANFlowSpec(copies=3), normals["train"], 0)
+    samples = SANFlow.synthetic_defects(SANFlowSpec(copies=3), normals["train"], 0)
     assert len(samples) == 3 * len(normals["train"])
     kinds = Counter(s.steps().patches[0].parameters["kind"] for s in samples)
     assert kinds == dict.fromkeys(("small", "medium", "circle"), len(normals["train"]))
@@ -157,9 +157,13 @@ def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(nor
     for sample in samples:
         recipe = sample.read.args[0]
         assert {recipe.base.key, recipe.source.key} <= keys
-    assert len(SANFlow.bank(SANFlowSpec(copies=1), normals["train"], 0)) == len(normals["train"])
-    assert SANFlow.bank(SANFlowSpec(copies=0), normals["train"], 0) == ()
-    turned = SANFlow.bank(SANFlowSpec(patches="official", kinds=("small",)), normals["train"], 0)
+    assert len(SANFlow.synthetic_defects(SANFlowSpec(copies=1), normals["train"], 0)) == len(
+        normals["train"]
+    )
+    assert SANFlow.synthetic_defects(SANFlowSpec(copies=0), normals["train"], 0) == ()
+    turned = SANFlow.synthetic_defects(
+        SANFlowSpec(patches="official", kinds=("small",)), normals["train"], 0
+    )
     assert turned[0].read.args[0].spec.turn == 45
 
 
@@ -167,7 +171,7 @@ def test_the_bank_has_every_kind_equally_often_and_normals_of_training_alone(nor
 def sets(normals, tmp_path_factory):
     backbone = backbones.load("random/resnet18", 64)
     cache = FeatureCache(tmp_path_factory.mktemp("cache"))
-    samples = SANFlow.bank(SANFlowSpec(copies=2), normals["train"], 0)
+    samples = SANFlow.synthetic_defects(SANFlowSpec(copies=2), normals["train"], 0)
     good = FeatureSet(normals["train"], backbone, SANFlow.needs, cache).extract(progress=False)
     return good, DefectSet(samples, backbone, SANFlow.needs, cache).extract(progress=False)
 
@@ -232,13 +236,13 @@ def test_training_with_defects_repeats_and_tells_them_apart(sets):
 
 def test_a_run_draws_one_bank_or_a_fresh_one_each_epoch(monkeypatch):
     seeds = []
-    bank = SANFlow.bank
+    bank = SANFlow.synthetic_defects
 
     def spy(spec, normals, seed, **told):
         seeds.append(seed)
         return bank(spec, normals, seed, **told)
 
-    monkeypatch.setattr(SANFlow, "bank", spy)
+    monkeypatch.setattr(SANFlow, "synthetic_defects", spy)
     options = {"limit": 2, "image_size": 64, "epochs": 2, "progress": False}
     run = labkit.train("sanflow", "procedural/gear", "quick", seed=3, **options)
     assert set(seeds) == {3}

@@ -11,8 +11,9 @@ from torch import nn
 from torch.distributions import Normal
 
 from labkit.core import config
-from labkit.core.records import Batch, Features, FlowOut, Shapes
-from labkit.flows.steps import AffineCoupling, Flow, Permute
+from labkit.core.records import Batch, Features, Shapes
+from labkit.flows.flow import Flow
+from labkit.flows.steps import AffineCoupling, Permute
 from labkit.methods.blocks.self_attention import Subnet
 from labkit.methods.selfsup import (
     SelfSup,
@@ -75,7 +76,7 @@ def test_the_papers_budget_is_one_grid_of_a_transformer():
 def test_half_of_the_channels_pass_each_coupling_untouched(subnet):
     x = torch.randn(2, 7, 2, 3)
     net = shaken(flow(7, subnet=subnet))
-    seen = [x, *(out.z for out in net.trace(x))]
+    seen = [x, *(out.z for _, out in net.trace(x))]
     for k, step in enumerate(net.steps):
         if isinstance(step, AffineCoupling):
             before, after = seen[k], seen[k + 1]
@@ -110,7 +111,7 @@ def test_a_step_is_freias_one_sided_coupling():
     )
     x = torch.randn(2, 6, 2, 3)
     z, logdet = twin(x)
-    ours, places = step.to_latent(x)
+    ours, places = step(x)
     torch.testing.assert_close(ours, z)
     torch.testing.assert_close(places.sum((1, 2)), logdet)
 
@@ -230,36 +231,36 @@ def test_c_is_set_once_from_all_training_normals():
     method = tiny(alone=2, threshold=0.25)
     batches = [features(3, seed=1), features(2, seed=2)]
     for epoch in (0, 1):
-        method.begin(epoch, iter(batches))
+        method.on_epoch_start(epoch, iter(batches))
         assert method.threshold == NEVER
-    method.begin(2, iter(batches))
+    method.on_epoch_start(2, iter(batches))
     likely = torch.cat([method.likelihood(batch) for batch in batches])
     torch.testing.assert_close(method.threshold, likely.mean() - 0.25)
     before = method.threshold.clone()
-    shaken(method, seed=3).begin(3, iter(batches))
+    shaken(method, seed=3).on_epoch_start(3, iter(batches))
     assert torch.equal(method.threshold, before)
     off = tiny(threshold=None)
-    off.begin(1, iter(batches))
+    off.on_epoch_start(1, iter(batches))
     assert off.threshold == OFF
     alone = tiny(supervision=False)
-    alone.begin(1, iter(batches))
+    alone.on_epoch_start(1, iter(batches))
     assert alone.threshold == NEVER
 
 
 def test_the_loss_is_of_each_images_own_likelihood():
     method = tiny(standardise="channel")
-    method.prepare([features(20, seed=9)])
-    method.begin(1, iter([features(8, seed=9)]))
+    method.fit_statistics([features(20, seed=9)])
+    method.on_epoch_start(1, iter([features(8, seed=9)]))
     likely = method.likelihood(features(6))
     expected = conditional_loss(likely[:3], likely[3:], method.threshold, True, False)
     for name, value in method.loss(features(6), halves(6)).items():
         torch.testing.assert_close(value, expected[name])
     assert list(method.loss(features(6))) == ["normal"]
-    assert set(method.watched) < set(expected)
+    assert set(method.logged_only) < set(expected)
 
 
 def test_the_map_is_the_energy_and_its_switches():
-    out = tiny().flow(features())
+    out = tiny().run(features())["likelihood"]
 
     def up(values):
         return nn.functional.interpolate(values[:, None], (24, 40), mode="bilinear")[:, 0]
@@ -278,13 +279,12 @@ def test_the_map_is_the_energy_and_its_switches():
 
 def test_the_likelihood_is_that_of_the_features():
     method = tiny(standardise="place")
-    method.prepare([features(20, seed=9)])
+    method.fit_statistics([features(20, seed=9)])
     x = method.gather(features(1))
 
     def latent(v):
-        return method.couplings(method.stem.to_latent(v)[0]).z
+        return method.run(Features((v,)))["likelihood"].z
 
     jac = torch.autograd.functional.jacobian(latent, x).reshape(x.numel(), x.numel())
     expected = Normal(0.0, 1.0).log_prob(latent(x)).sum() + torch.linalg.slogdet(jac).logabsdet
     torch.testing.assert_close(method.likelihood(features(1))[0], expected / x.numel())
-    assert isinstance(method.flow(features(1)), FlowOut)

@@ -21,7 +21,7 @@ def normals():
 
 
 def test_the_bank_is_nsas_for_the_category_and_of_these_normals_alone(normals):
-    bank = SelfSup.bank(SelfSupSpec(), normals, 0, "mvtec_ad/gear", 64)
+    bank = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "mvtec_ad/gear", 64)
     assert len(bank) == len(normals) == 5
     keys = {sample.key for sample in normals}
     for sample in bank:
@@ -29,14 +29,14 @@ def test_the_bank_is_nsas_for_the_category_and_of_these_normals_alone(normals):
         assert sample.recipe.size == 64
         assert {sample.recipe.base.key, sample.recipe.source.key} <= keys
     assert bank[0].read().shape == (64, 64, 3)
-    assert SelfSup.bank(SelfSupSpec(supervision=False), normals, 0, "gear") == ()
+    assert SelfSup.synthetic_defects(SelfSupSpec(supervision=False), normals, 0, "gear") == ()
 
 
 @pytest.fixture(scope="module")
 def sets(normals, tmp_path_factory):
     backbone = backbones.load("random/resnet18", 64)
     cache = FeatureCache(tmp_path_factory.mktemp("cache"))
-    samples = SelfSup.bank(SelfSupSpec(), normals, 0, "gear", 64)
+    samples = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "gear", 64)
     good = FeatureSet(normals, backbone, SelfSup.needs, cache).extract(progress=False)
     return good, DefectSet(samples, backbone, SelfSup.needs, cache).extract(progress=False)
 
@@ -87,13 +87,13 @@ def test_what_is_selected_is_in_the_history_but_not_in_the_loss(sets):
 
 def test_a_run_paints_its_own_category_at_the_networks_size(monkeypatch):
     asked = []
-    bank = SelfSup.bank
+    bank = SelfSup.synthetic_defects
 
     def spy(spec, normals, seed, data, size):
         asked.append((len(normals), data, size))
         return bank(spec, normals, seed, data, size)
 
-    monkeypatch.setattr(SelfSup, "bank", spy)
+    monkeypatch.setattr(SelfSup, "synthetic_defects", spy)
     options = {"shots": 4, "limit": 4, "image_size": 64, "progress": False}
     run = labkit.train("selfsup", "procedural/gear", "quick", **options)
     assert set(asked) == {(4, "procedural/gear", 64)}

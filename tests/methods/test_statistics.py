@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Gamma, kl_divergence
 
-from labkit.flows.likelihood import LOG_2PI, base_density
+from labkit.flows.likelihood import LOG_2PI, base_density, log_density
 from labkit.methods.blocks.statistics_prediction import (
     SemanticBase,
     Statistics,
@@ -284,3 +284,18 @@ def test_extreme_answers_stay_finite():
         torch.zeros(1, 1, 1), stats, torch.zeros(1, 1, 1, dtype=torch.bool),
     )  # fmt: skip
     assert all(torch.isfinite(v) for v in losses.values())
+
+
+@pytest.mark.parametrize(("variance", "mean"), [("fixed", "fixed"), ("estimated", "estimated")])
+def test_the_base_as_a_last_step_gives_its_own_density(variance, mean):
+    """log N(z; 0, I) + log-det after the step is log N(x; mu, s2 I), s2 at its mode."""
+    torch.manual_seed(0)
+    spec = StatisticsSpec(variance=variance, mean=mean, filters=4)
+    base = SemanticBase(spec, "plain").double().requires_grad_(False)
+    stats = base.at(base.read(torch.randn(2, 3, 6, 10).double()), (3, 5))
+    step, x = base.step(stats), torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(step.inverse(step(x).z), x)
+    torch.testing.assert_close(log_density(step(x)), base.normal(x, stats, "mode"))
+    jac = torch.autograd.functional.jacobian(lambda v: step(v).z[:1], x[:1].expand(2, -1, -1, -1))
+    slogdet = torch.linalg.slogdet(jac[0, ..., 0, :, :, :].reshape(60, 60)).logabsdet
+    torch.testing.assert_close(step(x).logdet[0].sum(), slogdet)

@@ -22,7 +22,7 @@ def test_bf16_trains_and_keeps_likelihoods_in_float32(data):  # noqa: F811
     assert history[-1]["loss"] == pytest.approx(exact[-1]["loss"], abs=0.02)
     features = data.batch([0])
     with torch.autocast("cpu", torch.bfloat16):
-        out = method.flow(features)["global"]
+        out = method.run(features)["global"]
     assert out.logdet.dtype == torch.float32
     assert out.z.dtype == torch.float32
 

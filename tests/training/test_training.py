@@ -136,10 +136,10 @@ def test_weights_that_are_not_finite_are_not_kept(data, tmp_path):
 
 def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
     class Twice(DNFAD):
-        by_parts = True
+        takes_microbatches = True
         calls = 0
 
-        def parts(self, features, batch, generator):
+        def microbatches(self, features, batch, generator):
             yield features, batch
             yield features, batch
 
@@ -159,15 +159,15 @@ def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
         training.fit(method, data, spec, folder=tmp_path, progress=False)
 
 
-def test_what_is_only_watched_is_recorded_and_changes_nothing(data):
-    class Watching(DNFAD):
-        watched = frozenset({"norm"})
+def test_what_is_only_logged_is_recorded_and_changes_nothing(data):
+    class Logging(DNFAD):
+        logged_only = frozenset({"norm"})
 
         def loss(self, features, batch=None):
-            return super().loss(features) | {"norm": 1e9 * self.flow(features)["local"].z.norm()}
+            return super().loss(features) | {"norm": 1e9 * self.run(features)["local"].z.norm()}
 
     torch.manual_seed(0)
-    method = Watching(FLOW, data.backbone.shapes(data.needs))
+    method = Logging(FLOW, data.backbone.shapes(data.needs))
     history = training.fit(method, data, SPEC, progress=False)
     plain, expected = fit(data)
     assert torch.equal(weights(method), weights(plain))
@@ -177,7 +177,7 @@ def test_what_is_only_watched_is_recorded_and_changes_nothing(data):
 
 def test_each_epoch_begins_with_all_training_normals(data, tmp_path):
     class Beginning(DNFAD):
-        def begin(self, epoch, batches):
+        def on_epoch_start(self, epoch, batches):
             assert not torch.is_grad_enabled()
             begun.append((epoch, sum(len(features) for features in batches)))
 

@@ -58,7 +58,7 @@ def names(specimen: Specimen) -> dict[str, int]:
 
     Raises: ValueError if the method has no flow, or the file is no image.
     """
-    return {name: len(view.stages) - 1 for name, view in _opened(specimen)[2].items()}
+    return {name: len(view.steps) - 1 for name, view in _opened(specimen)[2].items()}
 
 
 def draw(specimen: Specimen, flow: str, step: int) -> str:
@@ -157,7 +157,7 @@ def draw_toy(name: str, blocks: int, step: int) -> str:
 @lru_cache(maxsize=DRAWN)
 def _drawn_toy(name: str, blocks: int, step: int) -> str:
     chosen = toy(name, blocks)
-    stage, last = chosen.view.stages[step], chosen.view.stages[-1]
+    stage, last = chosen.view.steps[step], chosen.view.steps[-1]
     sentence = (
         f"Step {step} of {blocks}: the points are at {stage.nll:.3f} nats per dimension, "
         f"{last.nll:.3f} after the last step; variance {stage.variance:.2f}, excess kurtosis "

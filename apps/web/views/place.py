@@ -84,7 +84,7 @@ def _features(image: JudgedImage) -> Features:
 @torch.no_grad()
 def _latents(image: JudgedImage, place: tuple[float, float]) -> dict[str, position.Latent]:
     method = opened(image.run).detector.method
-    return position.latents(method.named_latents(_features(image)), place)
+    return position.latents(method.latents(_features(image)), place)
 
 
 def _values(image: JudgedImage, name: str, place: tuple[float, float]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.flows.steps import position_code
+from labkit.flows.flow import position_code
 
 RATIO, EPS = 4, 1e-6  # of the MLP and of LayerNorm, as in MAE's encoder, which the paper names
 SPREAD = 0.02  # standard deviation of the memory at the start
@@ -49,8 +49,8 @@ class Attention(nn.Module):
         layers = ((self.q, query), (self.k, key), (self.v, value))
         n = max(len(query), len(key), len(value))
         split = (layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer, x in layers)
-        seen = attend(*(part.expand(n, -1, -1, -1) for part in split))  # (B, heads, L, d)
-        return self.out(seen.transpose(1, 2).flatten(2))
+        mixed = attend(*(part.expand(n, -1, -1, -1) for part in split))  # (B, heads, L, d)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class Stream(nn.Module):
@@ -87,15 +87,15 @@ class Block(nn.Module):
         own, memory = self.own, self.memory or self.own
         normed, held = own.before(f), memory.before(m)
         query, key = (normed, held) if self.paper else (held, normed)
-        told = memory.attention(query, key, held)
+        answer = memory.attention(query, key, held)
         if self.residual != "none":
-            told = told + (m if self.residual == "own" else f)
+            answer = answer + (m if self.residual == "own" else f)
         f = f + own.attention(normed, normed, normed)
-        return own.finish(f), memory.finish(told)
+        return own.finish(f), memory.finish(answer)
 
 
 class Heads(nn.Module):
-    """The last norm and a linear layer a level, from tokens back to maps."""
+    """The last norm and a linear layer per level, from tokens back to maps."""
 
     def __init__(self, width: int, levels: Sequence[Level], patches: Sequence[int]):
         super().__init__()
@@ -145,8 +145,8 @@ class DualAttention(nn.Module):
     def tokens(self, levels: Sequence[Tensor]) -> Tensor:
         """F at the start, (B, L, W): each level's patches by its own layer, and the position."""
         triples = zip(self.embed, levels, self.patches, strict=True)
-        told = [layer(patchify(level, patch)) for layer, level, patch in triples]
-        return torch.cat(told, 2) + self.code
+        tokens = [layer(patchify(level, patch)) for layer, level, patch in triples]
+        return torch.cat(tokens, 2) + self.code
 
     def streams(self, f: Tensor) -> tuple[Tensor, Tensor]:
         """F and M after all blocks, (B, L, W)."""

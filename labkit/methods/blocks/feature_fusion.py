@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from labkit.core.records import FlowOut
 from labkit.flows.steps import Step, Subnet, soft_clamp
+from labkit.methods.subnets import three_layers, zeroed
 
 
 class CrossAttention(nn.Module):
@@ -71,29 +73,23 @@ class FFM(nn.Module):
         if fusion not in self.KINDS:
             raise ValueError(f"fusion is {fusion!r}; use one of {', '.join(self.KINDS)}.")
         self.fusion = fusion
-        layers: list[nn.Module] = []
-        for inputs in (width, hidden, hidden):
-            layers += [nn.Linear(inputs, hidden), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers)
+        self.mlp = nn.Sequential(*three_layers(width, hidden))
         fused = {"none": 0, "mean": width}.get(fusion, 2 * width)
         if fusion == "query":
             self.query = nn.Parameter(0.02 * torch.randn(width))
         if fusion in ("query", "token"):
             self.attention = CrossAttention(width, fused, heads)
             self.gamma = nn.Parameter(torch.ones(fused))
-        self.last = nn.Linear(hidden + fused, out)
-        if zero_init:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+        self.last = zeroed(nn.Linear(hidden + fused, out), zero_init)
 
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """x (B, Q, h), Y (B, M, h) -> (B, Q, out) and the attention's weights, if there are any.
 
         The weights are (B, heads, Q, Q + M), of a learned query (B, heads, 1, 1 + M).
         """
-        told, weights = self.mlp(x), None
+        own, weights = self.mlp(x), None
         if self.fusion == "none":
-            return self.last(told), None
+            return self.last(own), None
         if self.fusion == "mean":
             fused = tokens.mean(1, keepdim=True)
         else:
@@ -101,7 +97,7 @@ class FFM(nn.Module):
             fused, weights = self.attention(asking, tokens)
             fused = fused * self.gamma
         fused = fused.expand(-1, x.shape[1], -1)
-        return self.last(torch.cat([told, fused], -1)), weights
+        return self.last(torch.cat([own, fused], -1)), weights
 
 
 class FusionCoupling(Step):
@@ -118,7 +114,7 @@ class FusionCoupling(Step):
     """
 
     def __init__(self, channels: int, subnet: Subnet, order: Tensor, clamp: float = 2.0):
-        super().__init__(channels)
+        super().__init__()
         if channels % 2:
             raise ValueError(f"Both halves of a token are of one width; {channels} is odd.")
         self.clamp, self.half = clamp, channels // 2
@@ -129,21 +125,21 @@ class FusionCoupling(Step):
         """Y1 and Y2, (B, M, h) each, of tokens (B, M, d)."""
         return tokens[..., self.order].split(self.half, -1)
 
-    def look(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """x (B, d) or (B, d, Q) -> z, lambda (B,) or (B, Q), and both subnets' weights."""
+    def attended(self, x: Tensor, tokens: Tensor) -> tuple[FlowOut, list[Tensor | None]]:
+        """x (B, d) or (B, d, ...) -> z and its log-det, and both subnets' attention weights."""
         a, b = x.split(self.half, 1)
         first, second = self.halves(tokens)
-        s, t, seen = self._coefficients(self.subnet, a, first)
+        s, t, weights = self._coefficients(self.subnet, a, first)
         b, logdet = b * s.exp() + t, s.sum(1)
-        s, t, seen2 = self._coefficients(self.subnet2, b, second)
+        s, t, weights2 = self._coefficients(self.subnet2, b, second)
         a, logdet = a * s.exp() + t, logdet + s.sum(1)
-        return torch.cat([a, b], 1), logdet, [seen, seen2]
+        return FlowOut(torch.cat([a, b], 1), logdet), [weights, weights2]
 
-    def to_latent(self, x, cond):
-        """(x, tokens) -> (z, lambda), lambda the sum over channels of both halves' log-scales."""
-        return self.look(x, cond)[:2]
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
+        """The log-det is the sum over channels of both halves' log-scales; `cond` are tokens."""
+        return self.attended(x, cond)[0]
 
-    def to_data(self, z, cond):
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """The same two half-steps undone, last first."""
         a, b = z.split(self.half, 1)
         first, second = self.halves(cond)
@@ -152,9 +148,12 @@ class FusionCoupling(Step):
         s, t, _ = self._coefficients(self.subnet, a, first)
         return torch.cat([a, (b - t) * (-s).exp()], 1)
 
-    def _coefficients(self, subnet, passive, tokens):
-        one = passive.ndim == 2
-        told, seen = subnet(passive[:, None] if one else passive.transpose(1, 2), tokens)
-        told = told[:, 0] if one else told.transpose(1, 2)
-        s, t = told.to(passive.dtype).chunk(2, 1)  # float32 under bf16 autocast
-        return soft_clamp(s, self.clamp), t, seen
+    def _coefficients(
+        self, subnet: nn.Module, passive: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """s and t in the shape of the passive half, and the subnet's attention weights."""
+        rows = passive.reshape(*passive.shape[:2], -1).transpose(1, 2)  # (B, Q, h)
+        raw, weights = subnet(rows, tokens)
+        raw = raw.transpose(1, 2).reshape(len(raw), -1, *passive.shape[2:])
+        s, t = raw.to(passive.dtype).chunk(2, 1)  # float32 under bf16 autocast
+        return soft_clamp(s, self.clamp), t, weights

@@ -10,6 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.methods.subnets import zeroed
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention over the positions of a map, without a code of their places.
@@ -23,16 +25,16 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.told = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) -> the same shape; every position sees every other."""
         rows = x.flatten(2).transpose(1, 2)  # (B, h w, width)
-        split = self.told(rows).unflatten(-1, (3, self.heads, -1))  # (B, h w, 3, heads, d)
+        split = self.qkv(rows).unflatten(-1, (3, self.heads, -1))  # (B, h w, 3, heads, d)
         q, k, v = split.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h w, d)
-        return self.out(seen.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(x.shape)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, h w, d)
+        return self.out(mixed.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(x.shape)
 
 
 class Subnet(nn.Module):
@@ -42,25 +44,22 @@ class Subnet(nn.Module):
     plain:        the same four layers without the two sums                     ("w/o residual")
     convolution:  the same without attention and sums; three layers
 
-    Args: kind: one of the three; hidden: inner channels / channels in, then a multiple of `heads`;
-          zero_init: the last convolution is zero, so that the coupling starts as the identity.
+    Args: layers: one of the three; hidden: inner channels / channels in, rounded to a multiple of
+          `heads`; zero_init: the last convolution is zero: the coupling starts as the identity.
     """
 
     KINDS = ("residual", "plain", "convolution")
 
     def __init__(
-        self, c_in: int, c_out: int, kind: str, hidden: float, heads: int, zero_init: bool
+        self, c_in: int, c_out: int, layers: str, hidden: float, heads: int, zero_init: bool
     ):
         super().__init__()
         width = heads * max(1, round(hidden * c_in / heads))
-        self.residual = kind == "residual"
+        self.residual = layers == "residual"
         self.first = nn.Conv2d(c_in, width, 1)
         self.near = nn.Conv2d(width, width, 3, padding=1)
-        self.far = None if kind == "convolution" else SelfAttention(width, heads)
-        self.last = nn.Conv2d(width, c_out, 1)
-        if zero_init:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+        self.far = None if layers == "convolution" else SelfAttention(width, heads)
+        self.last = zeroed(nn.Conv2d(width, c_out, 1), zero_init)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, h, w) -> (B, c_out, h, w)."""

@@ -28,12 +28,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.core.config import Above0, AtLeast0, Positive
 from labkit.core.records import FlowOut
 from labkit.flows.likelihood import base_density, log_sigmoid_loss
+from labkit.flows.steps import Step, zeros_per_position
 
-Positive = Annotated[int, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Above0 = Annotated[float, Field(gt=0)]
 Variance = Literal["expectation", "mode"]  # E over InverseGamma, or its mode beta / (alpha + 1)
 LOWEST, HIGHEST = math.log(1e-8), math.log(1e4)  # of log alpha and log beta
 
@@ -60,9 +59,9 @@ class StatisticsSpec:
     detach: bool = True  # abnormal positions do not train h through l and BCE
     kl_abnormal: bool = True  # KL at abnormal positions trains h
     abnormal_base: bool = True  # eq. 5; False: one base for all positions
-    bce: Weight = 1.0  # lambda_1; 0: no term, Table 4
+    bce: AtLeast0 = 1.0  # lambda_1; 0: no term, Table 4
     bce_logit: Literal["channel", "exact", "softmaxed"] = "channel"  # see `SemanticBase.bce`
-    kl: Weight = 0.2  # lambda_2; 0: no term, Table 4
+    kl: AtLeast0 = 0.2  # lambda_2; 0: no term, Table 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Statistics:
 
 
 class StatisticsNetwork(nn.Module):
-    """h: image to one value a pixel for each of its outputs; five 3 x 3 convolutions, one skip.
+    """h: image to one value per pixel for each of its outputs; five 3 x 3 convolutions, one skip.
 
     conv 3 -> f, ReLU; 3 x (conv f -> f, batch norm, ReLU); plus the first's output; conv f -> n,
     no biases: 113 856 parameters and a receptive field of 11 at f = 64, n = 2. `start` is added
@@ -139,13 +138,13 @@ class SemanticBase(nn.Module):
             image = F.interpolate(image, (self.spec.statistics_size,) * 2, mode="area")
         return self.network(image)
 
-    def at(self, told: Tensor | None, grid: tuple[int, int]) -> Statistics:
+    def at(self, answer: Tensor | None, grid: tuple[int, int]) -> Statistics:
         """The answer at a level's positions, (B, h, w) each."""
-        if told is None:
+        if answer is None:
             return Statistics()
-        if tuple(told.shape[2:]) != tuple(grid):
-            told = F.interpolate(told, grid, mode=self.spec.resize)
-        parts = dict(zip(self.outputs, told.unbind(1), strict=True))
+        if tuple(answer.shape[2:]) != tuple(grid):
+            answer = F.interpolate(answer, grid, mode=self.spec.resize)
+        parts = dict(zip(self.outputs, answer.unbind(1), strict=True))
         return Statistics(
             **{n: v if n == "mean" else v.clamp(LOWEST, HIGHEST) for n, v in parts.items()}
         )
@@ -159,43 +158,39 @@ class SemanticBase(nn.Module):
             return F.interpolate(mask[:, None], grid, mode="nearest")[:, 0] > 0
         return F.adaptive_max_pool2d(mask[:, None], grid)[:, 0] > 0
 
-    def normal(self, z: Tensor, told: Statistics, how: Variance) -> Tensor:
+    def normal(self, z: Tensor, stats: Statistics, how: Variance) -> Tensor:
         """l^n, eq. 6: z (B, C, h, w) or (N, C) -> (B, h, w) or (N,), nats per channel."""
         return base_density(
-            z, told.mean if told.mean is not None else 0.0, *self._scale(told, how)
+            z, stats.mean if stats.mean is not None else 0.0, *self._scale(stats, how)
         )
 
-    def abnormal(self, z: Tensor, told: Statistics, how: Variance) -> Tensor:
+    def abnormal(self, z: Tensor, stats: Statistics, how: Variance) -> Tensor:
         """l^a, eq. 7: the same about a mean that lies `margin` higher."""
-        mean = self.spec.margin if told.mean is None else told.mean + self.spec.margin
-        return base_density(z, mean, *self._scale(told, how))
+        mean = self.spec.margin if stats.mean is None else stats.mean + self.spec.margin
+        return base_density(z, mean, *self._scale(stats, how))
 
-    def standardised(self, out: FlowOut, told: Statistics) -> FlowOut:
-        """One more step, to N(0, I): (z - μ) / σ at the mode of σ, lambda -= C/2 log σ²."""
-        precision, log_variance = self._scale(told, "mode")
-        shape = out.logdet.shape
-        scale = torch.as_tensor(precision).to(out.z).expand(shape).sqrt()[:, None]
-        mean = torch.as_tensor(0.0 if told.mean is None else told.mean).to(out.z).expand(shape)
-        shrunk = out.z.shape[1] / 2 * torch.as_tensor(log_variance).to(out.logdet)
-        return FlowOut((out.z - mean[:, None]) * scale, out.logdet - shrunk)
+    def step(self, stats: Statistics) -> PredictedBase:
+        """One more step of a flow, from N(mu_i, s2_i I), s2_i at its mode, to N(0, I)."""
+        precision, log_variance = self._scale(stats, "mode")
+        return PredictedBase(0.0 if stats.mean is None else stats.mean, precision, log_variance)
 
-    def _scale(self, told: Statistics, how: Variance) -> tuple[Tensor | float, Tensor | float]:
+    def _scale(self, stats: Statistics, how: Variance) -> tuple[Tensor | float, Tensor | float]:
         """E[1/s2] and E[log s2]; at the mode both are of one value."""
-        if told.log_alpha is None:
+        if stats.log_alpha is None:
             return 1 / self.spec.fixed_variance, math.log(self.spec.fixed_variance)
         if how == "mode":
-            mode = told.mode.clamp(max=self.spec.mode_max or torch.inf)
+            mode = stats.mode.clamp(max=self.spec.mode_max or torch.inf)
             return 1 / mode, mode.log()
-        precision = (told.log_alpha - told.log_beta).exp()
-        log_variance = told.log_beta - torch.digamma(told.log_alpha.exp())
+        precision = (stats.log_alpha - stats.log_beta).exp()
+        log_variance = stats.log_beta - torch.digamma(stats.log_alpha.exp())
         return precision, 2 * self.spec.log_variance_weight * log_variance
 
-    def divergence(self, told: Statistics) -> Tensor:
+    def divergence(self, stats: Statistics) -> Tensor:
         """KL of each position's inverse gamma from the prior (eq. 4), nats."""
-        return kl_inverse_gamma(told.log_alpha, told.log_beta, self.alpha0, self.beta0)
+        return kl_inverse_gamma(stats.log_alpha, stats.log_beta, self.alpha0, self.beta0)
 
     def bce(self, apart: Tensor, abnormal: Tensor, channels: int) -> Tensor:
-        """Binary cross-entropy of s(z) = p^n / (p^n + p^a) (eq. 8), one value a position.
+        """Binary cross-entropy of s(z) = p^n / (p^n + p^a) (eq. 8), one value per position.
 
         s = sigmoid(delta), delta = C (l^n - l^a) = (alpha C mu / beta)(mu / 2 - mean_c z): all
         constants and J cancel. With hundreds of channels exact s is 0 or 1 nearly everywhere, so
@@ -211,14 +206,14 @@ class SemanticBase(nn.Module):
             logit, (~abnormal).to(logit.dtype), reduction="none"
         )
 
-    def normality(self, z: Tensor, told: Statistics) -> Tensor:
+    def normality(self, z: Tensor, stats: Statistics) -> Tensor:
         """s(z) of each position in [0, 1], its logit as in training (delta / C or delta)."""
         how = self.spec.test_variance
-        apart = self.normal(z, told, how) - self.abnormal(z, told, how)
+        apart = self.normal(z, stats, how) - self.abnormal(z, stats, how)
         return torch.sigmoid(apart if self.spec.bce_logit == "channel" else z.shape[1] * apart)
 
     def terms(
-        self, z: Tensor, logdet: Tensor, told: Statistics, abnormal: Tensor
+        self, z: Tensor, logdet: Tensor, stats: Statistics, abnormal: Tensor
     ) -> dict[str, Tensor]:
         """The objective of one level, means over its positions (eq. 9).
 
@@ -231,7 +226,7 @@ class SemanticBase(nn.Module):
         Args:   z: (N, C) or (B, C, h, w); logdet, abnormal: (N,) or (B, h, w).
         """
         spec, channels = self.spec, z.shape[1]
-        held = told.map(lambda t: torch.where(abnormal, t.detach(), t)) if spec.detach else told
+        held = stats.map(lambda t: torch.where(abnormal, t.detach(), t)) if spec.detach else stats
         good = self.normal(z, held, spec.normal_variance)
         bad = self.abnormal(z, held, spec.abnormal_variance)
         density = torch.where(abnormal, bad, good) if spec.abnormal_base else good
@@ -239,8 +234,8 @@ class SemanticBase(nn.Module):
         extra = {}
         if spec.bce:
             extra["bce"] = spec.bce / channels * self.bce(good - bad, abnormal, channels)
-        if spec.kl and told.log_alpha is not None:
-            free = told if spec.kl_abnormal else told.map(
+        if spec.kl and stats.log_alpha is not None:
+            free = stats if spec.kl_abnormal else stats.map(
                 lambda t: torch.where(abnormal, t.detach(), t)
             )  # fmt: skip
             extra["kl"] = spec.kl / channels * self.divergence(free)
@@ -251,15 +246,55 @@ class SemanticBase(nn.Module):
         return {"nll": nll.mean()} | {name: value.mean() for name, value in extra.items()}
 
 
+class PredictedBase(Step):
+    """The last step before N(0, I) where the base of the images at hand is N(mu_i, s2_i I).
+
+    z = (x - mu_i) / s_i,   lambda_i = -C/2 log s2_i
+
+    Args: mean, precision (1 / s2_i), log_variance: (B, h, w) each, or numbers.
+    """
+
+    label = "predicted base"
+
+    def __init__(
+        self,
+        mean: Tensor | float,
+        precision: Tensor | float,
+        log_variance: Tensor | float,
+    ):
+        super().__init__()
+        self.mean, self.precision, self.log_variance = mean, precision, log_variance
+
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and 1 / s, (B, 1, h, w)."""
+        shape = x.shape[:1] + x.shape[2:]
+        mean, precision = (
+            torch.as_tensor(value).to(x).expand(shape)[:, None]
+            for value in (self.mean, self.precision)
+        )
+        return mean, precision.sqrt()
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
+        """x (B, C, h, w) -> z of the same shape."""
+        mean, inverse_scale = self._affine(x)
+        volume = -x.shape[1] / 2 * torch.as_tensor(self.log_variance).to(x)
+        return FlowOut((x - mean) * inverse_scale, zeros_per_position(x) + volume)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """x = mu_i + s_i z."""
+        mean, inverse_scale = self._affine(z)
+        return z / inverse_scale + mean
+
+
 def kl_inverse_gamma(log_alpha: Tensor, log_beta: Tensor, alpha0: float, beta0: float) -> Tensor:
     """KL(IG(alpha, beta) | IG(alpha_0, beta_0)) in nats (eq. 4; in float64, where terms cancel).
 
     (a - a_0) psi(a) + logG(a_0) - logG(a) + a_0 (log b - log b_0) + a (b_0 / b - 1)
     """
-    kind = log_alpha.dtype
+    dtype = log_alpha.dtype
     log_alpha, log_beta = log_alpha.double(), log_beta.double()
     alpha = log_alpha.exp()
     gammas = math.lgamma(alpha0) - torch.lgamma(alpha)
     pull = alpha0 * (log_beta - math.log(beta0))
     ratio = alpha * (torch.exp(math.log(beta0) - log_beta) - 1)
-    return ((alpha - alpha0) * torch.digamma(alpha) + gammas + pull + ratio).to(kind)
+    return ((alpha - alpha0) * torch.digamma(alpha) + gammas + pull + ratio).to(dtype)

@@ -1,0 +1,85 @@
+"""A method of your own: one class of forty lines and one line in the table."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+import labkit
+from labkit import methods
+from labkit.core.config import Positive
+from labkit.core.records import Map, Maps, Needs
+from labkit.evaluation.calibration import top_mean
+from labkit.explore import microscope
+from labkit.flows.flow import Flow, FlowInput
+from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.likelihood import anomaly, log_likelihood, upsample
+from labkit.flows.steps import Permute
+from labkit.flows.whitening import Whitening
+from labkit.methods.base import Method, on_one_grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineSpec:
+    """Its switches."""
+
+    blocks: Positive = 2
+    coupling: Coupling = "affine"
+
+
+class Mine(Method):
+    """Additive or affine couplings of each position on whitened features."""
+
+    Spec, needs, title = MineSpec, Needs(pyramid=True), "mine: a flow of each position"
+
+    def __init__(self, spec, shapes):
+        super().__init__(spec, shapes)
+        self.grid, channels = (8, 8), sum(level[0] for level in shapes.pyramid)
+        self.whitening = Whitening("channel", channels, self.grid)
+        steps = []
+        for _ in range(spec.blocks):
+            coupling = coupling_step(spec.coupling, channels, subnet, grid_dims=2)
+            steps += [Permute(channels), coupling]
+        self.couplings = Flow(steps)
+
+    def fit_statistics(self, normals):
+        self.whitening.fit(on_one_grid(x.pyramid, self.grid) for x in normals)
+
+    def flows(self, features):
+        x = on_one_grid(features.pyramid, self.grid)
+        return {"density": FlowInput(Flow([self.whitening, self.couplings]), x)}
+
+    def maps(self, features):
+        log = log_likelihood(self.run(features)["density"])
+        values = anomaly(upsample(log, self.shapes.image))
+        return Maps({"density": Map(values, "−log density of each position")}, "density")
+
+    def score(self, maps):
+        return top_mean(maps.anomaly, 0.03)
+
+
+def subnet(c_in, c_out):
+    return nn.Sequential(nn.Conv2d(c_in, 8, 1), nn.ReLU(), nn.Conv2d(8, c_out, 1))
+
+
+@pytest.mark.parametrize("coupling", ["affine", "nice"])
+def test_it_trains_predicts_and_shows_its_latents_and_its_steps(coupling, monkeypatch):
+    monkeypatch.setitem(methods.TABLE, "mine", Mine)
+    options = {"limit": 6, "image_size": 64, "epochs": 2, "coupling": coupling}
+    run = labkit.train("mine", "procedural/gear", "quick", progress=False, **options)
+    assert list(run.history.columns[:2]) == ["epoch", "density"]
+    assert run.history["density"].is_monotonic_decreasing
+    image = run.samples()[0].read()
+    (prediction,) = run.predict(image)
+    assert list(prediction.maps) == ["density"]
+    (view,) = microscope.look(run.detector, image).values()
+    names = ["input", "mean and scale of each channel", "coupling 1", "coupling 2"]
+    assert [step.name for step in view.steps] == names
+    backbone = run.detector.backbone
+    features = backbone(backbone.preprocess(image)[None], Mine.needs)
+    with torch.no_grad():
+        out = run.detector.method.latents(features)["density"]
+    assert anomaly(log_likelihood(out)).mean().item() == pytest.approx(
+        view.steps[-1].nll, rel=1e-5
+    )
