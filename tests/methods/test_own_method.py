@@ -10,11 +10,10 @@ import labkit
 from labkit import methods
 from labkit.core.config import Positive
 from labkit.core.records import Map, Maps, Needs
-from labkit.evaluation.calibration import top_mean
 from labkit.explore import microscope
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.freia import Coupling, coupling_step
-from labkit.flows.likelihood import anomaly, log_likelihood, upsample
+from labkit.flows.likelihood import anomaly, log_likelihood, top_mean, upsample
 from labkit.flows.steps import Permute
 from labkit.flows.whitening import Whitening
 from labkit.methods.base import Method, on_one_grid
