@@ -13,16 +13,22 @@ import pytest
 from labkit.studies import spec
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-README = FOLDER.parent / "README.md"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = sorted(FOLDER.glob("[!.]*/*.ipynb"))
+PARTS = {"course", "baselines", "dnfad", "dadf", "sanf", "sanflow", "selfsup", "compare"}
 LARGEST = 500_000  # bytes
 MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
 NOISE = ("Traceback", "Warning", "it/s]", "image/s]", " object at 0x")
 SHOWN = {"image/png", "image/jpeg", "text/plain", "text/html"}
+NO_NOUNS = {"told", "found", "drawn", "known", "said", "seen", "judged", "kind", "eyes", "look"}
 STUDIES = {study.notebook: study.name for study in map(spec.get, spec.names()) if study.notebook}
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def name(path):
+    """Its folder and name, as a study says it."""
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=name)
 def path(request):
     return request.param
 
@@ -52,29 +58,37 @@ def texts(book):
                 yield place, value
 
 
-def test_there_are_notebooks():
-    assert {"00_start_here", "10_dnfad"} <= {path.stem for path in NOTEBOOKS}
+def test_there_are_notebooks_in_every_part():
+    assert {path.parent.name for path in NOTEBOOKS} == PARTS
+    assert {"course/00_start_here", "dnfad/00_dnfad"} <= set(map(name, NOTEBOOKS))
 
 
-def test_the_readme_has_a_row_for_each():
-    rows = re.findall(
-        r"^\| \[`(\w+)`\]\(notebooks/\1\.ipynb\) \|", README.read_text(), re.MULTILINE
-    )
-    assert rows == [path.stem for path in NOTEBOOKS]
+def test_a_part_counts_its_notebooks():
+    """Two digits order a folder, and no number is given twice."""
+    numbers = [f"{path.parent.name}/{path.stem[:2]}" for path in NOTEBOOKS]
+    assert all(re.match(r"\d\d_[a-z]", path.stem) for path in NOTEBOOKS)
+    assert len(numbers) == len(set(numbers))
 
 
-@pytest.mark.parametrize("stem", sorted(STUDIES))
-def test_a_study_has_the_notebook_that_it_names(stem):
+def test_links_to_other_notebooks_lead_there(path, book):
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\(([^)]*\.ipynb)\)", text):
+        assert (path.parent / link).resolve() in NOTEBOOKS, link
+    assert not re.search(r"`\d\d(_\w+)?`", text), "a notebook is named without a link"
+
+
+@pytest.mark.parametrize("notebook", sorted(STUDIES))
+def test_a_study_has_the_notebook_that_it_names(notebook):
     parameters, *others = [
-        cell.source for cell in code(nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4))
+        cell.source for cell in code(nbformat.read(FOLDER / f"{notebook}.ipynb", as_version=4))
     ]
-    assert f'"{STUDIES[stem]}"' in parameters
+    assert f'"{STUDIES[notebook]}"' in parameters
     assert any("studies.run(STUDY, budget=BUDGET" in source for source in others)
 
 
 def test_a_notebook_of_a_study_is_named_by_it(path, book):
     if any("studies.run(STUDY" in cell.source for cell in code(book)):
-        assert path.stem in STUDIES
+        assert name(path) in STUDIES
 
 
 def test_size_and_cells(path, book):
@@ -110,6 +124,15 @@ def test_no_machinery(book):
         assert not re.search(r"seaborn|pyplot|import \*", cell.source), cell.id
 
 
+def test_a_variable_is_a_noun_that_says_what_it_holds(book):
+    for cell in code(book):
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        assert not names & NO_NOUNS, cell.id
+
+
 def test_claims_are_asserted(book):
     count = sum("assert" in cell.source for cell in code(book))
     assert count >= len(code(book)) // 2
@@ -140,7 +163,7 @@ def test_pictures_are_stored_and_no_live_widget_is(path, book):
     pictures = [
         kind for _, out in outputs(book) for kind in out.get("data", {}) if "image" in kind
     ]
-    assert len(pictures) >= (2 if path.stem in STUDIES else 5)
+    assert len(pictures) >= (2 if name(path) in STUDIES else 5)
 
 
 def test_cells_hold_no_times(book):

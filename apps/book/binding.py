@@ -58,7 +58,7 @@ LINK = re.compile(r'href="([^":]+)\.ipynb(["#])')
 
 
 def notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """The notebooks of a folder and its folders, or those named (`10_dnfad`, `10`, or `dnfad`).
+    """The notebooks of a folder and its folders, or those named (`00_dnfad`, `00`, or `dnfad`).
 
     Raises: ValueError if there are none, or not one that is named.
     """

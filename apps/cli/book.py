@@ -14,7 +14,7 @@ def book(
     budget: Budget = "laptop",
     notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this one, as 10, 10_dnfad or dnfad; repeatable.")
+        list[str] | None, typer.Option(help="Only this one, as 00, 00_dnfad or dnfad; repeatable.")
     ] = None,
     as_stored: Annotated[
         bool, typer.Option(help="Run nothing: bind the outputs that the notebooks hold.")

@@ -175,9 +175,12 @@ def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame
 
 
 def html(rows: pd.DataFrame) -> str:
-    """The card as HTML for a notebook: lines kept, settings in code, notebooks linked."""
+    """The card as HTML for a notebook: lines kept, settings in code.
+
+    Links to notebooks hold from a folder of notebooks/ (`../dnfad/09_code.ipynb`).
+    """
     style = {"text-align": "left", "vertical-align": "top", "white-space": "pre-line"}
-    link = {"read on": lambda name: name and f'<a href="{name}.ipynb">{name}</a>'}
+    link = {"read on": lambda name: name and f'<a href="../{name}.ipynb">{name}</a>'}
     styled = rows.style.hide(axis="index").format(dict.fromkeys(rows, _coded) | link)
     style |= {"max-width": "16em", "overflow-wrap": "anywhere"}
     return styled.set_properties(**style).to_html(uuid="card")

@@ -125,7 +125,8 @@ def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):
     pair = Effect(study="dnfad-code", before="gate adds", after="two architectures")
     other = Effect(study="dnfad-code", before="paper", after="gate adds", of="labkit")
     made = Discrepancy(method="dnfad", point="p", paper="<a>", code="b",
-                       as_code={"gate": "add"}, effects=(pair, other), notebook="n")  # fmt: skip
+                       as_code={"gate": "add"}, effects=(pair, other), 
+                       notebook="dnfad/09_code")  # fmt: skip
     told = cards.measured([made], "quick")
     assert list(told["data"]) == ["procedural/gear", ""], "the second is not finished"
     row = told.iloc[0]
@@ -133,5 +134,5 @@ def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):
     assert row["low"] <= row["high"]
     page = cards.html(cards.table([made], told))
     for text in ("-0.500 [", "not run yet: <code>labkit study dnfad-code</code>", "&lt;a&gt;",
-                 '<a href="n.ipynb">', "<code>--set gate=add</code>"):  # fmt: skip
+                 '<a href="../dnfad/09_code.ipynb">', "<code>--set gate=add</code>"):  # fmt: skip
         assert text in page, text

@@ -212,7 +212,7 @@ def test_a_study_marks_what_is_published(finished):
     assert drawn.index("lk-published") < drawn.index("Measured here")
     head = studies.head(finished, "quick")
     assert f"labkit study {finished} --budget quick" in head
-    assert "notebooks/14_dnfad_depth.ipynb" in head
+    assert "notebooks/dnfad/04_depth.ipynb" in head
 
 
 def test_nothing_is_run_for_a_study_that_is_not_finished():
