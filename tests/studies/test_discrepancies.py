@@ -125,7 +125,7 @@ def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):
     pair = Effect(study="dnfad-code", before="gate adds", after="two architectures")
     other = Effect(study="dnfad-code", before="paper", after="gate adds", of="labkit")
     made = Discrepancy(method="dnfad", point="p", paper="<a>", code="b",
-                       as_code={"gate": "add"}, effects=(pair, other), 
+                       as_code={"gate": "add"}, effects=(pair, other),
                        notebook="dnfad/09_code")  # fmt: skip
     told = cards.measured([made], "quick")
     assert list(told["data"]) == ["procedural/gear", ""], "the second is not finished"
