@@ -28,7 +28,7 @@ def test_equal_weights_are_the_methods_own(known, quick_run):
     own = [table[sample.key] for sample in known.samples]
     np.testing.assert_allclose(scores, own, rtol=1e-4)
     area = known.auroc(even, spec.top_k)
-    assert area == pytest.approx(labkit.Run.load(quick_run.folder).summary()["image_auroc"])
+    assert area == pytest.approx(labkit.load_run(quick_run.folder).summary()["image_auroc"])
 
 
 def test_one_weight_is_one_branch(known):

@@ -204,7 +204,7 @@ def test_training_learns_what_ties_the_channels_of_new_normals():
 def test_a_run_is_stored_and_says_of_an_image_what_it_said():
     run = labkit.train("csflow", "procedural/gear", "quick", limit=6, progress=False)
     assert run.detector.localises == "scale1"
-    again = labkit.Run.load(run.folder)
+    again = labkit.load_run(run.folder)
     sample = again.samples()[0]
     (told,) = again.predict(sample.read())
     stored = again.scores.set_index("key").loc[sample.key, "score"]

@@ -77,7 +77,7 @@ def test_a_run_keeps_its_memory_and_needs_no_epoch():
     run = labkit.train("knn", "procedural/gear", "quick", limit=9, progress=False)
     assert len(run.history) == 0
     assert run.info["trainable_parameters"] == 0
-    again = labkit.Run.load(run.folder)
+    again = labkit.load_run(run.folder)
     assert len(again.detector.method.memory) == run.info["counts"]["n_train"] == 9
     sample = again.samples()[0]
     (told,) = again.predict(sample.read())

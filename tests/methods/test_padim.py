@@ -93,7 +93,7 @@ def test_a_run_has_no_epoch_and_finds_its_place():
     run = labkit.train("padim", "procedural/gear", "quick", limit=9, progress=False)
     assert len(run.history) == 0
     assert run.info["trainable_parameters"] == 0
-    again = labkit.Run.load(run.folder)
+    again = labkit.load_run(run.folder)
     sample = again.samples()[0]
     (told,) = again.predict(sample.read())
     stored = again.scores.set_index("key").loc[sample.key, "score"]

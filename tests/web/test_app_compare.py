@@ -72,7 +72,7 @@ def test_the_choice_begins_with_the_run_in_view(runs, home, runs_folder):
     assert {path for _, path in choices} == {str(p) for p in runs_folder.iterdir()}
     _, start = compare.offered(home, runs[1])
     assert start == [runs[1], start[1]]
-    assert labkit.Run.load(start[1]).config.data == "procedural/gear"
+    assert labkit.load_run(start[1]).config.data == "procedural/gear"
 
 
 def test_what_is_chosen_stays_when_runs_are_added(runs, runs_folder):
