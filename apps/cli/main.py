@@ -100,7 +100,7 @@ def predict(
     rows = [{"image": str(path), "score": p.score, "quantile": p.quantile, "p_value": p.p_value}
             for path, p in zip(images, predictions, strict=True)]  # fmt: skip
     if out:
-        from labkit.explore.export import write_predictions
+        from labkit_apps.cli.export import write_predictions
 
         for row, files in zip(rows, write_predictions(opened, predictions, out), strict=True):
             row |= files

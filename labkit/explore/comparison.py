@@ -10,19 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 
-from labkit.evaluation import metrics
 from labkit.evaluation.calibration import Calibration
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, SERIES, THRESHOLD, dress, sheet
+from labkit.figures import style
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, TYPE, dress, new_figure
 
 KNOTS = {"0.5": np.log10(2.0), "0.99": 2.0, "0.999": 3.0}  # quantile -> -log10 of the rest
 RARITY = "rarity r: one normal pixel in 10ʳ has a larger value"
 RARE = (0.0, 6.0)  # of the colours: the middle is what one normal pixel in a thousand exceeds
-LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
-STYLES = ("-", "--", "-.", ":")
 
 
 def rarity(values: np.ndarray, quantiles: Mapping[str, float]) -> np.ndarray:
@@ -64,12 +61,12 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
     for k, table in enumerate((first, second), start=1):
         held = table.loc[table["split"] == "calibration", "score"].to_numpy()
         test = table[table["split"] == "test"].set_index("key")
-        told = test[["defect", "label", "score"]].rename(columns={"score": f"score_{k}"})
-        ruler = Calibration(held)
-        ranked = ruler.rank(test["score"].to_numpy())
-        told[f"quantile_{k}"] = ranked.quantile
-        told[f"unusual_{k}"] = ranked.p_value <= max(false_alarm, ruler.smallest)
-        parts.append(told if k == 1 else told.drop(columns=["defect", "label"]))
+        columns = test[["defect", "label", "score"]].rename(columns={"score": f"score_{k}"})
+        calibration = Calibration(held)
+        calibrated = calibration.rank(test["score"].to_numpy())
+        columns[f"quantile_{k}"] = calibrated.quantile
+        columns[f"unusual_{k}"] = calibrated.p_value <= max(false_alarm, calibration.smallest)
+        parts.append(columns if k == 1 else columns.drop(columns=["defect", "label"]))
     both = parts[0].join(parts[1], how="inner").reset_index()
     if both.empty:
         raise ValueError("The runs have no test image in common; choose runs of one dataset.")
@@ -91,62 +88,6 @@ def agreement(both: pd.DataFrame) -> float:
     return float(spearmanr(both["score_1"], both["score_2"]).statistic)
 
 
-def by_kind(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Image AUROC of each run (rows) over all defects and for each kind (columns).
-
-    The number of images of a kind stands in `attrs["count"]`.
-    """
-    rows, counts = {}, {}
-    for name, table in tables.items():
-        test = table[table["split"] == "test"]
-        scores, labels = test["score"].to_numpy(), test["label"].to_numpy()
-        kinds = metrics.per_defect(scores, test["defect"].tolist())
-        rows[name] = {"all": metrics.image_auroc(scores, labels)}
-        rows[name] |= dict(zip(kinds["defect"], kinds["image_auroc"], strict=True))
-        counts |= {"all": int(labels.sum())} | dict(zip(kinds["defect"], kinds["n"], strict=True))
-    told = pd.DataFrame.from_dict(rows, orient="index").astype(float)
-    told.attrs["count"] = counts
-    return told
-
-
-def roc_figure(tables: Mapping[str, pd.DataFrame], note: str | None = None) -> Figure:
-    """ROC curves of several runs, each with its area."""
-    curves = {}
-    for name, table in tables.items():
-        test = table[table["split"] == "test"]
-        curves[name] = metrics.roc_curve(test["score"].to_numpy(), test["label"].to_numpy())
-    x, y = "false-positive rate [share of good images]", "true-positive rate [share of defects]"
-    return _curves(curves, (x, y), "AUROC", note)
-
-
-def pro_figure(curves: Mapping[str, metrics.Curve], note: str | None = None) -> Figure:
-    """Region-overlap curves of several runs, each with its area up to the limit."""
-    x, y = "false-positive rate [share of normal pixels]", "overlap [mean share of a region]"
-    limit = next(iter(curves.values())).limit
-    figure = _curves(curves, (x, y), f"AUPRO to {limit:g}", note)
-    figure.axes[0].axvline(limit, color=QUIET, linestyle="dotted", linewidth=1.2)
-    return figure
-
-
-def _curves(curves, labels, area, note) -> Figure:
-    figure = sheet(5.2, 4.0 + 0.16 * len(curves), note)
-    ax = dress(figure.subplots(), *labels)
-    ax.plot((0, 1), (0, 1), color=QUIET, linestyle="dotted", linewidth=1.2)
-    for k, (name, curve) in enumerate(curves.items()):
-        if curve is not None:
-            label = f"{name}: {area} {curve.area:.3f}"
-            ax.plot(curve.x, curve.y, label=label, linewidth=1.7, **style(k))
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-    if ax.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", ncols=1, **LEGEND)
-    return figure
-
-
-def style(k: int) -> dict[str, str]:
-    """Colour and line of the k-th run of a comparison."""
-    return {"color": SERIES[k % 5], "linestyle": STYLES[k // 5 % 4]}
-
-
 def scatter_figure(
     both: pd.DataFrame, names: Sequence[str], marked: pd.DataFrame, note: str | None = None
 ) -> Figure:
@@ -154,27 +95,21 @@ def scatter_figure(
 
     Args: both: `shared`; marked: `disagreements`, numbered from 1.
     """
-    figure = sheet(5.2, 4.3, note)
+    figure = new_figure(5.6, 5.0, note)
     ax = figure.subplots()
-    labels = [f"{name}\nrank among the test images [%]" for name in names]
-    dress(ax, labels[0].replace("\n", ": "), labels[1])
-    ax.axline((0, 0), slope=1, color=THRESHOLD, linestyle="dashed", linewidth=1)
+    dress(ax, *(f"{name}: rank among the test images [%]" for name in names))
+    ax.axline((0, 0), slope=1, **style.DASHED)
     for label, colour, name in ((0, NORMAL, "good"), (1, ANOMALOUS, "defective")):
         rows = both[both["label"] == label]
-        look = {"color": colour, "markersize": 4.5, "alpha": 0.6, "markeredgewidth": 0}
-        what = f"{name} (n = {len(rows)})"
-        ax.plot(100 * rows["rank_1"], 100 * rows["rank_2"], "o", label=what, **look)
-    _numbers(ax, marked)
-    ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
-    figure.legend(loc="outside upper left", ncols=2, **LEGEND)
-    return figure
-
-
-def _numbers(ax: Axes, marked: pd.DataFrame) -> None:
+        dots = {"color": colour, "markersize": 4.5, "alpha": 0.6, "markeredgewidth": 0}
+        legend = f"{name} (n = {len(rows)})"
+        ax.plot(100 * rows["rank_1"], 100 * rows["rank_2"], "o", label=legend, **dots)
+    box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for k, row in enumerate(marked.itertuples(), start=1):
         place = (100 * row.rank_1, 100 * row.rank_2)
-        ax.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor=INK)
-        box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none",
-               "alpha": 0.75}  # fmt: skip
-        ax.annotate(str(k), place, (7, 5), textcoords="offset points", fontsize=8, color=INK,
-                    bbox=box)  # fmt: skip
+        ax.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, label="_")
+        number = {"textcoords": "offset points", "fontsize": TYPE, "color": INK, "bbox": box}
+        ax.annotate(str(k), place, (7, 5), **number)
+    ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
+    style.legend(figure, ax.lines[1:3])
+    return figure

@@ -23,7 +23,16 @@ from torch import Tensor
 from labkit.core.records import FlowOut
 from labkit.evaluation.detector import Detector
 from labkit.figures.maps import map_grid
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, dress, sheet
+from labkit.figures.style import (
+    ANOMALOUS,
+    INK,
+    LEGEND,
+    NORMAL,
+    QUIET,
+    dress,
+    new_figure,
+    normal_curve,
+)
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import LOG_2PI, anomaly, log_density
 from labkit.flows.steps import zeros_per_position
@@ -31,7 +40,6 @@ from labkit.methods.base import Method
 
 REACH, BINS = 5.0, 80  # of the histogram: standard deviations and bins
 WIDEST = 0.995  # quantile of a map's values that its colours reach
-LEGEND = {"frameon": False, "fontsize": 8, "labelcolor": INK}
 UNITS = {
     "energy": "½ mean x² [nats per channel]",
     "log-det": "log-det so far [nats per channel]",
@@ -195,7 +203,7 @@ def values_figure(view: View, step: int, normal: View | None = None) -> Figure:
 
     Args: normal: a good image's way through the same flow, drawn beside it.
     """
-    figure = sheet(9.0, 3.1)
+    figure = new_figure(9.0, 3.1)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     histogram(left, view.steps[step])
     progress(right, view.steps, step, normal.steps if normal else ())
@@ -207,15 +215,13 @@ def histogram(ax: Axes, view: StepView) -> None:
     dress(ax, "value x [1]", "density [per unit of x]")
     edges = np.linspace(-REACH, REACH, BINS + 1)
     ax.stairs(view.shares, edges, fill=True, facecolor=(NORMAL, 0.4), label="values")
-    grid = np.linspace(-REACH, REACH, 301)
-    normal = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
-    ax.plot(grid, normal, color=INK, linewidth=1.5, label="N(0, 1)")
+    top = normal_curve(ax, REACH)
     lines = [f"mean {view.mean:.2f}", f"variance {view.variance:.3g}"]
     lines += [f"excess kurtosis {view.kurtosis:.2f}"]
     lines += [f"{view.outside:.1%} beyond ±{REACH:g}"] if view.outside >= 5e-4 else []
     place = {"transform": ax.transAxes, "va": "top", "ha": "right", "fontsize": 8}
     ax.text(0.99, 0.98, "\n".join(lines), color=INK, **place)
-    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.25 * max(normal.max(), view.shares.max())))
+    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.25 * max(top, view.shares.max())))
     ax.legend(loc="upper left", **LEGEND)
 
 

@@ -15,37 +15,33 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from sklearn.datasets import make_circles, make_moons
 from torch import Tensor, nn
 
 from labkit.core.seeds import seeded
 from labkit.explore.microscope import View, follow, progress
-from labkit.figures.style import INK, MAP_COLOURS, QUIET, THRESHOLD, dress, sheet
+from labkit.figures.style import INK, MAP_COLOURS, THRESHOLD, TYPE, dress, dress_bar, new_figure
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood, nll
 from labkit.flows.steps import AffineCoupling
 
 SPAN, LINES, FINE, PIXELS = 3.0, 13, 121, 110  # of the grid, its curves and the density
-DRAWN = 700  # points
+SHOWN = 700  # points
 GRID = "#b9c4cc"
 CLAMP, HIDDEN, BATCH = 2.0, 32, 256
-SHOWN = 4.2  # half-width of the panel of points
+REACH = 4.2  # half-width of the panel of points
 
 
 def moons(count: int, generator: torch.Generator) -> Tensor:
     """Two half circles that reach into each other."""
-    angle, upper = torch.rand(count, generator=generator) * torch.pi, _coins(count, generator)
-    x = torch.where(upper, angle.cos(), 1 - angle.cos()) - 0.5
-    y = torch.where(upper, angle.sin(), 0.5 - angle.sin()) - 0.25
-    return _scaled(torch.stack([x, y], 1), 0.08, 1.4, generator)
+    points, _ = make_moons(count, random_state=_seed(generator))
+    return _scaled(torch.tensor(points).float() - torch.tensor([0.5, 0.25]), 0.08, 1.4, generator)
 
 
 def rings(count: int, generator: torch.Generator) -> Tensor:
     """Two circles, one inside the other: one piece cannot become a disc without a tear."""
-    angle = torch.rand(count, generator=generator) * 2 * torch.pi
-    radius = torch.where(_coins(count, generator), 1.0, 0.45)
-    return _scaled(
-        torch.stack([radius * angle.cos(), radius * angle.sin()], 1), 0.05, 1.7, generator
-    )
+    points, _ = make_circles(count, factor=0.45, random_state=_seed(generator))
+    return _scaled(torch.tensor(points).float(), 0.05, 1.7, generator)
 
 
 def spiral(count: int, generator: torch.Generator) -> Tensor:
@@ -85,6 +81,10 @@ class Toy:
 def train(name: str, blocks: int = 4, steps: int = 400, seed: int = 0) -> Toy:
     """A flow of two-sided couplings, trained on fresh points of a toy at every step.
 
+    >>> toy = train("two moons", blocks=2, steps=5)
+    >>> toy.points.shape, toy.losses.shape
+    (torch.Size([2800, 2]), (5,))
+
     Raises: ValueError for a toy that is not in `TOYS`.
     """
     if name not in TOYS:
@@ -103,7 +103,7 @@ def train(name: str, blocks: int = 4, steps: int = 400, seed: int = 0) -> Toy:
         falling.step()
         losses.append(loss.item() + np.log(2 * np.pi) / 2)
     flow.requires_grad_(False)
-    points = TOYS[name](4 * DRAWN, generator)
+    points = TOYS[name](4 * SHOWN, generator)
     return Toy(name, points, flow, np.array(losses), follow(FlowInput(flow, points), name))
 
 
@@ -133,19 +133,19 @@ def density(flow: Flow, steps: int, span: float = SPAN, pixels: int = PIXELS) ->
 
 def figure(toy: Toy, step: int) -> Figure:
     """Points and grid after a step, the density of a flow that stops there, -log p by step."""
-    sheet_ = sheet(10.4, 3.7)
-    axes = sheet_.subplots(1, 3, width_ratios=(1, 1, 0.95))
+    drawing = new_figure(9.8, 3.8)
+    axes = drawing.subplots(1, 3, width_ratios=(1, 1.1, 0.95))
     _points(axes[0], toy, step)
     _density(axes[1], toy, step)
     progress(axes[2], toy.view.steps, step)
-    axes[2].set_title("how likely the points are", fontsize=10, color=INK, loc="left")
-    return sheet_
+    axes[2].set_title("how likely\nthe points are", fontsize=TYPE, color=INK, loc="left")
+    return drawing
 
 
 @torch.no_grad()
 def _points(ax: Axes, toy: Toy, step: int) -> None:
     """Where points and the lines of a square grid have come to, and circles of N(0, I)."""
-    flow, start = after(toy.flow, step), toy.points[:DRAWN]
+    flow, start = after(toy.flow, step), toy.points[:SHOWN]
     along, across = torch.linspace(-SPAN, SPAN, FINE), torch.linspace(-SPAN, SPAN, LINES)
     upright = torch.stack(torch.meshgrid(across, along, indexing="ij"), 2)  # (lines, points, 2)
     grid = torch.cat([upright, upright.flip(2)])
@@ -158,23 +158,22 @@ def _points(ax: Axes, toy: Toy, step: int) -> None:
     hue = torch.atan2(start[:, 1], start[:, 0]).numpy()
     ax.scatter(*flow(start).z.numpy().T, c=hue, cmap=MAP_COLOURS, s=7, linewidths=0, zorder=2)
     dress(ax, "x₁ [1]", "x₂ [1]", f"after step {step}: points and grid", grid="")
-    ax.set(xlim=(-SHOWN, SHOWN), ylim=(-SHOWN, SHOWN), aspect="equal")
+    ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
 
 
 def _density(ax: Axes, toy: Toy, step: int) -> None:
     values, top = density(toy.flow, step), density(toy.flow, len(toy.flow.steps)).max()
     scale = PowerNorm(0.5, 0, float(top))
     ends = (-SPAN, SPAN, -SPAN, SPAN)
-    drawn = ax.imshow(values, MAP_COLOURS, norm=scale, extent=ends, origin="lower")
-    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, pad=0.02, extend="max")
-    bar.set_label("density [per unit of area]", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=7, color=QUIET)
+    picture = ax.imshow(values, MAP_COLOURS, norm=scale, extent=ends, origin="lower")
+    bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02, extend="max")
+    dress_bar(bar, "density [per unit of area]")
     ax.plot(*toy.points[:150].numpy().T, ".", color="white", markersize=2, alpha=0.6)
     dress(ax, "data x₁ [1]", "data x₂ [1]", "density of a flow that stops here", grid="")
 
 
-def _coins(count: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) < 0.5
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (), generator=generator))
 
 
 def _scaled(points: Tensor, noise: float, scale: float, generator: torch.Generator) -> Tensor:

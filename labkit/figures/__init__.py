@@ -6,13 +6,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["style"],
     submod_attrs={
-        "clouds": ["cloud"],
-        "galleries": ["defect_gallery", "defect_steps"],
-        "images": ["contact_sheet"],
+        "comparisons": ["deviation_plot", "scatter_groups"],
+        "images": ["contact_sheet", "defect_gallery", "defect_steps"],
+        "latents": ["latent_histogram"],
         "maps": ["map_grid", "overlay", "strip"],
-        "plots": ["curves", "draw_scores", "latent_histogram", "lines", "score_histogram"],
-        "style": ["caption"],
+        "plots": ["curves", "draw_scores", "lines", "score_histogram"],
+        "style": ["caption", "new_figure"],
         "training": ["reconstructions", "training_curves"],
-        "variants": ["deviation_plot"],
     },
 )

@@ -1,25 +1,29 @@
-"""Contact sheets: what a dataset looks like, good images and each kind of defect."""
+"""Contact sheets of data sets, and synthetic defects beside the images they are made of."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from labkit.core.records import GOOD, Dataset, Sample
-from labkit.figures import maps
-from labkit.figures import style as palette
+from labkit.data.synthetic.bank import Recipe, Steps, SyntheticSample
+from labkit.data.synthetic.steps import Box, window
+from labkit.figures import maps, style
+from labkit.figures.style import ANOMALOUS, INK, LEGEND, LINE, QUIET, TYPE, wrapped
 
 LONGEST = 360  # pixels of a picture's longer side
 MARGIN = 7  # of these between a defect and its outline, so that thin ones stay visible
-WIDTH, LABELS, HEAD, GAP = 9.0, 1.25, 0.52, 0.06  # inches
-TALLEST = 1.6  # inches of a row
-MOST_KINDS = 12  # rows of defects; a dataset with more says that they go on
+LABELS, TALLEST = 1.55, 1.6  # inches of the rows' labels, and of a row
+MOST_KINDS = 12  # rows of defects; a data set with more says that they go on
+CHANGE_UNIT = "mean |change| [grey levels of 255]"
+LIMITS = (0.0, 60.0)  # grey levels; a stronger change is drawn as this
 
 
 def contact_sheet(
@@ -31,47 +35,59 @@ def contact_sheet(
 ) -> Figure:
     """A row of images for each part and kind of defect, spread over all there are.
 
-    Args:    columns: images a row; kinds: rows to show, all by default (`rows` has their names);
-             outlines: of the masks of defects; note: instead of counts and licence.
-    Raises:  ValueError for a kind that the dataset has not, or an image that cannot be read.
+    Args:    columns: images per row; kinds: rows to show, all by default (`rows` has their
+             names); outlines: of the masks of defects; note: instead of counts and licence.
+    Raises:  ValueError for a kind that the data set has not, or an image that cannot be read.
     """
-    known = rows(dataset)
-    chosen = list(known) if kinds is None else list(kinds)
-    unknown = [kind for kind in chosen if kind not in known]
+    samples = rows(dataset)
+    chosen = list(samples) if kinds is None else list(kinds)
+    unknown = [name for name in chosen if name not in samples]
     if unknown or not chosen:
         raise ValueError(
             f"{dataset.name} has no images {unknown[0] if unknown else 'at all'!r}; "
-            f"it has {', '.join(known) or 'none'}."
+            f"it has {', '.join(samples) or 'none'}."
         )
     left_out = chosen[MOST_KINDS + 3 :]
     chosen = chosen[: MOST_KINDS + 3]
+    height, width, _ = samples[chosen[0]][0].read().shape
+    widest = TALLEST * width / height
+    title = f"{dataset.name}: {dataset.title}"
+    title = wrapped(title, min(maps.WIDTH, LABELS + columns * (widest + maps.GAP)) - 0.1)
+    masked = outlines and any(s.label and s.read_mask for name in chosen for s in samples[name])
+    room = {"left": LABELS, "top": 0.12 + LINE * (title.count("\n") + 1 + masked)}
     note = note or _about(dataset, left_out)
-    masked = outlines and any(s.label and s.read_mask for k in chosen for s in known[k])
-    first = known[chosen[0]][0].read().shape
-    figure, axes = _frame(dataset, len(chosen), columns, first[0] / first[1], note, masked)
-    for row, kind in zip(axes, chosen, strict=True):
-        _label(row[0], kind, len(known[kind]))
-        for ax, sample in zip(row, _spread(known[kind], columns), strict=False):
+    grid = maps.image_grid(len(chosen), columns, height / width, note, **room, widest=widest)
+    top = {"transform": grid.figure.dpi_scale_trans, "va": "top", "fontsize": TYPE, "color": INK}
+    grid.figure.text(0.06, grid.figure.get_figheight() - 0.06, title, **top)
+    if masked:
+        line = Line2D([], [], color=ANOMALOUS, label="annotated defect")
+        place = (1, 1 - (room["top"] - LINE - 0.06) / grid.figure.get_figheight())
+        corner = {"loc": "upper right", "bbox_to_anchor": place, "borderpad": 0}
+        grid.figure.legend(handles=[line], **corner, **LEGEND)
+    for row, name in zip(grid.axes, chosen, strict=True):
+        _label(row[0], name, len(samples[name]))
+        for ax, sample in zip(row, _spread(samples[name], columns), strict=False):
             _draw(ax, sample, outlines)
-    return figure
+    return grid.figure
 
 
 def rows(dataset: Dataset) -> dict[str, list[Sample]]:
     """The samples by the name of their row: training part, calibration part, test part by kind."""
     named = {"training": list(dataset.train), "calibration": list(dataset.calibration)}
-    for kind in dataset.defects():
-        name = f"test {GOOD}" if kind == GOOD else kind
-        named[name] = [sample for sample in dataset.test if sample.defect == kind]
+    for defect in dataset.defects():
+        name = f"test {GOOD}" if defect == GOOD else defect
+        named[name] = [sample for sample in dataset.test if sample.defect == defect]
     return {name: samples for name, samples in named.items() if samples}
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """So many samples, evenly from first to last."""
-    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[k] for k in places]
+    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[k] for k in indices]
 
 
 def _draw(ax: Axes, sample: Sample, outlines: bool) -> None:
+    """A sample's image, and the outline of each region of its mask."""
     image = sample.read()
     size = maps.fit(image.shape[:2], LONGEST)
     ax.imshow(maps.small_image(image, size))
@@ -80,19 +96,18 @@ def _draw(ax: Axes, sample: Sample, outlines: bool) -> None:
         for mask, _ in regions:
             small = maps.small_mask(mask, size) > 0.5
             around = ndimage.binary_dilation(small, iterations=MARGIN).astype(float)
-            maps.contour(ax, around, 0.5, palette.ANOMALOUS, "solid", width=0.8)
+            maps.contour(ax, around, 0.5, ANOMALOUS, "solid", width=0.8)
 
 
-def _label(ax: Axes, kind: str, count: int) -> None:
+def _label(ax: Axes, name: str, count: int) -> None:
     """The name of a row left of it, and below it how many images there are."""
-    words = textwrap.fill(kind.replace("_", " "), 14)
-    style = {"transform": ax.transAxes, "ha": "right", "x": -0.06, "y": 0.5}
-    ax.text(s=words, va="bottom", fontsize=9, color=palette.INK, **style)
-    number = f"{count} image{'s' * (count > 1)}"
-    ax.text(s=number, va="top", fontsize=7, color=palette.QUIET, **style)
+    place = {"transform": ax.transAxes, "ha": "right", "x": -0.06, "y": 0.5, "fontsize": TYPE}
+    ax.text(s=wrapped(name.replace("_", " "), LABELS - 0.1), va="bottom", color=INK, **place)
+    ax.text(s=f"{count} image{'s' * (count > 1)}", va="top", color=QUIET, **place)
 
 
 def _about(dataset: Dataset, left_out: Sequence[str]) -> str:
+    """Counts of images, whether there are masks, and the licence."""
     bad = sum(sample.label for sample in dataset.test)
     parts = [f"{len(dataset.train)} training images"]
     parts += [f"{len(dataset.calibration)} to calibrate on"] if dataset.calibration else []
@@ -104,32 +119,76 @@ def _about(dataset: Dataset, left_out: Sequence[str]) -> str:
     return " · ".join(parts)
 
 
-def _frame(
-    dataset: Dataset, count: int, columns: int, aspect: float, note: str, masked: bool
-) -> tuple[Figure, list[list[Axes]]]:
-    """Title, note and empty axes, placed in inches; a row's height follows the first image."""
-    cell = (WIDTH - LABELS - 0.06 - GAP * (columns - 1)) / columns
-    tall = min(cell * aspect, TALLEST)
-    foot = 0.08 + palette.note_height(note, WIDTH)
-    height = HEAD + count * tall + GAP * (count - 1) + foot
-    figure = palette.sheet(WIDTH, height, note, pictures=True)
-    top = {"va": "top", "ha": "left"}
-    figure.text(
-        0.06 / WIDTH, 1 - 0.07 / height, dataset.name, fontsize=11, color=palette.INK, **top
-    )
-    figure.text(
-        0.06 / WIDTH, 1 - 0.28 / height, dataset.title, fontsize=8, color=palette.QUIET, **top
-    )
-    if masked:
-        line = Line2D([], [], color=palette.ANOMALOUS, label="around the annotated defect")
-        style = {"frameon": False, "fontsize": 8, "labelcolor": palette.INK, "borderpad": 0.2}
-        figure.legend(handles=[line], loc="upper right", **style)
-    axes = []
-    for r in range(count):
-        y = foot + (count - 1 - r) * (tall + GAP)
-        places = [(LABELS + c * (cell + GAP), y, cell, tall) for c in range(columns)]
-        scale = (WIDTH, height, WIDTH, height)
-        axes.append([figure.add_axes(np.divide(place, scale)) for place in places])
-        for ax in axes[-1]:
-            ax.set_axis_off()
-    return figure, axes
+def defect_gallery(samples: Sequence[SyntheticSample], note: str | None = None) -> Figure:
+    """One row per sample: normal image, defective image, its mask as an outline, what changed.
+
+    All changes are on one scale, so that faint defects look faint. The generator, its seed and
+    what its spec sets stand below, after the note.
+
+    Raises: ValueError if there is no sample.
+    """
+    if not samples:
+        raise ValueError("A gallery needs one synthetic sample or more; found none.")
+    made = [sample.steps() for sample in samples]
+    names = [f"{k}  {sample.key.split('/')[-1]}" for k, sample in enumerate(samples, start=1)]
+    pictures = [[steps.base, steps.image, steps.image, steps.change] for steps in made]
+    titles = ("normal image", "synthetic defect", "its mask", "change")
+    recipes = dict.fromkeys(_recipe(sample.recipe) for sample in samples)
+    text = " · ".join([*([note] if note else []), *recipes])
+    named = dict(zip(names, pictures, strict=True))
+    figure = maps.strip(named, titles, LIMITS, CHANGE_UNIT, note=text)
+    for k, steps in enumerate(made):
+        ax = figure.axes[4 * k + 2]
+        edge = style.resized(steps.mask, ax.images[0].get_array().shape[:2])
+        maps.contour(ax, edge, 0.5, ANOMALOUS, "solid")
+    return figure
+
+
+def defect_steps(steps: Steps, note: str | None = None, shown: int = 4) -> Figure:
+    """One row per patch: where it was cut, how it is pasted, its cover, the image after it.
+
+    The random numbers of each patch stand below, after the note.
+
+    Args:   shown: so many of the four columns; the others stay empty.
+    Raises: ValueError if no patch was laid.
+    """
+    if not steps.patches:
+        raise ValueError("No patch was laid on this image; there are no steps to show.")
+    image, pictures, texts = steps.base, {}, [note] if note else []
+    for k, patch in enumerate(steps.patches, start=1):
+        inside = window(patch.box)
+        alone, cover, image = np.full_like(image, 255), np.zeros(steps.mask.shape), image.copy()
+        alone[inside], cover[inside], image[inside] = patch.pasted, patch.cover, patch.result
+        pictures[f"patch {k}"] = [steps.source, alone, cover, image]
+        numbers = (_number(*item) for item in patch.parameters.items())
+        texts.append(f"patch {k}: {', '.join(numbers)}")
+    titles = ("cut from", "as it is pasted", "its cover", "image after it")
+    unit = "share of the patch [1]"
+    figure = maps.strip(pictures, titles, (0, 1), unit, note=" · ".join(texts))
+    for k, patch in enumerate(steps.patches):
+        _mark_box(figure.axes[4 * k], patch.source_box, steps.mask.shape)
+        _mark_box(figure.axes[4 * k + 3], patch.box, steps.mask.shape)
+    count = 4 * len(steps.patches)
+    for k, ax in enumerate(figure.axes):
+        column = k % 4 if k < count else 2  # the colour bar goes with the covers
+        ax.set_visible(column < shown)
+    return figure
+
+
+def _recipe(recipe: Recipe) -> str:
+    """The generator, its seed, and each value of its spec that is not the default."""
+    usual, given = asdict(type(recipe.spec)()), asdict(recipe.spec)
+    changed = [f"{n.replace('_', ' ')} {given[n]}" for n in given if given[n] != usual[n]]
+    return f"{recipe.spec.name}, seed {recipe.seed}, {', '.join(changed) or 'default spec'}"
+
+
+def _number(name: str, value: float | str) -> str:
+    return f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:.3g}'}"
+
+
+def _mark_box(ax: Axes, box: Box, sides: tuple[int, int]) -> None:
+    """A box of an image with these sides, drawn on its panel."""
+    down, right = np.divide(ax.images[0].get_array().shape[:2], sides)
+    top, left, bottom, edge = box
+    place = (left * right - 0.5, top * down - 0.5), (edge - left) * right, (bottom - top) * down
+    ax.add_patch(Rectangle(*place, fill=False, edgecolor=ANOMALOUS, linewidth=1.2))

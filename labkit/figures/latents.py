@@ -1,46 +1,48 @@
-"""Figures of one place of an image."""
+"""Latent values of a flow against the N(0, 1) that it is trained towards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from labkit.core.arrays import finite
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, dress, sheet
+from labkit.core.arrays import as_numpy
+from labkit.figures import style
+from labkit.figures.style import NORMAL, QUIET
 
-BINS = 24
-LEAST, MOST = 3.5, 12.0  # reach of the axis, standard deviations; its last bins hold the rest
+REACH = 5.0  # standard deviations shown of all latents
 
 
-def place_latents(latents: Mapping[str, np.ndarray], note: str | None = None) -> Figure:
-    """The channels of a place's latent in each flow against the density of N(0, 1).
+def latent_histogram(
+    z: np.ndarray | Tensor, before: np.ndarray | Tensor | None = None, note: str | None = None
+) -> Figure:
+    """All latent values against the density of N(0, 1) that a flow is trained towards.
 
-    All panels share both axes. mean z^2 is coloured as anomalous where it lies three deviations
-    sqrt(2 / C) above the 1 that N(0, I) expects.
-
-    Args:   latents: name -> z (C,).
-    Raises: ValueError if there is none, or a value is not finite.
+    Args:   z: any shape, flattened; before: what the flow was given, an outline in grey.
+    Raises: ValueError if z is empty.
     """
-    if not latents:
-        raise ValueError("There is no latent to draw.")
-    values = {name: finite(z, f"latent {name!r}").ravel() for name, z in latents.items()}
-    furthest = max(float(np.abs(z).max()) for z in values.values())
-    reach = float(np.clip(1.05 * furthest, LEAST, MOST))
-    figure = sheet(max(3.4, 2.5 * len(values)), 2.3, note)
-    axes = figure.subplots(1, len(values), sharex=True, sharey=True, squeeze=False)[0]
-    grid, edges = np.linspace(-reach, reach, 301), np.linspace(-reach, reach, BINS + 1)
-    for ax, (name, z) in zip(axes, values.items(), strict=True):
-        dress(ax, "latent value z [1]", "density" if ax is axes[0] else "", name, grid="")
-        energy, limit = float(np.square(z).mean()), 1 + 3 * np.sqrt(2 / z.size)
-        colour = ANOMALOUS if energy > limit else NORMAL
-        shares = np.histogram(np.clip(z, -reach, reach), edges)[0] / z.size / np.diff(edges)
-        ax.stairs(shares, edges, fill=True, facecolor=(colour, 0.35), edgecolor=colour)
-        ax.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1.3)
-        label = f"mean z² {energy:.3g}\nN(0, I): 1 ± {np.sqrt(2 / z.size):.2f}"
-        place = {"transform": ax.transAxes, "ha": "right", "va": "top"}
-        ax.text(0.98, 0.97, label, fontsize=8, color=INK, **place)
-    axes[0].set_xlim(-reach, reach)
-    axes[0].set_ylim(0, axes[0].get_ylim()[1] * 1.35)
+    values = as_numpy(z).ravel()
+    if values.size == 0:
+        raise ValueError("z is empty: there is nothing to draw")
+    outside = float((np.abs(values) > REACH).mean())
+    beyond = f"; {outside:.2%} lie beyond ±{REACH:g}" if outside >= 1e-4 else ""
+    figure = style.new_figure(7.0, 3.4, note)
+    ax = style.dress(figure.subplots(), f"latent value z [1]{beyond}", "density [per unit of z]")
+    edges = np.linspace(-REACH, REACH, 81)
+    density = np.histogram(values, edges)[0] / values.size / np.diff(edges)
+    handles = []
+    if before is not None:
+        given = as_numpy(before).ravel()
+        shares = np.histogram(given, edges)[0] / given.size / np.diff(edges)
+        label = _moments("before", given)
+        handles += [ax.stairs(shares, edges, baseline=None, color=QUIET, lw=1.3, label=label)]
+    fill = {"fill": True, "facecolor": (NORMAL, 0.35)}
+    handles.append(ax.stairs(density, edges, label=_moments("z", values), **fill))
+    top = style.normal_curve(ax, REACH)
+    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.08 * max(density.max(), top)))
+    style.legend(figure, [*handles, *ax.lines])
     return figure
+
+
+def _moments(name: str, values: np.ndarray) -> str:
+    return f"{name}: mean {values.mean():.2f}, standard deviation {values.std():.2f}"

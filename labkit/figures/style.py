@@ -1,4 +1,4 @@
-"""Colours by role, the sheet every figure is drawn on, and maps blended into pictures.
+"""Colours by role, type, the empty figure that all are drawn on, and maps blended into pictures.
 
 Okabe-Ito by role: normal blue, anomalous vermilion, threshold black dashed. Maps are `cividis`,
 signed differences `PuOr` centred on 0. Nothing here touches pyplot or rcParams, so figures can be
@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy import ndimage
+from scipy.stats import norm
 
 NORMAL, ANOMALOUS, THRESHOLD = "#0072B2", "#D55E00", "black"
 INK, QUIET, FAINT = "#222222", "#6f6f6f", "#e4e4e4"  # text, notes, grid lines
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#222222")
+DASHES = ("-", "--", "-.", ":")  # beside the colours, for print in grey
 MAP_COLOURS, DIFFERENCE_COLOURS = "cividis", "PuOr"
 MAP_UNIT = "−log p [nats per channel]"
 SCORE_UNIT = "image score, −log p [nats per channel]"
@@ -39,7 +41,10 @@ METHODS = {  # colour, line style: the papers in colour, baselines grey
     "padim": ("#aaaaaa", "--"),
     "patchcore": ("#aaaaaa", "-"),
 }
-NOTE_SIZE, NOTE_LINE = 7, 0.13  # points, inches
+TYPE = 12  # points of all type, at the size at which a figure is shown
+LETTER, LINE = 0.098, 0.2  # inches of a letter and of a line of this type
+LEGEND = {"frameon": False, "fontsize": TYPE, "labelcolor": INK}
+DASHED = {"color": THRESHOLD, "linestyle": "dashed", "linewidth": 1.4}  # thresholds, boundaries
 
 
 def method_style(name: str) -> dict[str, str]:
@@ -48,20 +53,31 @@ def method_style(name: str) -> dict[str, str]:
     return {"color": colour, "linestyle": line}
 
 
-def sheet(width: float, height: float, note: str | None = None, pictures: bool = False) -> Figure:
-    """An empty white figure that a notebook shows by itself, with a note at the bottom left.
+def series_style(k: int) -> dict[str, str]:
+    """Colour and dashes of the k-th of several curves."""
+    return {"color": SERIES[k % len(SERIES)], "linestyle": DASHES[k % len(DASHES)]}
 
-    Args: width, height: inches; note: small grey text, wrapped; pictures: the caller places the
-          axes and leaves `note_height` at the bottom, and a notebook stores a JPEG, a quarter of
-          the PNG. Other sheets are laid out automatically.
+
+def new_figure(
+    width: float, height: float, note: str | None = None, pictures: bool = False
+) -> Figure:
+    """An empty white figure that a notebook shows by itself, with a note below it.
+
+    >>> ax = dress(new_figure(6, 3, "solar cells").subplots(), "epoch [1]", "loss [nats]")
+    >>> ax.get_xlabel(), ax.figure.texts[0].get_text()
+    ('epoch [1]', 'solar cells')
+
+    Args: width, height: inches; the note is added below them (`note_height`); note: grey text,
+          wrapped; pictures: the caller places the axes, and a notebook stores a JPEG, a quarter
+          of the PNG. Other figures are laid out automatically.
     """
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    foot = note_height(note, width)
+    figure = Figure(figsize=(width, height + foot), dpi=100, facecolor="white")
     if not pictures:
-        foot = note_height(note, width) / height
-        figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot), h_pad=0.07)
+        figure.set_layout_engine("constrained", rect=_above(foot, height + foot), h_pad=0.07)
     if note:
-        style = {"fontsize": NOTE_SIZE, "color": QUIET, "ha": "left", "va": "bottom"}
-        figure.text(0.06 / width, 0.05 / height, _wrapped(note, width), **style)
+        place = {"transform": figure.dpi_scale_trans, "ha": "left", "va": "bottom"}
+        figure.text(0.06, 0.05, wrapped(note, width - 0.1), fontsize=TYPE, color=QUIET, **place)
     # IPython asks an object for these; so no pyplot backend is needed, and the type stays Figure
     if pictures:
         figure._repr_jpeg_ = lambda: _encoded(figure, "jpeg", quality=78, subsampling=1)
@@ -77,22 +93,72 @@ def flat(figure: Figure) -> Figure:
 
 
 def note_height(note: str | None, width: float) -> float:
-    """Inches that a note takes at the bottom of a sheet of that width."""
-    return 0.08 + NOTE_LINE * (_wrapped(note, width).count("\n") + 1) if note else 0.0
+    """Inches that a note takes below a figure of that width."""
+    return 0.08 + LINE * (wrapped(note, width - 0.1).count("\n") + 1) if note else 0.0
+
+
+def wrapped(text: str, inches: float) -> str:
+    """A text in lines no longer than so many inches; a unit begins a line.
+
+    >>> wrapped("−log p [nats per channel]", 2)
+    '−log p\\n[nats per channel]'
+    """
+    letters = max(6, int(inches / LETTER))
+    text = text if len(text) <= letters else text.replace(" [", "\n[")
+    return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
 
 
 def dress(ax: Axes, x: str, y: str, title: str = "", grid: str = "both") -> Axes:
-    """Label an axis pair, units included, in the lab's quiet style."""
-    ax.set_xlabel(x, fontsize=9, color=INK)
-    ax.set_ylabel(y, fontsize=9, color=INK)
-    ax.set_title(title, fontsize=10, color=INK, loc="left")
-    ax.tick_params(labelsize=8, color=QUIET, labelcolor=INK)
+    """Label an axis pair, units included, in the lab's quiet style; long labels are wrapped."""
+    width, height = ax.get_position().size * ax.figure.get_size_inches()
+    ax.set_xlabel(wrapped(x, width), fontsize=TYPE, color=INK)
+    ax.set_ylabel(wrapped(y, height), fontsize=TYPE, color=INK)
+    ax.set_title(wrapped(title, width), fontsize=TYPE, color=INK, loc="left")
+    ax.tick_params(labelsize=TYPE, color=QUIET, labelcolor=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(QUIET)
     ax.set_axisbelow(True)
     if grid:
         ax.grid(axis=grid, color=FAINT, linewidth=0.8)
     return ax
+
+
+def dress_bar(bar: Colorbar, unit: str) -> None:
+    """Label a colour bar in the lab's quiet style, its unit wrapped to the bar's length."""
+    width, height = bar.ax.get_position().size * bar.ax.figure.get_size_inches()
+    upright = bar.orientation == "vertical"
+    bar.set_label(wrapped(unit, height if upright else width), fontsize=TYPE, color=INK)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=TYPE, color=QUIET, labelcolor=INK)
+    room = height / 0.4 if upright else width / 0.7  # a label may have five digits
+    bar.ax.locator_params(nbins=int(np.clip(room, 1, 6)))
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend above all panels, in as many columns as fit; the figure grows by it."""
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, int(width / (longest * LETTER + 0.7)))
+    grown = height + LINE * -(-len(handles) // columns) + 0.1
+    foot = figure.get_layout_engine().get()["rect"][1] * height
+    figure.set_size_inches(width, grown)
+    figure.get_layout_engine().set(rect=_above(foot, grown))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, **LEGEND)
+
+
+def normal_curve(ax: Axes, reach: float) -> float:
+    """Draw the density of N(0, 1) over [-reach, reach]; returns its highest value."""
+    grid = np.linspace(-reach, reach, 401)
+    ax.plot(grid, norm.pdf(grid), color=INK, linewidth=1.5, label="N(0, 1)")
+    return float(norm.pdf(0))
+
+
+def say(ax: Axes, text: str) -> None:
+    """Tell in the middle of an empty panel why it is empty."""
+    place = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+    ax.text(0.5, 0.5, text, fontsize=TYPE, color=QUIET, **place)
 
 
 def caption(
@@ -112,39 +178,6 @@ def caption(
     parts[4] += " (best epoch picked on the test set)" if protocol == "oracle" else ""
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in more.items()]
     return " · ".join(parts)
-
-
-def blend(
-    image: np.ndarray,
-    values: np.ndarray,
-    limits: tuple[float, float],
-    opacity: float = 0.5,
-    threshold: float | None = None,
-) -> np.ndarray:
-    """A map laid over its muted picture, with the outline of what lies above a threshold.
-
-    Args:    image: (H, W, 3) uint8; values: (h, w), resized to the image, higher is more
-             anomalous; limits: values of the first and last colour; opacity: 0 shows the picture
-             in its own colours, 1 the map alone; threshold: in the unit of the values.
-    Returns: (H, W, 3) uint8.
-    Raises:  ValueError for an image of another shape or type, or limits that do not ascend.
-    """
-    check_image(image)
-    low, high = check_limits(limits)
-    size = image.shape[:2]
-    spread = resized(values, size)
-    steps = np.clip((spread - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    table = matplotlib.colormaps[MAP_COLOURS](np.arange(256))[:, :3].astype(np.float32) * 255
-    opacity = np.float32(opacity)
-    mixed = muted(image, opacity) * (1 - opacity) + table[steps] * opacity
-    mixed = (mixed + 0.5).astype(np.uint8)
-    if threshold is not None:
-        above = spread > threshold
-        pen = max(1, round(max(size) / 400))
-        wide = ndimage.binary_dilation(above, iterations=pen)
-        mixed[wide & ~above] = 255
-        mixed[above & ~ndimage.binary_erosion(above, iterations=pen, border_value=1)] = 0
-    return mixed
 
 
 def muted(image: np.ndarray, opacity: float) -> np.ndarray:
@@ -183,15 +216,16 @@ def check_limits(limits: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-def _wrapped(note: str, width: float) -> str:
-    return "\n".join(textwrap.wrap(note, max(20, int(width * 17))))
+def _above(foot: float, height: float) -> tuple[float, float, float, float]:
+    """The part of a figure above its note, as a layout's rectangle."""
+    return 0, foot / height, 1, 1 - foot / height
 
 
-def _encoded(figure: Figure, kind: str, **how: int) -> bytes:
+def _encoded(figure: Figure, file_format: str, **options: int) -> bytes:
     """A PNG is kept in 128 colours: curves look the same, at a third of the size."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, pil_kwargs=how)
-    if kind == "png":
+    figure.savefig(buffer, format=file_format, pil_kwargs=options)
+    if file_format == "png":
         few = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         few.save(buffer, format="PNG", optimize=True)

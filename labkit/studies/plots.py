@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labkit.core.records import Sample
-from labkit.figures.plots import LEGEND, draw_scores, map_grid
-from labkit.figures.style import FAINT, INK, QUIET, SERIES, THRESHOLD, dress, sheet
+from labkit.figures.maps import map_grid
+from labkit.figures.plots import draw_scores
+from labkit.figures.style import FAINT, INK, LEGEND, QUIET, SERIES, THRESHOLD, dress, new_figure
 from labkit.studies import tables
 from labkit.studies.results import Results
 
@@ -50,7 +51,7 @@ def dots(results: Results) -> Figure:
     lines, rows = tables.rows(results), 2 if _published(results) else 1
     columns = max(len(_metrics(results)), len(_published(results)))
     height = 0.75 + 0.34 * len(lines) * max(1, len(results.datasets) / 2)
-    figure = sheet(2.0 + 2.9 * columns, 0.5 + height * rows, tables.notes(results)[0])
+    figure = new_figure(2.0 + 2.9 * columns, 0.5 + height * rows, tables.notes(results)[0])
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, metric in zip(axes[0], _metrics(results), strict=False):
         seeds, means = _scaled(results, metric)
@@ -125,7 +126,7 @@ def differences(
     """
     rows, groups = (list(dict.fromkeys(points[column])) for column in ("row", "group"))
     height = 1.4 + 0.11 * len(rows) * (1 + len(groups))
-    figure = sheet(8.4, height, note)
+    figure = new_figure(8.4, height, note)
     ax = figure.subplots()
     for face, meaning in ((None, full), ("white", hollow)):
         dot_rows(ax, points[points["hollow"] == (face == "white")], rows, groups, face=face)
@@ -167,7 +168,7 @@ def curve(results: Results) -> Figure:
     rows = 2 if _published(results) else 1
     columns = max(len(_metrics(results)), len(_published(results)), 1)
     size = (max(6.4, 1.2 + 3.4 * columns), 0.9 + 2.3 * rows)
-    figure = sheet(*size, tables.notes(results)[0])
+    figure = new_figure(*size, tables.notes(results)[0])
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     key = results.study.axis
     x = {variant.name: variant.set[key] for variant in results.study.rows if key in variant.set}
@@ -217,7 +218,7 @@ def histograms(results: Results) -> Figure:
     """The image scores of each variant (rows) on each dataset (columns), of the first seed."""
     size = (len(results.variants), len(results.datasets))
     width = max(6.4, 1.0 + 4.2 * size[1])
-    figure = sheet(width, 0.8 + 1.9 * size[0], tables.notes(results)[0])
+    figure = new_figure(width, 0.8 + 1.9 * size[0], tables.notes(results)[0])
     axes = figure.subplots(*size, squeeze=False)
     for variant, row in zip(results.variants, axes, strict=True):
         for dataset, ax in zip(results.datasets, row, strict=True):
@@ -249,7 +250,7 @@ def by_defect(
     points = table.stack().rename("value").reset_index()
     points = points.rename(columns={"variant": "group", "defect": "row"})
     note = f"{tables.notes(results)[0]} Means over seeds."
-    figure = sheet(7.6, 1.2 + 0.1 * len(table.columns) * (2 + len(table) / 2), note)
+    figure = new_figure(7.6, 1.2 + 0.1 * len(table.columns) * (2 + len(table) / 2), note)
     ax = figure.subplots()
     dot_rows(ax, points.assign(low=np.nan, high=np.nan), list(table.columns), list(table.index))
     dress(ax, f"measured {tables.name(metric)}, {dataset}", "", grid="x")
@@ -300,7 +301,7 @@ def parts(results: Results) -> Figure:
     counted = {what: table for what, table in counted.items() if not table.empty}
     variants = list(counted["flops"].index)
     size = (3.2 + 3.6 * len(counted), 1.1 + 0.36 * len(variants))
-    figure = sheet(*size, tables.notes(results)[0])
+    figure = new_figure(*size, tables.notes(results)[0])
     axes = figure.subplots(1, len(counted), sharey=True, squeeze=False)[0]
     for ax, (what, table) in zip(axes, counted.items(), strict=True):
         unit, label = COSTS[what]

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, studentized_range
 
-from labkit.figures.style import FAINT, QUIET, dress, sheet
+from labkit.figures.style import FAINT, QUIET, dress, new_figure
 from labkit.studies import tables
 from labkit.studies.plots import MARKS, SERIES, differences, dot_rows, legend
 from labkit.studies.results import Results
@@ -78,7 +78,7 @@ def rank_figure(table: pd.DataFrame, note: str | None = None) -> Figure:
     order = ranks(table)
     order = order.loc[order.mean(axis=1).sort_values(kind="stable").index]
     means, width = order.mean(axis=1), critical_difference(*order.shape)
-    figure = sheet(7.6, 1.1 + 0.3 * len(order), note)
+    figure = new_figure(7.6, 1.1 + 0.3 * len(order), note)
     ax, group = figure.subplots(), "mean rank; dots: one per dataset"
     band = f"within Nemenyi's critical difference of the first, {width:.1f} ranks"
     end = min(means.iloc[0] + width, len(order) + 0.5)
@@ -116,7 +116,7 @@ def scatter(
           legend tells apart, all if none are given; grey: of them those drawn as references; log:
           of x.
     """
-    figure = sheet(7.6, 4.2, note)
+    figure = new_figure(7.6, 4.2, note)
     ax = dress(figure.subplots(), *labels)
     if log:
         ax.set_xscale("log")

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.evaluation import metrics
 from labkit.explore import comparison
 
 QUANTILES = {"0.5": 1.0, "0.99": 3.0, "0.999": 4.0, "1": 7.0}
@@ -37,8 +36,8 @@ def test_rarity_ascends_strictly(knots, one, other):
 
 
 def test_rarity_is_minus_log10_of_the_share_above():
-    told = comparison.rarity(np.array([1.0, 3.0, 4.0]), QUANTILES)
-    np.testing.assert_allclose(told, -np.log10([0.5, 0.01, 0.001]), atol=1e-6)
+    values = comparison.rarity(np.array([1.0, 3.0, 4.0]), QUANTILES)
+    np.testing.assert_allclose(values, -np.log10([0.5, 0.01, 0.001]), atol=1e-6)
     assert comparison.rarity(np.array(5.0), QUANTILES) == pytest.approx(4, abs=1e-6)
 
 
@@ -70,10 +69,10 @@ def test_the_largest_disagreement_comes_first():
     first, second = table(0, 0), table(0, 0)
     last = second.index[-1]
     second.loc[last, "score"] = -10.0  # a defect that the second run misses
-    told = comparison.disagreements(comparison.shared(first, second), 3)
-    assert told["key"][0] == second.loc[last, "key"]
-    assert len(told) == 3
-    assert told["gap"].abs().is_monotonic_decreasing
+    values = comparison.disagreements(comparison.shared(first, second), 3)
+    assert values["key"][0] == second.loc[last, "key"]
+    assert len(values) == 3
+    assert values["gap"].abs().is_monotonic_decreasing
 
 
 def test_runs_of_other_images_are_refused():
@@ -83,21 +82,9 @@ def test_runs_of_other_images_are_refused():
         comparison.shared(table(0), other)
 
 
-def test_kinds_are_the_metrics_of_each_run():
-    tables = {"a": table(0), "b": table(1)}
-    kinds = comparison.by_kind(tables)
-    assert list(kinds.columns) == ["all", "hole", "scratch"]
-    assert kinds.attrs["count"] == {"all": 20, "hole": 10, "scratch": 10}
-    test = tables["b"][tables["b"].split == "test"]
-    area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
-    assert kinds.loc["b", "all"] == pytest.approx(area)
-
-
-def test_figures_name_the_runs_and_their_areas():
-    tables = {"a": table(0), "b": table(1)}
-    said = [t.get_text() for t in comparison.roc_figure(tables).legends[0].get_texts()]
-    assert said[0].startswith("a: AUROC 0.")
-    both = comparison.shared(*tables.values())
+def test_the_scatter_numbers_the_largest_disagreements():
+    both = comparison.shared(table(0), table(1))
     figure = comparison.scatter_figure(both, ["a", "b"], comparison.disagreements(both, 2))
     assert {t.get_text() for t in figure.axes[0].texts} == {"1", "2"}
-    assert comparison.style(0) != comparison.style(5)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["good (n = 30)", "defective (n = 20)"]

@@ -47,7 +47,7 @@ def test_steps_are_undone(toy):
 
 def test_the_figure_has_points_density_and_likelihood(toy):
     axes = toy_2d.figure(toy, 1).axes
-    assert [ax.get_title(loc="left") for ax in axes[:3]] == [
+    assert [ax.get_title(loc="left").replace("\n", " ") for ax in axes[:3]] == [
         "after step 1: points and grid", "density of a flow that stops here",
         "how likely the points are",
     ]  # fmt: skip

@@ -13,9 +13,9 @@ from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
 from labkit.data.splits import split
 from labkit.data.synthetic import bank
-from labkit.explore import panel as controls
 from labkit.explore import widgets
-from labkit.figures import plots
+from labkit.explore.panel import VIEW, encoded
+from labkit.figures import latent_histogram
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -31,8 +31,8 @@ def size(panel):
 
 def upload(name, content):
     when = datetime.now(timezone.utc)
-    told = {"name": name, "type": "image/png", "size": len(content), "last_modified": when}
-    return (told | {"content": memoryview(content)},)
+    file = {"name": name, "type": "image/png", "size": len(content), "last_modified": when}
+    return (file | {"content": memoryview(content)},)
 
 
 def png(values):
@@ -63,26 +63,18 @@ def test_the_map_panel_says_what_the_run_says(panel, quick_run):
 
 
 def test_an_image_is_judged_once(quick_run, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        widgets, "predict", lambda run, image, name: seen.append(name) or asked(run, image, name)
-    )
+    names, predict = [], widgets.predict
+
+    def counted(run, image, name):
+        names.append(name)
+        return predict(run, image, name)
+
+    monkeypatch.setattr(widgets, "predict", counted)
     panel = widgets.map_panel(quick_run, quick_run.samples()[:2])
     panel.controls["opacity"].value = 0.9
     panel.controls["image"].value = panel.controls["image"].options[1]
     panel.controls["image"].value = panel.controls["image"].options[0]
-    assert seen == [sample.key for sample in quick_run.samples()[:2]]
-
-
-asked = widgets.predict
-
-
-def test_a_panel_forgets_its_oldest_answers():
-    known = {}
-    for k in range(widgets.LIMIT + 5):
-        assert widgets._remember(known, str(k), lambda k=k: k) == k
-    assert next(iter(known)) == "5"
-    assert len(known) == widgets.LIMIT
+    assert names == [sample.key for sample in quick_run.samples()[:2]]
 
 
 def test_the_score_panel_counts_alarms_and_finds(quick_run):
@@ -115,18 +107,18 @@ def test_an_image_of_ones_own_by_path_or_upload(quick_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.png", b"no image", "a.png is not an image that can be read"),
         ("b.png", png(EXAMPLE)[:90], "b.png"),
         ("c.png", png(EXAMPLE[:8]), "c.png is 64x8 pixels"),
     ],
 )
-def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, said):
+def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, message):
     panel = widgets.own_panel(quick_run, EXAMPLE)
     before = panel.picture.value
     panel.controls["upload"].value = upload(name, content)
-    assert said in panel.sentence.value
+    assert message in panel.sentence.value
     assert panel.picture.value == before
     panel.controls["path"].value = "no/such.png"
     assert "There is no file" in panel.sentence.value or "cannot be read" in panel.sentence.value
@@ -137,7 +129,7 @@ def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, sa
 
 def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
     live = panel._repr_mimebundle_()
-    assert controls.VIEW in live
+    assert VIEW in live
     monkeypatch.setenv("LABKIT_STATIC", "1")
     still = panel._repr_mimebundle_()
     assert set(still) == {"image/jpeg", "text/plain"}
@@ -148,9 +140,9 @@ def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
 def test_only_figures_of_the_lab_can_be_shown():
     from matplotlib.figure import Figure
 
-    assert controls.encoded(plots.latent_histogram(np.zeros(3)))[0] == "png"
+    assert encoded(latent_histogram(np.zeros(3)))[0] == "png"
     with pytest.raises(ValueError, match="cannot show itself"):
-        controls.encoded(Figure())
+        encoded(Figure())
 
 
 def test_a_defect_is_made_step_by_step():
@@ -181,15 +173,15 @@ def test_a_defect_that_cannot_be_made_is_said():
 
 def test_the_microscope_steps_through_a_flow(quick_run):
     panel = widgets.microscope_panel(quick_run, quick_run.samples()[-1].read())
-    last, seen = panel.controls["step"].max, set()
+    last, pictures = panel.controls["step"].max, set()
     assert f"Step {last} of {last}" in panel.sentence.value
     for show in panel.controls["show"].options:
         panel.controls["show"].value = show
         for step in (0, last):
             panel.controls["step"].value = step
-            seen.add(panel.picture.value)
+            pictures.add(panel.picture.value)
             assert "nats per dimension" in panel.sentence.value
-    assert len(seen) == 4
+    assert len(pictures) == 4
 
 
 def test_branches_are_weighed_and_their_top_pixels_score(quick_run):
@@ -199,8 +191,8 @@ def test_branches_are_weighed_and_their_top_pixels_score(quick_run):
     assert "Image AUROC over 6 images" in panel.sentence.value
     assert panel.controls["top_k"].value == run.method.spec.top_k
     score = run.predict([sample.read()])[0].score
-    told = float(panel.sentence.value.partition("score ")[2].partition(". ")[0])
-    assert told == pytest.approx(score, rel=2e-2)  # features are cached in float16
+    shown = float(panel.sentence.value.partition("score ")[2].partition(". ")[0])
+    assert shown == pytest.approx(score, rel=2e-2)  # features are cached in float16
     pictures = {panel.picture.value}
     for name, value in {"local": 0.0, "top_k": 1, "opacity": 0.1}.items():
         panel.controls[name].value = value

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_tables import DATASET, stored
 
-from labkit.figures.style import sheet
+from labkit.figures.style import new_figure
 from labkit.studies import plots, spec, tables
 from labkit.studies.results import Results
 
@@ -56,7 +56,7 @@ def test_a_point_has_its_own_interval_and_its_own_row():
         [("a", "x", 0.5, 0.4, 0.7), ("b", "x", 0.2, 0.1, 0.9), ("b", "y", 0.3, np.nan, np.nan)],
         columns=["row", "group", "value", "low", "high"],
     )
-    ax = sheet(4, 3).subplots()
+    ax = new_figure(4, 3).subplots()
     plots.dot_rows(ax, points, ["a", "b"], ["x", "y"])
     assert rows_of(ax) == ["a", "b"]
     assert {x for x, _ in marks(ax)} == {0.5, 0.2, 0.3}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import labkit
-from labkit.explore import export, widgets
+from labkit.explore import widgets
 from labkit.studies import jobs, plots
+from labkit_apps.cli import export
 from labkit_apps.web import shelf
 from labkit_apps.web.views import about, inspect, judged_image
 

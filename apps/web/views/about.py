@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from labkit import figures
 from labkit.evaluation import metrics
 from labkit.evaluation.evaluate import to_size
-from labkit.figures import plots
+from labkit.figures.style import ANOMALOUS, INK, QUIET, TYPE, dress, new_figure
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views.judged_image import WHOLE
@@ -47,9 +50,9 @@ def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
     """ROC and precision-recall, AUROC by defect, training curves; None where there is none."""
     shown, note = opened(run), opened(run).caption
     defects = metrics.per_defect(shown.test.score.to_numpy(), shown.test.defect.tolist())
-    table = plots.defect_table(defects, note) if len(defects) > 1 else None
+    table = defect_table(defects, note) if len(defects) > 1 else None
     history = shown.history
-    fitted = plots.training_curves(history, note=note) if len(history) else None
+    fitted = figures.training_curves(history, note=note) if len(history) else None
     return _curves(run), table, fitted
 
 
@@ -81,4 +84,28 @@ def overlap(run: str, tick: Callable[[int, int], None]) -> metrics.Curve:
 
 def _curves(run: str, pro: metrics.Curve | None = None) -> Figure:
     test = opened(run).test
-    return plots.curves(test.label.to_numpy(), test.score.to_numpy(), pro, opened(run).caption)
+    return figures.curves(test.label.to_numpy(), test.score.to_numpy(), pro, opened(run).caption)
+
+
+def defect_table(table: pd.DataFrame, note: str | None = None) -> Figure:
+    """Image AUROC of each kind of defect as a dot, best first, with its number of images.
+
+    Args: table: `metrics.per_defect`: defect, n, image_auroc (missing where it cannot exist).
+    """
+    rows = table.sort_values("image_auroc", ascending=True, na_position="first")
+    areas = rows.image_auroc.astype(float).to_numpy()
+    figure = new_figure(7.0, 0.9 + 0.28 * max(len(rows), 1), note)
+    ax = dress(figure.subplots(), "image AUROC [share of pairs ordered rightly]", "", grid="x")
+    lowest = min(0.5, np.nanmin(areas, initial=0.5) - 0.03)
+    ax.hlines(range(len(rows)), 0.5, areas, color=QUIET, linewidth=1.2, alpha=0.6)
+    ax.plot(areas, range(len(rows)), "o", color=ANOMALOUS, markersize=6, clip_on=False)
+    place = {"xycoords": ax.get_yaxis_transform(), "va": "center", "annotation_clip": False}
+    for k, area in enumerate(areas):
+        text = "–" if np.isnan(area) else f"{area:.3f}"
+        ax.annotate(text, (1.03, k), fontsize=TYPE, color=INK, **place)
+    names = [f"{row.defect.replace('_', ' ')}  (n = {row.n})" for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names)
+    ax.axvline(0.5, color=QUIET, linestyle="dotted", linewidth=1)
+    ax.set(xlim=(lowest, 1.0), ylim=(-0.6, len(rows) - 0.4))
+    ax.tick_params(axis="y", length=0)
+    return figure

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from labkit.evaluation.calibration import adjusted
-from labkit.figures import plots
+from labkit.figures.plots import NONE, score_histogram
 from labkit_apps.web import archives, listing, markup
 from labkit_apps.web.shelf import brief, opened
 from labkit_apps.web.views.judged_image import judge_file, overlay
@@ -148,10 +148,10 @@ def draw_histogram(batch: JudgedBatch, rates: Rates) -> Figure:
     """Scores of the batch beside those of the held-out normal images, and the alarm's limit."""
     shown = opened(batch.run)
     limit = shown.calibration.threshold(rates.alarm)
-    unit, none = f"image score, {shown.unit}", plots.NONE
+    unit, none = f"image score, {shown.unit}", NONE
     scores = batch.scored["score"].to_numpy()
     groups = (shown.calibration.scores, none, none, None, limit, unit, shown.caption)
-    return plots.score_histogram(*groups, batch=scores)
+    return score_histogram(*groups, batch=scores)
 
 
 def draw_scale(run: str) -> str:

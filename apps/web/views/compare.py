@@ -15,8 +15,10 @@ from labkit.explore.comparison import RARE, RARITY
 from labkit.figures import style
 from labkit.training.run import Run
 from labkit_apps.web import markup, shelf
+from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
 from labkit_apps.web.views import about
+from labkit_apps.web.views.compare_runs import by_kind, pro_figure, roc_figure
 from labkit_apps.web.views.pictures import read, thumbnail
 
 LEAST, MOST = 2, 6  # runs
@@ -97,8 +99,8 @@ def test_set(runs: Sequence[str]) -> str:
     """ROC curves and AUROC by kind of defect of runs on one dataset (HTML)."""
     kept, sentence = of_one_dataset(runs)
     tables = {name: _table(run) for run, name in kept.items()}
-    chart = markup.chart(comparison.roc_figure(tables), "ROC curves of the chosen runs")
-    kinds = comparison.by_kind(tables)
+    chart = markup.chart(roc_figure(tables), "ROC curves of the chosen runs")
+    kinds = by_kind(tables)
     return (
         f'<p class="lk-small">{markup.text(sentence)}</p><div class="lk-two">{chart}'
         f"<div>{kind_table(kinds)}</div></div>"
@@ -206,7 +208,7 @@ def _judged(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.nd
         return f"{verdict} · judges the image as a whole", small
     quantiles = opened(run).calibration.map_quantiles[answer.main]
     rare = comparison.rarity(answer.maps[answer.main], quantiles)
-    return f"{verdict} · rarity up to {rare.max():.1f}", style.blend(small, rare, RARE, 0.75)
+    return f"{verdict} · rarity up to {rare.max():.1f}", blend(small, rare, RARE, 0.75)
 
 
 def _panel(name: str, meaning: str, picture: np.ndarray, edge: str) -> str:
@@ -235,7 +237,7 @@ def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
         raise ValueError("None of the runs has a map, so regions cannot be compared.")
     left = [name for name in kept.values() if name not in curves]
     left_out = f" Without a map, left out: {', '.join(left)}." if left else ""
-    figure = comparison.pro_figure(curves)
+    figure = pro_figure(curves)
     words = "Mean share of each annotated region that is found, against false-positive pixels."
     chart = markup.chart(figure, "region-overlap curves of the chosen runs")
     return f'{chart}<p class="lk-small">{markup.text(words + left_out)}</p>'

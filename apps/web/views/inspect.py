@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from labkit.figures import plots, style
+from labkit.figures import score_histogram, style
 from labkit_apps.web import markup
+from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import OpenRun, opened
 from labkit_apps.web.views.judged_image import NO_IMAGE, WHOLE, JudgedImage
 
@@ -96,7 +97,7 @@ def draw_histogram(run: str, image: JudgedImage | None, threshold: float) -> Fig
     groups = (shown.test.score[shown.test.label == label].to_numpy() for label in (0, 1))
     own = image.answer.score if image else None
     scores, unit = shown.calibration.scores, f"image score, {shown.unit}"
-    return plots.score_histogram(scores, *groups, own, threshold, unit, shown.caption)
+    return score_histogram(scores, *groups, own, threshold, unit, shown.caption)
 
 
 def files(image: JudgedImage | None, options: ViewOptions) -> dict[str, bytes]:
@@ -171,4 +172,4 @@ def _mixed(
         raise ValueError(f"There is no map {name!r}; this run has {', '.join(shown.legend)}.")
     limits = shown.limits[shown.legend[name][1]]
     edge = edge if name == shown.main else None
-    return style.blend(picture, image.answer.maps[name], limits, options.opacity, edge)
+    return blend(picture, image.answer.maps[name], limits, options.opacity, edge)

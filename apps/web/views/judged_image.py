@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labkit.data.images import read_image
 from labkit.evaluation.detector import Prediction
-from labkit.figures import style
+from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
 
 SHOWN = 480  # pixels of a picture's longer side
@@ -85,7 +85,7 @@ def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
     if shown.main is None:
         return picture
     values, limits = image.answer.maps[shown.main], shown.limits[shown.unit]
-    return style.blend(picture, values, limits, 0.6, shown.edge)
+    return blend(picture, values, limits, 0.6, shown.edge)
 
 
 def _judge(

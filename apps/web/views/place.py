@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
+from labkit.core.arrays import finite
 from labkit.core.records import Features
 from labkit.explore import microscope, position
-from labkit.figures import latents as place_figures
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, TYPE, dress, new_figure, normal_curve
 from labkit.flows.likelihood import LOG_2PI
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened
@@ -17,6 +21,8 @@ WHOLE = "Click the picture to see the latent of the image against N(0, I)."
 ASK = "Click a place on a picture, or focus one, move with the arrow keys and press Enter."
 CROP = 0.28  # side of the patch's surroundings, share of the image's
 CLOSE = 240  # pixels of a crop's side
+BINS = 24  # of one position's channels
+LEAST, MOST = 3.5, 12.0  # reach of their axis, standard deviations; its last bins hold the rest
 
 
 def draw_place(image: JudgedImage | None, place: tuple[float, float] | None) -> str:
@@ -38,7 +44,7 @@ def draw_place(image: JudgedImage | None, place: tuple[float, float] | None) -> 
         hint = "each channel should look drawn from N(0, 1)"
         parts.append(markup.heading(f"The latent z {where}", hint))
         parts.append(_latent_table(latents))
-        figure = place_figures.place_latents({name: one.z for name, one in latents.items()})
+        figure = position_latents({name: one.z for name, one in latents.items()})
         parts.append(markup.chart(figure, "histograms of the latent against N(0, 1)"))
     else:
         parts.append(markup.message("This method has no flow, so there is no latent to look at."))
@@ -112,3 +118,37 @@ def _crop(image: np.ndarray, place: tuple[float, float]) -> np.ndarray:
     left = int(np.clip(place[0] * width - side / 2, 0, width - side))
     top = int(np.clip(place[1] * height - side / 2, 0, height - side))
     return fit(image[top : top + side, left : left + side], CLOSE)
+
+
+def position_latents(latents: Mapping[str, np.ndarray], note: str | None = None) -> Figure:
+    """The channels of one position's latent in each flow against the density of N(0, 1).
+
+    All panels share both axes. mean z^2 is coloured as anomalous where it lies three deviations
+    sqrt(2 / C) above the 1 that N(0, I) expects.
+
+    Args:   latents: name -> z (C,).
+    Raises: ValueError if there is none, or a value is not finite.
+    """
+    if not latents:
+        raise ValueError("There is no latent to draw.")
+    values = {name: finite(z, f"latent {name!r}").ravel() for name, z in latents.items()}
+    furthest = max(float(np.abs(z).max()) for z in values.values())
+    reach = float(np.clip(1.05 * furthest, LEAST, MOST))
+    figure = new_figure(max(3.4, 2.6 * len(values)), 3.0, note)
+    axes = figure.subplots(1, len(values), sharex=True, sharey=True, squeeze=False)[0]
+    edges = np.linspace(-reach, reach, BINS + 1)
+    for ax, (name, z) in zip(axes, values.items(), strict=True):
+        dress(
+            ax, "latent z [1]", "density [per unit of z]" if ax is axes[0] else "", name, grid=""
+        )
+        energy, spread = float(np.square(z).mean()), np.sqrt(2 / z.size)
+        colour = ANOMALOUS if energy > 1 + 3 * spread else NORMAL
+        shares = np.histogram(np.clip(z, -reach, reach), edges)[0] / z.size / np.diff(edges)
+        ax.stairs(shares, edges, fill=True, facecolor=(colour, 0.35), edgecolor=colour)
+        normal_curve(ax, reach)
+        label = f"mean z² {energy:.3g}\nN(0, I): 1 ± {spread:.2f}"
+        place = {"transform": ax.transAxes, "ha": "right", "va": "top"}
+        ax.text(0.98, 0.98, label, fontsize=TYPE, color=INK, **place)
+    axes[0].set_xlim(-reach, reach)
+    axes[0].set_ylim(0, axes[0].get_ylim()[1] * 1.5)
+    return figure

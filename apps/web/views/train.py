@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from labkit import methods
 from labkit.features import backbones
-from labkit.figures import plots, style
+from labkit.figures import style, training_curves
 from labkit.training.forecast import Forecast, duration, forecast
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import data_name
@@ -126,7 +126,7 @@ def draw_curve(job: Training | None) -> Figure | None:
     spec = job.order.config
     parts = (data_name(spec.data), spec.input.backbone, spec.budget, spec.seed)
     note = f"{spec.method} · {style.caption(*parts)}"
-    figure = plots.training_curves(pd.DataFrame(job.history), note=note)
+    figure = training_curves(pd.DataFrame(job.history), note=note)
     figure.axes[0].set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
     return figure
 

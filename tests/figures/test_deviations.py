@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from labkit.figures.variants import deviation_plot
+from labkit.figures import deviation_plot
 
 TABLE = pd.DataFrame(
     {"AUPRO [1]": [0.9, 0.7, 0.9], "pixel AP [1]": [0.3, None, 0.4]},

@@ -1,15 +1,15 @@
-"""Pictures with their maps: shared scales, outlines, bars with units, and the blend of the app."""
+"""Pictures with their maps: shared scales, outlines, and bars with units."""
 
 import io
 import time
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from labkit.figures import plots, style
+from labkit import figures
+from labkit.figures import style
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -36,11 +36,11 @@ def legend(figure):
 
 
 def test_an_overlay_shares_one_scale_and_one_bar():
-    figure = plots.overlay(IMAGE, MAPS, (0.2, 1.7), opacity=0.4, titles={"global": "global flow"})
+    figure = figures.overlay(IMAGE, MAPS, (0.2, 1.7), opacity=0.4)
     shown = panels(figure)
-    assert [ax.get_title() for ax in shown] == ["image", "global flow", "local", "fused"]
+    assert [ax.get_title() for ax in shown] == ["image", "global", "local", "fused"]
     assert len(bars(figure)) == 1
-    assert bars(figure)[0].get_ylabel() == "−log p [nats per channel]"
+    assert bars(figure)[0].get_ylabel().replace("\n", " ") == "−log p [nats per channel]"
     assert not heat(shown[0])
     for ax in shown[1:]:
         (picture,) = heat(ax)
@@ -51,14 +51,14 @@ def test_an_overlay_shares_one_scale_and_one_bar():
 
 def test_an_overlay_with_limits_by_name_has_a_bar_and_a_unit_for_each():
     limits = {"global": (0, 1), "local": (0, 2), "fused": (1, 3)}
-    figure = plots.overlay(IMAGE, MAPS, limits, unit={"local": "variance [1]"})
+    figure = figures.overlay(IMAGE, MAPS, limits, unit={"local": "variance [1]"})
     assert [heat(ax)[0].get_clim() for ax in panels(figure)[1:]] == list(limits.values())
-    units = [bar.get_xlabel() for bar in bars(figure)]
+    units = [bar.get_xlabel().replace("\n", " ") for bar in bars(figure)]
     assert units == [style.MAP_UNIT, "variance [1]", style.MAP_UNIT]
 
 
 def test_an_overlay_outlines_the_threshold_and_the_truth():
-    figure = plots.overlay(IMAGE, MAPS, (0, 1), threshold=0.8, mask=MASK)
+    figure = figures.overlay(IMAGE, MAPS, (0, 1), threshold=0.8, mask=MASK)
     assert legend(figure) == ["threshold 0.8", "annotated defect"]
     for k, ax in enumerate(panels(figure)):
         colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
@@ -66,9 +66,9 @@ def test_an_overlay_outlines_the_threshold_and_the_truth():
         assert colours.count("#000000") == (k > 0)
     marks = [line.get_ydata()[0] for line in bars(figure)[0].lines if line.get_linestyle() == "--"]
     assert marks == [0.8]
-    one = plots.overlay(IMAGE, MAPS, (0, 1), threshold={"fused": 0.8})
+    one = figures.overlay(IMAGE, MAPS, (0, 1), threshold={"fused": 0.8})
     assert [len(ax.collections) for ax in panels(one)] == [0, 0, 0, 2]
-    outside = plots.overlay(IMAGE, MAPS, (0, 1), threshold=9.0, mask=np.zeros_like(MASK))
+    outside = figures.overlay(IMAGE, MAPS, (0, 1), threshold=9.0, mask=np.zeros_like(MASK))
     assert not any(ax.collections for ax in panels(outside))
 
 
@@ -77,10 +77,10 @@ def test_an_overlay_renders_within_a_quarter_of_a_second():
     maps = {name: RNG.random((32, 32)) for name in "abc"}
     times = []
     for _ in range(5):
-        figure = plots.overlay(image, maps, (0, 1))
-        start = time.perf_counter()
+        figure = figures.overlay(image, maps, (0, 1))
+        start = time.process_time()
         figure.savefig(io.BytesIO(), format="png")
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.25, times
 
 
@@ -88,41 +88,16 @@ def test_large_pictures_are_drawn_small_and_small_defects_survive():
     image = np.zeros((2000, 3000, 3), np.uint8)
     mask = np.zeros((2000, 3000), bool)
     mask[1000:1004, 1500:1504] = True
-    figure = plots.overlay(image, {"main": np.eye(8)}, (0, 1), mask=mask)
+    figure = figures.overlay(image, {"main": np.eye(8)}, (0, 1), mask=mask)
     assert panels(figure)[0].images[0].get_array().shape[:2] == (427, 640)
     assert all(ax.collections for ax in panels(figure))
 
 
-def test_blend_mixes_the_map_into_the_muted_picture():
-    low = np.asarray(matplotlib.colormaps["cividis"](0.0)[:3]) * 255
-    high = np.asarray(matplotlib.colormaps["cividis"](1.0)[:3]) * 255
-    values = np.zeros((48, 64))
-    values[:, 32:] = 5
-    alone = plots.blend(IMAGE, values, (0, 1), opacity=1.0)
-    assert alone.dtype == np.uint8
-    assert np.allclose(alone[:, :32], low, atol=1)
-    assert np.allclose(alone[:, 32:], high, atol=1)
-    assert np.array_equal(plots.blend(IMAGE, values, (0, 1), opacity=0.0), IMAGE)
-    half = plots.blend(IMAGE, values, (0, 1), opacity=0.5).astype(float)
-    under = 2 * half[:, 32:] - high
-    assert np.abs(under - under.mean(axis=2, keepdims=True)).max() < 3  # grey
-    assert np.ptp(plots.blend(IMAGE, np.zeros((2, 2)), (0, 1), 0.5)) > 20  # still seen
-
-
-def test_blend_outlines_what_lies_above_the_threshold():
-    grey = np.full((60, 60, 3), 128, np.uint8)
-    values = np.zeros((60, 60))
-    values[20:40, 20:40] = 1
-    out = plots.blend(grey, values, (0, 1), opacity=0.0, threshold=0.5)
-    assert (out[20, 20:40] == 0).all()
-    assert (out[19, 20:40] == 255).all()
-    assert (out[25:35, 25:35] == 128).all()
-    assert (plots.blend(grey, values, (0, 1), 0.0, threshold=2.0) == 128).all()
-
-
 def test_long_titles_of_rows_neither_overlap_nor_leave_the_figure():
     maps = {f"map {k}": [MAPS["fused"]] * 3 for k in range(8)}
-    figure = plots.map_grid([IMAGE] * 3, maps, (0, 2), titles=["gear: logical misplaced hole"] * 3)
+    figure = figures.map_grid(
+        [IMAGE] * 3, maps, (0, 2), titles=["gear: logical misplaced hole"] * 3
+    )
     figure.draw_without_rendering()
     firsts = [ax for ax in panels(figure) if ax.get_ylabel()]
     boxes = [ax.get_tightbbox() for ax in firsts]
@@ -135,7 +110,7 @@ def test_a_grid_has_a_row_an_image_and_a_column_a_map():
     maps = {name: [one, one, one] for name, one in MAPS.items()}
     masks = [MASK, MASK & False, None]
     titles = ["crack", "good", "unknown"]
-    figure = plots.map_grid([IMAGE] * 3, maps, (0, 2), masks, titles)
+    figure = figures.map_grid([IMAGE] * 3, maps, (0, 2), masks, titles)
     cells = np.array(panels(figure)).reshape(3, 5)
     names = [ax.get_title() for ax in cells[0]]
     assert names == ["image", "truth", "global", "local", "fused"]
@@ -152,7 +127,7 @@ def test_a_grid_has_a_row_an_image_and_a_column_a_map():
 def test_differences_are_centred_and_of_another_colour():
     maps = {"fused": [MAPS["fused"]], "change": [MAPS["fused"] - 0.5]}
     limits = {"fused": (0, 1), "change": (-0.2, 0.5)}
-    figure = plots.map_grid([IMAGE], maps, limits, centred={"change"})
+    figure = figures.map_grid([IMAGE], maps, limits, centred={"change"})
     (picture,) = heat(panels(figure)[2], "PuOr")
     assert picture.get_clim() == (-0.5, 0.5)
     assert len(bars(figure)) == 2
@@ -160,7 +135,7 @@ def test_differences_are_centred_and_of_another_colour():
 
 def test_a_strip_shows_pictures_and_small_maps_cell_by_cell_on_one_scale():
     rows = {"good": [IMAGE, MAPS["local"]], "bad": [IMAGE, 2 * MAPS["fused"]]}
-    figure = plots.strip(rows, ["image", "gate"], unit="gate [1]")
+    figure = figures.strip(rows, ["image", "gate"], unit="gate [1]")
     cells = np.array(panels(figure)).reshape(2, 2)
     assert [ax.get_title() for ax in cells[0]] == ["image", "gate"]
     assert [ax.get_ylabel() for ax in cells[:, 0]] == ["good", "bad"]
@@ -174,17 +149,17 @@ def test_a_strip_shows_pictures_and_small_maps_cell_by_cell_on_one_scale():
 
 
 def test_a_strip_of_pictures_has_no_bar_and_signed_maps_are_centred():
-    assert not bars(plots.strip({"good": [IMAGE] * 3}))
-    figure = plots.strip({"code": [MAPS["local"] - 0.2]}, limits=(-0.2, 0.9), centred=True)
+    assert not bars(figures.strip({"good": [IMAGE] * 3}))
+    figure = figures.strip({"code": [MAPS["local"] - 0.2]}, limits=(-0.2, 0.9), centred=True)
     (picture,) = heat(panels(figure)[0], "PuOr")
     assert picture.get_clim() == (-0.9, 0.9)
-    constant = plots.strip({"a": [np.ones((2, 2))]})
+    constant = figures.strip({"a": [np.ones((2, 2))]})
     assert heat(panels(constant)[0])[0].get_clim() == (1, 2)
 
 
 def test_pictures_are_stored_as_jpeg_and_even_areas_as_png():
-    assert plots.strip({"a": [IMAGE, MAPS["local"]]})._repr_jpeg_()[:2] == b"\xff\xd8"
-    flat = plots.strip({"a": [MAPS["local"]]})
+    assert figures.strip({"a": [IMAGE, MAPS["local"]]})._repr_jpeg_()[:2] == b"\xff\xd8"
+    flat = figures.strip({"a": [MAPS["local"]]})
     assert not hasattr(flat, "_repr_jpeg_")
     assert flat._repr_png_()[1:4] == b"PNG"
 
@@ -192,18 +167,15 @@ def test_pictures_are_stored_as_jpeg_and_even_areas_as_png():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: plots.strip({}), "equal length; found {}"),
-        (lambda: plots.strip({"a": []}), "equal length"),
-        (lambda: plots.strip({"a": [IMAGE], "b": [IMAGE] * 2}), "'a': 1, 'b': 2"),
-        (lambda: plots.blend(IMAGE[..., 0], MAPS["local"], (0, 1)), "uint8, not"),
-        (lambda: plots.blend(IMAGE, MAPS["local"], (1, 1)), "ascend"),
-        (lambda: plots.blend(IMAGE, np.ones((1, 2, 2)), (0, 1)), "a map is"),
-        (lambda: plots.overlay(IMAGE / 255, MAPS, (0, 1)), "uint8, not"),
+        (lambda: figures.strip({}), "equal length; found {}"),
+        (lambda: figures.strip({"a": []}), "equal length"),
+        (lambda: figures.strip({"a": [IMAGE], "b": [IMAGE] * 2}), "'a': 1, 'b': 2"),
+        (lambda: figures.overlay(IMAGE / 255, MAPS, (0, 1)), "uint8, not"),
         (
-            lambda: plots.overlay(IMAGE, MAPS, {"local": (0, 1)}),
+            lambda: figures.overlay(IMAGE, MAPS, {"local": (0, 1)}),
             "no limits for the map 'global'",
         ),
-        (lambda: plots.map_grid([IMAGE], {"a": []}, (0, 1)), "one map of each kind"),
+        (lambda: figures.map_grid([IMAGE], {"a": []}, (0, 1)), "one map of each kind"),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labkit.figures import style
-from labkit.figures.clouds import DRAWN, cloud
+from labkit.figures.comparisons import MOST, scatter_groups
 
 RNG = np.random.default_rng(0)
 GROUPS = {"normal": RNG.normal(0, 1, (5000, 2)), "defect": RNG.normal(6, 1, (40, 2))}
@@ -15,24 +15,24 @@ def middle(figure):
 
 
 def test_every_group_is_drawn_and_its_true_size_said():
-    figure = cloud(GROUPS, ("x [1]", "y [1]"), "x = y", "a note")
+    figure = scatter_groups(GROUPS, ("x [1]", "y [1]"), "x = y", "a note")
     ax = middle(figure)
     counts = [len(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
-    assert counts == [DRAWN, 40]
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said == ["normal (n = 5,000)", "defect (n = 40)", "x = y"]
+    assert counts == [MOST, 40]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["normal (n = 5,000)", "defect (n = 40)", "x = y"]
     assert ax.lines[0].get_color() == style.NORMAL
 
 
 def test_the_axes_hold_nearly_all_points():
-    ax = middle(cloud(GROUPS, ("x [1]", "y [1]")))
+    ax = middle(scatter_groups(GROUPS, ("x [1]", "y [1]")))
     for k, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim())):
         for points in GROUPS.values():
             assert ((points[:, k] > low) & (points[:, k] < high)).mean() > 0.99
 
 
 def test_equal_points_have_room():
-    ax = middle(cloud({"all alike": np.ones((3, 2))}, ("x [1]", "y [1]")))
+    ax = middle(scatter_groups({"all alike": np.ones((3, 2))}, ("x [1]", "y [1]")))
     assert ax.get_xlim()[0] < 1 < ax.get_xlim()[1]
 
 
@@ -42,4 +42,4 @@ def test_equal_points_have_room():
 )
 def test_what_cannot_be_drawn_is_said(groups):
     with pytest.raises(ValueError, match=r"group|finite"):
-        cloud(groups, ("x", "y"))
+        scatter_groups(groups, ("x", "y"))

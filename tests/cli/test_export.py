@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.explore import export
+from labkit_apps.cli import export
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from labkit.data import catalogue
 from labkit.explore import widgets
-from labkit.figures import images, plots, style
+from labkit.figures import contact_sheet, images, style
 from labkit_apps.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differs from what is published")
@@ -35,29 +35,29 @@ def outlined(ax):
 
 
 def test_each_part_and_kind_has_a_row(loco):
-    figure = plots.contact_sheet(loco, columns=4)
+    figure = contact_sheet(loco, columns=4)
     labels, around = words(figure)
     names = ["training", "calibration", "test good", "logical\nanomalies", "structural\nanomalies"]
     assert labels[::2] == names
     assert labels[1::2] == ["3 images", "2 images", "2 images", "1 image", "1 image"]
-    note, name, title = around
-    assert (name, title) == ("mvtec_loco/pushpins", loco.title)
+    note, title = (text.replace("\n", " ") for text in around)
+    assert title == f"mvtec_loco/pushpins: {loco.title}"
     assert note == (
         "3 training images · 2 to calibrate on · test images: 2 good, 2 defective · "
         "masks of every defect · licence: CC BY-NC-SA 4.0"
     )
-    drawn = [[ax for ax in figure.axes[4 * r : 4 * r + 4] if ax.images] for r in range(5)]
-    assert list(map(len, drawn)) == [3, 2, 2, 1, 1]
-    assert [outlined(ax) for row in drawn for ax in row] == [False] * 7 + [True] * 2
+    shown = [[ax for ax in figure.axes[4 * r : 4 * r + 4] if ax.images] for r in range(5)]
+    assert list(map(len, shown)) == [3, 2, 2, 1, 1]
+    assert [outlined(ax) for row in shown for ax in row] == [False] * 7 + [True] * 2
 
 
 def test_pictures_keep_their_shape_and_large_ones_are_drawn_small(loco):
-    figure = plots.contact_sheet(loco, columns=4)
+    figure = contact_sheet(loco, columns=4)
     width, height = figure.get_size_inches()
     place = figure.axes[0].get_position()
     assert place.width * width / (place.height * height) == pytest.approx(40 / 24)
     wide = replace(loco.train[0], read=lambda: np.zeros((900, 1800, 3), np.uint8))
-    figure = plots.contact_sheet(replace(loco, train=(wide,), calibration=(), test=()))
+    figure = contact_sheet(replace(loco, train=(wide,), calibration=(), test=()))
     assert figure.axes[0].images[0].get_array().shape[:2] == (180, 360)
 
 
@@ -69,17 +69,17 @@ def test_images_are_spread_from_first_to_last():
 
 
 def test_kinds_can_be_chosen_and_outlines_left_out(loco):
-    figure = plots.contact_sheet(loco, 2, ["logical_anomalies"], outlines=False)
+    figure = contact_sheet(loco, 2, ["logical_anomalies"], outlines=False)
     assert words(figure)[0] == ["logical\nanomalies", "1 image"]
     assert not any(outlined(ax) for ax in figure.axes)
     assert not figure.legends
     with pytest.raises(ValueError, match="has no images 'dent'; it has training, calibration, "):
-        plots.contact_sheet(loco, kinds=["dent"])
+        contact_sheet(loco, kinds=["dent"])
 
 
 def test_many_kinds_are_cut_and_named(loco):
     test = tuple(replace(loco.test[-1], defect=f"kind{k:02d}") for k in range(20))
-    figure = plots.contact_sheet(replace(loco, test=test), columns=2)
+    figure = contact_sheet(replace(loco, test=test), columns=2)
     assert len(figure.axes) == 2 * (images.MOST_KINDS + 3)
     assert "not shown: kind13, kind14, " in words(figure)[1][0].replace("\n", " ")
 
@@ -103,7 +103,7 @@ def test_the_command_writes_a_png(tmp_path, monkeypatch, capsys, loco):
 def test_the_panel_follows_its_controls(loco):
     panel = widgets.data_panel(loco)
     assert "pushpins: 9 images" in panel.sentence.value
-    for name, value in (("kind", "calibration"), ("columns", 3), ("outlines", False)):
+    for name, value in (("row", "calibration"), ("columns", 3), ("outlines", False)):
         before = panel.picture.value
         panel.controls[name].value = value
         assert (panel.picture.value != before) == (name != "outlines")  # none of good images

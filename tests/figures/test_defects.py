@@ -1,4 +1,4 @@
-"""Galleries: one scale, every mask outlined, the numbers drawn for each patch said."""
+"""Galleries: one scale, every mask outlined, the numbers drawn for each patch text."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from labkit.core.records import GOOD, Sample
 from labkit.data.procedural import products
 from labkit.data.synthetic.bank import NsaSpec, PatchSpec, bank, make
-from labkit.figures import galleries, style
+from labkit.figures import images, style
 
 WEAVE = [products.draw("weave", GOOD, k)[0] for k in range(3)]
 SAMPLES = [
@@ -26,25 +26,28 @@ def panels(figure, columns=4):
 @pytest.mark.parametrize("spec", [PatchSpec(), NsaSpec()], ids=["patches", "nsa"])
 def test_a_gallery_has_a_row_a_sample_and_one_scale_of_change(spec):
     made = bank(SAMPLES, spec, seed=2)
-    figure = galleries.defect_gallery(made, note="weave")
+    figure = images.defect_gallery(made, note="weave")
     cells = panels(figure)
     assert cells.shape == (3, 4)
     titles = [ax.get_title() for ax in cells[0]]
     assert titles == ["normal image", "synthetic defect", "its mask", "change"]
-    assert {ax.images[0].get_clim() for ax in cells[:, 3]} == {galleries.LIMITS}
+    assert {ax.images[0].get_clim() for ax in cells[:, 3]} == {images.LIMITS}
     for row, sample in zip(cells, made, strict=True):
         assert np.array_equal(row[3].images[0].get_array(), sample.steps().change)
         assert row[0].get_ylabel().endswith(sample.key.split("/")[-1])
-    said = figure.texts[0].get_text().replace("\n", " ")
-    assert said == f"weave · {spec.name}, seed 2, default spec"
+    text = figure.texts[0].get_text().replace("\n", " ")
+    assert text == f"weave · {spec.name}, seed 2, default spec"
     (bar,) = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
-    assert bar.get_ylabel() == galleries.CHANGE_UNIT
+    assert bar.get_ylabel().replace("\n", " ") == images.CHANGE_UNIT
 
 
 def test_the_outline_lies_on_the_mask():
     (sample,) = bank(SAMPLES[:1], PatchSpec(kinds=("circle",), source="same"), seed=0)
-    figure = galleries.defect_gallery([sample])
-    assert figure.texts[0].get_text() == "patches, seed 0, kinds ('circle',), source same"
+    figure = images.defect_gallery([sample])
+    assert (
+        figure.texts[0].get_text().replace("\n", " ")
+        == "patches, seed 0, kinds ('circle',), source same"
+    )
     ax = panels(figure)[0, 2]
     colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
     assert colours == ["#ffffff", style.ANOMALOUS.lower()]
@@ -57,7 +60,7 @@ def test_the_outline_lies_on_the_mask():
 
 def test_the_steps_of_a_defect_have_a_row_a_patch_and_their_numbers():
     steps = next(s for s in (make(*WEAVE[:2], NsaSpec(), k) for k in range(9)) if s.patches[1:])
-    figure = galleries.defect_steps(steps, note="seed 0")
+    figure = images.defect_steps(steps, note="seed 0")
     cells = panels(figure)
     assert len(cells) == len(steps.patches)
     for row, patch in zip(cells, steps.patches, strict=True):
@@ -67,19 +70,19 @@ def test_the_steps_of_a_defect_have_a_row_a_patch_and_their_numbers():
         assert place.get_height() == pytest.approx(patch.pasted.shape[0] * factor)
         assert source.get_width() == pytest.approx(patch.cut.shape[1] * factor)
         assert row[2].images[0].get_array().sum() == patch.cover.sum()
-    text = figure.texts[0].get_text()
+    text = figure.texts[0].get_text().replace("\n", " ")
     assert f"half height {steps.patches[0].parameters['half_height']}" in text
     assert text.startswith("seed 0 · patch 1: ")
-    first = galleries.defect_steps(steps, shown=2)
+    first = images.defect_steps(steps, shown=2)
     assert [ax.get_visible() for ax in panels(first)[0]] == [True, True, False, False]
     assert not first.axes[-1].get_visible()
     disc = make(*WEAVE[:2], PatchSpec(kinds=("circle",)), 0)
-    assert "kind circle" in galleries.defect_steps(disc).texts[0].get_text()
+    assert "kind circle" in images.defect_steps(disc).texts[0].get_text()
 
 
 def test_nothing_to_show_is_one_sentence():
     with pytest.raises(ValueError, match="found none"):
-        galleries.defect_gallery([])
+        images.defect_gallery([])
     unlaid = make(*WEAVE[:2], PatchSpec(), 0)
     with pytest.raises(ValueError, match="No patch was laid"):
-        galleries.defect_steps(type(unlaid)(**{**vars(unlaid), "patches": ()}))
+        images.defect_steps(type(unlaid)(**{**vars(unlaid), "patches": ()}))

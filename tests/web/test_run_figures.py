@@ -1,0 +1,41 @@
+"""Figures of runs that the app alone draws: kinds of defects, and curves side by side."""
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from test_comparison import table
+
+from labkit.evaluation import metrics
+from labkit_apps.web.views.about import defect_table
+from labkit_apps.web.views.compare_runs import by_kind, roc_figure
+
+TABLES = {"a": table(0), "b": table(1)}
+
+
+def test_the_defect_table_is_sorted_with_counts_and_values():
+    names = ["dark_area", "crack", "hole"]
+    table = pd.DataFrame({"defect": names, "n": [3, 5, 2], "image_auroc": [0.7, 0.95, None]})
+    (ax,) = defect_table(table).axes
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels == ["hole  (n = 2)", "dark area  (n = 3)", "crack  (n = 5)"]
+    assert [text.get_text() for text in ax.texts] == ["–", "0.700", "0.950"]
+    assert ax.lines[0].get_xdata()[1:] == pytest.approx([0.7, 0.95])
+    assert ax.get_xlim()[1] == 1
+    assert len(defect_table(metrics.per_defect([1.0], ["good"])).axes) == 1
+
+
+def test_kinds_are_the_metrics_of_each_run():
+    kinds = by_kind(TABLES)
+    assert list(kinds.columns) == ["all", "hole", "scratch"]
+    assert kinds.attrs["count"] == {"all": 20, "hole": 10, "scratch": 10}
+    test = TABLES["b"][TABLES["b"].split == "test"]
+    area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
+    assert kinds.loc["b", "all"] == pytest.approx(area)
+
+
+def test_curves_name_the_runs_and_their_areas():
+    figure = roc_figure(TABLES)
+    assert isinstance(figure, Figure)
+    first, _ = (text.get_text() for text in figure.legends[0].get_texts())
+    assert first.startswith("a: AUROC 0.")
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 3  # with that of chance
