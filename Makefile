@@ -1,6 +1,7 @@
 # make demo   set up, train the default detector if there is no run yet, serve the app
 # make test   set up, lint, tests, notebooks; what .ci/run calls
 # make study NAME=dnfad-depth   run an ablation, or what it still lacks
+# make notebooks-map   write notebooks/README.md from the notebooks' first cells
 # make execute   run the notebooks for a commit
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PORT   ?= 7860
 
-.PHONY: setup demo study test lint notebooks execute clean
+.PHONY: setup demo study test lint notebooks notebooks-map execute clean
 
 setup: $(STAMP)
 
@@ -36,6 +37,9 @@ lint: setup
 
 notebooks: setup
 	LABKIT_BUDGET=quick OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax notebooks
+
+notebooks-map: setup
+	$(BIN)/python -m labkit_apps.book.contents notebooks
 
 # as they are committed: executed at the laptop budget, with a picture in place of a live panel
 execute: setup
