@@ -104,7 +104,7 @@ class Subnet(nn.Sequential):
 class Gain(nn.Module):
     """The one learned factor that the official local branch puts behind each subnet."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(1))
 

@@ -22,7 +22,7 @@ from labkit_apps.web.views.judged_image import judge_file, overlay
 
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
-ALARM, FOUND = "unusual at the false-alarm rate", "unusual at the false-discovery rate"
+ALARM, DISCOVERY = "unusual at the false-alarm rate", "unusual at the false-discovery rate"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def decided(batch: JudgedBatch, rates: Rates) -> pd.DataFrame:
     table = batch.table.copy()
     for column, p, rate in (
         (ALARM, "p-value", rates.alarm),
-        (FOUND, "adjusted p", rates.discovery),
+        (DISCOVERY, "adjusted p", rates.discovery),
     ):
         table[column] = (table[p] <= rate).astype(object).where(table[p].notna(), None)
     return table
@@ -116,7 +116,7 @@ def draw_summary(batch: JudgedBatch, rates: Rates, link: str = "") -> str:
     """How many are called unusual at each of the two rates, and what each promises (HTML)."""
     table, scored = decided(batch, rates), batch.scored
     count, least = len(scored), opened(batch.run).calibration.smallest
-    alarms, discoveries = (int(table[name].eq(True).sum()) for name in (ALARM, FOUND))
+    alarms, discoveries = (int(table[name].eq(True).sum()) for name in (ALARM, DISCOVERY))
     note = f"Were all {count} normal, about {count * rates.alarm:.2g} would be called unusual too"
     if rates.alarm < least:
         note = f"No p-value is below {least:.2g}: the run held out {round(1 / least) - 1} normals"
@@ -141,7 +141,7 @@ def draw_summary(batch: JudgedBatch, rates: Rates, link: str = "") -> str:
 
 def draw_table(batch: JudgedBatch, rates: Rates) -> str:
     """One row per file, with its overlay where that is kept (HTML)."""
-    return listing.table(decided(batch, rates), batch.pictures, (ALARM, FOUND))
+    return listing.table(decided(batch, rates), batch.pictures, (ALARM, DISCOVERY))
 
 
 def draw_histogram(batch: JudgedBatch, rates: Rates) -> Figure:

@@ -183,7 +183,7 @@ def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t:
     panels = [_panel("image", name, small, edge)]
     for done, run in enumerate(runs, start=1):
         answer = opened(run).detector.predict([image], [name])[0]
-        panels.append(_panel(named[run], *_judged(run, answer, small), edge))
+        panels.append(_panel(named[run], *_titled_map(run, answer, small), edge))
         tick(done, len(runs))
     foot = (
         "p: share of the run's held-out normal images that look at least this unusual; unusual "
@@ -199,7 +199,7 @@ def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t:
     )
 
 
-def _judged(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.ndarray]:
+def _titled_map(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.ndarray]:
     """What a run says of an image, and its map over the picture."""
     alarm = max(ALARM, opened(run).calibration.smallest)
     unusual = "▲ unusual" if answer.p_value <= alarm else "● looks normal"

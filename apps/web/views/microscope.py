@@ -15,7 +15,7 @@ from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened, words, written
 from labkit_apps.web.views.pictures import read
 
-SHOWN, KEPT, DRAWN = 320, 6, 96  # pixels of a picture; images and drawings that are kept
+SHOWN, KEPT, DRAWINGS = 320, 6, 96  # pixels of a picture; images and drawings that are kept
 ASK = "Choose a test image or one of your own: it goes through the flow step by step."
 BLOCKS = (2, 4, 8)  # couplings of a toy's flow
 LESSON = (
@@ -70,7 +70,7 @@ def draw(specimen: Specimen, flow: str, step: int) -> str:
     return _page(specimen, flow, place, written(specimen.run))
 
 
-@lru_cache(maxsize=DRAWN)
+@lru_cache(maxsize=DRAWINGS)
 def _page(specimen: Specimen, flow: str, step: int, _written: int) -> str:
     image, mask, views = _opened(specimen)
     view, label = views[flow], _label(specimen)
@@ -154,7 +154,7 @@ def draw_toy(name: str, blocks: int, step: int) -> str:
     return _drawn_toy(name, blocks, max(0, min(int(step), blocks)))
 
 
-@lru_cache(maxsize=DRAWN)
+@lru_cache(maxsize=DRAWINGS)
 def _drawn_toy(name: str, blocks: int, step: int) -> str:
     chosen = toy(name, blocks)
     stage, last = chosen.view.steps[step], chosen.view.steps[-1]
