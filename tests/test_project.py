@@ -1,6 +1,8 @@
 """What the project promises about itself: one list of packages, no traces of a machine."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -114,3 +116,32 @@ def test_every_package_is_installed():
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert set(listed) == {re.sub(r"^apps\b", "labkit_apps", folder) for folder in folders}
+
+
+WORDS = {"told", "found", "drawn", "known", "said", "seen", "judged", "kind", "eyes", "look"}
+
+
+def test_a_variable_is_a_noun_that_says_what_it_holds():
+    for path in tracked(".py"):
+        if path.parts[len(ROOT.parts)] not in ("labkit", "apps"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", getattr(node, "arg", getattr(node, "name", None)))
+            if isinstance(node, ast.keyword | ast.alias) or not isinstance(name, str):
+                continue
+            assert name.strip("_").lower() not in WORDS, f"{path.name}:{node.lineno} {name}"
+
+
+def _examples():
+    names = [path for path in tracked(".py") if ">>> " in path.read_text()]
+    for path in names:
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        if parts[0] in ("labkit", "apps"):
+            yield ".".join(["labkit_apps" if parts[0] == "apps" else "labkit", *parts[1:]])
+
+
+@pytest.mark.parametrize("module", sorted(_examples()))
+def test_examples_in_docstrings_are_true(module):
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0

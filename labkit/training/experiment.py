@@ -31,7 +31,7 @@ class Experiment:
 
     >>> opened = Experiment.of("dnfad", "procedural/gear", "quick", overrides={"limit": 2})
     >>> opened.counts
-    {'n_train': 2, 'n_calibration': 2, 'n_test_good': 2, 'n_test_bad': 10}
+    {'n_train': 2, 'n_calibration': 2, 'n_test_good': 2, 'n_test_bad': 12}
 
     Args: config: the specs; root: folder that holds downloaded data sets;
           backbone: one that is loaded already, instead of the config's.
