@@ -135,4 +135,4 @@ def test_the_method_of_the_guide_trains(monkeypatch, tmp_path):
 def test_the_study_of_the_guide_is_one(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(examples(ROOT / "CONTRIBUTING.md", "yaml")[0])
-    assert len(studies.get(str(path)).plan("quick")) == 3
+    assert len(studies.get(str(path)).tasks("quick")) == 3

@@ -5,11 +5,10 @@ python -m labkit_apps.book.contents notebooks      writes notebooks/README.md
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
-
-import nbformat
 
 PARTS = {  # folder of notebooks -> its heading; parents come before their children
     "course": "Course", "baselines": "Baselines", "dnfad": "DNFAD", "dadf": "DADF", "sanf": "SANF",
@@ -53,7 +52,8 @@ def contents(folder: Path) -> str:
 
 
 def _row(path: Path, folder: Path) -> str:
-    first = LINK.sub(r"\1", nbformat.read(path, as_version=4).cells[0].source).replace("|", r"\|")
+    source = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
+    first = LINK.sub(r"\1", "".join(source)).replace("|", r"\|")
     parts = [match[1] if match else "" for match in (QUESTION.search(first), TIME.search(first))]
     name = f"[`{path.stem}`]({path.relative_to(folder).as_posix()})"
     cells = [f"{name}: {first.splitlines()[0].lstrip('# ')}", *parts]

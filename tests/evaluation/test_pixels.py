@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_number_of_maps():
     code = """
 import resource, sys
 import numpy as np
-from labkit import metrics, pixels
+from labkit.evaluation import metrics, pixels
 pixels.BUFFER = 1 << 20
 rng = np.random.default_rng(0)
 mask = np.zeros((256, 256), bool)

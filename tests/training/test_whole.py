@@ -59,7 +59,7 @@ def test_the_app_shows_attention_by_name_and_draws_no_contour(run):
     folder = str(run.folder)
     shown, one = shelf.opened(folder), judged_image.judge_sample(folder, run.samples()[-1].key)
     assert shown.main is None
-    html = inspect.draw_maps(one, inspect.Look(threshold=one.answer.score - 1))
+    html = inspect.draw_maps(one, inspect.ViewOptions(threshold=one.answer.score - 1))
     assert ('data-map="attention"' in html) == (run.config.method == "sanf")
     assert "no map says where" in html
     assert 'class="lk-threshold"' not in html
