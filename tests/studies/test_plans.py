@@ -52,9 +52,9 @@ def test_every_published_variant_exists(name):
 def test_a_benchmark_is_all_its_datasets(tmp_path):
     study = plans.get(written(tmp_path, data=["btad", "elpv/mono"], vary=None, base="a",
                               variants=[{"name": "a"}], seeds=[0]))  # fmt: skip
-    names = [task.data for task in study.plan()]
+    names = [task.data for task in study.tasks()]
     assert names == ["btad/01", "btad/02", "btad/03", "elpv/mono"]
-    assert [task.data for task in study.plan(data=["mpdd"])] == catalogue.members("mpdd")
+    assert [task.data for task in study.tasks(data=["mpdd"])] == catalogue.members("mpdd")
 
 
 def test_a_sweep_is_every_combination():
