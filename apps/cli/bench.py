@@ -126,13 +126,12 @@ def everything(
 
 def _text(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a benchmark as a table, and below it what they come to."""
-    from labkit.evaluation import cost
-    from labkit_apps.bench import flows, maps, scaling
+    from labkit_apps.bench import complexity, flows, maps, scaling
 
-    bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": cost}[name]
+    bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": complexity}[name]
     done = [row for row in rows if not row.get("note")]
-    if bench is cost:
-        done = [cost.readable(row) for row in done]
+    if bench is complexity:
+        done = [complexity.readable(row) for row in done]
     else:
         done = [{key: row[key] for key in bench.SHOWN} for row in done]
     return "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)])

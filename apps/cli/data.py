@@ -92,7 +92,7 @@ def data_get(
     json: Json = False,
 ) -> None:
     """Download a dataset and unpack it under the root. Example: labkit data get mvtec_ad"""
-    from labkit.data import download
+    from labkit_apps.cli import download
 
     source = download.source_of(name)
     download.check(source, root)

@@ -19,9 +19,9 @@ from typing import Any
 
 from labkit import methods
 from labkit.core.config import Config
-from labkit.training.forecast import Forecast, forecast
 from labkit.training.run import Run
 from labkit.training.train import train
+from labkit_apps.web.forecast import Forecast, forecast
 
 WAITING, MEASURING, READING, FITTING, SCORING, DONE, FAILED = (
     "waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"

@@ -31,9 +31,8 @@ class InputSpec:
     """What the flow sees: images through a frozen backbone."""
 
     backbone: str = "efficientnet_lite0"  # an offline name, a timm tag, or a file of weights
-    taps: tuple[int, ...] | None = (
-        None  # timm feature indices; None: strides 8 and 16, or 7/12 deep
-    )
+    # timm feature indices; None: strides 8 and 16, or 7/12 deep
+    taps: tuple[int, ...] | None = None
     image_size: Annotated[int, Field(ge=32, le=2048)] = 256  # pixels; resized, not cropped
 
 
@@ -153,9 +152,8 @@ def change(config: Config, **flow: Any) -> Config:
 
 def restore(stored: dict[str, Any], flow_spec: type) -> Config:
     """The config that `to_json` wrote."""
-    built = {
-        name: _build(spec, stored[name]) for name, spec in (SHARED | {"flow": flow_spec}).items()
-    }
+    specs = SHARED | {"flow": flow_spec}
+    built = {name: _build(spec, stored[name]) for name, spec in specs.items()}
     return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
 
 

@@ -85,7 +85,7 @@ def _check_folders(root: Path) -> None:
         )
     if not names:
         raise ValueError(f"{root / TRAIN} has no folder 'good'; {LAYOUT}.")
-    loose = layout.image_files(root / TEST)
+    loose = images.image_files(root / TEST)
     if loose:
         raise ValueError(
             f"{loose[0]} lies directly in {root / TEST}; move it to {root / TEST / GOOD} or to a "
@@ -97,7 +97,7 @@ def _only_good(root: Path) -> list[Path]:
     loose, folders = images.image_files(root), layout.folders(root)
     names = [folder.name for folder in folders]
     if not loose and len(names) == 1 and mvtec.meaning(names[0]) == GOOD:
-        return layout.image_files(folders[0])
+        return images.image_files(folders[0])
     if loose and not (GOOD in names or TEST in names):
         return loose
     inner = [folder for folder in folders if (folder / TRAIN).is_dir()]

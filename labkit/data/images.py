@@ -24,8 +24,12 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, Mem
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Images directly inside a folder, by name; dot-files and other suffixes are skipped."""
-    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    """Images directly inside a folder, by name; none if it is not there.
+
+    Dot-files and other suffixes are skipped.
+    """
+    inside = folder.iterdir() if folder.is_dir() else ()
+    files = (p for p in inside if p.is_file() and not p.name.startswith("."))
     return sorted(p for p in files if p.suffix.lower() in SUFFIXES)
 
 
@@ -65,22 +69,6 @@ def to_rgb(image: Image.Image, name: Path | str = "The image") -> np.ndarray:
         raise ValueError(f"{name} cannot be decoded ({error}); save it again as PNG.") from None
     grey = _to_8_bit(values.astype(np.float64), 1 if upright.mode == "F" else 65535, name)
     return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def from_array(values: np.ndarray, name: str = "The array") -> np.ndarray:
-    """An array as (H, W, 3) uint8: uint8, uint16 (of 65535) or float (of 1); grey, RGB or RGBA.
-
-    Raises: ValueError with the shape, type or values found.
-    """
-    values = np.asarray(values)
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)):
-        raise ValueError(f"{name} has shape {values.shape}; give H x W, H x W x 3 or H x W x 4.")
-    _check_size((values.shape[1], values.shape[0]), name)
-    if values.dtype != np.uint16 and values.dtype.kind != "f" and values.dtype != np.uint8:
-        raise ValueError(f"{name} is of type {values.dtype}; give uint8, uint16 or float.")
-    if values.dtype != np.uint8:
-        values = _to_8_bit(values, 65535 if values.dtype == np.uint16 else 1, name)
-    return np.repeat(values[..., None], 3, -1) if values.ndim == 2 else values[..., :3].copy()
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What lies in the folder of a dataset: image files, their masks, and what does not fit.
 
 A reader (`mvtec.py`, `loco.py`, `visa.py`, `dagm.py`, `folder.py`) lists files as a `Scan` and
-decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `check.py` reports
+decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `checks.py` reports
 all of it. Images and masks pair by name, never by their place in a list.
 """
 
@@ -161,11 +161,6 @@ def folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Images directly inside a folder, by name; none if it is not there."""
-    return images.image_files(folder) if folder.is_dir() else []
 
 
 def entered(path: Path) -> Path:

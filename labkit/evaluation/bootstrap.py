@@ -46,18 +46,16 @@ def pairwise_wins(defective: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def intervals(
-    scores: Array, labels: Array, n: int = DRAWS, seed: int = 0, level: float = LEVEL
+    scores: Array, labels: Array, n: int = DRAWS, seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
-    """Percentile intervals of the image metrics; None where a class is missing.
+    """Percentile intervals of the image metrics, 95 %; None where a class is missing.
 
     They have no width when the classes separate perfectly. F1-max picks its best threshold in each
     resample anew, so its interval lies rather above than below the truth.
 
     Returns: image_auroc, image_ap, image_f1_max: (low, high).
-    Raises:  ValueError as for `metrics.image_metrics`, or if n < 1 or level is outside (0, 1).
+    Raises:  ValueError as for `metrics.image_metrics`.
     """
-    if n < 1 or not 0 < level < 1:
-        raise ValueError(f"n must be at least 1 and level inside (0, 1), not {n} and {level}")
     normal, anomalous = by_label(scores, labels)
     if not (normal.size and anomalous.size):
         return dict.fromkeys(NAMES)
@@ -71,7 +69,7 @@ def intervals(
         )
         marks = thresholds(low, high)
         metrics[k] = marks.auroc(), marks.average_precision(), marks.f1_max()
-    return {name: interval(metrics[:, k], level) for k, name in enumerate(NAMES)}
+    return {name: interval(metrics[:, k]) for k, name in enumerate(NAMES)}
 
 
 def thresholds(normal: np.ndarray, anomalous: np.ndarray) -> Thresholds:
@@ -81,9 +79,9 @@ def thresholds(normal: np.ndarray, anomalous: np.ndarray) -> Thresholds:
     return Thresholds(*counts, int(reached[-1]), int(anomalous.sum()))
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The middle share `level` of some draws, from its lower to its upper end."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of some draws, from their lower to their upper end."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

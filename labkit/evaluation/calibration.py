@@ -61,10 +61,12 @@ class Calibration:
             scores.append(as_numpy(raw))
             for name, values in maps.items():
                 array = finite(values, f"calibration map {name!r}", np.float32)
-                for one in array.reshape(-1, *array.shape[-2:]):
-                    ordered = np.sort(one, axis=None)
-                    kept.setdefault(name, []).append(_spaced(ordered))
-                    highest[name] = max(highest.get(name, -np.inf), float(ordered[-1]))
+                ordered = np.sort(array.reshape(-1, np.prod(array.shape[-2:])))
+                n = ordered.shape[1]
+                count = min(KEPT_PER_MAP, n)  # middles of equal shares of the ranks
+                spaced = ((np.arange(count) + 0.5) / count * n).astype(int)
+                kept.setdefault(name, []).append(ordered[:, spaced].ravel())
+                highest[name] = max(highest.get(name, -np.inf), float(ordered[:, -1].max()))
         quantiles = {}
         for name, parts in kept.items():
             values = np.quantile(np.concatenate(parts), [float(q) for q in QUANTILES])
@@ -110,17 +112,15 @@ class Calibration:
         count = self.scores.size
         attainable = np.arange(1, count + 2) / (count + 1)
         k = int(np.searchsorted(attainable, false_alarm, side="right"))
-        if k == 0:
-            return float("inf")
-        return float(self.scores[count - k]) if k <= count else float("-inf")
+        return float(np.concatenate([[-np.inf], self.scores, [np.inf]])[count + 1 - k])
 
-    def limits(self, name: str, stretch: float = 2.0) -> tuple[float, float]:
+    def limits(self, name: str) -> tuple[float, float]:
         """The colour scale of a map, the same for every image of the run.
 
-        (m, m + stretch (q - m)),  m the median and q the 0.999 quantile of calibration pixels
+        (m, m + 2 (q - m)),  m the median and q the 0.999 quantile of calibration pixels
 
-        With stretch = 2 the middle of the scale is the top of the normal range: the upper half of
-        the colours means "beyond what normal images show".
+        The middle of the scale is the top of the normal range: the upper half of the colours
+        means "beyond what normal images show".
 
         Raises: ValueError if the run has no map of that name.
         """
@@ -128,7 +128,7 @@ class Calibration:
             names = ", ".join(self.map_quantiles) or "none"
             raise ValueError(f"no calibrated map {name!r}; calibrated maps: {names}")
         low, top = (self.map_quantiles[name][q] for q in ("0.5", "0.999"))
-        return low, low + (stretch * (top - low) or 1.0)
+        return low, low + (2 * (top - low) or 1.0)
 
     def to_json(self) -> dict[str, object]:
         """Plain lists and dicts for a JSON file; `from_json` gives the same numbers back."""
@@ -141,41 +141,6 @@ class Calibration:
         Raises: ValueError naming the field that is missing or wrong.
         """
         try:
-            scores, quantiles = data["scores"], data["map_quantiles"]
+            return cls(np.asarray(data["scores"], np.float64), dict(data["map_quantiles"]))
         except KeyError as error:
-            raise ValueError(
-                f"calibration has no field {error}; calibrate the run again"
-            ) from None
-        return cls(np.asarray(scores, np.float64), {k: dict(v) for k, v in quantiles.items()})
-
-
-def adjusted(p_values: np.ndarray) -> np.ndarray:
-    """The p-values of a batch, corrected for how many images are asked at once.
-
-    p*_(i) = min_{j >= i} (m / j) p_(j), at most 1     (Benjamini and Hochberg 1995, section 3.1)
-
-    Where images with p* <= q are called anomalous, the expected share of normal ones among them,
-    the false-discovery rate, is at most q; also for conformal p-values, which depend on each
-    other through their calibration set, but positively (Bates et al. 2023). Rounded to 12 digits,
-    so that a tie with q, as 3/60 and 5 %, stays one.
-
-    >>> adjusted(np.array([0.01, 0.04, 0.03, 0.5])).tolist()
-    [0.04, 0.053333333333, 0.053333333333, 0.5]
-
-    Args:   p_values: (m,) in [0, 1]; m may be 0.
-    Raises: ValueError if one is not finite or lies outside [0, 1].
-    """
-    from scipy.stats import false_discovery_control
-
-    values = finite(p_values, "p-values")
-    if values.size == 0:
-        return values
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"p-values must lie in [0, 1], not {values.min():g} to {values.max():g}")
-    return np.round(false_discovery_control(values, method="bh"), 12)
-
-
-def _spaced(ordered: np.ndarray) -> np.ndarray:
-    """At most KEPT_PER_MAP order statistics at the middles of equal shares of the ranks."""
-    count = min(KEPT_PER_MAP, ordered.size)
-    return ordered[((np.arange(count) + 0.5) / count * ordered.size).astype(int)]
+            raise ValueError(f"calibration has no field {error}; train the run again") from None

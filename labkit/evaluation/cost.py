@@ -22,19 +22,12 @@ from tqdm.auto import tqdm
 
 from labkit import methods
 from labkit.core.config import Config
-from labkit.core.records import Features
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.methods.base import Method
 
 WARM_UP, REPEATS = 2, 7  # images before the clock starts, images timed
-CONVENTION = (
-    "FLOPs of one image: products, convolutions and attention, a multiplication with its addition "
-    "as 2\n(half of it is what papers call MACs, and some of them FLOPs); seconds with batch 1."
-)
-TIMES = (
-    "seconds_per_image", "backbone_seconds", "method_seconds", "images_per_second", "device",
-)  # fmt: skip
+TIMES = ("seconds_per_image", "backbone_seconds", "method_seconds", "images_per_second", "device")
 
 
 def complexity(
@@ -68,27 +61,6 @@ def complexity(
     return rows
 
 
-def readable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `complexity` in the units that papers print."""
-    shown = {"method": row["method"], "backbone": row["backbone"], "pixels": row["image_size"]}
-    shown["trainable [M]"] = f"{row['trainable_parameters'] / 1e6:.1f}"
-    shown["flops [G]"] = f"{row['flops'] / 1e9:.1f}"
-    shown["backbone flops [G]"] = f"{row['backbone_flops'] / 1e9:.1f}"
-    if row["device"]:
-        for part in ("backbone", "method"):
-            shown[f"{part} [ms]"] = f"{row[f'{part}_seconds'] * 1e3:.1f}"
-        whole = row["seconds_per_image"]
-        shown["whole [ms]"] = f"{whole * 1e3:.1f}"
-        shown["whole / backbone"] = f"{whole / row['backbone_seconds']:.2f}"
-        shown["FPS"] = f"{row['images_per_second']:.1f} on {row['device']}"
-    return shown
-
-
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """How the figures are counted."""
-    return CONVENTION
-
-
 def untrained(
     name: str, budget: str = "paper", settings: dict[str, Any] | None = None
 ) -> tuple[Config, Backbone]:
@@ -105,10 +77,15 @@ def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
     image, backbone = torch.empty(1, 3, side, side, device="meta"), backbone.to("meta")
     features = backbone(image, needs)
     method = _method(spec, backbone, "meta")
+    try:
+        maps = flops(lambda: method.maps(features))
+    except RuntimeError:  # a method that looks at values cannot run on meta: on zeros
+        real, zeros = _method(spec, backbone, "cpu"), features.map(lambda t: torch.zeros(t.shape))
+        maps = flops(lambda: real.maps(zeros))
     return {
         "trainable_parameters": trainable(method),
         "backbone_parameters": backbone.parameter_count,
-        "flops": _method_flops(spec, backbone, method, features),
+        "flops": maps,
         "backbone_flops": flops(lambda: backbone(image, needs)),
         **{f"{name}_flops": flops(call) for name, call in method.costs(features).items()},
     }
@@ -139,31 +116,21 @@ def seconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEAT
     return statistics.median(taken[WARM_UP:])
 
 
-def times(spec: Config, backbone: Backbone, repeats: int = REPEATS) -> dict[str, Any]:
+def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
     """Seconds from one image to its maps and score, backbone included, and of the method alone."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone, needs = backbone.to(device), methods.get(spec.method).needs
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
     features = backbone(image, needs)
-    before = seconds(lambda: backbone(image, needs), device, repeats)
-    alone = seconds(lambda: method.score(method.maps(features)), device, repeats)
-    whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device, repeats)
+    before = seconds(lambda: backbone(image, needs), device)
+    alone = seconds(lambda: method.score(method.maps(features)), device)
+    whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device)
     measured = dict(zip(TIMES, (whole, before, alone, 1 / whole, device.type), strict=True))
     parts = method.costs(features).items()
-    return measured | {f"{name}_seconds": seconds(call, device, repeats) for name, call in parts}
+    return measured | {f"{name}_seconds": seconds(call, device) for name, call in parts}
 
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:
     with torch.device(device):
         return methods.build(spec, backbone.shapes(methods.get(spec.method).needs)).eval()
-
-
-def _method_flops(spec: Config, backbone: Backbone, method: Method, features: Features) -> int:
-    """FLOPs of the maps; a method that looks at values cannot run on meta and runs on zeros."""
-    try:
-        return flops(lambda: method.maps(features))
-    except RuntimeError:
-        real = _method(spec, backbone, "cpu")
-        zeros = features.map(lambda part: torch.zeros(part.shape))
-        return flops(lambda: real.maps(zeros))

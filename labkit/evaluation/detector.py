@@ -123,11 +123,10 @@ class Detector:
 
     def calibrate(self, features: FeatureSet) -> np.ndarray:
         """Take calibration scores and colour scales from held-out normals; returns the scores."""
-        raw = []
+        raw: list[Tensor] = []
 
         def evaluated() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-            for batch in features.batches():
-                maps, scores = self.maps_and_scores(batch)
+            for maps, scores in map(self.maps_and_scores, features.batches()):
                 raw.append(scores)
                 yield scores, {name: maps[name].values for name in maps}
 

@@ -34,27 +34,23 @@ def evaluate(
     """
     samples, rows, pixels = features.samples, [], PixelMetrics()
     masked = any(s.label and s.read_mask for s in samples)
-    bar = tqdm(
-        total=len(samples), desc="evaluating", unit="image", leave=False, disable=not progress
-    )
-    with bar:
-        for start in range(0, len(samples), BATCH):
-            chunk = samples[start : start + BATCH]
-            maps, raw = detector.maps_and_scores(features.batch(range(start, start + len(chunk))))
+    bar = tqdm(samples, "evaluating", unit="image", leave=False, disable=not progress)
+    for index, sample in enumerate(bar):
+        if index % BATCH == 0:
+            stop = min(index + BATCH, len(samples))
+            maps, raw = detector.maps_and_scores(features.batch(range(index, stop)))
             scores = detector.calibration.rank(raw)
-            for row, sample in enumerate(chunk):
-                values = (float(scores.raw[row]), float(scores.p_value[row]))
-                rows.append((sample.key, sample.defect, sample.label, *values))
-                if masked and maps.main and sample.read_mask:
-                    mask = sample.read_mask()
-                    regions = sample.read_regions() if sample.read_regions else ()
-                    resized = to_size(maps.anomaly[row], mask.shape)
-                    pixels.update(resized, mask, regions, sample.defect)
-            bar.update(len(chunk))
+        row = index % BATCH
+        rows.append(
+            (sample.key, sample.defect, sample.label, scores.raw[row], scores.p_value[row])
+        )
+        if masked and maps.main and sample.read_mask:
+            mask = sample.read_mask()
+            regions = sample.read_regions() if sample.read_regions else ()
+            pixels.update(to_size(maps.anomaly[row], mask.shape), mask, regions, sample.defect)
     table = pd.DataFrame(rows, columns=["key", "defect", "label", "score", "p_value"])
-    if not pixels:
-        return table, all_metrics(table, {}, {})
-    return table, all_metrics(table, pixels.compute(), pixels.per_defect())
+    measured = (pixels.compute(), pixels.per_defect()) if pixels else ({}, {})
+    return table, all_metrics(table, *measured)
 
 
 def all_metrics(

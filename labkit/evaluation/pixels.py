@@ -1,13 +1,17 @@
 """Pixel and region metrics of a test set in one pass: AUROC, AP, F1, AUPRO, AU-sPRO.
 
-Images come one at a time and only how many pixels have which score is kept (`ScoreHistogram`).
-Memory does not grow with the number of images: up to a million distinct scores the metrics are
-exact, beyond that neighbouring scores share a cell. Each image belongs to a type of defect, which
-is evaluated on its own images and the good ones; those are kept once for all types.
+Images come one at a time and only how many pixels have which score is kept, in cells of float
+order. A cell holds the scores whose leading bits are equal: sign, exponent and some bits of the
+mantissa. With all bits kept each distinct score has a cell of its own. A cell knows its lowest and
+its highest score, so that a true tie is told from scores that merely share a cell. Memory does not
+grow with the number of images: up to a million distinct scores the metrics are exact, beyond that
+neighbouring scores share a cell. Each image belongs to a type of defect, which is evaluated on its
+own images and the good ones; those are kept once for all types.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,42 +25,13 @@ from labkit.evaluation.curves import CURVE_POINTS, Curve, Thresholds
 
 Array = np.ndarray | Tensor
 Cells = tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high (n,), mass: count (and weight), n
+Waiting = tuple[np.ndarray, np.ndarray | None]  # scores, and the weight of each if it is not 1
 
 EIGHT = np.ones((3, 3), int)  # 8-connected neighbourhood
 SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # those that MVTec LOCO's evaluation reports
 CAPACITY = 1 << 20  # cells of all histograms of a test set
-PARTS = ("normal", "defective", "regions")  # weight 1, 1 / |component|, 1 / s for sPRO
 BUFFER = 1 << 21  # scores that wait before they are sorted into cells
 ALL_BITS = 52  # of a float64's mantissa
-
-
-class ScoreHistogram:
-    """How many scores, and what weight of them, lie in each cell of float order, ascending.
-
-    A cell holds the scores whose leading bits are equal: sign, exponent and `bits` of the
-    mantissa. With all bits kept each distinct score has a cell of its own. A cell knows its lowest
-    and its highest score, so that a true tie is told from scores that merely share a cell.
-    """
-
-    def __init__(self) -> None:
-        self.cells: Cells = (np.empty(0, np.float32), np.empty(0, np.float32), np.empty((1, 0)))
-        self.waiting: list[tuple[np.ndarray, np.ndarray | None]] = []
-
-    def add(self, scores: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Take scores (n,) and the weight of each, 1 if none is given."""
-        if scores.size:
-            self.waiting.append((scores, weights))
-
-    def fold(self, bits: int) -> None:
-        """Sort the waiting scores into the cells, and join cells that agree in so many bits."""
-        parts = [self.cells] if len(self) else []
-        if self.waiting:
-            parts.append(_counted(self.waiting, bits))
-            self.waiting = []
-        self.cells = joined(parts, bits) if parts else self.cells
-
-    def __len__(self) -> int:
-        return self.cells[0].size
 
 
 def leading(scores: np.ndarray, bits: int) -> np.ndarray:
@@ -84,8 +59,8 @@ def joined(parts: Sequence[Cells], bits: int) -> Cells:
     return low[first], np.maximum.reduceat(high, first), np.add.reduceat(mass, first, axis=1)
 
 
-def _counted(waiting: list[tuple[np.ndarray, np.ndarray | None]], bits: int) -> Cells:
-    """Cells of scores, all with a weight or all without."""
+def counted(waiting: Sequence[Waiting], bits: int) -> Cells:
+    """Ascending cells of scores, all with a weight or all without."""
     scores = np.concatenate([one for one, _ in waiting])
     if waiting[0][1] is None:
         weights = None
@@ -134,12 +109,13 @@ class PixelMetrics:
             if not 0 < value <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, not {value}")
         self.limit, self.spro_limit, self.capacity = limit, spro_limit, capacity
-        self._bits, self._waiting = ALL_BITS, 0
-        self._scores: dict[tuple[str, str], ScoreHistogram] = {}  # by type of defect and part
+        self._bits, self._pending, self._types = ALL_BITS, 0, set[str]()
+        self._cells: dict[tuple[str, str], Cells] = {}  # by type of defect and part
+        self._waiting: dict[tuple[str, str], list[Waiting]] = defaultdict(list)
 
     def __bool__(self) -> bool:
         """Whether there has been an image."""
-        return bool(self._scores)
+        return bool(self._types)
 
     def update(
         self,
@@ -156,7 +132,8 @@ class PixelMetrics:
                 `records.GOOD` for good images, so that every type is compared with them.
         Raises: ValueError if shapes differ or a value is not finite; nothing is added then.
         """
-        values = finite(maps, "map values", _pixel_type(maps))
+        double = as_numpy(maps).dtype == np.float64
+        values = finite(maps, "map values", np.float64 if double else np.float32)
         truth = np.zeros(values.shape, bool) if masks is None else as_numpy(masks) > 0
         if values.ndim not in (2, 3) or values.shape != truth.shape:
             raise ValueError(f"map {values.shape} and mask {truth.shape} must both be (H, W)")
@@ -164,32 +141,33 @@ class PixelMetrics:
         if regions and values.ndim != 2:
             raise ValueError("regions need one image per call: give an (H, W) map")
         weighted = [_saturated(values, as_numpy(one) > 0, size) for one, size in regions]
-        normal, defective, reached = (
-            self._scores.setdefault((defect, part), ScoreHistogram()) for part in PARTS
-        )
+        self._types.add(defect)
         size = values.shape[-2:]
         for one, mask in zip(values.reshape(-1, *size), truth.reshape(-1, *size), strict=True):
-            normal.add(one[~mask])
+            if not mask.all():
+                self._waiting[defect, "normal"].append((one[~mask], None))
             if mask.any():
                 components = ndimage.label(mask, EIGHT)[0][mask]
-                defective.add(one[mask], 1 / np.bincount(components)[components])
+                weights = 1 / np.bincount(components)[components]
+                self._waiting[defect, "defective"].append((one[mask], weights))
         for scores in weighted:
-            reached.add(scores, np.full(scores.size, 1 / scores.size))
-        self._waiting += values.size
-        if self._waiting >= BUFFER:
+            weights = np.full(scores.size, 1 / scores.size)
+            self._waiting[defect, "regions"].append((scores, weights))
+        self._pending += values.size
+        if self._pending >= BUFFER:
             self._fold()
 
     def _fold(self) -> None:
         """Sort what waits into cells; while there are too many, drop a bit and join cells."""
-        histograms, self._waiting = self._scores.values(), 0
-        for one in histograms:
-            if one.waiting:
-                one.fold(self._bits)
-        while sum(map(len, histograms)) > self.capacity and self._bits > 0:
-            widest = max(np.finfo(one.cells[0].dtype).nmant for one in histograms)
+        for key, waiting in self._waiting.items():
+            parts = [self._cells[key]] if key in self._cells else []
+            self._cells[key] = joined([*parts, counted(waiting, self._bits)], self._bits)
+        self._waiting.clear()
+        self._pending = 0
+        while sum(low.size for low, *_ in self._cells.values()) > self.capacity and self._bits > 0:
+            widest = max(np.finfo(low.dtype).nmant for low, *_ in self._cells.values())
             self._bits = min(self._bits, widest) - 1
-            for one in histograms:
-                one.fold(self._bits)
+            self._cells = {key: joined([one], self._bits) for key, one in self._cells.items()}
 
     def compute(self) -> dict[str, Any]:
         """All metrics over all images; None for what the images so far cannot tell.
@@ -199,7 +177,7 @@ class PixelMetrics:
                  as text.
         """
         spro = self.spro()
-        metrics = self._pooled(self._defects) | {
+        metrics = self._pooled(sorted(self._types)) | {
             "aupro_limit": self.limit,
             "au_spro": spro.get(self.spro_limit, {}).get("mean"),
             "au_spro_limit": self.spro_limit,
@@ -209,12 +187,12 @@ class PixelMetrics:
 
     def per_defect(self) -> dict[str, dict[str, float | None]]:
         """pixel_auroc, pixel_ap, pixel_f1_max and aupro of each type with the good images."""
-        return {name: self._pooled([GOOD, name]) for name in self._defects if name != GOOD}
+        return {name: self._pooled([GOOD, name]) for name in sorted(self._types) if name != GOOD}
 
     def spro(self) -> dict[float, dict[str, float]]:
         """AU-sPRO by limit, then by type of defect, with their mean; empty without regions."""
         limits = sorted({*SPRO_LIMITS, self.spro_limit})
-        pairs = {name: self._thresholds([GOOD, name], "regions") for name in self._defects}
+        pairs = {name: self._thresholds([GOOD, name], "regions") for name in sorted(self._types)}
         regions = {name: pair[1] for name, pair in pairs.items() if pair}
         areas = {at: {name: one.area(at) for name, one in regions.items()} for at in limits}
         means = {at: float(np.mean([*by.values()])) for at, by in areas.items() if by}
@@ -222,12 +200,8 @@ class PixelMetrics:
 
     def pro_curve(self, points: int = CURVE_POINTS) -> Curve | None:
         """Per-region overlap against false-positive rate, thinned; its area is the AUPRO."""
-        pair = self._thresholds(self._defects, "defective")
+        pair = self._thresholds(sorted(self._types), "defective")
         return pair and pair[1].curve(self.limit, points)
-
-    @property
-    def _defects(self) -> list[str]:
-        return sorted({defect for defect, _ in self._scores})
 
     def _pooled(self, names: Sequence[str]) -> dict[str, float | None]:
         pair = self._thresholds(names, "defective")
@@ -245,7 +219,7 @@ class PixelMetrics:
         """
         self._fold()
         normal, anomalous = (
-            [h.cells for name in dict.fromkeys(names) if (h := self._scores.get((name, one)))]
+            [self._cells[name, one] for name in dict.fromkeys(names) if (name, one) in self._cells]
             for one in ("normal", part)
         )
         if not (normal and anomalous):
@@ -272,8 +246,3 @@ def _saturated(values: np.ndarray, mask: np.ndarray, size: int) -> np.ndarray:
     if size < 1:
         raise ValueError(f"saturation must be at least 1 pixel, not {size}")
     return np.sort(values[mask])[-size:]
-
-
-def _pixel_type(maps: Array) -> type:
-    """float64 stays, so that no tie is made; every other type becomes float32."""
-    return np.float64 if as_numpy(maps).dtype == np.float64 else np.float32

@@ -55,7 +55,7 @@ class Backbone(nn.Module):
             taps: timm feature indices, and after them the stages of an EfficientNet that timm
             leaves out; None takes strides 8 and 16 of a CNN, or the block 7/12 of the way through
             a transformer (index 7 of 12, as DNFAD's code).
-            fold: batch normalisations become part of the convolutions, see `folding`.
+            fold: batch normalisations become part of the convolutions, see `fold_batchnorm`.
     Raises: ValueError for a tap the model does not have.
     """
 
@@ -82,7 +82,10 @@ class Backbone(nn.Module):
         for key in ("mean", "std"):
             value = torch.tensor(cfg[key]).reshape(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
-        self.weights = _hash_weights(model)
+        digest = hashlib.sha256()
+        for key, tensor in model.state_dict().items():
+            digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
+        self.weights = digest.hexdigest()
         self.parameter_count = sum(p.numel() for p in model.parameters())
         if fold:
             fixed = torch.Generator().manual_seed(0)
@@ -122,7 +125,7 @@ class Backbone(nn.Module):
         whole, pyramid = needs.token or needs.patches, needs.pyramid and needs.scales == 1
         if not (whole or pyramid):
             return Features(**parts)
-        last, final = len(self.model.feature_info) - 1, None
+        last = len(self.model.feature_info) - 1
         if whole and self.is_transformer:
             options = {"indices": list(self.taps), "norm": True}
             final, levels = self.model.forward_intermediates(x, **options)
@@ -132,7 +135,11 @@ class Backbone(nn.Module):
         if pyramid:
             parts |= {"pyramid": tuple(by_tap[tap].contiguous() for tap in self.taps)}
         if whole:
-            token, patches = self._tokens(final) if final is not None else _pooled(by_tap[last])
+            if self.is_transformer:
+                token, patches = self._tokens(final)
+            else:
+                patches = by_tap[last].flatten(2).transpose(1, 2).contiguous()
+                token = by_tap[last].mean((2, 3))
             parts |= {"token": token} if needs.token else {}
             parts |= {"patches": patches} if needs.patches else {}
         return Features(**parts)
@@ -238,11 +245,6 @@ def load(
     return Backbone(name, model, image_size, taps, fold)
 
 
-def names() -> list[str]:
-    """The offline names, then every timm model with weights by pinned tag."""
-    return [*OFFLINE, *timm.list_models(pretrained=True)]
-
-
 def _create(name: str, image_size: int, **options: Any) -> nn.Module:
     base = name.split(".")[0]
     if not timm.is_model(base):
@@ -307,18 +309,6 @@ def _stages(model: nn.Module) -> list[int]:
         return list(range(len(model.feature_info)))
     rest = set(range(1, len(model.blocks) + 1)) - set(model.stage_ends)
     return [*model.stage_ends, *sorted(rest)]
-
-
-def _pooled(last: Tensor) -> tuple[Tensor, Tensor]:
-    return last.mean((2, 3)), last.flatten(2).transpose(1, 2).contiguous()
-
-
-def _hash_weights(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

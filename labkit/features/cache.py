@@ -11,9 +11,8 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,22 +28,18 @@ from labkit.core.records import Features, Needs, Sample
 from labkit.features.backbones import Backbone
 
 
-def cache_folder() -> Path:
-    """`LABKIT_CACHE`, or `~/.cache/labkit`."""
-    return Path(os.environ.get("LABKIT_CACHE", Path.home() / ".cache" / "labkit"))
-
-
-def cache_limit() -> int:
-    """Bytes the cache may hold: `LABKIT_CACHE_GB`, 10 if not set."""
-    return int(float(os.environ.get("LABKIT_CACHE_GB", "10")) * 1e9)
-
-
 class FeatureCache:
-    """Features by key in one folder, bounded, safe to share."""
+    """Features by key in one folder, bounded, safe to share.
+
+    Args: folder: if not given `LABKIT_CACHE`, or `~/.cache/labkit`; limit: bytes that it may hold,
+          if not given `LABKIT_CACHE_GB`, or 10 GB.
+    """
 
     def __init__(self, folder: Path | None = None, limit: int | None = None):
-        self.folder = Path(folder or cache_folder()) / "features"
-        self.limit = cache_limit() if limit is None else limit
+        usual = os.environ.get("LABKIT_CACHE", Path.home() / ".cache" / "labkit")
+        self.folder = Path(folder or usual) / "features"
+        most = int(float(os.environ.get("LABKIT_CACHE_GB", "10")) * 1e9)
+        self.limit = most if limit is None else limit
 
     def path(self, key: str) -> Path:
         """Where the features of a key lie, if they do."""
@@ -121,12 +116,13 @@ class FeatureSet:
 
         One process computes at a time; one that lacks nothing waits for none.
         """
-        missing = self._missing(range(len(self)))
+        missing = [k for k in range(len(self)) if not self._stored(k)]
         if not missing:
             return self
         self.cache.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache.folder / ".lock"):
-            missing = self._missing(missing)  # another process may have computed some meanwhile
+            # another process may have computed some meanwhile
+            missing = [k for k in missing if not self._stored(k)]
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
                        disable=not (progress and missing))  # fmt: skip
             with bar, ThreadPoolExecutor(2) as pool:
@@ -139,25 +135,24 @@ class FeatureSet:
 
     def batch(self, indices: Sequence[int]) -> Features:
         """Features of some samples, float32 on the CPU; recomputed if another process evicted."""
-        parts = []
-        for index in indices:
-            stored = self.cache.read(self.keys[index])
-            if stored is None:
-                if self.backbone is None:
-                    raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
-                self._compute([index], self._read(index)[None])
-                stored = self.cache.read(self.keys[index]) or {}
-            parts.append(stored)
+        parts = [self._parts(index, self.keys[index]) for index in indices]
         names = parts[0]
         return Features.of({n: torch.stack([p[n] for p in parts]).float() for n in names})
+
+    def _parts(self, index: int, key: str) -> dict[str, Tensor]:
+        """What the cache holds of a sample under a key."""
+        stored = self.cache.read(key)
+        if stored is None:
+            if self.backbone is None:
+                raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
+            self._compute([index], self._read(index)[None])
+            stored = self.cache.read(key) or {}
+        return stored
 
     def batches(self, size: int = 32) -> Iterator[Features]:
         """All features in order, a batch at a time."""
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))
-
-    def _missing(self, indices: Iterable[int]) -> list[int]:
-        return [k for k in indices if not self._stored(k)]
 
     def _stored(self, index: int) -> bool:
         return self.cache.read(self.keys[index], verify=True) is not None
@@ -166,20 +161,17 @@ class FeatureSet:
         return self.backbone.preprocess(self.samples[index].read())
 
     def _ahead(
-        self, indices: Iterable[int], size: int, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[list[int], Tensor]]:
+        self, indices: Sequence[int], size: int, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Batches of preprocessed images, the next being read while one is used."""
-
-        rest = iter(indices)
-        chunk = list(islice(rest, size))
-        pending = [pool.submit(self._read, index) for index in chunk]
-        while chunk:
-            following = list(islice(rest, size))
+        pending = [pool.submit(self._read, index) for index in indices[:size]]
+        for start in range(0, len(indices), size):
+            following = indices[start + size : start + 2 * size]
             upcoming = [pool.submit(self._read, index) for index in following]
-            yield chunk, torch.stack([future.result() for future in pending])
-            chunk, pending = following, upcoming
+            yield indices[start : start + size], torch.stack([one.result() for one in pending])
+            pending = upcoming
 
-    def _compute(self, indices: list[int], images: Tensor) -> None:
+    def _compute(self, indices: Sequence[int], images: Tensor) -> None:
         device = self.backbone.mean.device
         parts = self.backbone(images.to(device), self.needs).parts()
         top = torch.finfo(torch.float16).max
@@ -206,16 +198,8 @@ class DefectSet(FeatureSet):
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
-        stored = []
-        for index in indices:
-            parts = self.cache.read(self.mask_keys[index])
-            if parts is None:
-                if self.backbone is None:
-                    raise ValueError("Cached masks vanished; raise LABKIT_CACHE_GB and resume.")
-                self._read(index)
-                parts = self.cache.read(self.mask_keys[index]) or {}
-            stored.append(parts["mask"])
-        return torch.stack(stored).float() / 255
+        masks = [self._parts(index, self.mask_keys[index])["mask"] for index in indices]
+        return torch.stack(masks).float() / 255
 
     def _stored(self, index: int) -> bool:
         return super()._stored(index) and bool(self.cache.read(self.mask_keys[index], verify=True))

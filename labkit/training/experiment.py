@@ -8,8 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Dataset, Sample, Shapes
@@ -25,7 +23,7 @@ PARTS = ("train", "calibration", "test")
 
 
 class Experiment:
-    """A config with its backbone, split, features, synthetic defects, device and hashes.
+    """A config with its backbone, split, features, synthetic defects and hashes.
 
     Each is opened when it is first asked for, and once.
 
@@ -113,13 +111,6 @@ class Experiment:
     def shapes(self) -> Shapes:
         """Sizes of one image's features."""
         return self.backbone.shapes(self.needs)
-
-    @property
-    def device(self) -> torch.device:
-        """Where training runs."""
-        asked = self.config.train.accelerator
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(auto if asked in ("auto", "gpu") else asked)
 
     @property
     def stored_root(self) -> str | None:

@@ -26,13 +26,13 @@ from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
-from labkit.methods.stages import Kept, Stopped, check_stopped, learning_rate
 from labkit.training.checkpoints import (
     History,
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
 )
+from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
@@ -128,9 +128,9 @@ def fit(
     stages = method.stages(method.spec, spec) if stages is None else stages
     job = Job(data, stages, seed, folder, progress, on_epoch, defects, stop)
     if not several:
-        return _fit(fabric, method, job)
+        return _fit(method, job, fabric)
     try:
-        fabric.launch(partial(_work, method, job))  # worker 0's weights come by its checkpoint
+        fabric.launch(partial(_fit, method, job))  # worker 0's weights come by its checkpoint
     except ProcessRaisedException as error:
         name, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if name != "ValueError":
@@ -144,11 +144,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _work(method: Method, job: Job, fabric: Fabric) -> None:
-    _fit(fabric, method, job)
-
-
-def _fit(fabric: Fabric, method: Method, job: Job) -> History:
+def _fit(method: Method, job: Job, fabric: Fabric) -> History:
     """Every stage, from where the checkpoint stands; then the constants of the score."""
     history, state = load_checkpoint(job.folder, method) if job.folder else ([], {})
     if not history:
@@ -260,7 +256,9 @@ def _epoch(work: StageJob, epoch: int, bar: tqdm) -> dict[str, Any]:
             losses = work.model.loss(part, part_batch)
             loss = _objective(losses, method)
             if not torch.isfinite(loss):
-                _refuse(losses, epoch, step, rate)
+                values = ", ".join(f"{name} = {x.item():.4g}" for name, x in losses.items())
+                place = f", step {step + 1} ({values})"
+                raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
             _step(work, loss)
             totals.add(losses, len(part))
         whole = _objective(totals.means(), method)
@@ -339,12 +337,6 @@ def _share(fabric: Fabric, indices: Sequence[int]) -> Sequence[int]:
     If the batch has fewer images than there are workers, the spare ones repeat its first image.
     """
     return indices[fabric.global_rank :: fabric.world_size] or indices[:1]
-
-
-def _refuse(losses: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
-    values = ", ".join(f"{name} = {value.item():.4g}" for name, value in losses.items())
-    place = f", step {step + 1} ({values})"
-    raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
 
 
 def order(n: int, batch: int, seed: int, epoch: int) -> list[list[int]]:

@@ -9,7 +9,6 @@ checkpoint.safetensors   the last whole epoch, from which a killed or stopped ru
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -165,16 +164,6 @@ class Run:
         return head | {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
 
 
-def stored_runs(folder: Path | str | None = None) -> list[Run]:
-    """Every finished run in a folder of runs, newest first; others are left out."""
-    folder = Path(folder or runs_folder())
-    runs = []
-    for path in folder.glob("*/run.json"):
-        with contextlib.suppress(ValueError):
-            runs.append((path.stat().st_mtime, Run.load(path.parent)))
-    return [run for _, run in sorted(runs, key=lambda pair: -pair[0])]
-
-
 def store(
     folder: Path,
     info: dict[str, Any],
@@ -213,9 +202,4 @@ def _read_csv(path: Path, *columns: str) -> pd.DataFrame:
     return table
 
 
-def load_run(folder: Path | str) -> Run:
-    """A stored run, ready to predict.
-
-    Raises: ValueError for a folder that holds no run, or one that is damaged.
-    """
-    return Run.load(folder)
+load_run = Run.load

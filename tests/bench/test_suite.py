@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from labkit.evaluation import cost
-from labkit_apps.bench import suite
+from labkit_apps.bench import complexity, suite
 from labkit_apps.bench.contenders import RACES, Job
 from labkit_apps.cli import main
 
@@ -49,6 +49,6 @@ def test_the_command_prints_and_keeps_each_table(tmp_path, monkeypatch, capsys):
     page = capsys.readouterr().out
     assert not stop.value.code
     assert "trainable [M]" in page
-    assert cost.CONVENTION in page
+    assert complexity.CONVENTION in page
     kept = json.loads((tmp_path / "complexity.json").read_text())
     assert kept["rows"][0]["method"] == "dnfad"

@@ -144,30 +144,6 @@ def test_masks_are_read_by_index(tmp_path):
     np.testing.assert_array_equal(images.read_mask(path), mask > 0)
 
 
-def test_arrays_of_each_kind_agree():
-    as_float, as_deep = RGB / 255, RGB.astype(np.uint16) * 257
-    for values in (RGB, as_float, as_float.astype(np.float32), as_deep, np.dstack([RGB, GREY])):
-        np.testing.assert_array_equal(images.from_array(values), RGB)
-    np.testing.assert_array_equal(images.from_array(GREY)[..., 1], GREY)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        (np.zeros((20, 30, 2), np.uint8), r"has shape \(20, 30, 2\); give H x W"),
-        (np.zeros(20, np.uint8), r"has shape \(20,\)"),
-        (np.zeros((20, 30), np.int64), "is of type int64; give uint8"),
-        (np.full((20, 30), 7.0), r"has values outside \[0, 1\]"),
-        (np.full((20, 30), np.nan), r"has values outside \[0, 1\]"),
-        (np.zeros((3, 30), np.uint8), "is 30x3 pixels"),
-        (np.zeros((0, 30)), "is 30x0 pixels"),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(values, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        images.from_array(values)
-
-
 def test_files_are_listed_by_suffix_without_case(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "Thumbs.db", "readme.txt"):
         (tmp_path / name).touch()

@@ -26,14 +26,12 @@ def example(decimals=8):
     return (rng.normal(size=150) + labels).round(decimals), labels
 
 
-def test_an_interval_lies_around_its_metric_and_widens_with_its_level():
+def test_an_interval_lies_around_its_metric():
     scores, labels = example()
     low, high = intervals(scores, labels)["image_auroc"]
     assert low < metrics.image_auroc(scores, labels) < high
     assert 0.05 < high - low < 0.25
     assert (low, high) == intervals(scores, labels, seed=0)["image_auroc"]
-    wide = intervals(scores, labels, level=0.99)["image_auroc"]
-    assert wide[0] < low < high < wide[1]
     assert intervals([0.0, 0.1, 1.0], [0, 0, 1])["image_auroc"] == (1.0, 1.0)
 
 
@@ -70,8 +68,3 @@ def test_a_resample_is_scored_as_scikit_learn_does():
     assert marks.auroc() == pytest.approx(roc_auc_score(labels, scores))
     assert marks.average_precision() == pytest.approx(average_precision_score(labels, scores))
     assert marks.f1_max() == pytest.approx(best_f1(labels, scores))
-
-
-def test_a_level_in_percent_is_refused():
-    with pytest.raises(ValueError, match="level inside"):
-        intervals([0.1, 0.2], [0, 1], level=95)

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from labkit.data.benchmarks.loco import saturation
 from labkit.evaluation import metrics
-from labkit.evaluation.pixels import ScoreHistogram, leading
+from labkit.evaluation.pixels import counted, joined, leading
 
 SEEDS = st.integers(0, 2**32 - 1)
 METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
@@ -285,13 +285,9 @@ def test_a_true_tie_stays_one_where_other_scores_share_cells(monkeypatch):
 )
 def test_cells_hold_every_score_in_order(dtype, numbers, bits):
     scores = np.array(numbers, dtype)
-    parts = np.array_split(scores, 3)
-    histogram = ScoreHistogram()
-    for part in parts:
-        histogram.add(part, np.full(part.size, 0.5))
-        histogram.fold(52)
-    histogram.fold(bits)
-    low, high, mass = histogram.cells
+    parts = [part for part in np.array_split(scores, 3) if part.size]
+    cells = [counted([(part, np.full(part.size, 0.5))], 52) for part in parts]
+    low, high, mass = joined([joined(cells, 52)], bits)
     assert (low <= high).all()
     assert (low[1:] > high[:-1]).all()
     assert mass.sum(1).tolist() == [scores.size, scores.size / 2]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.evaluation.calibration import Calibration, adjusted
+from labkit.evaluation.calibration import Calibration
 from labkit.flows.likelihood import top_mean
 
 RAW = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
@@ -126,7 +126,6 @@ def test_colour_limits_put_the_top_of_the_normal_range_in_the_middle():
     quantiles = {"0.5": 1.0, "0.99": 2.0, "0.999": 3.0, "1": 4.0}
     calibration = Calibration(np.ones(3), {"main": quantiles, "flat": dict.fromkeys(quantiles, 7)})
     assert calibration.limits("main") == (1, 5)
-    assert calibration.limits("main", stretch=1) == (1, 3)
     assert calibration.limits("flat") == (7, 8)
     with pytest.raises(ValueError, match="calibrated maps: main, flat"):
         calibration.limits("variance")
@@ -149,26 +148,3 @@ def test_calibration_scores_cannot_be_changed_by_accident():
     assert calibration.scores.tolist() == [1, 2]
     with pytest.raises(ValueError, match="read-only"):
         calibration.scores[0] = 5
-
-
-def test_adjusted_p_values_by_hand():
-    """m = 5: 5/1 0.005, 5/2 0.01, then 5/3 0.03 = 0.05 and 5/4 0.04 = 0.05, 0.55."""
-    found = adjusted(np.array([0.01, 0.04, 0.03, 0.005, 0.55]))
-    assert found.tolist() == [0.025, 0.05, 0.05, 0.025, 0.55]
-    assert adjusted(np.array([])).size == 0
-    assert (adjusted(np.full(3, 3 / 60)) <= 0.05).all()  # a tie counts
-    for wrong in ([1.2], [-0.1], [np.nan]):
-        with pytest.raises(ValueError, match="p-values"):
-            adjusted(np.array(wrong))
-
-
-def test_few_discoveries_are_false():
-    """40 normal and 10 anomalous images, 400 times: at most q of those called are normal."""
-    rng, q, shares = np.random.default_rng(0), 0.2, []
-    for _ in range(400):
-        calibration = Calibration(rng.normal(size=99))
-        scores = np.concatenate([rng.normal(size=40), rng.normal(4, 1, 10)])
-        called = adjusted(calibration.rank(scores).p_value) <= q
-        shares.append(called[:40].sum() / max(1, called.sum()))
-        assert called.sum() <= (calibration.rank(scores).p_value <= q).sum()
-    assert 0.1 < np.mean(shares) <= q * 40 / 50 + 0.02

@@ -14,8 +14,8 @@ from labkit.evaluation import cost
 from labkit.flows.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
-from labkit.methods.stages import Kept
 from labkit.training import fit
+from labkit.training.stages import Kept
 
 SHAPES = Shapes((32, 48), ((2, 8, 12), (3, 4, 6)))
 WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))

@@ -122,15 +122,6 @@ def test_other_weights_are_refused(quick_run, tmp_path):
         _ = Run.load(folder).detector
 
 
-def test_found_lists_whole_runs_newest_first(runs_folder, quick_run, tmp_path):
-    assert runs.stored_runs(runs_folder)[0].folder.name == quick_run.folder.name
-    shutil.copytree(quick_run.folder, tmp_path / "whole")
-    shutil.copytree(quick_run.folder, tmp_path / "broken")
-    (tmp_path / "broken" / "run.json").write_text("{")
-    assert [run.folder.name for run in runs.stored_runs(tmp_path)] == ["whole"]
-    assert runs.stored_runs(tmp_path / "nowhere") == []
-
-
 def test_another_runs_folder_is_not_overwritten(quick_run, tmp_path):
     folder = copy(quick_run, tmp_path)
     with pytest.raises(ValueError, match="holds another run"):

@@ -9,9 +9,10 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from labkit.evaluation.calibration import Calibration
 from labkit_apps.web import app, listing, shelf
 from labkit_apps.web.views import batch, batch_report
-from labkit_apps.web.views.batch import ALARM, FOUND, Rates
+from labkit_apps.web.views.batch import ALARM, FOUND, Rates, adjusted
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +150,26 @@ def test_a_batch_through_the_client(runs_folder, run, files):
         assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html"]
     finally:
         demo.close(verbose=False)
+
+
+def test_adjusted_p_values_by_hand():
+    """m = 5: 5/1 0.005, 5/2 0.01, then 5/3 0.03 = 0.05 and 5/4 0.04 = 0.05, 0.55."""
+    found = adjusted(np.array([0.01, 0.04, 0.03, 0.005, 0.55]))
+    assert found.tolist() == [0.025, 0.05, 0.05, 0.025, 0.55]
+    assert adjusted(np.array([])).size == 0
+    assert (adjusted(np.full(3, 3 / 60)) <= 0.05).all()  # a tie counts
+    for wrong in ([1.2], [-0.1], [np.nan]):
+        with pytest.raises(ValueError, match="p-values"):
+            adjusted(np.array(wrong))
+
+
+def test_few_discoveries_are_false():
+    """40 normal and 10 anomalous images, 400 times: at most q of those called are normal."""
+    rng, q, shares = np.random.default_rng(0), 0.2, []
+    for _ in range(400):
+        calibration = Calibration(rng.normal(size=99))
+        scores = np.concatenate([rng.normal(size=40), rng.normal(4, 1, 10)])
+        called = adjusted(calibration.rank(scores).p_value) <= q
+        shares.append(called[:40].sum() / max(1, called.sum()))
+        assert called.sum() <= (calibration.rank(scores).p_value <= q).sum()
+    assert 0.1 < np.mean(shares) <= q * 40 / 50 + 0.02

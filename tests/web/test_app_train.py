@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from labkit import methods
-from labkit.training.forecast import Forecast
 from labkit_apps.web import shelf
 from labkit_apps.web import trainer as trainers
+from labkit_apps.web.forecast import Forecast
 from labkit_apps.web.trainer import DONE, FAILED, Order, Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from labkit import methods
 from labkit.features import backbones
 from labkit.figures import style, training_curves
-from labkit.training.forecast import Forecast, duration, forecast
 from labkit_apps.web import markup
+from labkit_apps.web.forecast import Forecast, duration, forecast
 from labkit_apps.web.shelf import data_name
 from labkit_apps.web.trainer import (
     DONE,

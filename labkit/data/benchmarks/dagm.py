@@ -23,7 +23,7 @@ def scan(folder: Path) -> Scan:
     pictures, faults, masks = [], [], {}
     for split, name in FOLDERS.items():
         listed = folder / name / "Label" / "Labels.txt"
-        files = {file.stem: file for file in layout.image_files(folder / name)}
+        files = {file.stem: file for file in images.image_files(folder / name)}
         if not files:
             faults.append(layout.absent(folder, name))
             continue
@@ -31,7 +31,7 @@ def scan(folder: Path) -> Scan:
             faults.append(layout.absent(folder, f"{name}/Label/Labels.txt"))
             continue
         flags = read_flags(listed)
-        labels = layout.image_files(folder / name / "Label")
+        labels = images.image_files(folder / name / "Label")
         marked = {file.stem.lower().removesuffix("_label"): file for file in labels}
         faults += _unlisted(listed, flags, files, marked)
         for stem, file in files.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.data import layout
+from labkit.data import images, layout
 from labkit.data.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
@@ -70,7 +70,7 @@ def _part(folder: Path, split: str, names: Mapping[str, str]) -> list[Picture]:
     return [
         Picture(split, meaning(inner.name, names), file)
         for inner in layout.folders(folder / split)
-        for file in layout.image_files(inner)
+        for file in images.image_files(inner)
     ]
 
 
@@ -79,10 +79,10 @@ def _masks(folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]
     masks: dict[str, tuple[Path, ...]] = {}
     for inner in layout.folders(folder / "ground_truth"):
         key = f"{TEST}/{meaning(inner.name, names)}"
-        for file in layout.image_files(inner):
+        for file in images.image_files(inner):
             masks[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
         for regions in layout.folders(inner):
-            files = tuple(layout.image_files(regions))
+            files = tuple(images.image_files(regions))
             if files:
                 masks[f"{key}/{regions.name}"] = files
     return masks

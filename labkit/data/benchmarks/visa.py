@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labkit.core.records import GOOD
-from labkit.data import layout
+from labkit.data import images, layout
 from labkit.data.benchmarks import mvtec
 from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
 
@@ -46,7 +46,7 @@ def scan(folder: Path) -> Scan:
             masks[picture.key] = (place / row["mask"],)
     named = {picture.path for picture in pictures} | {mask for (mask,) in masks.values()}
     parts = (*layout.folders(folder / "Data/Images"), *layout.folders(folder / "Data/Masks"))
-    for file in (file for part in parts for file in layout.image_files(part)):
+    for file in (file for part in parts for file in images.image_files(part)):
         if file not in named:
             sentence = f"{file} is not in {LIST}; it is left out."
             faults.append(Fault(layout.SURPLUS, str(file), sentence, fatal=False))

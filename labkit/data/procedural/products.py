@@ -4,7 +4,7 @@ An image is a pure function of (category, defect, index, seed). Its scene depend
 index and seed alone, so every defective image has a good twin: the same scene without the defect.
 The mask is where the two differ visibly, joined with the area a logical defect concerns (where the
 missing pill belongs); outside of it the two are equal. Nothing is pasted from other images, so
-these defects share no generator with the synthetic ones that methods train on (`defects.py`).
+these defects share no generator with the synthetic ones that methods train on (`data/synthetic`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each has a scene (what varies from one good sample to the next), a `render` from scene to image,
 and its structural defects, which change the scene or the surface. Surface defects that every
-product shares are in `py`.
+product shares are in `blemishes.py`.
 """
 
 from __future__ import annotations

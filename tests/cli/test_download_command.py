@@ -9,9 +9,9 @@ import pytest
 from archive_server import archive
 from archive_server import source as toy_source
 
-from labkit.data import catalogue, download
+from labkit.data import catalogue
 from labkit.data.entry import Entry
-from labkit_apps.cli import main
+from labkit_apps.cli import download, main
 
 
 @pytest.fixture

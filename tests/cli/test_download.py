@@ -12,8 +12,8 @@ import pytest
 from archive_server import MEMBERS, NOISE, WHOLE, archive, source, tar, zipped
 from filelock import FileLock
 
-from labkit.data import download
 from labkit.data.entry import Archive
+from labkit_apps.cli import download
 
 
 def get(toy, root):

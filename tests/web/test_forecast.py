@@ -3,7 +3,7 @@
 import pytest
 
 from labkit import methods
-from labkit.training.forecast import duration, forecast
+from labkit_apps.web.forecast import duration, forecast
 
 TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 1, "batch": 4}
 
