@@ -184,12 +184,9 @@ def position_code(channels: int, h: int, w: int) -> Tensor:
         raise ValueError(f"A position code has a multiple of 4 channels; got {channels}.")
     half = channels // 2
     rate = torch.exp(torch.arange(0, half, 2) * (-math.log(1e4) / half))
-    code = torch.zeros(channels, h, w)
-    for start, length, shape in ((0, w, (-1, 1, w)), (half, h, (-1, h, 1))):
-        angle = rate[:, None] * torch.arange(length)
-        code[start : start + half : 2] = angle.sin().reshape(shape).expand(-1, h, w)
-        code[start + 1 : start + half : 2] = angle.cos().reshape(shape).expand(-1, h, w)
-    return code
+    angles = (rate[:, None] * torch.arange(side) for side in (w, h))
+    column, row = (torch.stack([a.sin(), a.cos()], 1).flatten(0, 1) for a in angles)
+    return torch.cat([column[:, None, :].expand(-1, h, w), row[:, :, None].expand(-1, h, w)])
 
 
 def _rows(x: Tensor | None) -> Tensor | None:

@@ -65,9 +65,8 @@ def coupling_step(
     if coupling == "allinone":
         return FreiaStep(_PositionalAllInOne(channels, subnet, cond_channels, clamp, grid_dims))
     bound = {"clamp": clamp, "clamp_activation": partial(soft_clamp, alpha=1.0)}
-    block = BLOCKS[coupling](
-        [(channels,)], cond, subnet_constructor=subnet, **({} if coupling == "nice" else bound)
-    )
+    options = {} if coupling == "nice" else bound
+    block = BLOCKS[coupling]([(channels,)], cond, subnet_constructor=subnet, **options)
     if coupling == "nice":
         block.f_clamp = None  # a lambda that is never called and cannot go to another process
     return FreiaStep(block)
@@ -129,14 +128,13 @@ class _FreiaModule(InvertibleModule):
         c: Sequence[Tensor] = (),
         rev: bool = False,
         jac: bool = True,
-    ) -> tuple[tuple[Tensor], Tensor | None]:
+    ) -> tuple[tuple[Tensor], Tensor]:
         """The step, or its inverse with the log-det's sign turned round."""
         cond = c[0] if len(c) else None
-        if not rev:
-            z, logdet = self.step(x_or_z[0], cond)
-            return (z,), _per_image(logdet)
-        x = self.step.inverse(x_or_z[0], cond)
-        return (x,), -_per_image(self.step(x, cond).logdet) if jac else None
+        x = self.step.inverse(x_or_z[0], cond) if rev else x_or_z[0]
+        z, logdet = self.step(x, cond)
+        logdet = logdet.reshape(len(x), -1).sum(1)
+        return ((x,), -logdet) if rev else ((z,), logdet)
 
     def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """A step keeps its input's shape."""
@@ -166,7 +164,3 @@ class _PositionalAllInOne(modules.AllInOneBlock):
         """As FrEIA's; `forward` there multiplies the log-det by the number of positions."""
         z, logdet = super()._permute(x, rev)
         return z, logdet / x[0, 0].numel()
-
-
-def _per_image(logdet: Tensor) -> Tensor:
-    return logdet.flatten(1).sum(1) if logdet.ndim > 1 else logdet

@@ -30,8 +30,9 @@ def base_density(
              or (B, ...) or (N,), one per position; expectations over s2 may stand for both.
     Returns: (B, ...) or (N,), in the type of z.
     """
-    centred = z if isinstance(mean, float) and mean == 0 else z - _with_channels(mean)
-    return -0.5 * (LOG_2PI + log_variance + precision * centred.square().mean(1))
+    if isinstance(mean, Tensor) or mean:
+        z = z - (mean.unsqueeze(1) if isinstance(mean, Tensor) else mean)
+    return -0.5 * (LOG_2PI + log_variance + precision * z.square().mean(1))
 
 
 def log_density(out: FlowOut) -> Tensor:
@@ -119,11 +120,6 @@ def blurred(maps: Tensor, sigma: float) -> Tensor:
     rimmed = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
     columns = F.conv2d(rimmed, weight.reshape(1, 1, -1, 1))
     return F.conv2d(columns, weight.reshape(1, 1, 1, -1))[:, 0]
-
-
-def _with_channels(values: Tensor | float) -> Tensor | float:
-    """(B, ...) as (B, 1, ...), to broadcast over channels."""
-    return values if isinstance(values, float) else values.unsqueeze(1)
 
 
 def top_mean(maps: Tensor, fraction: float) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from labkit.core.records import FlowOut
 
 Subnet = Callable[[int, int], nn.Module]  # (channels in, channels out) -> network
+ALL_IN_ONE = {"two_sided": False, "bound": "tanh", "gain": 0.1}  # FrEIA's AllInOneBlock
 
 
 def soft_clamp(s: Tensor, alpha: float) -> Tensor:
@@ -105,8 +106,8 @@ class AffineCoupling(Step):
     """Affine coupling, one half or both, each conditioned on the other half.
 
     b' = b * exp(s(a)) + t(a)    and, if two-sided,    a' = a * exp(s'(b')) + t'(b')
-    (DNFAD eq. 1-7; Dinh et al. 2017). [W_s, W_t] = subnet(a), s = sigma_alpha(W_s); with
-    `gain` = 0.1 and tanh it is FrEIA's AllInOneBlock: s = alpha tanh(0.1 W_s), t = 0.1 W_t.
+    (DNFAD eq. 1-7; Dinh et al. 2017). [W_s, W_t] = subnet(a), s = sigma_alpha(W_s); `ALL_IN_ONE`
+    makes it FrEIA's AllInOneBlock: s = alpha tanh(0.1 W_s), t = 0.1 W_t.
 
     Args: channels: C; a is the first half, one longer than b if C is odd.
           subnet: makes the network of each half, (channels in, channels out) -> module.
@@ -166,8 +167,9 @@ class AffineCoupling(Step):
         given = passive if cond is None else torch.cat([passive, cond], 1)
         raw = self.gain * subnet(given).to(passive.dtype)  # float32 under bf16 autocast
         s, t = raw.chunk(2, dim=1)
-        tanh = self.bound == "tanh"
-        return self.clamp * torch.tanh(s) if tanh else soft_clamp(s, self.clamp), t
+        if self.bound == "tanh":
+            return self.clamp * torch.tanh(s), t
+        return soft_clamp(s, self.clamp), t
 
 
 class ChannelAffine(Step):

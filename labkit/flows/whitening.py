@@ -7,7 +7,7 @@ position cannot say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -110,38 +110,6 @@ class Whitening(Step):
         diagonal = self.whitener.diagonal(dim1=1, dim2=2)
         return diagonal.log().sum(1).reshape(self.mean.shape[1:])
 
-    def _fit_whitener(self, second: Tensor, mean: Tensor) -> None:
-        """Take L_i^-1 from E[x_i x_i^T], (h w, C, C), some positions at a time."""
-        flat = mean.flatten(1).T  # (h w, C)
-        eye = torch.eye(self.channels, dtype=mean.dtype, device=mean.device)
-        chunks = zip(
-            self.whitener.split(CHUNK), second.split(CHUNK), flat.split(CHUNK), strict=True
-        )
-        for whitener, square, centre in chunks:
-            cov = square - centre[:, :, None] * centre[:, None, :]
-            size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-            added = self.shrink * size + self.ridge
-            whitener.copy_(_inverse_root(cov + added[:, None, None] * eye))
-
-    def _estimate_whitener(self, rows: Tensor) -> None:
-        """Take L_i^-1 from the features (n, C, h w) of all normals, as scikit-learn estimates."""
-        from sklearn import covariance
-
-        estimate = {"ledoit-wolf": covariance.ledoit_wolf, "oas": covariance.oas}[self.shrink]
-        added = (self.ridge + TINY**2) * torch.eye(self.channels, dtype=torch.float64)
-        chunks = zip(self.whitener.split(CHUNK), rows.split(CHUNK, dim=2), strict=True)
-        for whitener, part in chunks:
-            samples = part.permute(2, 0, 1).double().cpu().numpy()
-            covs = np.stack([estimate(one)[0] for one in samples])
-            whitener.copy_(_inverse_root(torch.from_numpy(covs) + added))
-
-
-def _inverse_root(matrices: Tensor) -> Tensor:
-    """L^-1 of positive matrices L L^T, (n, C, C)."""
-    lower = torch.linalg.cholesky(matrices)
-    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-    return torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
-
 
 def fit_all(steps: Sequence[Whitening], batches: Iterable[Sequence[Tensor]]) -> None:
     """Estimate the statistics of several steps in one pass; a batch has a tensor for each."""
@@ -171,7 +139,7 @@ class _Moments:
     def __init__(self, step: Whitening):
         self.step = step
         self.count, self.total, self.square = 0, 0.0, 0.0
-        self.rows: list[Tensor] = []  # (B, C, h w) of each batch, if scikit-learn needs them
+        self.rows: list[Tensor] = []  # (h w, B, C) of each batch, if scikit-learn needs them
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
@@ -179,31 +147,48 @@ class _Moments:
         if self.step.mode == "channel":  # every position is one more observation
             x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
         self.count, self.total = self.count + len(x), self.total + x.sum(0)
-        if self.step.mode == "whiten" and isinstance(self.step.shrink, str):
-            self.rows.append(x.flatten(2).float())
-        elif self.step.mode == "whiten":
-            self._add_outer_products(x)
-        else:
+        rows = x.flatten(2).permute(2, 0, 1)
+        if self.step.mode != "whiten":
             self.square = self.square + (x * x).sum(0)
+        elif isinstance(self.step.shrink, str):
+            self.rows.append(rows.float())
+        else:
+            if self.count == len(x):
+                self.square = rows.new_zeros(len(rows), rows.shape[2], rows.shape[2])
+            for total, row in zip(self.square.split(CHUNK), rows.split(CHUNK), strict=True):
+                total += row.mT @ row  # x_i x_i^T at every position i
 
     @torch.no_grad()
     def settle(self) -> None:
         """Give the step its mean and scale."""
-        step = self.step
-        mean = self.total / self.count
+        step, mean = self.step, self.total / self.count
         step.mean.copy_(mean)
-        if self.rows:
-            step._estimate_whitener(torch.cat(self.rows))
-        elif step.mode == "whiten":
-            step._fit_whitener(self.square.div_(self.count), mean)
+        if step.mode == "whiten":
+            eye = torch.eye(step.channels, dtype=mean.dtype, device=mean.device)
+            chunks = zip(step.whitener.split(CHUNK), self._covariances(eye), strict=True)
+            for whitener, covariance in chunks:
+                lower = torch.linalg.cholesky(covariance)
+                roots = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+                whitener.copy_(roots)
         else:
             std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
             step.std.copy_(std.clamp_min(max(1e-3 * std.mean().item(), TINY)))  # images alike: 0
 
-    def _add_outer_products(self, x: Tensor) -> None:
-        """Sum over the batch of x_i x_i^T at every position: (B, C, h, w) -> (h w, C, C)."""
-        rows = x.flatten(2).permute(2, 0, 1)
-        if self.count == len(x):
-            self.square = rows.new_zeros(len(rows), rows.shape[2], rows.shape[2])
-        for total, row in zip(self.square.split(CHUNK), rows.split(CHUNK), strict=True):
-            total += row.transpose(1, 2) @ row
+    def _covariances(self, eye: Tensor) -> Iterator[Tensor]:
+        """L_i L_i^T, (n, C, C), some positions at a time; estimated by scikit-learn of rows."""
+        step = self.step
+        if self.rows:
+            from sklearn import covariance
+
+            estimate = getattr(covariance, step.shrink.replace("-", "_"))
+            for part in torch.cat(self.rows, 1).split(CHUNK):
+                samples = part.double().cpu().numpy()
+                estimates = np.stack([estimate(one)[0] for one in samples])
+                yield torch.from_numpy(estimates).to(eye) + (step.ridge + TINY**2) * eye
+            return
+        means = (self.total / self.count).flatten(1).T  # (h w, C)
+        squares = self.square.div_(self.count)
+        for square, mean in zip(squares.split(CHUNK), means.split(CHUNK), strict=True):
+            cov = square - mean[:, :, None] * mean[:, None, :]
+            size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+            yield cov + (step.shrink * size + step.ridge)[:, None, None] * eye

@@ -10,16 +10,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.core.config import TrainSpec
+from labkit.core.config import Above0, Positive, TrainSpec
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.flows.flow import FlowInput, run
+from labkit.flows.freia import Coupling
 from labkit.flows.likelihood import nll, top_mean
+from labkit.flows.whitening import Shrinkage, Whitening
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSpec:
+    """The switches that flows share; as given, none departs from a paper."""
+
+    blocks: Positive = 8
+    coupling: Coupling = "affine"  # or one of FrEIA's blocks, see `freia.coupling_step`
+    clamp: Above0 = 2.0  # largest log-scale of a coupling, nats
+    zero_init: bool = False  # couplings start as the identity
+    standardise: Literal["none", "channel", "place", "whiten"] = "none"
+    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSpec(FlowSpec):
+    """Those of flows on feature maps."""
+
+    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
+    grid: Positive | None = None  # common grid of the levels, or finest of a level; None: as it is
+    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
 
 
 @dataclass(frozen=True)
@@ -92,9 +116,8 @@ class Method(nn.Module):
         """
         if maps.whole is not None:
             return maps.whole.values.double()
-        return top_mean(
-            maps.anomaly, getattr(self.spec, "top_k", 0) or 1 / maps.anomaly[0].numel()
-        )
+        share = getattr(self.spec, "top_k", 0) or 1 / maps.anomaly[0].numel()
+        return top_mean(maps.anomaly, share)
 
     # ---- what follows from `flows`
 
@@ -168,10 +191,28 @@ class Method(nn.Module):
         return super().load_state_dict(state, *args, **kwargs)
 
 
-def common_grid(shapes: Shapes, side: int | None) -> tuple[int, tuple[int, int]]:
-    """Channels and grid of a pyramid `on_one_grid`: of the given side, or the finest level's."""
-    finest = max(shapes.pyramid, key=lambda level: level[1])
-    return sum(level[0] for level in shapes.pyramid), (side, side) if side else finest[1:]
+class GridMethod(Method):
+    """A method whose flows see one map: the tapped levels on one grid, behind its whitening."""
+
+    def __init__(self, spec: GridSpec, shapes: Shapes):
+        super().__init__(spec, shapes)
+        finest = max(shapes.pyramid, key=lambda level: level[1])
+        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
+        self.channels = sum(level[0] for level in shapes.pyramid)
+        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
+
+    def gather(self, features: Features) -> Tensor:
+        """The tapped levels on one grid, pooled and concatenated: y (B, C, h, w)."""
+        return on_one_grid(features.pyramid, self.grid, self.spec.pool)
+
+    def fit_statistics(self, normals: Iterable[Features]) -> None:
+        """Statistics of each position from the training normals (none of them in the papers)."""
+        self.whitening.fit(self.gather(features) for features in normals)
+
+
+def largest(batches: Iterable[Iterable[Tensor]]) -> Tensor:
+    """The largest value of each of some maps over batches of all of them."""
+    return torch.stack([torch.stack([one.max() for one in maps]) for maps in batches]).amax(0)
 
 
 def on_one_grid(pyramid: Sequence[Tensor], grid: tuple[int, int], pool: int = 1) -> Tensor:

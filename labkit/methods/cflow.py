@@ -59,9 +59,11 @@ class Level(PyramidLevel):
             return two_layers(nn.Linear, c_in, c_out, spec.hidden, spec.zero_init)
 
         self.flow = blocks(spec, channels, subnet, spec.position, mix, scale, grid_dims=0)
-        code = position_code(spec.position, *self.grid) if spec.position else None
-        rows = None if code is None else code.flatten(1).T.contiguous()  # (h w, D)
-        self.register_buffer("code", rows, persistent=False)
+        self.register_buffer("code", None, persistent=False)
+        if spec.position:
+            self.code = (
+                position_code(spec.position, *self.grid).flatten(1).T.contiguous()
+            )  # (h w, D)
 
     def input(self, x: Tensor) -> FlowInput:
         """The way of a gathered level: its statistics, then the flow at every position."""
@@ -73,15 +75,13 @@ class Level(PyramidLevel):
 
     def rows(self, level: Tensor) -> Tensor:
         """Whitened feature vectors with positions in the batch, (B h w, C)."""
-        x = self.whitening(self.gather(level)).z
-        return x.movedim(1, -1).reshape(-1, self.channels)
+        return self.whitening(self.gather(level)).z.movedim(1, -1).reshape(-1, self.channels)
 
     def forward(self, rows: Tensor, place: Tensor | None = None) -> FlowOut:
         """z (n, C) and log-det (n,) of rows, each conditioned on the code of its place."""
         if self.code is None:
             return self.flow(rows)
-        if place is None:
-            return self.flow(rows, self.code.repeat(len(rows) // len(self.code), 1))
+        place = torch.arange(len(rows), device=rows.device) if place is None else place
         return self.flow(rows, self.code[place % len(self.code)])
 
 
@@ -94,21 +94,10 @@ class CFLOW(Pyramid):
         "quick": WHITENED | {"blocks": 1, "hidden": 0.5, "position": 8, "grid": 8},
         "laptop": WHITENED
         | {"blocks": 4, "position": 32, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
-        "paper": {
-            "backbone": "wide_resnet50_2.tv_in1k",
-            "taps": (2, 3, 4),
-            "image_size": 256,
-            "mixing": "rotate",
-            "fibre": 256,
-            "epochs": 200,
-            "batch": 32,
-            "lr": 2e-4,
-            "betas": (0.9, 0.999),
-            "weight_decay": 0.0,
-            "warmup": 128,  # two of 25 meta-epochs at eight steps an epoch
-            "warmup_from": 0.1,
-            "clip": None,
-        },
+        "paper": {"backbone": "wide_resnet50_2.tv_in1k", "taps": (2, 3, 4), "image_size": 256}
+        | {"mixing": "rotate", "fibre": 256, "epochs": 200, "batch": 32}
+        | {"lr": 2e-4, "betas": (0.9, 0.999), "weight_decay": 0.0, "clip": None}
+        | {"warmup": 128, "warmup_from": 0.1},  # two of 25 meta-epochs at eight steps an epoch
     }
 
     @property

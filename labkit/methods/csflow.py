@@ -22,7 +22,8 @@ Where we differ, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -74,7 +75,7 @@ class CrossScale(nn.Module):
     over maps k, fine to coarse; no two convolutions share weights (CS-Flow, Fig. 3).
     """
 
-    def __init__(self, grids: Sequence[Grid], c_in: int, c_out: int, spec: CSFlowSpec, side: int):
+    def __init__(self, c_in: int, c_out: int, grids: Sequence[Grid], spec: CSFlowSpec, side: int):
         super().__init__()
         self.grids = list(grids)
         inner, pad = spec.hidden, side // 2
@@ -110,10 +111,7 @@ def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> 
     steps: list[Step] = []
     for k in range(spec.blocks):
         side = spec.last_kernel if k == spec.blocks - 1 else 3
-
-        def subnet(c_in: int, c_out: int, side: int = side) -> CrossScale:
-            return CrossScale(grids, c_in, c_out, spec, side)
-
+        subnet = partial(CrossScale, grids=grids, spec=spec, side=side)
         steps += [
             SideBySide([Permute(channels) for _ in grids], grids),
             coupling_step(spec.coupling, channels, subnet, clamp=spec.clamp, grid_dims=1),
@@ -121,37 +119,20 @@ def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> 
     return Flow(steps)
 
 
-class Scale(PyramidLevel):
-    """The features of the image at one size: their grid and the fixed statistics of its places."""
-
-    def __init__(self, spec: CSFlowSpec, channels: int, grid: Grid, scale: float):
-        super().__init__(spec, channels, grid)
-
-
 class CSFlow(Pyramid):
     """Features at three sizes -> one joint latent -> a map of each size -> main map, score."""
 
-    Spec, level = CSFlowSpec, Scale
+    Spec, level = CSFlowSpec, PyramidLevel
     score_keys = Pyramid.score_keys | {"logdet"}
     needs = Needs(pyramid=True, scales=SCALES)
     title = "CS-Flow: one flow over features of the image at three sizes"
     budgets: ClassVar = {
         "quick": SMALL | {"blocks": 1, "hidden": 8},
         "laptop": SMALL | {"blocks": 2, "hidden": 64, "epochs": 4, "batch": 8, "lr": 3e-4},
-        "paper": {
-            "backbone": "tf_efficientnet_b5.aa_in1k",
-            "taps": (6,),  # block 35 of 39, the first stage at stride 32
-            "image_size": 768,
-            "epochs": 240,
-            "batch": 16,
-            "lr": 2e-4,
-            "betas": (0.9, 0.999),
-            "eps": 1e-4,
-            "weight_decay": 1e-5,
-            "warmup": 0,
-            "schedule": "constant",
-            "clip": 1.0,
-        },
+        "paper": {"backbone": "tf_efficientnet_b5.aa_in1k", "image_size": 768}
+        | {"taps": (6,)}  # block 35 of 39, the first stage at stride 32
+        | {"epochs": 240, "batch": 16, "lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-4}
+        | {"weight_decay": 1e-5, "warmup": 0, "schedule": "constant", "clip": 1.0},
     }
 
     def __init__(self, spec: CSFlowSpec, shapes: Shapes):
@@ -162,13 +143,11 @@ class CSFlow(Pyramid):
                 "fuse=product multiplies maps of z², which have no log-det; take fuse=nats, or "
                 "logdet=false and place_logdet=false."
             )
-        channels = {c for c, _, _ in shapes.pyramid}
+        channels = sorted({c for c, _, _ in shapes.pyramid})
         if len(channels) != 1:
-            raise ValueError(
-                f"CS-Flow takes maps of one number of channels; got {sorted(channels)}."
-            )
+            raise ValueError(f"CS-Flow takes maps of one number of channels; got {channels}.")
         self.grids = [level.grid for level in self.levels]
-        self.flow = cross_scale_flow(spec, channels.pop(), self.grids)
+        self.flow = cross_scale_flow(spec, channels[0], self.grids)
 
     def inputs(self, gathered: Sequence[Tensor]) -> list[FlowInput]:
         """The one flow of all maps, each behind its own statistics."""
@@ -201,16 +180,13 @@ class CSFlow(Pyramid):
         energies = [anomaly(u + LOG_2PI / 2) for u in densities]
         counted = self.spec.logdet or self.spec.place_logdet
         unit = "½ z² − log-det [nats per channel]" if counted else "½ mean z²"
-        row = side_by_side(energies)
-        whole = Map(row.mean(1), "mean over all entries of all sizes", unit)
+        what = "mean over all entries of all sizes"
+        whole = Map(side_by_side(energies).mean(1), what, unit)
         if self.spec.fuse == "nats":
-            maps = self.draw(densities)
-            return Maps(maps.family, maps.main, whole)
+            return replace(self.draw(densities), whole=whole)
         values = [upsample(energy, self.shapes.image) for energy in energies]
-        family = {
-            f"scale{k}": Map(one, f"image at 1/{2 ** (k - 1)} of its size", unit)
-            for k, one in enumerate(values, start=1)
-        }
+        what = "image at 1/{} of its size"
+        family = {f"scale{k + 1}": Map(v, what.format(2**k), unit) for k, v in enumerate(values)}
         if self.spec.fuse == "finest":
             return Maps(family, "scale1", whole)
         product = torch.stack(values).prod(0)

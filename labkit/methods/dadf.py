@@ -138,9 +138,11 @@ class DADF(FastFlow):
         super().__init__(spec, joined)
         self.shapes = shapes
         self.transformer = DualAttention(spec, joined.pyramid, grid)
-        levels, chosen = len(self.levels), spec.scales or ()
-        if any(not 1 <= k <= levels for k in chosen):
-            raise ValueError(f"scales={chosen} does not fit: the levels are 1 to {levels}.")
+        levels = range(1, len(self.levels) + 1)
+        if not {*(spec.scales or ())} <= {*levels}:
+            raise ValueError(
+                f"scales={spec.scales} does not fit: the levels are 1 to {len(levels)}."
+            )
 
     @classmethod
     def stages(cls, spec: DADFSpec, train: TrainSpec) -> Sequence[Stage]:
@@ -152,15 +154,11 @@ class DADF(FastFlow):
             betas=spec.reconstruction_betas,
             weight_decay=spec.reconstruction_decay,
         )
-        return (
-            Stage(REBUILD, first, "transformer"),
-            Stage(FLOW, train, "levels", keeps=True),
-        )
+        return (Stage(REBUILD, first, "transformer"), Stage(FLOW, train, "levels", keeps=True))
 
     def reconstruct(self, features: Features) -> Reconstruction:
         """phi_P on the levels' grids, and what the transformer makes of it."""
-        pairs = zip(self.levels, features.pyramid, strict=True)
-        prior = tuple(level.gather(x) for level, x in pairs)
+        prior = tuple(super().gathered(features))
         own, memory = self.transformer(prior)
         return Reconstruction(prior, tuple(own), tuple(memory))
 
@@ -208,9 +206,8 @@ class DADF(FastFlow):
         rebuilt = self.reconstruct(features)
         outs = self.scored(self.coupled(self.joined(rebuilt)))
         family = self.draw([log_density(out) for out in outs], self.spec.scales or ()).family
-        own, memory = (
-            self.error_map(rebuilt.prior, part) for part in (rebuilt.self, rebuilt.memory)
-        )
+        own = self.error_map(rebuilt.prior, rebuilt.self)
+        memory = self.error_map(rebuilt.prior, rebuilt.memory)
         share = self.spec.memory_weight
         family["self_error"] = Map(own, "error of self-attention, levels added", ERROR)
         family["memory_error"] = Map(memory, "error of memory attention, levels added", ERROR)
@@ -230,8 +227,7 @@ class DADF(FastFlow):
     @torch.no_grad()
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
         """Embedding, dual attention and flows, as Fig. 5b tells them apart."""
-        net = self.transformer
-        prior = [level.gather(x) for level, x in zip(self.levels, features.pyramid, strict=True)]
+        net, prior = self.transformer, super().gathered(features)
         tokens, whitened = net.tokens(prior), self.stage_input(features, FLOW).pyramid
         return {
             "embedding": lambda: net.tokens(prior),

@@ -27,31 +27,25 @@ from torch import Tensor, nn
 from labkit.core.config import Above0, Positive
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import AtPositions, Flow, FlowInput
-from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import nll
 from labkit.flows.steps import Permute, Step
 from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method
+from labkit.methods.base import FlowSpec, Method
 from labkit.methods.subnets import three_layers, zeroed
 
 ROTATIONS = 4  # copies of an image, 360 / ROTATIONS degrees apart
+Copies = Annotated[int, Field(gt=0, le=ROTATIONS)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferNetSpec:
+class DifferNetSpec(FlowSpec):
     """Every switch of DifferNet, with the values of the paper."""
 
-    blocks: Positive = 8
     hidden: Positive = 2048  # width of a subnet's three inner layers
-    coupling: Coupling = "affine"  # or one of FrEIA's blocks
     clamp: Above0 = 3.0  # largest log-scale of a coupling, nats
-    turns: Annotated[int, Field(gt=0, le=ROTATIONS)] = (
-        ROTATIONS  # copies of an image that a step sees
-    )
-    test_turns: Annotated[int, Field(gt=0, le=ROTATIONS)] = (
-        ROTATIONS  # copies that score; paper 64
-    )
-    zero_init: bool = False  # couplings start as permutations
+    turns: Copies = ROTATIONS  # copies of an image that a step sees
+    test_turns: Copies = ROTATIONS  # copies that score; paper 64
     standardise: Literal["none", "channel", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.1  # of `whiten`, share of the mean variance
 
@@ -65,10 +59,8 @@ def couplings(spec: DifferNetSpec, channels: int) -> list[Step]:
 
     steps: list[Step] = []
     for _ in range(spec.blocks):
-        steps += [
-            Permute(channels),
-            coupling_step(spec.coupling, channels, subnet, clamp=spec.clamp),
-        ]
+        steps.append(Permute(channels))
+        steps.append(coupling_step(spec.coupling, channels, subnet, clamp=spec.clamp))
     return steps
 
 
@@ -82,26 +74,12 @@ class DifferNet(Method):
     title = "DifferNet: a flow over pooled features at three sizes, rotated many ways"
     budgets: ClassVar = {
         "quick": {"blocks": 1, "hidden": 32, "standardise": "channel"},
-        "laptop": {
-            "image_size": 128,
-            "blocks": 4,
-            "hidden": 128,
-            "zero_init": True,
-            "standardise": "whiten",
-            "lr": 1e-4,  # at 3e-4, or after 12 epochs, a few unseen normals leave the flow
-        },
-        "paper": {
-            "backbone": "vgg11.tv_in1k",
-            "image_size": 448,
-            "epochs": 192,
-            "batch": 24,
-            "lr": 2e-4,
-            "betas": (0.8, 0.8),
-            "eps": 1e-4,
-            "warmup": 0,
-            "schedule": "constant",
-            "clip": None,
-        },
+        "laptop": {"image_size": 128, "blocks": 4, "hidden": 128, "zero_init": True}
+        | {"standardise": "whiten"}
+        | {"lr": 1e-4},  # at 3e-4, or after 12 epochs, a few unseen normals leave the flow
+        "paper": {"backbone": "vgg11.tv_in1k", "image_size": 448}
+        | {"epochs": 192, "batch": 24, "lr": 2e-4, "betas": (0.8, 0.8), "eps": 1e-4}
+        | {"warmup": 0, "schedule": "constant", "clip": None},
     }
 
     def __init__(self, spec: DifferNetSpec, shapes: Shapes):

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -32,46 +33,41 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core.config import Above0, Positive
-from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput, position_code
-from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
-from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute, Step
-from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method, common_grid, on_one_grid
+from labkit.flows.steps import ALL_IN_ONE, AffineCoupling, ChannelAffine, Permute, Step
+from labkit.methods.base import GridMethod, GridSpec, largest
 from labkit.methods.blocks.dsam import DSAM, ChannelNorm
 from labkit.methods.subnets import zeroed
 
+WHAT = {
+    "global": "−log density, map flow",
+    "local": "−log density, pixel flow",
+    "fused": "−log of the mean density of both branches",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
-class DNFADSpec:
+class DNFADSpec(GridSpec):
     """Every switch of DNFAD's ablations, with the values this lab recommends."""
 
     branches: Literal["both", "global", "local"] = "both"  # Table 6
     blocks: Positive = 6  # Table 7; official code 4
-    coupling: Coupling = "affine"  # eq. 1-7, or one of FrEIA's blocks
-    clamp: Above0 = 2.0  # alpha of eq. 7, nats
     dsam: bool = True  # Table 6
     branch_arch: Literal["paper", "official"] = "paper"  # one block for both, or the code's two
-    local_kernel: Literal[1, 3] = (
-        3  # 1: eq. 12 is literally true; the local branch has no DSAM then
-    )
+    local_kernel: Literal[1, 3] = 3  # 1: no DSAM in the local branch; eq. 12 is literally true
     hidden: Above0 = 1.0  # subnet's inner channels / its input channels
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 64  # channels of the code; 0 is off
     layer_norm: bool = True
-    gate: Literal["multiply", "add"] = (
-        "multiply"  # DSAM: X * sigmoid(m), or the code's X + m sigmoid(m)
-    )
+    gate: Literal["multiply", "add"] = "multiply"  # X * sigmoid(m), or the code's X + m sigmoid(m)
     gate_kernel: Literal[1, 3] = 1  # the convolution before the gate; official 3
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
-    zero_init: bool = True  # couplings start as the identity
+    zero_init: bool = True
     standardise: Literal["none", "channel", "place", "whiten"] = "place"
-    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
-    pool: Literal[1, 3, 5] = 3  # average pooling of the features, stride 1
-    grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
-    loss_scale: Literal["dimension", "paper"] = (
-        "dimension"  # or sum for global, per place for local
-    )
+    pool: Literal[1, 3, 5] = 3
+    loss_scale: Literal["dimension", "paper"] = "dimension"  # paper: sum, and per place for local
     clip_joint: bool = False  # official: one clipping norm over both branches
     logdet: bool = True  # log-det in maps and score
     fuse: Literal["nats", "probability"] = "nats"  # -log mean_b P_b, or eq. 16's max - sum_b P_b
@@ -84,10 +80,8 @@ class Subnet(nn.Sequential):
 
     def __init__(self, c_in: int, c_out: int, spec: DNFADSpec, kernel: int, official_local: bool):
         inner = max(1, round(spec.hidden * c_in))
-        padding = {
-            "padding": kernel // 2,
-            "padding_mode": "replicate" if official_local else "zeros",
-        }
+        mode = "replicate" if official_local else "zeros"
+        padding = {"padding": kernel // 2, "padding_mode": mode}
         last = zeroed(nn.Conv2d(inner, c_out, kernel, **padding), spec.zero_init)
         parts = [
             DSAM(spec.gate, spec.gate_kernel) if spec.dsam and kernel > 1 else None,
@@ -125,25 +119,21 @@ def branch(spec: DNFADSpec, channels: int, local: bool) -> list[Step]:
     official = spec.branch_arch == "official"
     if official and spec.coupling != "affine":
         raise ValueError("branch_arch=official has couplings of its own; leave coupling=affine.")
-
-    def subnet(c_in: int, c_out: int) -> Subnet:
-        return Subnet(c_in, c_out, spec, kernel, official_local=official and local)
-
+    subnet = partial(Subnet, spec=spec, kernel=kernel, official_local=official and local)
+    one_sided = ALL_IN_ONE if official and not local else {}
     steps: list[Step] = []
     for _ in range(spec.blocks):
-        if official and not local:
-            one_sided = {"two_sided": False, "bound": "tanh", "gain": 0.1}
-            coupling = AffineCoupling(channels, subnet, spec.position, spec.clamp, **one_sided)
+        coupling = coupling_step(
+            spec.coupling, channels, subnet, spec.position, spec.clamp, grid_dims=2, **one_sided
+        )
+        if one_sided:
             steps += [coupling, ChannelAffine(channels), Permute(channels)]
         else:
-            coupling = coupling_step(
-                spec.coupling, channels, subnet, spec.position, spec.clamp, grid_dims=2
-            )
             steps += [Permute(channels), coupling]
     return steps
 
 
-class DNFAD(Method):
+class DNFAD(GridMethod):
     """The dual-branch flow: features -> two densities a position -> fused map -> score."""
 
     Spec = DNFADSpec
@@ -154,30 +144,15 @@ class DNFAD(Method):
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
     budgets: ClassVar = {
         "quick": {"blocks": 1, "hidden": 0.25, "position": 8, "grid": 8},
-        "laptop": {
-            "blocks": 2,
-            "hidden": 0.5,
-            "position": 16,
-            "grid": 16,
-            "standardise": "whiten",
-        },
-        "paper": {
-            "backbone": "vit_base_patch8_224.dino",
-            "standardise": "none",
-            "pool": 1,
-            "epochs": 200,
-            "batch": 8,
-            "lr": 5e-5,
-            "betas": (0.8, 0.8),
-            "schedule": "constant",
-        },
+        "laptop": {"blocks": 2, "hidden": 0.5, "position": 16, "grid": 16}
+        | {"standardise": "whiten"},
+        "paper": {"backbone": "vit_base_patch8_224.dino", "standardise": "none", "pool": 1}
+        | {"epochs": 200, "batch": 8, "lr": 5e-5, "betas": (0.8, 0.8), "schedule": "constant"},
     }
 
     def __init__(self, spec: DNFADSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        self.channels, self.grid = common_grid(shapes, spec.grid)
         names = ["global", "local"] if spec.branches == "both" else [spec.branches]
-        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
         self.branches = nn.ModuleDict(
             {name: Flow(branch(spec, self.channels, name == "local")) for name in names}
         )
@@ -186,25 +161,11 @@ class DNFAD(Method):
             self.register_buffer("code", code[None], persistent=False)
         self.register_buffer("peak", torch.zeros(len(names), dtype=torch.float64))  # of log P_b
 
-    def gather(self, features: Features) -> Tensor:
-        """The tapped levels on one grid, pooled and concatenated: y (B, D, h, w)."""
-        return on_one_grid(features.pyramid, self.grid, self.spec.pool)
-
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each position from the training normals (none of them in the paper)."""
-        self.whitening.fit(self.gather(features) for features in normals)
-
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
         """The largest log-density of each branch over the training normals, for `train_max`."""
-        if self.spec.norm != "train_max":
-            return
-        peak = torch.full_like(self.peak, -torch.inf)
-        for features in normals:
-            outs = self.run(features).values()
-            logs = [log_likelihood(out, self.spec.logdet).max() for out in outs]
-            peak = torch.maximum(peak, torch.stack(logs))
-        self.peak.copy_(peak)
+        if self.spec.norm == "train_max":
+            self.peak.copy_(largest(self._log_maps(features).values() for features in normals))
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The branches, each behind the statistics that both share, given the position code."""
@@ -242,26 +203,22 @@ class DNFAD(Method):
         nats:         A = -log (1/n) sum_b P_b,   A_b = -log P_b
         probability:  A = n - sum_b P_b,          A_b = 1 - P_b     (eq. 16 with a fixed maximum)
         """
-        pairs = zip(self.run(features).items(), self.peak, strict=True)
-        logs = {name: self._log_map(out, peak) for (name, out), peak in pairs}
-        values = {name: upsample(log, self.shapes.image) for name, log in logs.items()}
-        fused = fuse(list(values.values()))
-        what = {"global": "−log density, map flow", "local": "−log density, pixel flow"}
-        what["fused"] = "−log of the mean density of both branches"
-        family = values if len(values) == 1 else values | {"fused": fused}
-        main = "fused" if "fused" in family else next(iter(family))
-        if self.spec.fuse == "nats":
-            return Maps({n: Map(anomaly(v), what[n]) for n, v in family.items()}, main)
-        family = {n: anomaly(v.exp(), "probability") for n, v in values.items()}
-        if main == "fused":
-            family["fused"] = sum(family.values())
-        return Maps({n: Map(v, what[n], "1 − P") for n, v in family.items()}, main)
+        logs, nats, family = {}, self.spec.fuse == "nats", {}
+        for (name, log), peak in zip(self._log_maps(features).items(), self.peak, strict=True):
+            # the official code's maximum of the image hides a uniformly abnormal one
+            highest = log.amax((1, 2), keepdim=True) if self.spec.norm == "image" else peak
+            logs[name] = upsample(log - highest, self.shapes.image)
+            family[name] = (
+                anomaly(logs[name]) if nats else anomaly(logs[name].exp(), "probability")
+            )
+        if len(logs) > 1:
+            family["fused"] = anomaly(fuse([*logs.values()])) if nats else sum(family.values())
+        unit = Map.unit if nats else "1 − P"
+        return Maps({n: Map(v, WHAT[n], unit) for n, v in family.items()}, [*family][-1])
 
-    def _log_map(self, out: FlowOut, peak: Tensor) -> Tensor:
-        log = log_likelihood(out, self.spec.logdet)
-        if self.spec.norm == "image":  # the official code; hides a uniformly abnormal image
-            return log - log.amax((1, 2), keepdim=True)
-        return log - peak  # 0 unless norm is train_max
+    def _log_maps(self, features: Features) -> dict[str, Tensor]:
+        outs = self.run(features).items()
+        return {name: log_likelihood(out, self.spec.logdet) for name, out in outs}
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each branch by itself; both together in the official code."""

@@ -62,9 +62,8 @@ class Level(PyramidLevel):
 
     def __init__(self, spec: FastFlowSpec, channels: int, grid: tuple[int, int], scale: float):
         super().__init__(spec, channels, grid)
-        shape, gain = (channels, *self.grid), spec.norm == "gain"
-        none = spec.norm == "none"
-        self.norm = nn.Identity() if none else nn.LayerNorm(shape, elementwise_affine=gain)
+        norm = nn.LayerNorm((channels, *self.grid), elementwise_affine=spec.norm == "gain")
+        self.norm = nn.Identity() if spec.norm == "none" else norm
         self.flow = blocks(spec, channels, partial(self.subnet, spec), scale=scale)
 
     def subnet(self, spec: FastFlowSpec, k: int, c_in: int, c_out: int) -> nn.Module:
@@ -99,19 +98,9 @@ class FastFlow(Pyramid):
         "quick": WHITENED | {"logdet": True, "blocks": 1, "hidden": 0.5, "grid": 8},
         "laptop": WHITENED
         | {"logdet": True, "blocks": 4, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
-        "paper": {
-            "backbone": "wide_resnet50_2.tv_in1k",
-            "taps": (1, 2, 3),
-            "image_size": 256,
-            "epochs": 500,
-            "batch": 32,
-            "lr": 1e-3,
-            "betas": (0.9, 0.999),
-            "weight_decay": 1e-5,
-            "warmup": 0,
-            "schedule": "constant",
-            "clip": None,
-        },
+        "paper": {"backbone": "wide_resnet50_2.tv_in1k", "taps": (1, 2, 3), "image_size": 256}
+        | {"epochs": 500, "batch": 32, "lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 1e-5}
+        | {"warmup": 0, "schedule": "constant", "clip": None},
     }
 
     @property

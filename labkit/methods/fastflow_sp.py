@@ -42,10 +42,9 @@ class FastFlowSP(SemanticPyramid, FastFlow):
     @property
     def highest(self) -> float | None:
         """max u of the base, if its variance is the same everywhere and no log-det scores."""
-        highest = super().highest
-        if highest is None or self.spec.variance == "estimated":
+        if super().highest is None or self.spec.variance == "estimated":
             return None
-        return highest - math.log(self.spec.fixed_variance) / 2
+        return super().highest - math.log(self.spec.fixed_variance) / 2
 
     def terms(self, outs: Sequence[FlowOut], image: Tensor | None = None) -> dict[str, Tensor]:
         """NLL under the predicted base and its KL from the prior, each summed over levels."""

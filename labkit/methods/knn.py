@@ -85,7 +85,6 @@ class KNN(Method):
         self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
     ) -> None:
         """A stored memory has as many rows as that run had training images."""
-        stored = state_dict.get(f"{prefix}memory")
-        if stored is not None:
+        if (stored := state_dict.get(f"{prefix}memory")) is not None:
             self.memory = self.memory.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -50,9 +50,9 @@ class PaDiM(Method):
 
     def __init__(self, spec: PaDiMSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        every = sum(c for c, _, _ in shapes.pyramid)
-        self.grid = tuple(max(sides) for sides in list(zip(*shapes.pyramid, strict=True))[1:])
-        self.register_buffer("chosen", torch.randperm(every)[: spec.channels])
+        channels, heights, widths = zip(*shapes.pyramid, strict=True)
+        self.grid = max(heights), max(widths)
+        self.register_buffer("chosen", torch.randperm(sum(channels))[: spec.channels])
         kept = len(self.chosen)
         self.gaussian = Whitening("whiten", kept, self.grid, spec.shrink, spec.ridge)
 

@@ -9,37 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.core.config import Above0, Positive
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput
-from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, fuse, log_density, upsample
-from labkit.flows.steps import ChannelAffine, Permute, Step
-from labkit.flows.whitening import Shrinkage, Whitening, fit_all
-from labkit.methods.base import Method, on_one_grid
+from labkit.flows.steps import ALL_IN_ONE, ChannelAffine, Permute, Step
+from labkit.flows.whitening import Whitening, fit_all
+from labkit.methods.base import GridSpec, Method, largest, on_one_grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidSpec:
+class PyramidSpec(GridSpec):
     """The switches that flows on a pyramid share; as given, none departs from a paper."""
 
-    blocks: Positive = 8
-    coupling: Coupling = "affine"  # or one of FrEIA's blocks, see `freia.coupling_step`
-    clamp: Above0 = 2.0  # largest log-scale of a block, nats
-    zero_init: bool = False  # couplings start as the identity
-    standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
     place_logdet: bool = False  # the log-det of `standardise` in maps and score
-    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
-    grid: Positive | None = None  # finest grid of a level; None: its own
     fuse: Literal["probability", "nats"] = "probability"  # sum_k P_k, or its logarithm
-    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
 
 
 WHITENED = {  # what helps where a flow has minutes, not days: it starts as a Gaussian per place
@@ -67,15 +56,13 @@ def blocks(
             scale: of the last block at the start, the standard deviation of the base.
             grid_dims: 2 where the flow sees maps, 0 where it sees rows.
     """
-    options = {"two_sided": False, "bound": "tanh", "gain": 0.1}
     steps: list[Step] = []
     for k in range(spec.blocks):
         network = partial(subnet, k)
-        steps += [
-            coupling_step(
-                spec.coupling, channels, network, cond_channels, spec.clamp, grid_dims, **options
-            )
-        ]
+        coupling = coupling_step(
+            spec.coupling, channels, network, cond_channels, spec.clamp, grid_dims, **ALL_IN_ONE
+        )
+        steps += [coupling]
         if spec.coupling != "allinone":  # which scales and permutes by itself
             last = scale if k == spec.blocks - 1 else 1.0
             steps += [ChannelAffine(channels, last), mix(channels)]
@@ -87,7 +74,9 @@ class PyramidLevel(nn.Module):
 
     flow: Flow
 
-    def __init__(self, spec: PyramidSpec, channels: int, grid: tuple[int, int]):
+    def __init__(
+        self, spec: PyramidSpec, channels: int, grid: tuple[int, int], scale: float = 1.0
+    ):
         super().__init__()
         self.grid = tuple(min(side, spec.grid or side) for side in grid)
         self.channels, self.pool = channels, spec.pool
@@ -113,29 +102,22 @@ class Pyramid(Method):
 
     def __init__(self, spec: PyramidSpec, shapes: Shapes, scale: float = 1.0):
         super().__init__(spec, shapes)
-        levels = (self.level(spec, c, (h, w), scale) for c, h, w in shapes.pyramid)
-        self.levels = nn.ModuleList(levels)
+        self.levels = nn.ModuleList(self.level(spec, c, hw, scale) for c, *hw in shapes.pyramid)
         self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
 
     def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Statistics of each level's positions from the training normals (none in the papers)."""
         if self.spec.standardise != "none":
-            steps = [level.whitening for level in self.levels]
-            fit_all(steps, (self.gathered(features) for features in normals))
+            fit_all([level.whitening for level in self.levels], map(self.gathered, normals))
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
         """The largest log-density of each level over the training normals: max u of the score."""
-        peak = torch.full_like(self.peak, -torch.inf)
-        for features in normals:
-            highest = [u.max() for u in self.densities(features)]
-            peak = torch.maximum(peak, torch.stack(highest))
-        self.peak.copy_(peak)
+        self.peak.copy_(largest(self.densities(features) for features in normals))
 
     def gathered(self, features: Features) -> list[Tensor]:
         """What each level's statistics are taken of, (B, C, h, w)."""
-        pairs = zip(self.levels, features.pyramid, strict=True)
-        return [level.gather(x) for level, x in pairs]
+        return [level.gather(x) for level, x in zip(self.levels, features.pyramid, strict=True)]
 
     def inputs(self, gathered: Sequence[Tensor]) -> list[FlowInput]:
         """Each level's flow with what it is given."""
@@ -156,11 +138,9 @@ class Pyramid(Method):
     def scored(self, outs: Iterable[FlowOut]) -> list[FlowOut]:
         """`coupled` in float64 with the log-det that scores, by the spec's switches."""
         counted = getattr(self.spec, "logdet", True)
-        outs = [FlowOut(z.double(), logdet.double() * counted) for z, logdet in outs]
-        if not self.spec.place_logdet:
-            return outs
-        pairs = zip(outs, self.levels, strict=True)
-        return [FlowOut(o.z, o.logdet + level.whitening.logdet()) for o, level in pairs]
+        places = [self.spec.place_logdet * level.whitening.logdet() for level in self.levels]
+        pairs = zip(outs, places, strict=True)
+        return [FlowOut(o.z.double(), o.logdet.double() * counted + more) for o, more in pairs]
 
     def scored_latents(self, features: Features) -> list[FlowOut]:
         """Each level's z (B, C, h, w) and the log-det that scores (B, h, w), float64."""
@@ -191,8 +171,9 @@ class Pyramid(Method):
         family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}
         chosen = [k - 1 for k in scales] or range(len(values))
         share = 1 / len(chosen) if self.averaged else 1
-        logs = [normality[k] for k in chosen]
-        fused = anomaly(fuse(logs)) if nats else share * sum(values[k] for k in chosen)
+        fused = share * sum(values[k] for k in chosen)
+        if nats:
+            fused = anomaly(fuse([normality[k] for k in chosen]))
         what = f"levels {', '.join(map(str, scales))}" if scales else "all levels"
         family["fused"] = Map(fused, f"{what}, their P added", unit)
         return Maps(family, "fused")

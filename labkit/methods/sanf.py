@@ -38,25 +38,23 @@ from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
 from labkit.flows.steps import Permute, Step
 from labkit.flows.whitening import Shrinkage, Whitening, fit_all
-from labkit.methods.base import Method
+from labkit.methods.base import FlowSpec, Method
 from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
 
 
 @dataclass(frozen=True, kw_only=True)
-class SANFSpec:
+class SANFSpec(FlowSpec):
     """Every switch of SANF's ablations and ours, with the values of the paper and its code."""
 
     fusion: Literal["none", "mean", "query", "token"] = "token"  # Table 3: without, M1, M2, M3
     main_input: Literal["y_sem", "y_spa"] = "y_sem"  # Table 4; the other one is the condition
     blocks: Positive = 4  # Table 10
     coupling: Literal["affine"] = "affine"  # FrEIA's blocks cannot hand tokens to a subnet
-    clamp: Above0 = 2.0  # alpha of eq. 9, nats; Tables 11 and 12
     hidden: Above0 = 1.0  # width of the MLP / channels of a token
     heads: Positive = 4
     token_pool: Literal[1, 3] = 3  # side of the blocks of patch tokens that are averaged
     official_layout: bool = False  # pool as the code does, in a scrambled layout
     aligned: bool = True  # patch tokens follow the permutations of what flows
-    zero_init: bool = False  # couplings start as permutations
     standardise: Literal["none", "channel", "whiten"] = "none"  # whiten: y_sem alone
     shrink: Above0 | Shrinkage = 0.1  # of `whiten`, share of the mean variance
     logdet: bool = True  # log-det in the score
@@ -82,12 +80,8 @@ def pool_tokens(
     `official_layout` reads (B, N, d) as (B, d, h, w) without a transpose, as the authors' code:
     each cell then averages channels of one token.
     """
-    if side == 1 and not official_layout:
-        return tokens
-    if official_layout:
-        maps = tokens.reshape(len(tokens), tokens.shape[2], *grid)
-    else:
-        maps = tokens.transpose(1, 2).unflatten(2, grid)
+    official = tokens.reshape(len(tokens), tokens.shape[2], *grid)
+    maps = official if official_layout else tokens.transpose(1, 2).unflatten(2, grid)
     return F.avg_pool2d(maps, side).flatten(2).transpose(1, 2)
 
 
@@ -117,25 +111,12 @@ class SANF(Method):
     title = "SANF: a flow over the class token with patch tokens fused in"
     budgets: ClassVar = {
         "quick": {"blocks": 1, "hidden": 0.25, "token_pool": 1, "standardise": "channel"},
-        "laptop": {
-            "hidden": 0.5,
-            "token_pool": 1,
-            "zero_init": True,
-            "standardise": "whiten",
-            "epochs": 8,
-            "lr": 5e-5,  # as in the paper; at 1e-4 a few unseen normals leave the flow
-        },
-        "paper": {
-            "backbone": "vit_large_patch16_384.augreg_in21k_ft_in1k",
-            "image_size": 384,
-            "epochs": 20,  # of CIFAR-10; 100 of MVTec AD, neither paper gives a number
-            "batch": 32,
-            "lr": 5e-5,
-            "betas": (0.9, 0.999),
-            "warmup": 0,
-            "schedule": "constant",
-            "clip": None,
-        },
+        "laptop": {"hidden": 0.5, "token_pool": 1, "zero_init": True, "standardise": "whiten"}
+        | {"epochs": 8, "lr": 5e-5},  # the paper's; at 1e-4 a few unseen normals leave the flow
+        "paper": {"backbone": "vit_large_patch16_384.augreg_in21k_ft_in1k", "image_size": 384}
+        | {"epochs": 20}  # of CIFAR-10; 100 of MVTec AD, neither paper gives a number
+        | {"batch": 32, "lr": 5e-5, "betas": (0.9, 0.999)}
+        | {"warmup": 0, "schedule": "constant", "clip": None},
     }
 
     def __init__(self, spec: SANFSpec, shapes: Shapes):
@@ -194,9 +175,8 @@ class SANF(Method):
 
     def _attended(self, features: Features) -> tuple[FlowOut, list[Tensor]]:
         """z and log-det of `flows`, and the attention weights of all couplings on the way."""
-        _, x, tokens, _ = self.flows(features)[self.spec.main_input]
-        first = self.sem_whitening if self.spec.main_input == "y_sem" else self.spa_whitening
-        x, logdet = first(x)
+        flow, x, tokens, _ = self.flows(features)[self.spec.main_input]
+        x, logdet = flow.steps[0](x)
         weights: list[Tensor | None] = []
         for step in self.couplings.steps:
             if isinstance(step, FusionCoupling):
@@ -222,13 +202,12 @@ class SANF(Method):
         out, weights = self._attended(features)
         log = log_likelihood(out, self.spec.logdet)
         log = log.flatten(1).mean(1) if log.ndim > 1 else log
-        what = f"−log density of {self.spec.main_input}"
-        whole = Map(anomaly(log), what)
+        words = (f"−log density of {self.spec.main_input}",)
         if not self.spec.logdet:
-            whole = Map(anomaly(log), "energy of the latent", "z²/2 + const. [nats per channel]")
+            words = ("energy of the latent", "z²/2 + const. [nats per channel]")
         cells, family = self._mean_weights(weights), {}
         if cells is not None:
             attention = upsample(cells.double(), self.shapes.image)
             what = "where the fusion looks; not a likelihood, it has no part in the score"
             family["attention"] = Map(attention, what, "attention [1 = even]")
-        return Maps(family, None, whole)
+        return Maps(family, None, Map(anomaly(log), *words))

@@ -39,6 +39,7 @@ from labkit.data.synthetic.patches import Kind
 from labkit.flows.likelihood import anomaly, fuse, upsample
 from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
+from labkit.methods.pyramid import WHITENED
 from labkit.methods.semantic_pyramid import SemanticPyramid
 
 KINDS = get_args(Kind)
@@ -58,7 +59,7 @@ class SANFlowSpec(StatisticsSpec, CFLOWSpec):
     score_map: Literal["fused", "s"] = "fused"  # the map that scores; s(z) is Figures S4 and S5
 
 
-OFFICIAL = {
+OFFICIAL = {key: getattr(CFLOWSpec(), key) for key in WHITENED} | {
     "objective": "official",
     "bce": 0.2,
     "kl": 1.0,
@@ -70,14 +71,8 @@ OFFICIAL = {
     "start": "zero",
     "kl_abnormal": False,
     "patches": "official",
-    "standardise": "none",
-    "zero_init": False,
-    "place_logdet": False,
-    "pool": 1,
     "resize": "nearest",
     "statistics_size": None,
-    "fuse": "probability",
-    "top_k": 0.0,
     "level_steps": True,
 }
 
@@ -94,19 +89,10 @@ class SANFlow(SemanticPyramid, CFLOW):
         | {"filters": 4, "statistics_size": 32, "copies": 1, "level_steps": False},
         "laptop": CFLOW.budgets["laptop"]
         | {"filters": 16, "statistics_size": 64, "copies": 1, "level_steps": False},
-        "paper": {
-            "backbone": "wide_resnet50_2.tv_in1k",
-            "taps": (2, 3, 4),
-            "image_size": 256,
-            "epochs": 80,
-            "batch": 2,  # and six synthetic ones: 8 in all
-            "lr": 5e-4,
-            "betas": (0.9, 0.999),
-            "weight_decay": 0.0,
-            "warmup": 960,  # two of 20 meta-epochs at 120 steps an epoch
-            "warmup_from": 0.1,
-            "clip": None,
-        },
+        "paper": CFLOW.budgets["paper"]
+        | {"mixing": "permute", "fibre": None, "epochs": 80, "lr": 5e-4}
+        | {"batch": 2}  # and six synthetic ones: 8 in all
+        | {"warmup": 960},  # two of 20 meta-epochs at 120 steps an epoch
     }
     presets: ClassVar = {
         "official": OFFICIAL,
@@ -149,10 +135,10 @@ class SANFlow(SemanticPyramid, CFLOW):
         """
         answer, losses = self.base.read(features.image), {}
         for k, rows, place in self.rows_of_step(features, batch):
-            level = self.levels[k]
+            level, part = self.levels[k], slice(None) if place is None else place
             out = level(rows, place)
-            stats = self.base.at(answer, level.grid).map(lambda t, p=place: _picked(t, p))
-            bad = _picked(self._abnormal(features, batch, level), place)
+            stats = self.base.at(answer, level.grid).map(lambda t, part=part: t.flatten()[part])
+            bad = self._abnormal(features, batch, level).flatten()[part]
             for name, value in self.base.terms(out.z, out.logdet, stats, bad).items():
                 losses[name] = losses.get(name, 0.0) + value
         return losses
@@ -187,8 +173,3 @@ class SANFlow(SemanticPyramid, CFLOW):
             what = "chance of the abnormal base against the normal one"
             family["s"] = Map(sum(chances) / len(chances), what, "1 − s(z)")
         return Maps(family | self.statistics(answer), self.spec.score_map)
-
-
-def _picked(values: Tensor, place: Tensor | None) -> Tensor:
-    """A map (B, h, w) as rows (N,), all or those of a step."""
-    return values.flatten() if place is None else values.flatten()[place]

@@ -40,16 +40,15 @@ from labkit.core.config import Above0, AtLeast0, Positive
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank
 from labkit.flows.flow import Flow, FlowInput
-from labkit.flows.freia import Coupling, coupling_step
+from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, log_density, log_likelihood, upsample
 from labkit.flows.steps import Permute, Step
-from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method, common_grid, on_one_grid
+from labkit.methods.base import GridMethod, GridSpec
 from labkit.methods.blocks.self_attention import Subnet
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfSupSpec:
+class SelfSupSpec(GridSpec):
     """Every switch of the paper's ablations and ours, with the values of the paper."""
 
     supervision: bool = True  # Table 9; off: the plain flow, on normal images alone
@@ -57,21 +56,14 @@ class SelfSupSpec:
     subnet: Literal["residual", "plain", "convolution"] = "residual"  # Table 10
     hidden: Above0 = 0.5  # subnet's inner channels / its input channels
     heads: Positive = 4
-    coupling: Coupling = "affine"  # or one of FrEIA's blocks
-    clamp: Above0 = 2.0  # largest log-scale of a coupling, nats
-    zero_init: bool = True  # couplings start as the identity
+    zero_init: bool = True
     threshold: AtLeast0 | None = 1.0  # c, below the mean l_d; none: off
     minimum: bool = True  # a defect below every normal image of the step is left alone
     mean_over: Literal["all", "selected"] = "all"  # what L_syn is divided by
     alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
     fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
-    standardise: Literal["none", "channel", "place", "whiten"] = "none"
-    shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
-    pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
-    grid: Positive | None = None  # common grid of the tapped levels; None: the finest level's
     logdet: bool = False  # log-det of statistics and flow in maps and score
     unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
-    top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
 
 
 def permutations(channels: int, steps: int) -> list[Permute]:
@@ -146,7 +138,7 @@ def conditional_loss(
     }
 
 
-class SelfSup(Method):
+class SelfSup(GridMethod):
     """Features on one grid -> flow -> likelihood of an image in training, a map after it."""
 
     Spec = SelfSupSpec
@@ -158,28 +150,14 @@ class SelfSup(Method):
     title = "selfsup: a flow trained against synthetic defects"
     budgets: ClassVar = {
         "quick": {"blocks": 2, "hidden": 0.25, "grid": 8, "standardise": "place", "alone": 0},
-        "laptop": {
-            "standardise": "whiten",
-            "pool": 3,
-            "grid": 16,
-            "logdet": True,
-            "top_k": 0.03,
-        },
-        "paper": {
-            "backbone": "cait_m48_448.fb_dist_in1k",
-            "taps": (40,),
-            "image_size": 448,
-            "epochs": 100,
-            "batch": 16,  # and as many synthetic ones
-            "lr": 2e-4,
-            "betas": (0.9, 0.999),
-        },
+        "laptop": {"standardise": "whiten", "pool": 3, "grid": 16, "logdet": True, "top_k": 0.03},
+        "paper": {"backbone": "cait_m48_448.fb_dist_in1k", "taps": (40,), "image_size": 448}
+        | {"batch": 16}  # and as many synthetic ones
+        | {"epochs": 100, "lr": 2e-4, "betas": (0.9, 0.999)},
     }
 
     def __init__(self, spec: SelfSupSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        self.channels, self.grid = common_grid(shapes, spec.grid)
-        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
         self.couplings = Flow(couplings(spec, self.channels))
         self.register_buffer("threshold", torch.tensor(torch.inf))  # c; so far nothing exceeds it
 
@@ -197,23 +175,13 @@ class SelfSup(Method):
             return ()
         return bank.bank(normals, bank.spec_for(data), seed, size=size)
 
-    def gather(self, features: Features) -> Tensor:
-        """The tapped levels on one grid, pooled and concatenated: x (B, C, h, w)."""
-        return on_one_grid(features.pyramid, self.grid, self.spec.pool)
-
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each position from the training normals (none of them in the paper)."""
-        self.whitening.fit(self.gather(features) for features in normals)
-
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Once `alone` epochs are over, set c from the training normals: mean l_d - threshold."""
         if epoch != self.spec.alone or not self.spec.supervision:
             return
-        if self.spec.threshold is None:
-            self.threshold.fill_(-torch.inf)
-            return
         likely = torch.cat([self.likelihood(features).double() for features in normals])
-        self.threshold.copy_(likely.mean() - self.spec.threshold)
+        below = torch.inf if self.spec.threshold is None else self.spec.threshold
+        self.threshold.copy_(likely.mean() - below)
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The one flow behind its statistics, by the name of its map."""
@@ -255,8 +223,7 @@ class SelfSup(Method):
         probability:  A = 1 - exp(-A_nats)
         """
         log = log_likelihood(self.run(features)["likelihood"], self.spec.logdet)
-        probability = self.spec.unit == "probability"
-        values = upsample(log.exp() if probability else log, self.shapes.image)
-        values, unit = anomaly(values, self.spec.unit), "1 − P" if probability else Map.unit
+        nats = self.spec.unit == "nats"
+        values = anomaly(upsample(log if nats else log.exp(), self.shapes.image), self.spec.unit)
         what = "share of each position in −log density of the image"
-        return Maps({"likelihood": Map(values, what, unit)}, "likelihood")
+        return Maps({"likelihood": Map(values, what, Map.unit if nats else "1 − P")}, "likelihood")

@@ -40,9 +40,8 @@ class SemanticPyramid(Pyramid):
         self, features: Features
     ) -> tuple[Tensor | None, Iterator[tuple[FlowOut, Statistics]]]:
         """h's answer over the image and, for each level, latents and statistics (float64)."""
-        answer = self.base.read(features.image)
+        answer, outs = self.base.read(features.image), self.scored_latents(features)
         answer = answer if answer is None else answer.double()
-        outs = self.scored_latents(features)
         return answer, ((out, self.base.at(answer, out.z.shape[2:])) for out in outs)
 
     def density(self, out: FlowOut, stats: Statistics) -> Tensor:

@@ -33,8 +33,7 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     """Linear warm-up, then constant, cosine to lr / 1000, or a factor at each milestone."""
     total = max(1, spec.epochs * steps_per_epoch)
     if step < spec.warmup:
-        share = step / max(1, spec.warmup)
-        return spec.lr * (spec.warmup_from + (1 - spec.warmup_from) * share)
+        return spec.lr * (spec.warmup_from + (1 - spec.warmup_from) * (step / spec.warmup))
     if spec.schedule == "cosine":
         done = (step - spec.warmup) / max(1, total - spec.warmup)
         return spec.lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * done)))

@@ -101,7 +101,6 @@ def test_a_coupling_inverts_and_tells_its_log_det_at_each_place(fusion, places):
     ("make", "said"),
     [
         (lambda: CrossAttention(6, 6, 4), "heads=4 does not divide 6"),
-        (lambda: FFM(4, 8, "m3", 8, 4), "fusion is 'm3'; use one of none, mean, query, token"),
         (lambda: FusionCoupling(5, lambda a, b: ffm("none"), torch.arange(5)), "5 is odd"),
     ],
 )

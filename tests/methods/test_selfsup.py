@@ -6,6 +6,7 @@ import pytest
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import AffineCouplingOneSided
+from test_attention import LAYERS
 from test_methods import SHAPES, features
 from torch import nn
 from torch.distributions import Normal
@@ -14,7 +15,6 @@ from labkit.core import config
 from labkit.core.records import Batch, Features, Shapes
 from labkit.flows.flow import Flow
 from labkit.flows.steps import AffineCoupling, Permute
-from labkit.methods.blocks.self_attention import Subnet
 from labkit.methods.selfsup import (
     SelfSup,
     SelfSupSpec,
@@ -72,7 +72,7 @@ def test_the_papers_budget_is_one_grid_of_a_transformer():
     assert (spec.input.backbone, spec.input.taps) == ("cait_m48_448.fb_dist_in1k", (40,))
 
 
-@pytest.mark.parametrize("subnet", Subnet.KINDS)
+@pytest.mark.parametrize("subnet", LAYERS)
 def test_half_of_the_channels_pass_each_coupling_untouched(subnet):
     x = torch.randn(2, 7, 2, 3)
     net = shaken(flow(7, subnet=subnet))

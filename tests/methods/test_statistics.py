@@ -299,3 +299,11 @@ def test_the_base_as_a_last_step_gives_its_own_density(variance, mean):
     jac = torch.autograd.functional.jacobian(lambda v: step(v).z[:1], x[:1].expand(2, -1, -1, -1))
     slogdet = torch.linalg.slogdet(jac[0, ..., 0, :, :, :].reshape(60, 60)).logabsdet
     torch.testing.assert_close(step(x).logdet[0].sum(), slogdet)
+
+
+def test_a_fixed_variance_is_not_rounded_to_float32():
+    step = base(variance="fixed", fixed_variance=0.1).step(Statistics())
+    out = step(torch.ones(1, 6, 2, 2, dtype=torch.float64))
+    torch.testing.assert_close(
+        out.logdet, torch.full_like(out.logdet, -3 * math.log(0.1)), rtol=1e-14, atol=0
+    )

@@ -47,8 +47,8 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Three of (B, L, width) or (1, L, width) -> (B, L, width)."""
         layers = ((self.q, query), (self.k, key), (self.v, value))
-        n = max(len(query), len(key), len(value))
         split = (layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer, x in layers)
+        n = max(len(query), len(key), len(value))
         mixed = attend(*(part.expand(n, -1, -1, -1) for part in split))  # (B, heads, L, d)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -133,9 +133,6 @@ class DualAttention(nn.Module):
         self.memory_heads = None if spec.share_weights else Heads(width, levels, self.patches)
         code = position_code(width, *grid).flatten(1).T[None]
         self.register_buffer("code", code, persistent=False)
-        self._begin()
-
-    def _begin(self) -> None:
         nn.init.normal_(self.memory, std=SPREAD)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -148,13 +145,6 @@ class DualAttention(nn.Module):
         tokens = [layer(patchify(level, patch)) for layer, level, patch in triples]
         return torch.cat(tokens, 2) + self.code
 
-    def streams(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """F and M after all blocks, (B, L, W)."""
-        m = self.memory + self.code
-        for block in self.blocks:
-            f, m = block(f, m)
-        return f, m
-
     def rebuilt(self, tokens: Tensor, heads: Heads) -> list[Tensor]:
         """Tokens of a stream as maps of each level, (B, C, h, w)."""
         normed = heads.norm(tokens)
@@ -166,6 +156,8 @@ class DualAttention(nn.Module):
         return self.from_tokens(self.tokens(levels))
 
     def from_tokens(self, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The same from the embedded levels, (B, L, W)."""
-        f, m = self.streams(tokens)
+        """The same from the embedded levels, (B, L, W): F and M through all blocks."""
+        f, m = tokens, self.memory + self.code
+        for block in self.blocks:
+            f, m = block(f, m)
         return self.rebuilt(f, self.heads), self.rebuilt(m, self.memory_heads or self.heads)

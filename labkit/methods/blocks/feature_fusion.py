@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.core.records import FlowOut
-from labkit.flows.steps import Step, Subnet, soft_clamp
+from labkit.flows.steps import AffineCoupling, Subnet, soft_clamp
 from labkit.methods.subnets import three_layers, zeroed
 
 
@@ -35,9 +35,7 @@ class CrossAttention(nn.Module):
                 "number of heads that does."
             )
         self.heads = heads
-        self.q = nn.Linear(width, width, bias=False)
-        self.k = nn.Linear(width, width, bias=False)
-        self.v = nn.Linear(width, width, bias=False)
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out = nn.Linear(width, out)
 
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,14 +62,10 @@ class FFM(nn.Module):
     Args: width: h; hidden: width of the MLP's three layers; zero_init: the last layer is zero.
     """
 
-    KINDS = ("none", "mean", "query", "token")
-
     def __init__(
         self, width: int, out: int, fusion: str, hidden: int, heads: int, zero_init: bool = False
     ):
         super().__init__()
-        if fusion not in self.KINDS:
-            raise ValueError(f"fusion is {fusion!r}; use one of {', '.join(self.KINDS)}.")
         self.fusion = fusion
         self.mlp = nn.Sequential(*three_layers(width, hidden))
         fused = {"none": 0, "mean": width}.get(fusion, 2 * width)
@@ -87,20 +81,17 @@ class FFM(nn.Module):
 
         The weights are (B, heads, Q, Q + M), of a learned query (B, heads, 1, 1 + M).
         """
-        own, weights = self.mlp(x), None
-        if self.fusion == "none":
-            return self.last(own), None
+        parts, weights = [self.mlp(x)], None
         if self.fusion == "mean":
-            fused = tokens.mean(1, keepdim=True)
-        else:
+            parts += [tokens.mean(1, keepdim=True).expand(-1, x.shape[1], -1)]
+        elif self.fusion != "none":
             asking = x if self.fusion == "token" else self.query.expand(len(x), 1, -1)
-            fused, weights = self.attention(asking, tokens)
-            fused = fused * self.gamma
-        fused = fused.expand(-1, x.shape[1], -1)
-        return self.last(torch.cat([own, fused], -1)), weights
+            found, weights = self.attention(asking, tokens)
+            parts += [(found * self.gamma).expand(-1, x.shape[1], -1)]
+        return self.last(torch.cat(parts, -1)), weights
 
 
-class FusionCoupling(Step):
+class FusionCoupling(AffineCoupling):
     """Two-sided affine coupling whose subnets also see tokens that stay as they are (eq. 2-9).
 
     x2' = x2 * exp(sigma(s1)) + t1,   (s1, t1) = FFM1(x1, Y1)
@@ -114,11 +105,10 @@ class FusionCoupling(Step):
     """
 
     def __init__(self, channels: int, subnet: Subnet, order: Tensor, clamp: float = 2.0):
-        super().__init__()
         if channels % 2:
             raise ValueError(f"Both halves of a token are of one width; {channels} is odd.")
-        self.clamp, self.half = clamp, channels // 2
-        self.subnet, self.subnet2 = subnet(self.half, channels), subnet(self.half, channels)
+        super().__init__(channels, subnet, clamp=clamp)
+        self.half = channels // 2
         self.register_buffer("order", order.clone())
 
     def halves(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,32 +118,24 @@ class FusionCoupling(Step):
     def attended(self, x: Tensor, tokens: Tensor) -> tuple[FlowOut, list[Tensor | None]]:
         """x (B, d) or (B, d, ...) -> z and its log-det, and both subnets' attention weights."""
         a, b = x.split(self.half, 1)
-        first, second = self.halves(tokens)
-        s, t, weights = self._coefficients(self.subnet, a, first)
+        s, t, weights = self._fused(self.subnet, a, tokens)
         b, logdet = b * s.exp() + t, s.sum(1)
-        s, t, weights2 = self._coefficients(self.subnet2, b, second)
+        s, t, weights2 = self._fused(self.subnet2, b, tokens)
         a, logdet = a * s.exp() + t, logdet + s.sum(1)
         return FlowOut(torch.cat([a, b], 1), logdet), [weights, weights2]
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
-        """The log-det is the sum over channels of both halves' log-scales; `cond` are tokens."""
-        return self.attended(x, cond)[0]
-
-    def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        """The same two half-steps undone, last first."""
-        a, b = z.split(self.half, 1)
-        first, second = self.halves(cond)
-        s, t, _ = self._coefficients(self.subnet2, b, second)
-        a = (a - t) * (-s).exp()
-        s, t, _ = self._coefficients(self.subnet, a, first)
-        return torch.cat([a, (b - t) * (-s).exp()], 1)
-
     def _coefficients(
+        self, subnet: nn.Module, passive: Tensor, cond: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """s and t of the active half; `cond` are the tokens."""
+        return self._fused(subnet, passive, cond)[:2]
+
+    def _fused(
         self, subnet: nn.Module, passive: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """s and t in the shape of the passive half, and the subnet's attention weights."""
         rows = passive.reshape(*passive.shape[:2], -1).transpose(1, 2)  # (B, Q, h)
-        raw, weights = subnet(rows, tokens)
+        raw, weights = subnet(rows, self.halves(tokens)[subnet is self.subnet2])
         raw = raw.transpose(1, 2).reshape(len(raw), -1, *passive.shape[2:])
         s, t = raw.to(passive.dtype).chunk(2, 1)  # float32 under bf16 autocast
         return soft_clamp(s, self.clamp), t, weights

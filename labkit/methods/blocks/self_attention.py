@@ -48,8 +48,6 @@ class Subnet(nn.Module):
           `heads`; zero_init: the last convolution is zero: the coupling starts as the identity.
     """
 
-    KINDS = ("residual", "plain", "convolution")
-
     def __init__(
         self, c_in: int, c_out: int, layers: str, hidden: float, heads: int, zero_init: bool
     ):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -74,8 +74,8 @@ class Statistics:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Statistics:
         """The same with `change` applied to each that is there."""
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Statistics(**{n: v if v is None else change(v) for n, v in named.items()})
+        parts = (self.log_alpha, self.log_beta, self.mean)
+        return Statistics(*(part if part is None else change(part) for part in parts))
 
     @property
     def mode(self) -> Tensor:
@@ -95,15 +95,9 @@ class StatisticsNetwork(nn.Module):
         super().__init__()
         options = {"kernel_size": 3, "padding": 1, "bias": False}
         self.first = nn.Conv2d(3, filters, **options)
-        parts = [
-            part
-            for _ in range(3)
-            for part in (
-                nn.Conv2d(filters, filters, **options),
-                nn.BatchNorm2d(filters),
-                nn.ReLU(),
-            )
-        ]
+        parts: list[nn.Module] = []
+        for _ in range(3):
+            parts += [nn.Conv2d(filters, filters, **options), nn.BatchNorm2d(filters), nn.ReLU()]
         self.middle = nn.Sequential(*parts)
         self.last = nn.Conv2d(filters, len(start), **options)
         self.register_buffer("start", start.reshape(-1, 1, 1))
@@ -145,9 +139,8 @@ class SemanticBase(nn.Module):
         if tuple(answer.shape[2:]) != tuple(grid):
             answer = F.interpolate(answer, grid, mode=self.spec.resize)
         parts = dict(zip(self.outputs, answer.unbind(1), strict=True))
-        return Statistics(
-            **{n: v if n == "mean" else v.clamp(LOWEST, HIGHEST) for n, v in parts.items()}
-        )
+        bounded = {n: v if n == "mean" else v.clamp(LOWEST, HIGHEST) for n, v in parts.items()}
+        return Statistics(**bounded)
 
     def abnormal_places(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """Where a soft mask (B, H, W) touches a level's positions, (B, h, w) bool.
@@ -160,9 +153,8 @@ class SemanticBase(nn.Module):
 
     def normal(self, z: Tensor, stats: Statistics, how: Variance) -> Tensor:
         """l^n, eq. 6: z (B, C, h, w) or (N, C) -> (B, h, w) or (N,), nats per channel."""
-        return base_density(
-            z, stats.mean if stats.mean is not None else 0.0, *self._scale(stats, how)
-        )
+        mean = 0.0 if stats.mean is None else stats.mean
+        return base_density(z, mean, *self._scale(stats, how))
 
     def abnormal(self, z: Tensor, stats: Statistics, how: Variance) -> Tensor:
         """l^a, eq. 7: the same about a mean that lies `margin` higher."""
@@ -202,9 +194,8 @@ class SemanticBase(nn.Module):
             chances = torch.stack([torch.sigmoid(delta), torch.sigmoid(-delta)], 1)
             return F.cross_entropy(chances, abnormal.long(), reduction="none")
         logit = apart * (channels if self.spec.bce_logit == "exact" else 1)
-        return F.binary_cross_entropy_with_logits(
-            logit, (~abnormal).to(logit.dtype), reduction="none"
-        )
+        wanted = (~abnormal).to(logit.dtype)
+        return F.binary_cross_entropy_with_logits(logit, wanted, reduction="none")
 
     def normality(self, z: Tensor, stats: Statistics) -> Tensor:
         """s(z) of each position in [0, 1], its logit as in training (delta / C or delta)."""
@@ -226,19 +217,18 @@ class SemanticBase(nn.Module):
         Args:   z: (N, C) or (B, C, h, w); logdet, abnormal: (N,) or (B, h, w).
         """
         spec, channels = self.spec, z.shape[1]
-        held = stats.map(lambda t: torch.where(abnormal, t.detach(), t)) if spec.detach else stats
-        good = self.normal(z, held, spec.normal_variance)
-        bad = self.abnormal(z, held, spec.abnormal_variance)
+        held = stats.map(lambda t: torch.where(abnormal, t.detach(), t))
+        own = held if spec.detach else stats
+        good = self.normal(z, own, spec.normal_variance)
+        bad = self.abnormal(z, own, spec.abnormal_variance)
         density = torch.where(abnormal, bad, good) if spec.abnormal_base else good
         density = density + logdet / channels
         extra = {}
         if spec.bce:
             extra["bce"] = spec.bce / channels * self.bce(good - bad, abnormal, channels)
         if spec.kl and stats.log_alpha is not None:
-            free = stats if spec.kl_abnormal else stats.map(
-                lambda t: torch.where(abnormal, t.detach(), t)
-            )  # fmt: skip
-            extra["kl"] = spec.kl / channels * self.divergence(free)
+            own = stats if spec.kl_abnormal else held
+            extra["kl"] = spec.kl / channels * self.divergence(own)
         if self.objective == "official":
             inner = extra.get("kl", 0.0) + (extra["bce"].mean() if "bce" in extra else 0.0)
             return {"objective": log_sigmoid_loss(density - inner).mean()}
@@ -257,33 +247,23 @@ class PredictedBase(Step):
     label = "predicted base"
 
     def __init__(
-        self,
-        mean: Tensor | float,
-        precision: Tensor | float,
-        log_variance: Tensor | float,
+        self, mean: Tensor | float, precision: Tensor | float, log_variance: Tensor | float
     ):
         super().__init__()
-        self.mean, self.precision, self.log_variance = mean, precision, log_variance
-
-    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and 1 / s, (B, 1, h, w)."""
-        shape = x.shape[:1] + x.shape[2:]
-        mean, precision = (
-            torch.as_tensor(value).to(x).expand(shape)[:, None]
-            for value in (self.mean, self.precision)
+        self.mean, self.inverse_scale = (
+            value[:, None] if isinstance(value, Tensor) else value
+            for value in (mean, precision**0.5)
         )
-        return mean, precision.sqrt()
+        self.log_variance = log_variance
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """x (B, C, h, w) -> z of the same shape."""
-        mean, inverse_scale = self._affine(x)
-        volume = -x.shape[1] / 2 * torch.as_tensor(self.log_variance).to(x)
-        return FlowOut((x - mean) * inverse_scale, zeros_per_position(x) + volume)
+        logdet = zeros_per_position(x) - x.shape[1] / 2 * self.log_variance
+        return FlowOut((x - self.mean) * self.inverse_scale, logdet)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """x = mu_i + s_i z."""
-        mean, inverse_scale = self._affine(z)
-        return z / inverse_scale + mean
+        return z / self.inverse_scale + self.mean
 
 
 def kl_inverse_gamma(log_alpha: Tensor, log_beta: Tensor, alpha0: float, beta0: float) -> Tensor:
