@@ -16,9 +16,9 @@ from PIL import Image
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
-from labkit.explore.position import NormalPatches
 from labkit.figures import style
 from labkit.training.run import Run
+from labkit_apps.web.position import NormalPatches
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered

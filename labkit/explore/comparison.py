@@ -61,12 +61,12 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
     for k, table in enumerate((first, second), start=1):
         held = table.loc[table["split"] == "calibration", "score"].to_numpy()
         test = table[table["split"] == "test"].set_index("key")
-        columns = test[["defect", "label", "score"]].rename(columns={"score": f"score_{k}"})
+        facts = test[["defect", "label"]] if k == 1 else test[[]]
         calibration = Calibration(held)
         calibrated = calibration.rank(test["score"].to_numpy())
-        columns[f"quantile_{k}"] = calibrated.quantile
-        columns[f"unusual_{k}"] = calibrated.p_value <= max(false_alarm, calibration.smallest)
-        parts.append(columns if k == 1 else columns.drop(columns=["defect", "label"]))
+        unusual = calibrated.p_value <= max(false_alarm, calibration.smallest)
+        columns = {"score": test["score"], "quantile": calibrated.quantile, "unusual": unusual}
+        parts.append(facts.assign(**{f"{name}_{k}": v for name, v in columns.items()}))
     both = parts[0].join(parts[1], how="inner").reset_index()
     if both.empty:
         raise ValueError("The runs have no test image in common; choose runs of one dataset.")
@@ -101,9 +101,8 @@ def scatter_figure(
     ax.axline((0, 0), slope=1, **style.DASHED)
     for label, colour, name in ((0, NORMAL, "good"), (1, ANOMALOUS, "defective")):
         rows = both[both["label"] == label]
-        dots = {"color": colour, "markersize": 4.5, "alpha": 0.6, "markeredgewidth": 0}
-        legend = f"{name} (n = {len(rows)})"
-        ax.plot(100 * rows["rank_1"], 100 * rows["rank_2"], "o", label=legend, **dots)
+        dots = {"color": colour, "alpha": 0.6, "label": f"{name} (n = {len(rows)})"}
+        ax.plot(100 * rows["rank_1"], 100 * rows["rank_2"], "o", ms=4.5, mew=0, **dots)
     box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for k, row in enumerate(marked.itertuples(), start=1):
         place = (100 * row.rank_1, 100 * row.rank_2)

@@ -10,7 +10,6 @@ and given in nats per channel; the last step is the density that scores.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,27 +17,19 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import kurtosis
 from torch import Tensor
 
 from labkit.core.records import FlowOut
 from labkit.evaluation.detector import Detector
+from labkit.figures.latents import density, draw_density
 from labkit.figures.maps import map_grid
-from labkit.figures.style import (
-    ANOMALOUS,
-    INK,
-    LEGEND,
-    NORMAL,
-    QUIET,
-    dress,
-    new_figure,
-    normal_curve,
-)
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, legend, new_figure
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import LOG_2PI, anomaly, log_density
 from labkit.flows.steps import zeros_per_position
 from labkit.methods.base import Method
 
-REACH, BINS = 5.0, 80  # of the histogram: standard deviations and bins
 WIDEST = 0.995  # quantile of a map's values that its colours reach
 UNITS = {
     "energy": "½ mean x² [nats per channel]",
@@ -52,7 +43,7 @@ class StepView:
     """The values after a step, in figures small enough to keep.
 
     energy, logdet   maps (h, w), one per grid, nats per channel; none of an image as a whole
-    shares           density of the values in BINS bins over +-REACH; outside, share beyond them
+    shares, outside  as `labkit.figures.latents.density`
     mean, variance, kurtosis   of all values; N(0, 1) has 0, 1 and excess kurtosis 0
     total            log-det so far, nats per image; nll, -log p so far, nats per dimension
     """
@@ -135,23 +126,19 @@ def follow(given: FlowInput, name: str = "flow") -> View:
 
 
 def _step_view(name: str, out: FlowOut, given: FlowInput) -> StepView:
-    z, channels = out.z.double(), out.z.shape[1]
-    energy, logdet = 0.5 * z.square().mean(1), out.logdet.double() / channels
-    counts = torch.histc(z.float(), BINS, -REACH, REACH).double().cpu().numpy()
-    shares = counts / z.numel() / (2 * REACH / BINS)
-    outside = float((z.abs() > REACH).double().mean())
-    total = float(out.logdet.double().sum() / len(z))
-    nll = float(anomaly(log_density(FlowOut(z, out.logdet.double()))).mean())
-    maps = _maps(given, energy), _maps(given, logdet)
-    return StepView(name, *maps, shares, outside, *moments(z), total, nll)
-
-
-def moments(values: Tensor) -> tuple[float, float, float]:
-    """Mean, variance and excess kurtosis, E[(x - m)^4] / v^2 - 3, of all values."""
-    mean = values.mean()
-    variance = (values - mean).square().mean()
-    fourth = (values - mean).pow(4).mean()
-    return float(mean), float(variance), float(fourth / variance.square().clamp_min(1e-12) - 3)
+    z, logdet = out.z.double(), out.logdet.double()
+    values = z.cpu().numpy()
+    return StepView(
+        name,
+        _maps(given, 0.5 * z.square().mean(1)),
+        _maps(given, logdet / z.shape[1]),
+        *density(values),
+        float(values.mean()),
+        float(values.var()),
+        float(kurtosis(values, None)),
+        float(logdet.sum() / len(z)),
+        float(anomaly(log_density(FlowOut(z, logdet))).mean()),
+    )
 
 
 def _maps(given: FlowInput, values: Tensor) -> tuple[np.ndarray, ...]:
@@ -203,58 +190,43 @@ def values_figure(view: View, step: int, normal: View | None = None) -> Figure:
 
     Args: normal: a good image's way through the same flow, drawn beside it.
     """
-    figure = new_figure(9.0, 3.1)
+    figure, now = new_figure(9.6, 3.6), view.steps[step]
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    histogram(left, view.steps[step])
+    draw_density(left, "x", now.shares, now.outside, "values")
+    moments = f"mean {now.mean:.2f}, variance {now.variance:.3g}\n"
+    moments += f"excess kurtosis {now.kurtosis:.2f}"
+    left.set_title(moments, fontsize=TYPE, color=INK, loc="left")
     progress(right, view.steps, step, normal.steps if normal else ())
+    legend(figure, [one for ax in (left, right) for one in ax.get_legend_handles_labels()[0]])
     return figure
-
-
-def histogram(ax: Axes, view: StepView) -> None:
-    """All values after a step against the density of N(0, 1)."""
-    dress(ax, "value x [1]", "density [per unit of x]")
-    edges = np.linspace(-REACH, REACH, BINS + 1)
-    ax.stairs(view.shares, edges, fill=True, facecolor=(NORMAL, 0.4), label="values")
-    top = normal_curve(ax, REACH)
-    lines = [f"mean {view.mean:.2f}", f"variance {view.variance:.3g}"]
-    lines += [f"excess kurtosis {view.kurtosis:.2f}"]
-    lines += [f"{view.outside:.1%} beyond ±{REACH:g}"] if view.outside >= 5e-4 else []
-    place = {"transform": ax.transAxes, "va": "top", "ha": "right", "fontsize": 8}
-    ax.text(0.99, 0.98, "\n".join(lines), color=INK, **place)
-    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.25 * max(top, view.shares.max())))
-    ax.legend(loc="upper left", **LEGEND)
 
 
 def progress(
     ax: Axes, steps: Sequence[StepView], step: int, normal: Sequence[StepView] = ()
 ) -> None:
-    """-log p of a flow that stops after each step, nats per dimension, and where we are."""
+    """-log p of a flow that stops after each step, nats per dimension, and where we are.
+
+    The raw input may be far off the others: an arrow stands for it then.
+    """
     values, good = ([one.nll for one in some] for some in (steps, normal))
     dress(ax, "", "−log p so far\n[nats per dimension]", grid="y")
-    places, near = range(len(steps)), [*(values[1:] or values), *good[1:]]
-    low, high = min(near), max(near)
-    room = max(high - low, 0.1)
-    top = high + 0.45 * room
-    if values[0] > top and step:  # the raw input is far off the others: an arrow stands for it
-        ax.annotate(f"input {values[0]:.3g} ↑", (0.06, 0.96), xycoords="axes fraction",
-                    fontsize=8, va="top", color=QUIET, zorder=5,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    near = [*(values[1:] or values), *good[1:]]
+    room = max(max(near) - min(near), 0.1)
+    top = max(near) + 0.45 * room
+    ax.set(xlim=(-0.5, len(steps) - 0.5), ylim=(min(*near, values[0]) - 0.2 * room, top))
     if good:
-        ax.plot(places, good, "--", color=NORMAL, linewidth=1.2, label="a typical good image")
-    ax.plot(places, values, "o-", color=QUIET, markersize=4, linewidth=1.4, label="this image")
-    ax.set(
-        xlim=(-0.5, len(values) - 0.5),
-        ylim=(min(low, values[0]) - 0.2 * room, max(top, min(values[0], top))),
-    )
-    shown = min(values[step], top)
+        ax.plot(good, "--", color=NORMAL, linewidth=1.2, label="a good image")
+    ax.plot(values, "o-", color=QUIET, markersize=4, linewidth=1.4, label="this image")
+    if values[0] > top and step:
+        text = {"fontsize": TYPE, "color": QUIET, "ha": "center", "va": "top"}
+        ax.text(0, top, f"{values[0]:.3g} ↑", **text)
+    shown, first = min(values[step], top), step < len(steps) / 2
     ax.plot(step, shown, "o", color=ANOMALOUS, markersize=9, clip_on=False)
-    side = "left" if step < len(steps) / 2 else "right"
-    style = {"textcoords": "offset points", "fontsize": 9, "color": INK, "ha": side}
-    ax.annotate(f"{values[step]:.3f}", (step, shown), (9 if side == "left" else -7, 8), **style)
-    if good:
-        ax.legend(loc="upper right", **LEGEND)
+    text = {"textcoords": "offset points", "fontsize": TYPE, "color": INK}
+    text["ha"] = "left" if first else "right"
+    ax.annotate(f"{values[step]:.3f}", (step, shown), (9 if first else -7, 8), **text)
     names = [one.name.split(" of ")[0].replace("channel ", "") for one in steps]
-    ax.set_xticks(places, names, rotation=40, ha="right")
+    ax.set_xticks(range(len(steps)), names, rotation=40, ha="right")
 
 
 def sentence(view: View, step: int) -> str:
@@ -270,13 +242,3 @@ def sentence(view: View, step: int) -> str:
         likely = f"{abs(fall):.3f} nats per dimension {'more' if fall >= 0 else 'less'} likely"
         text += f" This step makes the image {likely}."
     return text
-
-
-def inverse_words(view: View) -> str:
-    """Whether the flow can be undone, in one sentence."""
-    fine = view.error <= 1e-3 * max(view.spread, 1e-12)
-    return (
-        f"{'Invertible' if fine else 'Not undone exactly'}: the largest |x − f⁻¹(f(x))| of "
-        f"{math.prod(view.shape):,} values is {view.error:.1e}; their standard deviation is "
-        f"{view.spread:.2g}."
-    )

@@ -4,67 +4,41 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from html import escape
 
 import ipywidgets
 from matplotlib.figure import Figure
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-WIDE = {"style": {"description_width": "7em"}, "layout": {"width": "30em"}}
-SLIDE = WIDE | {"continuous_update": False}  # a figure takes too long to follow every pixel
 Drawn = tuple[Figure, str]
 
 
-def choice(name: str, options: Sequence[object], value: object = None) -> ipywidgets.Dropdown:
-    """A menu; its first option is chosen unless another is given."""
-    chosen = options[0] if value is None else value
-    return ipywidgets.Dropdown(options=options, value=chosen, description=name, **WIDE)
-
-
-def steps(name: str, options: Sequence[object], value: object) -> ipywidgets.SelectionSlider:
-    """A slider over values that have an order but no even distance."""
-    return ipywidgets.SelectionSlider(options=options, value=value, description=name, **SLIDE)
-
-
-def slider(
-    name: str, value: float, low: float, high: float, step: float = 0.1, readout: str = ".2f"
-) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
-    """A slider over whole numbers if `value` is one; then `step` and `readout` do not count.
-
-    >>> slider("opacity", 0.5, 0, 1).step, slider("seed", 0, 0, 99).step
-    (0.1, 1)
-    """
-    ends = {"min": low, "max": high, "description": name} | SLIDE
-    if isinstance(value, int):
-        return ipywidgets.IntSlider(value, **ends)
-    return ipywidgets.FloatSlider(value, step=step, readout_format=readout, **ends)
-
-
-class Panel(ipywidgets.VBox):
+class Panel(ipywidgets.interactive):
     """Controls above a sentence and a figure; any change draws both anew.
 
     Args: draw: values of the controls, by name -> figure and sentence; its ValueError is shown
-          in place of the sentence, and the figure stays; controls: name -> widget with a value.
+          in place of the sentence, and the figure stays; controls: name -> widget with a value,
+          or what `ipywidgets.interactive` makes one of.
     """
 
-    def __init__(
-        self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]
-    ) -> None:
-        self.draw, self.controls = draw, dict(controls)
+    def __init__(self, draw: Callable[..., Drawn], **controls: object) -> None:
         self.sentence = ipywidgets.HTML()
         still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
-        self.picture = ipywidgets.Image(format="png", layout=still)
-        super().__init__([*self.controls.values(), self.sentence, self.picture])
-        for control in self.controls.values():
-            control.observe(self.redraw, names="value")
-        self.redraw()
+        self.picture = ipywidgets.Image(layout=still)
+        super().__init__(draw, **controls)
+        self.controls = {control._kwarg: control for control in self.kwargs_widgets}
+        for control in self.kwargs_widgets:
+            control.style.description_width = "7em"
+            control.layout.width = control.layout.width or "30em"
+            control.continuous_update = False  # a figure takes too long to follow every pixel
+        self.children = [*self.kwargs_widgets, self.sentence, self.picture]
 
-    def redraw(self, _change: object = None) -> None:
+    def update(self, *_changes: object) -> None:
         """Draw with the values that the controls have now."""
-        values = {name: control.value for name, control in self.controls.items()}
+        values = {control._kwarg: control.value for control in self.kwargs_widgets}
         try:
-            figure, sentence = self.draw(**values)
+            figure, sentence = self.f(**values)
         except ValueError as error:
             self.sentence.value = f"<b>{escape(str(error))}</b>"
             return
@@ -74,10 +48,8 @@ class Panel(ipywidgets.VBox):
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
         picture = base64.b64encode(self.picture.value).decode()
         still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
-        if os.environ.get("LABKIT_STATIC"):
-            return still
-        live = super()._repr_mimebundle_(**options) or {}
-        return still | {VIEW: live[VIEW]} if VIEW in live else still
+        live = {} if os.environ.get("LABKIT_STATIC") else super()._repr_mimebundle_(**options)
+        return still | {VIEW: live[VIEW]} if live and VIEW in live else still
 
 
 def encoded(figure: Figure) -> tuple[str, bytes]:

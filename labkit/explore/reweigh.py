@@ -18,6 +18,7 @@ from labkit.core.records import Features, Sample
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.metrics import image_auroc
 from labkit.features.cache import FeatureSet
+from labkit.figures.images import spread
 from labkit.flows.likelihood import anomaly, top_mean
 from labkit.training.run import Run
 
@@ -61,12 +62,7 @@ class Branches:
 
     def auroc(self, weights: Mapping[str, float], top_k: float) -> float | None:
         """Image AUROC of these images at some weights; None without both kinds of images."""
-        return image_auroc(self.scores(weights, top_k), self.labels)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(n,), 1 where an image is defective."""
-        return np.array([sample.label for sample in self.samples])
+        return image_auroc(self.scores(weights, top_k), [one.label for one in self.samples])
 
 
 def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
@@ -74,7 +70,9 @@ def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
 
     Raises: ValueError if the run's method has not two branches with a map each.
     """
-    samples = list(samples) or _spread(run.samples())
+    if not samples:
+        groups = ([s for s in run.samples() if s.label == label] for label in (0, 1))
+        samples = [sample for group in groups for sample in spread(group, MOST // 2)]
     detector = run.detector
     features = FeatureSet(samples, detector.backbone, detector.method.needs)
     features.extract("images to weigh", progress=False)
@@ -98,13 +96,3 @@ def _names(detector: Detector, batch: Features) -> list[str]:
             "of dnfad, cflow, fastflow or sanflow."
         )
     return names
-
-
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
-    """At most MOST, from the first to the last, half of them good where there are enough."""
-    groups = ([s for s in samples if bool(s.label) is bad] for bad in (False, True))
-    chosen = []
-    for group in groups:
-        indices = np.linspace(0, len(group) - 1, min(MOST // 2, len(group))).round().astype(int)
-        chosen += [group[index] for index in indices]
-    return chosen

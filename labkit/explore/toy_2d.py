@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from sklearn.datasets import make_circles, make_moons
 from torch import Tensor, nn
 
 from labkit.core.seeds import seeded
 from labkit.explore.microscope import View, follow, progress
-from labkit.figures.style import INK, MAP_COLOURS, THRESHOLD, TYPE, dress, dress_bar, new_figure
+from labkit.figures.style import INK, MAP_COLOURS, TYPE, dress, dress_bar, new_figure
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood, nll
 from labkit.flows.steps import AffineCoupling
@@ -152,9 +153,7 @@ def _points(ax: Axes, toy: Toy, step: int) -> None:
     carried = flow(grid.flatten(0, 1)).z.reshape(grid.shape).numpy()
     ax.add_collection(LineCollection(carried, colors=GRID, linewidths=0.7, zorder=1))
     for radius in (1, 2, 3):
-        turn = np.linspace(0, 2 * np.pi, 100)
-        circle = radius * np.cos(turn), radius * np.sin(turn)
-        ax.plot(*circle, color=THRESHOLD, linewidth=0.9, linestyle="dashed", zorder=3)
+        ax.add_patch(Circle((0, 0), radius, fill=False, linestyle="dashed", zorder=3))
     hue = torch.atan2(start[:, 1], start[:, 0]).numpy()
     ax.scatter(*flow(start).z.numpy().T, c=hue, cmap=MAP_COLOURS, s=7, linewidths=0, zorder=2)
     dress(ax, "x₁ [1]", "x₂ [1]", f"after step {step}: points and grid", grid="")

@@ -8,24 +8,31 @@ is shown instead, as it was when the panel was made.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import ipywidgets
 import numpy as np
-from matplotlib.figure import Figure
+from ipywidgets import (
+    Checkbox,
+    Dropdown,
+    FileUpload,
+    FloatSlider,
+    IntSlider,
+    SelectionSlider,
+    Text,
+    ToggleButtons,
+    Widget,
+)
 from PIL import Image
 
 from labkit import figures
 from labkit.core.records import Dataset, Sample
 from labkit.data import images
 from labkit.data.synthetic import bank
-from labkit.data.synthetic.bank import Steps
 from labkit.evaluation.detector import Prediction
 from labkit.explore import microscope, reweigh
-from labkit.explore.panel import WIDE, Drawn, Panel, choice, slider, steps
-from labkit.explore.reweigh import Branches
+from labkit.explore.panel import Drawn, Panel
 from labkit.figures.images import rows
 from labkit.training.run import Run
 
@@ -52,14 +59,12 @@ def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None)
 
     @lru_cache(LIMIT)
     def answer(key: str) -> Prediction:
-        return predict(run, by_key[key].read(), key)
+        return run.detector.predict([by_key[key].read()], [key])[0]
 
-    def draw(image: str, **view: object) -> Drawn:
-        figure = _overlay(run, answer(image), view, _mask(by_key[image]), note)
-        return figure, answer(image).sentence()
+    def draw(image: str, **view: float | str) -> Drawn:
+        return _judged(run, answer(image), _mask(by_key[image]), note, **view)
 
-    first = next(iter(by_key))
-    return Panel(draw, {"image": choice("image", list(by_key))} | _controls(run, answer(first)))
+    return Panel(draw, image=list(by_key), **_controls(run, answer(next(iter(by_key)))))
 
 
 def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
@@ -69,18 +74,22 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     """
 
     @lru_cache(LIMIT)
-    def answer(name: str, data: bytes | None) -> Prediction:
-        return predict(run, example if data is None else _decoded(name, data), name)
+    def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
+        file = Path(path).expanduser()
+        image = (
+            images.read_image(file) if path else example if data is None else _decoded(name, data)
+        )
+        return run.detector.predict([image], [file.name or name])[0]
 
-    def draw(upload: tuple[dict, ...], path: str, **view: object) -> Drawn:
-        prediction = answer(*_chosen_file(upload, path))
-        return _overlay(run, prediction, view, None, note), prediction.sentence()
+    def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawn:
+        newest = [(file["name"], bytes(file["content"])) for file in upload[:1]]
+        prediction = answer(path.strip(), *(newest[0] if newest else ()))
+        return _judged(run, prediction, None, note, **view)
 
-    upload = ipywidgets.FileUpload(accept="image/*", description="your image")
-    path = ipywidgets.Text(description="or a path", continuous_update=False, **WIDE)
+    upload = FileUpload(accept="image/*", description="your image", layout={"width": "auto"})
+    path = Text(description="or a path", continuous_update=False)
     upload.observe(lambda _: path.set_trait("value", ""), names="value")  # the newest one counts
-    controls = {"upload": upload, "path": path}
-    return Panel(draw, controls | _controls(run, answer("example", None)))
+    return Panel(draw, upload=upload, path=path, **_controls(run, answer("")))
 
 
 def score_panel(run: Run, note: str | None = None) -> Panel:
@@ -103,7 +112,9 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
             sentence += f" {calibration.smallest:.1%}: nothing is ever called unusual."
         return figures.score_histogram(held, good, bad, None, edge, unit, note), sentence
 
-    return Panel(draw, {"false_alarm": slider("false alarms", 0.05, 0.01, 0.5, 0.01, ".0%")})
+    rate = FloatSlider(0.05, min=0.01, max=0.5, step=0.01, readout_format=".0%")
+    rate.description = "false alarms"
+    return Panel(draw, false_alarm=rate)
 
 
 def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
@@ -116,10 +127,12 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
         count = sum(len(samples[name]) for name in names)
         return figure, f"{dataset.name}: {count} images, {columns} of each kind at most are shown."
 
-    outlines = ipywidgets.Checkbox(dataset.has_masks, description="outlines of defects")
-    columns = slider("of each kind", 6, 2, 10)
-    row = choice("images", [ALL, *samples])
-    return Panel(draw, {"row": row, "columns": columns, "outlines": outlines})
+    return Panel(
+        draw,
+        row=Dropdown(options=[ALL, *samples], description="images"),
+        columns=IntSlider(6, 2, 10, description="of each kind"),
+        outlines=Checkbox(dataset.has_masks, description="outlines of defects"),
+    )
 
 
 def defect_panel(
@@ -134,21 +147,17 @@ def defect_panel(
 
     def draw(image: str, seed: int, step: str) -> Drawn:
         sample = bank.bank(normals, spec, seed, size=size)[keys.index(image)]
-        made, sentence = sample.steps(), _step_sentence(sample.steps(), step)
+        made, number = sample.steps(), list(STEPS).index(step) + 1
+        text = STEPS[step].format(
+            count=len(made.patches), share=made.mask.mean(), change=made.change[made.mask].mean()
+        )
+        sentence = f"Step {number} of {len(STEPS)}, {step}. {text}"
         if step == "change":
             return figures.defect_gallery([sample], note), sentence
-        return figures.defect_steps(made, note, list(STEPS).index(step) + 1), sentence
+        return figures.defect_steps(made, note, number), sentence
 
-    seed, step = slider("seed", 0, 0, 99), steps("step", list(STEPS), "blend")
-    return Panel(draw, {"image": choice("image", keys), "seed": seed, "step": step})
-
-
-def _step_sentence(made: Steps, step: str) -> str:
-    """What a step of a defect does."""
-    text = STEPS[step].format(
-        count=len(made.patches), share=made.mask.mean(), change=made.change[made.mask].mean()
-    )
-    return f"Step {list(STEPS).index(step) + 1} of {len(STEPS)}, {step}. {text}"
+    steps = SelectionSlider(options=list(STEPS), value="blend")
+    return Panel(draw, image=keys, seed=IntSlider(0, 0, 99), step=steps)
 
 
 def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None) -> Panel:
@@ -167,9 +176,8 @@ def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None
         return maps or microscope.values_figure(view, step), microscope.sentence(view, step)
 
     shows = ("maps", "values") if next(iter(views.values())).steps[0].energy else ("values",)
-    show = ipywidgets.ToggleButtons(options=shows, description="show")
-    step = slider("step", last, 0, last)
-    return Panel(draw, {"flow": choice("flow", list(views)), "step": step, "show": show})
+    steps = IntSlider(last, 0, last)
+    return Panel(draw, flow=list(views), step=steps, show=ToggleButtons(options=shows))
 
 
 def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
@@ -194,34 +202,24 @@ def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = No
             sample.read(), maps | {"fused": fused}, limits, opacity, {"fused": edge},
             _mask(sample), unit, note,
         )  # fmt: skip
-        return figure, _weighed_sentence(branches, weights, top_k, index)
+        shares = ", ".join(
+            f"{name} {w / sum(weights.values()):.0%}" for name, w in weights.items()
+        )
+        text = f"{shares}: score {branches.scores(weights, top_k)[index]:.4g}."
+        area, even = (branches.auroc(w, top_k) for w in (weights, dict.fromkeys(weights, 1.0)))
+        if area is not None:
+            text += f" Image AUROC over {len(keys)} images {area:.3f}; equal weights {even:.3f}."
+        return figure, text
 
     own = getattr(run.detector.method.spec, "top_k", 0)
     tops = [(f"{share:.1%}" if share else "the largest", share) for share in sorted({*TOPS, own})]
-    controls = {
-        "image": choice("image", keys, keys[-1]),
-        "top_k": steps("top pixels", tops, own),
-        "opacity": slider("opacity", 0.5, 0, 1),
-    }
-    return Panel(draw, controls | {name: slider(name, 1.0, 0, 1, 0.05) for name in branches.maps})
-
-
-def _weighed_sentence(
-    branches: Branches, weights: Mapping[str, float], top_k: float, index: int
-) -> str:
-    """The score at some weights, and what they do to the order of good and defective images."""
-    shares = ", ".join(f"{name} {w / sum(weights.values()):.0%}" for name, w in weights.items())
-    area, even = (branches.auroc(w, top_k) for w in (weights, dict.fromkeys(weights, 1.0)))
-    text = f"{shares}: score {branches.scores(weights, top_k)[index]:.4g}."
-    if area is None:
-        return text
-    text += f" Image AUROC over {len(branches.samples)} images {area:.3f}"
-    return f"{text}; equal weights {even:.3f}."
-
-
-def predict(run: Run, image: np.ndarray, name: str) -> Prediction:
-    """The run's answer for one image (H, W, 3) uint8, under a name."""
-    return run.detector.predict([image], [name])[0]
+    return Panel(
+        draw,
+        image=Dropdown(options=keys, value=keys[-1]),
+        top_k=SelectionSlider(options=tops, value=own, description="top pixels"),
+        opacity=FloatSlider(0.5, max=1),
+        **{name: FloatSlider(1, max=1, step=0.05) for name in branches.maps},
+    )
 
 
 def _mask(sample: Sample) -> np.ndarray | None:
@@ -229,7 +227,7 @@ def _mask(sample: Sample) -> np.ndarray | None:
     return sample.read_mask() if sample.label and sample.read_mask else None
 
 
-def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
+def _controls(run: Run, answer: Prediction) -> dict[str, Widget]:
     """Map, opacity and threshold; the threshold starts at the top of the normal range.
 
     A run without maps has no controls, one without a main map no threshold.
@@ -238,41 +236,32 @@ def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
     names = list(calibration.map_quantiles)
     if not names:
         return {}
-    controls = {"map": choice("map", names, main), "opacity": slider("opacity", 0.5, 0, 1)}
+    controls = {
+        "map": Dropdown(options=names, value=main or names[0]),
+        "opacity": FloatSlider(0.5, max=1),
+    }
     if main is None:
         return controls
     low, high = calibration.limits(main)
-    start = calibration.map_quantiles[main]["0.999"]
-    return controls | {"threshold": slider("threshold", start, low, high, (high - low) / 100)}
+    start, step = calibration.map_quantiles[main]["0.999"], (high - low) / 100
+    return controls | {"threshold": FloatSlider(start, min=low, max=high, step=step)}
 
 
-def _overlay(
+def _judged(
     run: Run,
     answer: Prediction,
-    view: Mapping[str, object],
     mask: np.ndarray | None,
     note: str | None,
-) -> Figure:
-    """The image under what the map controls, if there are any, are set to."""
-    marks = {key: value for key, value in view.items() if key != "map"} | {"mask": mask}
-    name = view.get("map")
-    if name is None:
-        return figures.overlay(answer.image, {}, {}, note=note, **marks)
-    unit, limits = run.detector.legend[name][1], run.detector.calibration.limits(name)
-    return figures.overlay(answer.image, {name: answer.maps[name]}, limits, unit=unit, note=note,
-                           **marks)  # fmt: skip
-
-
-def _chosen_file(upload: Sequence[Mapping], path: str) -> tuple[str, bytes | None]:
-    """Name and bytes of the path that was typed, else of what was uploaded last, else none."""
-    if path.strip():
-        file = Path(path.strip()).expanduser()
-        try:
-            return file.name, file.read_bytes()
-        except OSError as error:
-            reason = error.strerror
-            raise ValueError(f"{file} cannot be read ({reason}); check the path.") from None
-    return (upload[0]["name"], bytes(upload[0]["content"])) if upload else ("example", None)
+    map: str | None = None,
+    **marks: float,
+) -> Drawn:
+    """The image under what the map controls, if there are any, are set to, and the answer."""
+    maps, limits, unit = {}, {}, ""
+    if map is not None:
+        maps, unit = {map: answer.maps[map]}, run.detector.legend[map][1]
+        limits = run.detector.calibration.limits(map)
+    figure = figures.overlay(answer.image, maps, limits, mask=mask, unit=unit, note=note, **marks)
+    return figure, answer.sentence()
 
 
 def _decoded(name: str, data: bytes) -> np.ndarray:

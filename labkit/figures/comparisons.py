@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
@@ -49,25 +49,19 @@ def scatter_groups(
         few = p[np.linspace(0, len(p) - 1, min(len(p), MOST)).astype(int)]
         middle.plot(*few.T, ".", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
         for k, side in enumerate((axes[0, 0], axes[1, 1])):
-            _side(side, p[:, k], limits[k], colour, k)
+            counts, edges = np.histogram(p[:, k], np.linspace(*limits[k], 61))
+            along = {"orientation": ("vertical", "horizontal")[k], "color": colour}
+            side.stairs(counts / max(counts.max(), 1), edges, linewidth=1.3, **along)
         label = f"{name} (n = {len(p):,})"
         handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=label))
     middle.set(xlim=limits[0], ylim=limits[1])
     if boundary:
         middle.axline((0, 0), slope=1, **style.DASHED)
         handles.append(Line2D([], [], label=boundary, **style.DASHED))
-    axes[0, 1].set_axis_off()
+    for ax in (axes[0, 0], axes[0, 1], axes[1, 1]):
+        ax.set_axis_off()
     style.legend(figure, handles)
     return figure
-
-
-def _side(ax: Axes, values: np.ndarray, limits: Sequence[float], colour: str, k: int) -> None:
-    """A group's shares along one axis, each group's highest bin at full height."""
-    counts, edges = np.histogram(values, np.linspace(*limits, 61))
-    heights = counts / max(counts.max(), 1)
-    orientation = "vertical" if k == 0 else "horizontal"
-    ax.stairs(heights, edges, orientation=orientation, color=colour, linewidth=1.3)
-    ax.set_axis_off()
 
 
 def _limits(points: Mapping[str, np.ndarray]) -> list[list[float]]:
@@ -113,9 +107,8 @@ def _deviations(ax: Axes, values: np.ndarray) -> None:
         colour = INK if y == 0 else QUIET if text in (first, "–") else SERIES[0]
         ax.hlines(y, min(start, value), max(start, value), color=colour, linewidth=2.2, alpha=0.6)
         ax.plot(value, y, "o", color=colour, markersize=5)
-        place = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
-        place |= {"va": "center", "color": colour, "annotation_clip": False}
-        ax.annotate(text, (1, y), xytext=(6, 0), fontsize=TYPE, **place)
+        place = {"transform": ax.get_yaxis_transform(), "va": "center", "color": colour}
+        ax.text(1.03, y, text, fontsize=TYPE, **place)
     low, high = np.nanmin(values), np.nanmax(values)
     margin = 0.08 * max(high - low, 1e-3)
     ax.set_xlim(low - margin, high + margin)

@@ -54,21 +54,22 @@ def contact_sheet(
     title = f"{dataset.name}: {dataset.title}"
     title = wrapped(title, min(maps.WIDTH, LABELS + columns * (widest + maps.GAP)) - 0.1)
     masked = outlines and any(s.label and s.read_mask for name in chosen for s in samples[name])
-    room = {"left": LABELS, "top": 0.12 + LINE * (title.count("\n") + 1 + masked)}
-    note = note or _about(dataset, left_out)
-    grid = maps.image_grid(len(chosen), columns, height / width, note, **room, widest=widest)
-    top = {"transform": grid.figure.dpi_scale_trans, "va": "top", "fontsize": TYPE, "color": INK}
-    grid.figure.text(0.06, grid.figure.get_figheight() - 0.06, title, **top)
+    room = {"left": LABELS - 0.06, "top": 0.06 + LINE * (title.count("\n") + 1 + masked)}
+    heads, sides, note = [""] * columns, [""] * len(chosen), note or _about(dataset, left_out)
+    axes = maps.image_grid(heads, sides, height / width, note, widest=widest, **room)
+    figure = axes[0, 0].figure
+    top = {"transform": figure.dpi_scale_trans, "va": "top", "fontsize": TYPE, "color": INK}
+    figure.text(0.06, figure.get_figheight() - 0.06, title, **top)
     if masked:
         line = Line2D([], [], color=ANOMALOUS, label="annotated defect")
-        place = (1, 1 - (room["top"] - LINE - 0.06) / grid.figure.get_figheight())
+        place = (1, 1 - (room["top"] - LINE) / figure.get_figheight())
         corner = {"loc": "upper right", "bbox_to_anchor": place, "borderpad": 0}
-        grid.figure.legend(handles=[line], **corner, **LEGEND)
-    for row, name in zip(grid.axes, chosen, strict=True):
+        figure.legend(handles=[line], **corner, **LEGEND)
+    for row, name in zip(axes, chosen, strict=True):
         _label(row[0], name, len(samples[name]))
-        for ax, sample in zip(row, _spread(samples[name], columns), strict=False):
+        for ax, sample in zip(row, spread(samples[name], columns), strict=False):
             _draw(ax, sample, outlines)
-    return grid.figure
+    return figure
 
 
 def rows(dataset: Dataset) -> dict[str, list[Sample]]:
@@ -80,7 +81,7 @@ def rows(dataset: Dataset) -> dict[str, list[Sample]]:
     return {name: samples for name, samples in named.items() if samples}
 
 
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """So many samples, evenly from first to last."""
     indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
     return [samples[k] for k in indices]
@@ -88,13 +89,12 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def _draw(ax: Axes, sample: Sample, outlines: bool) -> None:
     """A sample's image, and the outline of each region of its mask."""
-    image = sample.read()
-    size = maps.fit(image.shape[:2], LONGEST)
-    ax.imshow(maps.small_image(image, size))
+    image = maps.shrunk(sample.read(), LONGEST)
+    ax.imshow(image)
     if outlines and sample.label and sample.read_mask:
         regions = sample.read_regions() if sample.read_regions else [(sample.read_mask(), 0)]
         for mask, _ in regions:
-            small = maps.small_mask(mask, size) > 0.5
+            small = maps.small_mask(mask, image.shape[:2]) > 0.5
             around = ndimage.binary_dilation(small, iterations=MARGIN).astype(float)
             maps.contour(ax, around, 0.5, ANOMALOUS, "solid", width=0.8)
 

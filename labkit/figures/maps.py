@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from PIL import Image
 
 from labkit.figures import style
 from labkit.figures.style import INK, LEGEND, LINE, MAP_UNIT, TYPE, check_image, wrapped
@@ -22,79 +21,21 @@ WIDTH, WIDEST, WIDEST_OF_STRIP, GAP = 9.0, 2.7, 1.9, 0.08  # inches
 BAR = 0.9  # inches of an upright colour bar and its numbers; its unit stands beside them
 
 
-@dataclass(frozen=True)
-class ImageGrid:
-    """A figure with a grid of image axes and room for colour bars."""
-
-    figure: Figure
-    axes: np.ndarray  # of Axes, (rows, columns)
-    below: bool = False  # a bar under each column, or one at the right
-
-    def bar(self, picture: AxesImage, unit: str, column: int, threshold: float | None) -> None:
-        """Add a column's colour bar, or the shared one, with the threshold marked on it."""
-        width, height = self.figure.get_size_inches()
-        foot, head = (self.axes[k][column].get_position() for k in (-1, 0))
-        if self.below:
-            inset = 0.06 * foot.width
-            place = (foot.x0 + inset, foot.y0 - 0.2 / height, foot.width - 2 * inset, 0.1 / height)
-        else:
-            place = (foot.x1 + 0.12 / width, foot.y0, 0.12 / width, head.y1 - foot.y0)
-        box = self.figure.add_axes(place, label="<colorbar>")
-        side = "horizontal" if self.below else "vertical"
-        opaque = ScalarMappable(picture.norm, picture.cmap)
-        bar = self.figure.colorbar(opaque, cax=box, orientation=side, extend="both")
-        style.dress_bar(bar, unit)
-        if threshold is not None and bar.vmin < threshold < bar.vmax:
-            line = bar.ax.axvline if self.below else bar.ax.axhline
-            line(threshold, color="white", linewidth=2.4)
-            line(threshold, **style.DASHED | {"linestyle": (0, (2, 1))})
-
-
 def image_grid(
-    rows: int,
-    columns: int,
-    aspect: float,
-    note: str | None = None,
-    left: float = 0.06,
-    right: float = 0.06,
-    top: float = 0.06,
-    bottom: float = 0.08,
-    widest: float = WIDEST,
-    below: bool = False,
-) -> ImageGrid:
-    """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout.
-
-    Args: aspect: height / width of an image; left, right, top, bottom: margins, inches, the last
-          above the note; widest: inches of an image; below: bars go under the columns.
-    """
-    cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
-    width = left + right + columns * (cell + GAP) - GAP
-    height = bottom + top + rows * (cell * aspect + GAP) - GAP
-    figure = style.new_figure(width, height, note, pictures=True)
-    whole = figure.get_figheight()  # with the note
-    edges = {"left": left / width, "right": 1 - right / width, "top": 1 - top / whole}
-    edges |= {"bottom": 1 - (height - bottom) / whole}
-    edges |= {"wspace": GAP / cell, "hspace": GAP / cell / aspect}
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return ImageGrid(figure, axes, below)
-
-
-def _titled_grid(
     heads: Sequence[str],
     sides: Sequence[str],
     aspect: float,
-    note: str | None,
+    note: str | None = None,
     units: Collection[str] = (),
     below: bool = False,
-    legend: bool = False,
     widest: float = WIDEST,
-) -> ImageGrid:
-    """An image grid with titles of columns and rows, all wrapped to the room that they have.
+    **free: float,
+) -> np.ndarray:
+    """Axes for images, (rows, columns), with titles wrapped to the room that they have.
 
-    Args: units: of the colour bars, one at the right or one below each column.
+    Args: heads, sides: titles of columns and rows; aspect: height / width of an image; units: of
+          the colour bars, one at the right or one below each column; widest: inches of an image;
+          free: left, top or bottom, inches kept free beside what titles and bars take.
     """
     columns, rows = len(heads), len(sides)
     room = min(widest, (WIDTH - (0.4 if below else BAR + 0.6)) / columns - GAP)  # at least
@@ -107,14 +48,62 @@ def _titled_grid(
         "left": 0.06 + LINE * wide + 0.08 * bool(wide),
         "right": BAR - LINE + LINE * lines if lines and not below else 0.06,
         "top": 0.06 + LINE * deep + 0.04 * bool(deep),
-        "bottom": 0.08 + (0.45 + LINE * lines) * below + 0.27 * legend,
+        "bottom": 0.08 + (0.45 + LINE * lines) * below,
     }
-    grid = image_grid(rows, columns, aspect, note, **margins, widest=widest, below=below)
-    for ax, head in zip(grid.axes[0], heads, strict=True):
+    margins = {side: inches + free.get(side, 0) for side, inches in margins.items()}
+    axes = _placed(rows, columns, aspect, widest, margins, note)
+    for ax, head in zip(axes[0], heads, strict=True):
         ax.set_title(head, fontsize=TYPE, color=INK, pad=4)
-    for row, side in zip(grid.axes, sides, strict=True):
-        row[0].set_ylabel(side, fontsize=TYPE, color=INK)
-    return grid
+    for ax, side in zip(axes[:, 0], sides, strict=True):
+        ax.set_ylabel(side, fontsize=TYPE, color=INK)
+    return axes
+
+
+def _placed(
+    rows: int,
+    columns: int,
+    aspect: float,
+    widest: float,
+    margins: Mapping[str, float],
+    note: str | None,
+) -> np.ndarray:
+    """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout."""
+    left, right, top, bottom = margins.values()
+    cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
+    width = left + right + columns * (cell + GAP) - GAP
+    height = bottom + top + rows * (cell * aspect + GAP) - GAP
+    figure = style.new_figure(width, height, note, pictures=True)
+    whole = figure.get_figheight()  # with the note
+    edges = {"left": left / width, "right": 1 - right / width, "top": 1 - top / whole}
+    edges |= {"bottom": 1 - (height - bottom) / whole}
+    edges |= {"wspace": GAP / cell, "hspace": GAP / cell / aspect}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return axes
+
+
+def _bar(
+    column: np.ndarray, picture: AxesImage, unit: str, below: bool, threshold: float | None = None
+) -> None:
+    """The colour bar below a column of axes or right of it, with the threshold marked on it."""
+    figure = column[0].figure
+    width, height = figure.get_size_inches()
+    foot, head = column[-1].get_position(), column[0].get_position()
+    place = (foot.x1 + 0.12 / width, foot.y0, 0.12 / width, head.y1 - foot.y0)
+    if below:
+        inset = 0.06 * foot.width
+        place = (foot.x0 + inset, foot.y0 - 0.2 / height, foot.width - 2 * inset, 0.1 / height)
+    box = figure.add_axes(place, label="<colorbar>")
+    opaque = ScalarMappable(picture.norm, picture.cmap)
+    side = "horizontal" if below else "vertical"
+    bar = figure.colorbar(opaque, cax=box, orientation=side, extend="both")
+    style.dress_bar(bar, unit)
+    if threshold is not None and bar.vmin < threshold < bar.vmax:
+        line = box.axvline if below else box.axhline
+        line(threshold, color="white", linewidth=2.4)
+        line(threshold, **style.DASHED | {"linestyle": (0, (2, 1))})
 
 
 def overlay(
@@ -135,34 +124,31 @@ def overlay(
              outlined on every panel; unit: of all maps, or by name.
     Raises:  ValueError for an image, map or limits of the wrong form.
     """
-    size = fit(check_image(image).shape[:2])
-    small = small_image(image, size)
-    under = style.muted(small, opacity).astype(np.uint8)
-    lines, below = _outlines(threshold, mask), isinstance(limits, Mapping)
-    units = [_of(unit, name) or MAP_UNIT for name in maps]
-    aspect = size[0] / size[1]
-    grid = _titled_grid(["image", *maps], [""], aspect, note, units, below, bool(lines))
-    panels = grid.axes[0]
+    small = shrunk(image)
+    size, under = small.shape[:2], style.muted(small, opacity).astype(np.uint8)
+    below, units = isinstance(limits, Mapping), [_of(unit, name) or MAP_UNIT for name in maps]
+    lines, heads = _outlines(threshold, mask), ["image", *maps]
+    room = {"below": below, "bottom": 0.27 * bool(lines)}
+    (panels,) = image_grid(heads, [""], size[0] / size[1], note, units, **room)
     panels[0].imshow(small)
     for k, (name, values) in enumerate(maps.items(), start=1):
         panels[k].imshow(under)
-        low, high = _scale(limits, name, False)
         spread, edge = style.resized(values, size), _of(threshold, name)
-        colours = {"cmap": style.MAP_COLOURS, "vmin": low, "vmax": high}
-        picture = panels[k].imshow(spread, alpha=float(opacity), **colours)
+        picture = panels[k].imshow(spread, alpha=float(opacity), **_scale(limits, name))
         contour(panels[k], spread, edge, style.THRESHOLD, "dashed")
         if below or k == len(maps):
-            grid.bar(picture, units[k - 1], k, edge)
+            _bar(panels[k : k + 1], picture, units[k - 1], below, edge)
     if mask is not None:
         truth = small_mask(mask, size)
         for panel in panels:
             contour(panel, truth, 0.5, style.ANOMALOUS, "solid")
+    figure = panels[0].figure
     if lines:
-        width, height = grid.figure.get_size_inches()
+        width, height = figure.get_size_inches()
         place = (0.0, (style.note_height(note, width) - 0.02) / height)
-        grid.figure.legend(handles=lines, loc="lower left", bbox_to_anchor=place,
-                           ncols=len(lines), borderpad=0.4, **LEGEND)  # fmt: skip
-    return grid.figure
+        figure.legend(handles=lines, loc="lower left", bbox_to_anchor=place,
+                      ncols=len(lines), borderpad=0.4, **LEGEND)  # fmt: skip
+    return figure
 
 
 def map_grid(
@@ -186,25 +172,25 @@ def map_grid(
     counts = {"images": len(images)} | {name: len(stack) for name, stack in maps.items()}
     if len(set(counts.values())) != 1 or not images:
         raise ValueError(f"a grid needs one map of each kind an image; found {counts}")
-    size = fit(check_image(images[0]).shape[:2], LONGEST // 2)
+    size = shrunk(images[0], LONGEST // 2).shape[:2]
     lead = ["image"] if masks is None else ["image", "truth"]
     below = isinstance(limits, Mapping) or bool(centred)
-    units = {name: _of(unit, name) or MAP_UNIT for name in maps}
+    units = [_of(unit, name) or MAP_UNIT for name in maps]
     sides, aspect = titles or [""] * len(images), size[0] / size[1]
-    grid = _titled_grid([*lead, *maps], sides, aspect, note, units.values(), below)
-    for r, (row, image) in enumerate(zip(grid.axes, images, strict=True)):
-        row[0].imshow(small_image(check_image(image), size))
+    axes = image_grid([*lead, *maps], sides, aspect, note, units, below)
+    for r, (row, image) in enumerate(zip(axes, images, strict=True)):
+        row[0].imshow(style.resized(check_image(image), size))
         if masks is not None and masks[r] is not None:
             row[1].imshow(small_mask(masks[r], size), "gray", vmin=0, vmax=1)
         elif masks is not None:
             style.say(row[1], "no mask")
-        for k, (name, stack) in enumerate(maps.items(), start=len(lead)):
-            low, high = _scale(limits, name, name in centred)
-            colours = style.DIFFERENCE_COLOURS if name in centred else style.MAP_COLOURS
-            picture = row[k].imshow(style.resized(stack[r], size), colours, vmin=low, vmax=high)
-            if r == len(images) - 1 and (below or k == len(row) - 1):
-                grid.bar(picture, units[name], k, None)
-    return grid.figure
+    for column, name, label in zip(axes.T[len(lead) :], maps, units, strict=True):
+        scale = _scale(limits, name, name in centred)
+        for ax, values in zip(column, maps[name], strict=True):
+            picture = ax.imshow(style.resized(values, size), **scale)
+        if below or column[0] is axes[0, -1]:
+            _bar(column, picture, label, below)
+    return axes[0, 0].figure
 
 
 def strip(
@@ -225,39 +211,30 @@ def strip(
     lengths = {label: len(row) for label, row in rows.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"a strip needs rows of equal length; found {lengths}")
-    maps = [picture for row in rows.values() for picture in row if np.ndim(picture) == 2]
+    maps = [picture for picture in chain(*rows.values()) if np.ndim(picture) == 2]
     ends = (min(map(np.min, maps)), max(map(np.max, maps))) if maps else (0.0, 1.0)
     ends = ends if ends[1] > ends[0] else (ends[0], ends[0] + 1)
-    low, high = _scale(limits or ends, unit, centred)
+    scale = _scale(limits or ends, unit, centred) | {"interpolation": "nearest"}
     columns, first = next(iter(lengths.values())), next(iter(rows.values()))[0]
     heads = [*titles, *[""] * columns][:columns]
     room = {"units": [unit] if maps else (), "widest": WIDEST_OF_STRIP}
-    grid = _titled_grid(heads, list(rows), first.shape[0] / first.shape[1], note, **room)
-    colours = style.DIFFERENCE_COLOURS if centred else style.MAP_COLOURS
-    for axes, row in zip(grid.axes, rows.values(), strict=True):
-        for ax, picture in zip(axes, row, strict=True):
-            if np.ndim(picture) == 2:
-                cells = ax.imshow(picture, colours, vmin=low, vmax=high, interpolation="nearest")
-            else:
-                ax.imshow(small_image(check_image(picture), fit(picture.shape[:2], 200)))
+    axes = image_grid(heads, list(rows), first.shape[0] / first.shape[1], note, **room)
+    for ax, picture in zip(axes.flat, chain(*rows.values()), strict=True):
+        if np.ndim(picture) == 2:
+            cells = ax.imshow(picture, **scale)
+        else:
+            ax.imshow(shrunk(picture, 200))
     if maps:
-        grid.bar(cells, unit, columns - 1, None)
-    if len(maps) == len(rows) * columns:
-        style.flat(grid.figure)
-    return grid.figure
+        _bar(axes[:, -1], cells, unit, below=False)
+    figure = axes[0, 0].figure
+    return style.flat(figure) if len(maps) == axes.size else figure
 
 
-def fit(size: tuple[int, int], longest: int = LONGEST) -> tuple[int, int]:
-    """Height and width shrunk, if need be, so that the longer side is `longest`."""
-    factor = min(1.0, longest / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def small_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture at panel size."""
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+def shrunk(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
+    """A picture (H, W, 3) uint8, shrunk, if need be, so that its longer side is `longest`."""
+    factor = min(1.0, longest / max(check_image(image).shape[:2]))
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return style.resized(image, (height, width))
 
 
 def small_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -291,10 +268,13 @@ def _of(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else value
 
 
-def _scale(limits: Limits, name: str, centred: bool) -> tuple[float, float]:
+def _scale(limits: Limits, name: str, centred: bool = False) -> dict[str, object]:
+    """How `imshow` colours a map."""
     pair = _of(limits, name)
     if pair is None:
         raise ValueError(f"no limits for the map {name!r}; found limits for {list(limits)}")
     low, high = style.check_limits(pair)
     reach = max(abs(low), abs(high))
-    return (-reach, reach) if centred else (low, high)
+    if centred:
+        return {"cmap": style.DIFFERENCE_COLOURS, "vmin": -reach, "vmax": reach}
+    return {"cmap": style.MAP_COLOURS, "vmin": low, "vmax": high}

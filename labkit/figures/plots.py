@@ -153,11 +153,10 @@ def lines(
 def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> tuple[np.ndarray, float]:
     """Shared bin edges, even in asinh(score / width), and the width of the linear part."""
     values = np.concatenate([*groups, marks])
+    values = values if values.size else np.array([0.0, 1.0])
     normal = groups[0] if groups[0].size else values
-    width = float(np.quantile(np.abs(normal), 0.99)) if normal.size else 0.0
-    width = width or 1.0
-    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
-    low, high = np.arcsinh(np.array([low, high]) / width)
+    width = float(np.quantile(np.abs(normal), 0.99)) or 1.0
+    low, high = np.arcsinh(np.array([values.min(), values.max()]) / width)
     margin = 0.02 * (high - low) or 0.5
     return np.sinh(np.linspace(low - margin, high + margin, BINS + 1)) * width, width
 

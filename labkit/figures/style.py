@@ -26,31 +26,10 @@ DASHES = ("-", "--", "-.", ":")  # beside the colours, for print in grey
 MAP_COLOURS, DIFFERENCE_COLOURS = "cividis", "PuOr"
 MAP_UNIT = "−log p [nats per channel]"
 SCORE_UNIT = "image score, −log p [nats per channel]"
-METHODS = {  # colour, line style: the papers in colour, baselines grey
-    "dnfad": ("#0072B2", "-"),
-    "dadf": ("#E69F00", "--"),
-    "sanf": ("#009E73", "-."),
-    "sanflow": ("#D55E00", "-"),
-    "selfsup": ("#CC79A7", "--"),
-    "cflow": ("#555555", "-"),
-    "fastflow": ("#777777", "--"),
-    "fastflow-sp": ("#777777", "-."),
-    "csflow": ("#777777", ":"),
-    "differnet": ("#999999", "-."),
-    "knn": ("#999999", ":"),
-    "padim": ("#aaaaaa", "--"),
-    "patchcore": ("#aaaaaa", "-"),
-}
 TYPE = 12  # points of all type, at the size at which a figure is shown
 LETTER, LINE = 0.098, 0.2  # inches of a letter and of a line of this type
 LEGEND = {"frameon": False, "fontsize": TYPE, "labelcolor": INK}
 DASHED = {"color": THRESHOLD, "linestyle": "dashed", "linewidth": 1.4}  # thresholds, boundaries
-
-
-def method_style(name: str) -> dict[str, str]:
-    """Colour and line style of a method, the same in every figure; grey dotted if unknown."""
-    colour, line = METHODS.get(name, ("#888888", ":"))
-    return {"color": colour, "linestyle": line}
 
 
 def series_style(k: int) -> dict[str, str]:
@@ -192,11 +171,15 @@ def muted(image: np.ndarray, opacity: float) -> np.ndarray:
 
 
 def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map at (H, W) = size by bilinear interpolation, float32."""
-    array = np.asarray(values, dtype=np.float32)
-    if array.ndim != 2:
+    """A map (h, w), as float32, or a picture (H, W, 3) uint8 at that size, bilinear."""
+    array = np.asarray(values)
+    if array.ndim == 3:
+        check_image(array)
+    elif array.ndim == 2:
+        array = array.astype(np.float32)
+    else:
         raise ValueError(f"a map is (h, w), not {array.shape}")
-    if array.shape == tuple(size):
+    if array.shape[:2] == tuple(size):
         return array
     return np.asarray(Image.fromarray(array).resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from labkit.core.arrays import as_numpy
 from labkit.figures import style
-from labkit.figures.maps import small_image
 from labkit.figures.style import INK, QUIET, TYPE, dress, new_figure, wrapped
 
-NOT_TERMS = ("epoch", "step", "lr", "learning_rate")
+NOT_TERMS = ("epoch", "lr")
+EPOCHS = "epoch [passes over the data]"
 CELL, BAR = 1.12, 0.95  # inches of a picture, and for a colour bar with its numbers
 
 
@@ -28,9 +27,9 @@ def training_curves(
 ) -> Figure:
     """Loss terms by epoch, and the learning rate on a small axis below if it was recorded.
 
-    Args:   history: one row per epoch; `epoch` is x (the row number if absent), `lr` the rate;
-            the stages that a column `stage` names have a panel each, with a scale of its own;
-            terms: columns to draw, all other numeric ones but times and rates by default.
+    Args:   history: as `Run.history`, one row per epoch; the stages that a column `stage` names
+            have a panel each, with a scale of its own; terms: columns to draw, all other numeric
+            ones but times and rates by default.
     Raises: ValueError if there is no loss term to draw.
     """
     numeric = history.select_dtypes("number").columns
@@ -38,35 +37,36 @@ def training_curves(
     missing = [term for term in chosen if term not in history]
     if missing or not chosen:
         raise ValueError(f"no loss term {missing or ''} in the columns {list(history.columns)}")
-    rate = next((c for c in ("lr", "learning_rate") if c in history), None)
     parts = [("", history)]
     if "stage" in history and history["stage"].nunique() > 1:
         parts, unit = list(history.groupby("stage", sort=False)), "in the stage's own unit"
-    styles = {
-        term: style.series_style(k) | {"lw": 1.6, "label": term.replace("_", " ")}
-        for k, term in enumerate(chosen)
-    }
-    figure = new_figure(7.0 if len(parts) == 1 else 9.6, 4.6 if rate else 3.2, note)
-    ratios = [3, 1][: 1 + bool(rate)]
+    ratios = [3, 1] if "lr" in history else [3]
+    figure = new_figure(7.0 if len(parts) == 1 else 9.6, 1.8 + 1.4 * len(ratios), note)
     grid = figure.subplots(len(ratios), len(parts), squeeze=False, sharex="col",
                            height_ratios=ratios)  # fmt: skip
+    handles = {}
     for k, (name, part) in enumerate(parts):
-        dress(grid[0, k], "", f"loss [{unit}]" if k == 0 else "", name)
-        dress(grid[-1, k], "epoch [passes over the data]", grid[-1, k].get_ylabel(), name)
-        epochs = part["epoch"] if "epoch" in part else pd.Series(range(1, len(part) + 1))
-        dot = "o" if len(part) <= 30 else ""
-        for term in (term for term in chosen if part[term].notna().any()):
-            grid[0, k].plot(epochs, part[term], marker=dot, ms=3, **styles[term])
-        if rate:
-            _rate(grid[1, k], epochs, part[rate], first=k == 0)
+        dress(
+            grid[0, k],
+            EPOCHS if len(ratios) == 1 else "",
+            f"loss [{unit}]" if k == 0 else "",
+            name,
+        )
+        for number, term in enumerate(chosen):
+            if part[term].notna().any():
+                line = {"marker": "o" if len(part) <= 30 else "", "ms": 3, "lw": 1.6}
+                line |= style.series_style(number) | {"label": term.replace("_", " ")}
+                (handles[term],) = grid[0, k].plot(part["epoch"], part[term], **line)
+        if "lr" in part:
+            _rate(grid[1, k], part["epoch"], part["lr"], first=k == 0)
         grid[-1, k].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    style.legend(figure, [Line2D([], [], **styles[term]) for term in chosen])
+    style.legend(figure, list(handles.values()))
     return figure
 
 
 def _rate(ax: Axes, epochs: pd.Series, rates: pd.Series, first: bool) -> None:
     """The learning rate by epoch."""
-    dress(ax, ax.get_xlabel(), "learning rate [1]" if first else "")
+    dress(ax, EPOCHS, "learning rate [1]" if first else "")
     ax.plot(epochs, rates, color=QUIET, lw=1.4)
     ax.set_ylim(0, 1.15 * max(float(rates.max()), 1e-12))
     ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
@@ -92,21 +92,18 @@ def reconstructions(
     shapes = [[x.shape for x in part] for part in pyramids]
     if not prior or shapes.count(shapes[0]) < 3:
         raise ValueError(f"reconstructions needs three pyramids of the same shapes; got {shapes}")
-    names = ("image", "features", "by self-attention", "by memory", "error of self",
-             "error of memory")  # fmt: skip
+    names = ["image", "features", "by self-attention", "by memory", "error of self"]
     width, rows = 6 * (CELL + 0.08) + 2 * BAR + 0.4, len(prior)
     height = 0.6 + rows * (CELL * image.shape[0] / image.shape[1] + 0.12)
     figure = new_figure(width, height, note)
-    axes = figure.subplots(rows, 6, squeeze=False)
-    axes[0, 0].imshow(small_image(style.check_image(image), image.shape[:2]))
-    for ax, name in zip(axes[0], names, strict=True):
+    axes = figure.subplots(rows, 6, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    axes[0, 0].imshow(style.check_image(image))
+    for ax, name in zip(axes[0], [*names, "error of memory"], strict=True):
         ax.set_title(wrapped(name, CELL), fontsize=TYPE, color=INK)
     for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    for ax in axes[1:, 0]:
-        ax.set_visible(False)
     for k, (row, *levels) in enumerate(zip(axes, *pyramids, strict=True), start=1):
+        row[0].set_visible(k == 1)
         row[1].set_ylabel(f"level {k}", fontsize=TYPE, color=INK)
         _level(figure, row, levels)
     return figure

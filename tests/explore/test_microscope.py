@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from labkit.explore import microscope
+from labkit.figures import latents
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute
@@ -48,27 +47,23 @@ def test_the_last_step_is_the_flows_own_density(given_flow):
 def test_every_step_is_undone(given_flow):
     view = microscope.follow(given_flow)
     assert view.error < 1e-5 < view.spread
-    assert microscope.inverse_words(view).startswith("Invertible")
 
 
-def test_a_flow_that_cannot_be_undone_is_told_of(given_flow):
+def test_a_flow_that_cannot_be_undone_has_an_error(given_flow):
     given_flow.flow.steps[1].inverse = lambda z, cond: z
-    assert microscope.inverse_words(microscope.follow(given_flow)).startswith("Not undone")
+    assert microscope.follow(given_flow).error > 0.1
 
 
-@given(st.floats(-2, 2), st.floats(0.3, 3), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
-def test_moments_are_those_of_the_values(mean, spread, seed):
-    values = torch.randn(4000, generator=torch.Generator().manual_seed(seed)).double()
-    shifted = microscope.moments(values * spread + mean)
-    m, v, k = microscope.moments(values)
-    assert shifted == pytest.approx((m * spread + mean, v * spread**2, k), abs=1e-6)
-    assert k == pytest.approx(0, abs=0.5)
+def test_moments_are_those_of_the_values(given_flow):
+    x = given_flow.x.double().numpy()
+    first = microscope.follow(given_flow).steps[0]
+    assert (first.mean, first.variance) == pytest.approx((x.mean(), x.var()))
+    assert first.kurtosis == pytest.approx(((x - x.mean()) ** 4).mean() / x.var() ** 2 - 3)
 
 
 def test_the_histogram_is_a_density_with_what_lies_outside(given_flow):
     for step in microscope.follow(given_flow).steps:
-        width = 2 * microscope.REACH / microscope.BINS
+        width = 2 * latents.REACH / latents.BINS
         assert step.shares.sum() * width + step.outside == pytest.approx(1)
 
 
@@ -110,9 +105,9 @@ def test_the_views_add_up_to_the_runs_map(seen, quick_run):
     detector = quick_run.detector
     features = detector.backbone(detector.backbone.preprocess(image)[None], detector.method.needs)
     with torch.no_grad():
-        latents = detector.method.latents(features)
+        outs = detector.method.latents(features)
     for name, view in views.items():
-        expected = -log_likelihood(latents[name])[0].numpy()
+        expected = -log_likelihood(outs[name])[0].numpy()
         np.testing.assert_allclose(view.steps[-1].maps["−log p"][0], expected, atol=1e-3)
 
 

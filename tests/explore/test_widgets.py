@@ -13,6 +13,7 @@ from labkit.core.records import GOOD, Sample
 from labkit.data import catalogue
 from labkit.data.splits import split
 from labkit.data.synthetic import bank
+from labkit.evaluation.detector import Detector
 from labkit.explore import widgets
 from labkit.explore.panel import VIEW, encoded
 from labkit.figures import latent_histogram
@@ -63,13 +64,13 @@ def test_the_map_panel_says_what_the_run_says(panel, quick_run):
 
 
 def test_an_image_is_judged_once(quick_run, monkeypatch):
-    names, predict = [], widgets.predict
+    names, predict = [], Detector.predict
 
-    def counted(run, image, name):
-        names.append(name)
-        return predict(run, image, name)
+    def counted(detector, image, name):
+        names.extend(name)
+        return predict(detector, image, name)
 
-    monkeypatch.setattr(widgets, "predict", counted)
+    monkeypatch.setattr(Detector, "predict", counted)
     panel = widgets.map_panel(quick_run, quick_run.samples()[:2])
     panel.controls["opacity"].value = 0.9
     panel.controls["image"].value = panel.controls["image"].options[1]

@@ -268,9 +268,3 @@ def test_a_caption_says_what_the_numbers_rest_on():
         " · oracle protocol (best epoch picked on the test set) · top mean 3 %"
     )
     assert "seeds 0, 1" in figures.caption("a", "b", "laptop", range(2))
-
-
-def test_each_method_has_a_style_of_its_own():
-    styles = [tuple(style.method_style(name).values()) for name in style.METHODS]
-    assert len(set(styles)) == len(style.METHODS)
-    assert style.method_style("new")["color"] == "#888888"

@@ -63,9 +63,9 @@ def test_pictures_keep_their_shape_and_large_ones_are_drawn_small(loco):
 
 def test_images_are_spread_from_first_to_last():
     weave = catalogue.load("procedural/weave")
-    shown = images._spread(weave.train, 3)
+    shown = images.spread(weave.train, 3)
     assert [weave.train.index(sample) for sample in shown] == [0, 60, 119]
-    assert len(images._spread(weave.train[:2], 6)) == 2
+    assert len(images.spread(weave.train[:2], 6)) == 2
 
 
 def test_kinds_can_be_chosen_and_outlines_left_out(loco):

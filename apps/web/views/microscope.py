@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +91,17 @@ def _sentence(label: str, view: View, step: int) -> str:
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(microscope.sentence(view, step))}</p>'
         f'<p class="lk-small">{markup.text(label)} · {markup.text(view.name)} · {shape} values '
-        f"(channels first) · {markup.text(microscope.inverse_words(view))}</p>"
+        f"(channels first) · {markup.text(inverse_words(view))}</p>"
+    )
+
+
+def inverse_words(view: View) -> str:
+    """Whether the flow can be undone, in one sentence."""
+    fine = view.error <= 1e-3 * max(view.spread, 1e-12)
+    return (
+        f"{'Invertible' if fine else 'Not undone exactly'}: the largest |x − f⁻¹(f(x))| of "
+        f"{math.prod(view.shape):,} values is {view.error:.1e}; their standard deviation is "
+        f"{view.spread:.2g}."
     )
 
 

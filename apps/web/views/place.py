@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from labkit.core.arrays import finite
 from labkit.core.records import Features
-from labkit.explore import microscope, position
+from labkit.explore import microscope
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, TYPE, dress, new_figure, normal_curve
 from labkit.flows.likelihood import LOG_2PI
-from labkit_apps.web import markup
+from labkit_apps.web import markup, position
 from labkit_apps.web.shelf import fit, opened
 from labkit_apps.web.views.judged_image import JudgedImage
 

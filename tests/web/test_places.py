@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from labkit.explore import position
-from labkit.explore.position import NormalPatches, cell
 from labkit.flows.likelihood import log_likelihood
+from labkit_apps.web import position
+from labkit_apps.web.position import NormalPatches, cell
 
 
 @pytest.fixture(scope="module")
