@@ -10,9 +10,8 @@ import typer
 from labkit_apps.cli.output import Budget, Json, echo, table
 
 if TYPE_CHECKING:  # pandas is imported where a study is read
-    from labkit.studies.results import Results
+    import pandas as pd
 
-if TYPE_CHECKING:
     from labkit.studies.results import Results
 
 
@@ -79,7 +78,6 @@ def _seed(text: str) -> int:
 def _document(budget: str) -> str:
     """The tables of every study that has finished tasks, as Markdown."""
     from labkit.studies import runner as lab
-    from labkit.studies import tables
 
     head = (
         f"# Results\n\nWhat `labkit study NAME --budget {budget}` measured. Columns named "
@@ -87,8 +85,41 @@ def _document(budget: str) -> str:
         f"Written by `labkit studies --budget {budget} --markdown`."
     )
     begun = (one for one in (lab.stored(name, budget) for name in lab.names()) if one.records)
-    sections = [tables.markdown(results) for results in begun]
+    sections = [markdown(results) for results in begun]
     return "\n\n".join([head, *(sections or [f"No study is finished at the {budget} budget."])])
+
+
+def markdown(results: Results) -> str:
+    """A finished study as a section of a document: question, tables, notes.
+
+    Published and measured stand in columns of their own, each named so; the notes tell data,
+    backbone, budget, seeds and protocol.
+    """
+    from labkit.studies import tables
+
+    study, done = results.study, len(results.records)
+    lines = [f"## {study.title} (`{study.name}`)"]
+    lines.append(f"**{study.question}** {study.paper}, {study.source}.")
+    if study.claim:
+        lines.append(f"The paper's claim: {study.claim}")
+    if done < len(results.tasks):
+        lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
+    for dataset in results.datasets:
+        lines += [f"### {dataset}"] * (len(results.datasets) > 1)
+        lines.append(
+            _as_markdown(tables.side_by_side(results, dataset).rename(columns={"": "variant"}))
+        )
+    lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
+    return "\n\n".join(lines) + "\n"
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown, of which every cell is a line."""
+    lines = [[str(column) for column in table], ["---"] * table.shape[1]]
+    for row in table.itertuples(index=False):
+        lines.append([str(value) for value in row])
+    escaped = ((" ".join(text.split()).replace("|", r"\|") for text in line) for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _record(results: Results) -> dict[str, Any]:

@@ -8,37 +8,33 @@ differ in just these settings. Numbers are read from finished studies, never typ
 from __future__ import annotations
 
 import html as markup
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from labkit import methods
 from labkit.core import config
 from labkit.studies import runner, tables
+from labkit.studies.spec import Settings, declared
 
 FOLDER = Path(__file__).parents[1] / "cards"
 MOST = 4  # settings that a table spells out
-STRICT = ConfigDict(extra="forbid")
-KEYS = ["method", "point", "of", "study", "before", "after"]
-ENDS = ["data", "n", "difference", "difference_low", "difference_high"]
 Side = Literal["paper", "code", "labkit"]
-Settings = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Effect:
     """Two variants of a study: what turning `before` into `after` changes.
 
     An `oracle` study has no `before`: it says what choosing the epoch on the test set adds.
     """
-
-    __pydantic_config__ = STRICT
 
     study: str
     after: str
@@ -46,11 +42,9 @@ class Effect:
     of: Literal["code", "labkit"] = "code"  # who has `after`; the other side, or both, `before`
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Discrepancy:
     """One point in which paper, official code and labkit do not agree."""
-
-    __pydantic_config__ = STRICT
 
     method: str
     point: str
@@ -63,20 +57,19 @@ class Discrepancy:
     unmeasured: str = ""  # why there is no effect although there is a switch
     notebook: str = ""
 
-    def settings(self, side: Side) -> Settings:
-        """The settings that follow one side."""
-        return {"paper": self.as_paper, "code": self.as_code, "labkit": {}}[side]
-
     def switch(self, side: Side) -> dict[str, str]:
         """The settings that follow one side, as text of `--set KEY=VALUE`."""
-        return {key: _text(value) for key, value in self.settings(side).items()}
+        return {key: _text(value) for key, value in self._settings(side).items()}
 
     def build(self, side: Side, budget: str = "paper") -> config.Config:
         """The config that follows one side.
 
         Raises: ValueError for a key, value, preset or method that labkit does not know.
         """
-        return methods.resolve(self.method, budget=budget, overrides=self.settings(side))
+        return methods.resolve(self.method, budget=budget, overrides=self._settings(side))
+
+    def _settings(self, side: Side) -> Settings:
+        return {"paper": self.as_paper, "code": self.as_code, "labkit": {}}[side]
 
     @property
     def keys(self) -> list[str]:
@@ -133,31 +126,27 @@ def measured(
     rows = []
     for entry in entries:
         for effect in entry.effects:
-            head = [
-                entry.method,
-                entry.point,
-                effect.of,
-                effect.study,
-                effect.before,
-                effect.after,
-            ]
-            lines = _differences(effect, budget, metric) or [["", 0, *[float("nan")] * 3]]
-            rows += [[*head, *line] for line in lines]
-    return pd.DataFrame(rows, columns=[*KEYS, "data", "seeds", "difference", "low", "high"])
+            names = ("of", "study", "before", "after")
+            head = {"method": entry.method, "point": entry.point}
+            head |= {name: getattr(effect, name) for name in names}
+            rows += [head | line for line in _differences(effect, budget, metric)]
+    columns = ["method", "point", "of", "study", "before", "after"]
+    return pd.DataFrame(rows, columns=[*columns, "data", "seeds", "difference", "low", "high"])
 
 
-def _differences(effect: Effect, budget: str, metric: str) -> list[list[Any]]:
-    """Data, seeds, difference and its interval of a finished effect; none if it is not."""
+def _differences(effect: Effect, budget: str, metric: str) -> list[dict[str, Any]]:
+    """Data, seeds, difference and its interval of an effect; one row without if not finished."""
     variants = [name for name in (effect.before, effect.after) if name]
     results = runner.stored(effect.study, budget, variants=variants)
     if results.study.measure == "oracle":
-        rows = results.summary[results.summary["metric"] == f"gain_{metric}"]
+        rows = results.summary.query(f"metric == 'gain_{metric}'")
         rows = rows.assign(difference=rows["mean"], difference_low=None, difference_high=None)
     else:
-        turned = replace(results.study, base=effect.before, budgets={})
-        rows = replace(results, study=turned).summary
-        rows = rows[(rows["variant"] == effect.after) & (rows["metric"] == metric)]
-    return rows.dropna(subset=["difference"])[ENDS].values.tolist()
+        pair = replace(results, study=replace(results.study, base=effect.before, budgets={}))
+        rows = pair.summary.query("variant == @effect.after and metric == @metric")
+    rows = rows.drop(columns=["low", "high"]).dropna(subset="difference")
+    names = {"n": "seeds", "difference_low": "low", "difference_high": "high"}
+    return rows.rename(columns=names).to_dict("records") or [{"data": "", "seeds": 0}]
 
 
 def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame:
@@ -180,22 +169,19 @@ def html(rows: pd.DataFrame) -> str:
     Links to notebooks hold from a folder of notebooks/ (`../dnfad/09_code.ipynb`).
     """
     style = {"text-align": "left", "vertical-align": "top", "white-space": "pre-line"}
+    style |= {"max-width": "16em", "overflow-wrap": "anywhere"}
     link = {"read on": lambda name: name and f'<a href="../{name}.ipynb">{name}</a>'}
     styled = rows.style.hide(axis="index").format(dict.fromkeys(rows, _coded) | link)
-    style |= {"max-width": "16em", "overflow-wrap": "anywhere"}
     return styled.set_properties(**style).to_html(uuid="card")
 
 
 def _ours(entry: Discrepancy) -> str:
     """What labkit does, its values, and the switches of both sides."""
-    lines = [entry.labkit] if entry.labkit else []
-    if not entry.keys:
-        return "\n".join([*lines, "no switch"])
-    lines += [f"default `{entry.default}`"] if entry.default else []
+    lines = [entry.labkit, f"default `{entry.default}`" if entry.default else ""]
     for side in ("paper", "code"):
         switches = [f"`--set {key}={value}`" for key, value in entry.switch(side).items()]
-        lines += [f"as the {side} {' '.join(switches)}"] if switches else []
-    return "\n".join(lines)
+        lines.append(f"as the {side} {' '.join(switches)}" if switches else "")
+    return "\n".join(filter(None, [*lines, "" if entry.keys else "no switch"]))
 
 
 def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
@@ -218,8 +204,7 @@ def difference(row: Any) -> str:
 
 def _coded(text: str) -> str:
     """Escaped text, `...` as code."""
-    parts = markup.escape(text, quote=False).split("`")
-    return "".join(f"<code>{part}</code>" if k % 2 else part for k, part in enumerate(parts))
+    return re.sub("`(.*?)`", r"<code>\1</code>", markup.escape(text, quote=False))
 
 
 def _text(value: Any) -> str:

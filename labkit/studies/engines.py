@@ -1,5 +1,7 @@
 """Where a study's jobs run: in this process, in several on this machine, or on a Ray cluster.
 
+Before that the jobs are made of tasks, and the features that they share are computed.
+
 An engine takes jobs and yields their outcomes as they come; whoever asks stores them. Jobs are the
 same everywhere, so are their numbers. Processes are joblib's (loky); on a cluster each job is a
 task of Ray's own, since joblib's Ray backend gives results only when all are there.
@@ -7,6 +9,7 @@ task of Ray's own, since joblib's Ray backend gives results only when all are th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,50 +18,83 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
+import torch
 from joblib import Parallel, delayed
 
-from labkit.studies.jobs import Job, Outcome, perform
+from labkit.studies.jobs import Job, Outcome, jobs, perform
+from labkit.studies.spec import Task
+from labkit.training.experiment import Experiment
 
 ENGINES = ("local", "ray")
+MOST = 8  # processes at once, if not told otherwise
+
+
+def timetable(
+    tasks: Sequence[Task],
+    workers: int | None,
+    progress: bool = True,
+    local: bool = True,
+    again: bool = False,
+) -> tuple[list[Job], int]:
+    """The tasks by what has to be trained, their features computed if they run here; processes.
+
+    Two processes of one thread each finish more trainings than one of two threads; a GPU is not
+    shared. The quick budget runs in this process: starting others would take longer.
+    """
+    grouped = jobs(tasks, again)
+    if workers is None:
+        alone = torch.cuda.is_available() or all(task.budget == "quick" for task in tasks)
+        workers = 1 if alone else min(os.cpu_count() or 1, MOST)
+    if local and tasks[0].measure != "cost":
+        _extract(grouped, progress)
+    return grouped, max(1, min(workers, len(grouped)))
+
+
+def _extract(jobs: Sequence[Job], progress: bool) -> None:
+    """The backbone's work, once and with all cores, before the processes share them."""
+    done = set()
+    for job in jobs:
+        task = job.head
+        with contextlib.suppress(ValueError):  # the job itself will say so
+            opened = Experiment.of(
+                task.method, task.data, task.budget, task.seed, overrides=job.trained
+            )
+            spec = opened.config
+            few = spec.split.limit or spec.split.shots  # then each seed draws other images
+            key = repr((spec.data, spec.input, opened.needs, spec.split, few and spec.seed))
+            if key not in done:
+                done.add(key)
+                opened.feature_set(opened.samples).extract(f"{spec.data} images", progress)
 
 
 def here(jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
     """One job after the other in this process, with all of torch's threads."""
-    for job in jobs:
-        yield perform(job)
+    yield from map(perform, jobs)
 
 
 def processes(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
     """Several jobs at once on this machine; a worker that dies takes only its own job along.
 
-    joblib ends all jobs in flight with it. Nobody knows whose fault it was, so each of them is
-    tried once more, alone, and fails only if its process dies again.
+    joblib ends all jobs in flight with it, and nobody knows whose fault it was. So what is left
+    runs one job at a time, each in a fresh process, and fails only if its own process dies.
     """
     left = dict(enumerate(jobs))
-    while left:
-        flying: set[int] = set()
-        try:
-            for number, outcomes in _stream(left, flying, workers):
-                del left[number]
-                yield outcomes
-        except BrokenProcessPool:
-            for number in flying & left.keys():
-                yield _alone(left.pop(number))
+    try:
+        for number, outcomes in _stream(dict(left), workers):
+            del left[number]
+            yield outcomes
+    except BrokenProcessPool:
+        for number, job in left.items():
+            try:
+                yield next(_stream({number: job}, 1))[1]
+            except BrokenProcessPool:
+                yield _died(job)
 
 
-def _stream(
-    jobs: dict[int, Job], flying: set[int], workers: int
-) -> Iterator[tuple[int, list[Outcome]]]:
-    """Number and outcomes of each job; `flying` collects the numbers that were handed out."""
-
-    def handed_out() -> Iterator[tuple]:
-        for number, job in list(jobs.items()):
-            flying.add(number)
-            yield delayed(_numbered)(perform, number, job)
-
-    # at least two: joblib runs a single worker in this process, which must not die with it
+def _stream(jobs: dict[int, Job], workers: int) -> Iterator[tuple[int, list[Outcome]]]:
+    """Number and outcomes of each job as it ends, every one in a process of loky's."""
     pool = Parallel(
-        max(2, workers),
+        max(2, workers),  # joblib runs a single worker in this process, which must not die with it
         backend="loky",
         return_as="generator_unordered",
         batch_size=1,
@@ -66,14 +102,7 @@ def _stream(
         initializer=_watch,
         initargs=(os.getpid(),),
     )
-    yield from pool(handed_out())
-
-
-def _alone(job: Job) -> list[Outcome]:
-    try:
-        return next(_stream({0: job}, set(), 1))[1]
-    except BrokenProcessPool:
-        return _died(job)
+    yield from pool(delayed(_numbered)(perform, number, job) for number, job in jobs.items())
 
 
 def _numbered(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -34,13 +35,17 @@ class Job:
     """Tasks that one training answers."""
 
     tasks: tuple[Task, ...]
-    trained: dict[str, Any]  # overrides that the training takes
     again: bool = False  # train anew although the run is stored
 
     @property
     def head(self) -> Task:
         """The first task; its method, data, budget and seed are those of all."""
         return self.tasks[0]
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The settings that decide the training; those of the score are left out."""
+        return _settings(self.head, "score_keys", inside=False)
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,11 @@ class Outcome:
     error: str | None = None
 
 
-def jobs(tasks: Sequence[Task]) -> list[Job]:
+def jobs(tasks: Sequence[Task], again: bool = False) -> list[Job]:
     """Tasks by what has to be trained, in the order given."""
-    groups = _grouped(tasks, lambda t: [t.method, t.data, t.budget, t.seed, t.measure, trained(t)])
-    return [Job(tuple(group), trained(group[0])) for group in groups]
-
-
-def trained(task: Task) -> dict[str, Any]:
-    """The settings of a task that decide its training; those of the score are left out."""
-    later = methods.get(task.method).score_keys
-    return {key: value for key, value in task.set.items() if key not in later}
+    parts = attrgetter("method", "data", "budget", "seed", "measure")
+    groups = _grouped(tasks, lambda t: [parts(t), _settings(t, "score_keys", inside=False)])
+    return [Job(tuple(group), again) for group in groups]
 
 
 def perform(job: Job) -> list[Outcome]:
@@ -70,17 +70,17 @@ def perform(job: Job) -> list[Outcome]:
 
     A task that fails says so in its outcome and does not stop the others.
     """
-    head = job.head
-    single = {"cost": _cost, "oracle": _oracle}.get(head.measure)
+    single = {"cost": _cost, "oracle": _oracle}.get(job.head.measure)
     if single:
-        return [_guarded([task], partial(single, task))[0] for task in job.tasks]
-    try:
-        options = {"progress": False, "again": job.again} | job.trained
-        run = train(head.method, head.data, head.budget, head.seed, **options)
-    except Exception as error:
-        return [Outcome(task, {}, error=_sentence(error)) for task in job.tasks]
-    groups = _grouped(job.tasks, lambda task: [task.map, _map_settings(task)])
-    return [one for group in groups for one in _guarded(group, partial(_scored, group, run))]
+        return [one for task in job.tasks for one in _guarded([task], single)]
+    return _guarded(job.tasks, lambda tasks: _answers(job))
+
+
+def _answers(job: Job) -> list[Outcome]:
+    head, options = job.head, {"progress": False, "again": job.again} | job.trained
+    run = train(head.method, head.data, head.budget, head.seed, **options)
+    groups = _grouped(job.tasks, lambda task: [task.map, _settings(task, "reduce_keys", False)])
+    return [one for group in groups for one in _guarded(group, partial(_scored, run))]
 
 
 def rescore(
@@ -100,10 +100,15 @@ def rescore(
 
 def detector(task: Task, record: dict[str, Any]) -> Detector:
     """The detector that answered a finished task."""
-    run = Run.load(record["run"])
-    if _is_stored(task, run):
-        return run.detector
-    return rescore(run, task.map, progress=False, **_score_settings(task))[0]
+    return _answer(task, Run.load(record["run"]))[0]
+
+
+def _answer(task: Task, run: Run) -> tuple[Detector, pd.DataFrame, dict[str, Any]]:
+    """Detector, scores and metrics of a task: the run's own where they are the task's."""
+    changes = _settings(task, "score_keys")
+    if task.map is None and config.change(run.config, **changes) == run.config:
+        return run.detector, run.scores, run.info["metrics"]
+    return rescore(run, task.map, progress=False, **changes)
 
 
 def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
@@ -121,17 +126,13 @@ def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
     return Detector(spec, run.detector.backbone, method, None, main)
 
 
-def _scored(tasks: Sequence[Task], run: Run) -> list[Outcome]:
+def _scored(run: Run, tasks: Sequence[Task]) -> list[Outcome]:
     """Tasks that share their maps: the first is evaluated whole, of the others only the scores."""
-    first, started = tasks[0], time.perf_counter()
-    if _is_stored(first, run):
-        answering, table, values = run.detector, run.scores, run.info["metrics"]
-    else:
-        answering, table, values = rescore(run, first.map, False, **_score_settings(first))
-    outcomes = [_outcome(first, run, answering.config, table, values, started)]
-    if len(tasks) > 1:
-        outcomes += _reduced(tasks[1:], run, answering, table, values)
-    return outcomes
+    started = time.perf_counter()
+    answering, table, values = _answer(tasks[0], run)
+    outcome = _outcome(tasks[0], run, answering.config, table, values, started)
+    others = _reduced(tasks[1:], run, answering, table, values) if len(tasks) > 1 else []
+    return [outcome, *others]
 
 
 def _reduced(
@@ -143,7 +144,7 @@ def _reduced(
 ) -> list[Outcome]:
     """The same maps reduced to other image scores, in one pass over them."""
     started = time.perf_counter()
-    others = [_changed(run, answering.main, _score_settings(task)) for task in tasks]
+    others = [_changed(run, answering.main, _settings(task, "score_keys")) for task in tasks]
     raw: list[list[torch.Tensor]] = [[] for _ in tasks]
     sets = run.experiment.feature_sets(progress=False)
     for name in ("calibration", "test"):
@@ -154,12 +155,12 @@ def _reduced(
     outcomes = []
     for task, other, batches in zip(tasks, others, raw, strict=True):
         scores = torch.cat(batches).double().numpy()
-        held = len(sets["calibration"])
-        calibration = Calibration(scores[:held], answering.calibration.map_quantiles)
+        held_out = scores[: len(sets["calibration"])]
+        calibration = Calibration(held_out, answering.calibration.map_quantiles)
         scored = table.assign(score=scores, p_value=calibration.rank(scores).p_value)
-        test = scored[scored["split"] == "test"]
-        defects = {row["defect"]: row for row in values["defects"]} if len(test) else {}
-        own = all_metrics(test, values, defects) if len(test) else values
+        test, own = scored[scored["split"] == "test"], values
+        if len(test):
+            own = all_metrics(test, values, {row["defect"]: row for row in values["defects"]})
         outcomes.append(_outcome(task, run, other.config, scored, own, started))
         started = time.perf_counter()
     return outcomes
@@ -189,17 +190,19 @@ def _outcome(
     return Outcome(task, record, table)
 
 
-def _cost(task: Task) -> list[Outcome]:
+def _cost(tasks: Sequence[Task]) -> list[Outcome]:
     """Parameters, FLOPs and seconds at the paper's size, with random weights; timed past quick."""
+    (task,) = tasks
     timed = task.budget != "quick"
     row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
     return [Outcome(task, {"metrics": row, "backbone": row["backbone"]})]
 
 
-def _oracle(task: Task) -> list[Outcome]:
+def _oracle(tasks: Sequence[Task]) -> list[Outcome]:
     """The last epoch, as a run reports it, and the best one on the test set."""
+    (task,) = tasks
     info, table, epochs = oracle.by_epoch(
-        task.method, task.data, task.budget, task.seed, progress=False, **task.set
+        task.method, task.data, task.budget, task.seed, **task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
     record = {key: info[key] for key in kept}
@@ -207,19 +210,10 @@ def _oracle(task: Task) -> list[Outcome]:
     return [Outcome(task, record, table)]
 
 
-def _score_settings(task: Task) -> dict[str, Any]:
-    later = methods.get(task.method).score_keys
-    return {key: value for key, value in task.set.items() if key in later}
-
-
-def _map_settings(task: Task) -> dict[str, Any]:
-    last = methods.get(task.method).reduce_keys
-    return {key: value for key, value in task.set.items() if key not in last}
-
-
-def _is_stored(task: Task, run: Run) -> bool:
-    """Whether the run's own numbers are the task's."""
-    return task.map is None and config.change(run.config, **_score_settings(task)) == run.config
+def _settings(task: Task, keys: str, inside: bool = True) -> dict[str, Any]:
+    """What a task sets of the method's `score_keys` or `reduce_keys`, or all but these."""
+    some = getattr(methods.get(task.method), keys)
+    return {key: value for key, value in task.set.items() if (key in some) is inside}
 
 
 def _grouped(tasks: Iterable[Task], by: Callable[[Task], Any]) -> list[list[Task]]:
@@ -229,14 +223,14 @@ def _grouped(tasks: Iterable[Task], by: Callable[[Task], Any]) -> list[list[Task
     return list(groups.values())
 
 
-def _guarded(tasks: Sequence[Task], answer: Callable[[], list[Outcome]]) -> list[Outcome]:
+def _guarded(
+    tasks: Sequence[Task], answer: Callable[[Sequence[Task]], list[Outcome]]
+) -> list[Outcome]:
+    """The outcomes, or why there are none: a ValueError in its own words, others named."""
     try:
-        return answer()
+        return answer(tasks)
     except Exception as error:
-        return [Outcome(task, {}, error=_sentence(error)) for task in tasks]
-
-
-def _sentence(error: Exception) -> str:
-    """A ValueError speaks for itself; anything else is named."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+        text = " ".join(str(error).split()) or "no message"
+        if not isinstance(error, ValueError | OSError):
+            text = f"{type(error).__name__}: {text}"
+        return [Outcome(task, {}, error=text) for task in tasks]

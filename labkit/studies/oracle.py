@@ -13,11 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from labkit.evaluation.detector import Detector
 from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
-from labkit.training.run import Run
 from labkit.training.train import evaluate_again, train
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
@@ -28,7 +26,6 @@ def by_epoch(
     data: str,
     budget: str = "laptop",
     seed: int = 0,
-    progress: bool = True,
     **overrides: Any,
 ) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, Any]]]:
     """Train under the clean protocol, then judge the test set with the weights of every epoch.
@@ -48,13 +45,18 @@ def by_epoch(
             kept[-1][1].mkdir()
             shutil.copyfile(folder / CHECKPOINT, kept[-1][1] / CHECKPOINT)
 
-        run = train(method, data, budget, seed, folder, progress, on_epoch=keep, **overrides)
+        run = train(method, data, budget, seed, folder, False, on_epoch=keep, **overrides)
         if not kept:
             raise ValueError(f"{method} has no epochs to choose from.")
-        last = kept[-1][0].get("stage")
-        chosen = [(row["epoch"], weights) for row, weights in kept if row.get("stage") == last]
-        bar = tqdm(chosen, desc="judging epochs", unit="epoch", disable=not progress)
-        rows = [{"epoch": epoch} | _metrics(run, weights) for epoch, weights in bar]
+        rows, last = [], kept[-1][0].get("stage")
+        for row, weights in kept:
+            if row.get("stage") == last:
+                answering = Detector(
+                    run.config, run.detector.backbone, run.experiment.build(), None
+                )
+                load_checkpoint(weights, answering.method)
+                metrics = evaluate_again(run.experiment, answering, progress=False)[1]
+                rows.append({"epoch": row["epoch"]} | metrics)
         return run.info, run.scores, rows
 
 
@@ -73,11 +75,3 @@ def gains(epochs: list[dict[str, Any]]) -> dict[str, float]:
             best[f"oracle_{metric}"] = max(values)
             best[f"gain_{metric}"] = max(values) - values[-1]
     return best
-
-
-def _metrics(run: Run, weights: Path) -> dict[str, Any]:
-    """Metrics of the test set with the weights of a checkpoint's folder."""
-    method = type(run.detector.method)(run.config.flow, run.detector.method.shapes)
-    load_checkpoint(weights, method)
-    answering = Detector(run.config, run.detector.backbone, method, None)
-    return evaluate_again(run.experiment, answering, progress=False)[1]

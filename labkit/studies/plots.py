@@ -1,25 +1,22 @@
-"""A study as figures: seeds as dots, intervals, and the published trend on an axis of its own.
-
-Points and lines are seaborn's, drawn from the tidy tables of the results.
-"""
+"""A study as figures: seeds as dots, intervals, and the published trend on an axis of its own."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from labkit.core.records import Sample
 from labkit.figures.maps import map_grid
 from labkit.figures.plots import draw_scores
-from labkit.figures.style import FAINT, INK, LEGEND, QUIET, SERIES, THRESHOLD, dress, new_figure
+from labkit.figures.style import DASHED, FAINT, INK, QUIET, SERIES, dress, legend, new_figure
 from labkit.studies import tables
 from labkit.studies.results import Results
 
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
 PUBLISHED = "#8c6d1f"  # ochre: what is printed, nowhere else in the lab's figures
 MARKS = "osD^vPX*<>"
-LONGEST = 26  # characters of a map's heading on one line
 WIDE = 0.8  # of a row, shared by its groups
 REST = "rest"  # of the method: maps and score, or all of one that names no parts
 PARTS = dict(zip((*tables.PARTS, REST), (QUIET, *SERIES[:3], FAINT), strict=True))
@@ -48,27 +44,21 @@ def dots(results: Results) -> Figure:
 
     One panel per measured metric; the paper's numbers stand in panels below, on their own axes.
     """
-    lines, rows = tables.rows(results), 2 if _published(results) else 1
-    columns = max(len(_metrics(results)), len(_published(results)))
+    lines, handles = tables.rows(results), []
     height = 0.75 + 0.34 * len(lines) * max(1, len(results.datasets) / 2)
-    figure = new_figure(2.0 + 2.9 * columns, 0.5 + height * rows, tables.notes(results)[0])
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    figure, axes = _panels(results, height, sharey=True)
     for ax, metric in zip(axes[0], _metrics(results), strict=False):
         seeds, means = _scaled(results, metric)
-        dot_rows(ax, means, lines, results.datasets, seeds)
+        handles = dot_rows(ax, means, lines, results.datasets, seeds)
         dress(ax, _measured(metric), "", grid="x")
-    for ax, (dataset, metric) in zip(axes[-1], _published(results), strict=False):
-        group = _rows(results.published(), dataset=dataset, metric=metric)
-        for y, hit in enumerate(tables.printed(group, line) for line in lines):
-            if hit is not None:
-                ax.plot(hit["value"], y, "D", color=PUBLISHED, markersize=5)
-        dress(ax, _printed(group), "", grid="x")
+    for ax, (label, group) in zip(axes[-1], _published(results), strict=False):
+        firsts = group.drop_duplicates("row")
+        ax.plot(firsts["value"], firsts["row"].map(lines.index), "D", color=PUBLISHED, ms=5)
+        dress(ax, label, "", grid="x")
     for ax in axes.flat:
         ax.xaxis.set_major_locator(MaxNLocator(4))  # long labels of a narrow range fit
         ax.axis("on" if ax.has_data() else "off")
-    axes[0, 0].set_yticks(range(len(lines)), lines)
-    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
-    legend(figure, axes[0, 0])
+    legend(figure, handles if results.datasets != ["-"] else [])
     return figure
 
 
@@ -79,41 +69,27 @@ def dot_rows(
     groups: Sequence[str],
     seeds: pd.DataFrame | None = None,
     face: str | None = "white",
-) -> None:
+) -> list[Line2D]:
     """Named rows of points with intervals; the groups of a row stand below each other.
 
-    Args: points: row, group, value, low, high, the last two NaN where no interval is known;
-          seeds: row, group, value, drawn as small dots; face: of the marks, their colour if None.
+    Args:    points: row, group, value, low, high, the last two NaN where no interval is known;
+             seeds: row, group, value, drawn as small dots; face: of the marks, their colour if
+             None.
+    Returns: a handle of the legend per group.
     """
-    if points.empty:
-        return
-    palette, count = _colours(groups), len(groups)
-    shared = {"y": "row", "order": rows, "hue_order": groups, "orient": "h"}
-    shared |= {"palette": palette, "hue": "group", "legend": False, "ax": ax}
-    if seeds is not None:
-        style = {"jitter": False, "size": 4, "alpha": 0.6, "linewidth": 0}
-        sns.stripplot(seeds, x="value", dodge=count > 1, **style, **shared)
-    three = pd.concat([points.assign(x=points[end]) for end in ("value", "low", "high")],
-                      ignore_index=True)  # fmt: skip
-    sns.pointplot(
-        three,
-        x="x",
-        estimator=lambda values: values.iloc[0],
-        errorbar=lambda values: (values.iloc[1], values.iloc[2]),
-        dodge=WIDE * (count - 1) / count if count > 1 else False,
-        markers=[MARKS[k % len(MARKS)] for k in range(count)],
-        linestyle="none",
-        markersize=6,
-        markeredgewidth=1.3,
-        err_kws={"linewidth": 1.4, "alpha": 0.45},
-        **({"markerfacecolor": face} if face else {}),
-        **shared,
-    )
-    named = ax.get_legend_handles_labels()[1]
+    places, handles = {row: y for y, row in enumerate(rows)}, []
     for k, group in enumerate(groups):
-        style = {"color": palette[group], "markerfacecolor": face or palette[group], "ms": 6}
-        if group not in named:
-            ax.plot([], [], MARKS[k % len(MARKS)], label=group, **style)
+        colour, shift = _colour(k), WIDE * ((k + 0.5) / len(groups) - 0.5)
+        if seeds is not None:
+            own = seeds[seeds["group"] == group]
+            ax.plot(own["value"], own["row"].map(places) + shift, ".", color=colour, alpha=0.6)
+        own = points[points["group"] == group]
+        y = own["row"].map(places) + shift
+        ax.hlines(y, own["low"], own["high"], color=colour, linewidth=1.4, alpha=0.45)
+        style = {"color": colour, "mfc": face or colour, "ms": 6, "mew": 1.3, "label": group}
+        handles += ax.plot(own["value"], y, MARKS[k % len(MARKS)], linestyle="none", **style)
+    ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(max(len(rows), 1) - 0.5, -0.5))
+    return handles
 
 
 def differences(
@@ -125,21 +101,20 @@ def differences(
           full: what these marks mean, where both are drawn.
     """
     rows, groups = (list(dict.fromkeys(points[column])) for column in ("row", "group"))
-    height = 1.4 + 0.11 * len(rows) * (1 + len(groups))
-    figure = new_figure(8.4, height, note)
+    figure = new_figure(8.4, 1.4 + 0.11 * len(rows) * (1 + len(groups)), note)
     ax = figure.subplots()
+    dress(ax, f"{label} (asinh scale)", "", grid="x")
     for face, meaning in ((None, full), ("white", hollow)):
-        dot_rows(ax, points[points["hollow"] == (face == "white")], rows, groups, face=face)
+        shown = points[points["hollow"] == (face == "white")]
+        handles = dot_rows(ax, shown, rows, groups, face=face)
         if meaning:
             ax.plot([], [], "o", color=INK, markerfacecolor=face or INK, label=meaning)
-    dress(ax, f"{label} (asinh scale)", "", grid="x")
-    ax.axvline(0, color=THRESHOLD, linestyle="dashed", linewidth=1)
+    ax.axvline(0, **DASHED)
     ax.set_xscale("asinh", linear_width=LINEAR)
-    ax.set_xticks(TICKS, [f"{tick:+g}" if tick else "0" for tick in TICKS])
-    ax.set(xlim=(-REACH, REACH), yticks=range(len(rows)), yticklabels=rows)
-    ax.set_ylim(len(rows) - 0.5 if rows else 1, -0.5)
+    ax.set_xticks(TICKS, [f"{tick:+g}" if tick else "0" for tick in TICKS], minor=False)
+    ax.set_xlim(-REACH, REACH)
     ax.minorticks_off()
-    legend(figure, ax)
+    legend(figure, handles + [line for line in ax.lines if line.get_label() in (full, hollow)])
     return figure
 
 
@@ -165,77 +140,61 @@ def curve(results: Results) -> Figure:
 
     The published trend has a panel below with the same x and an axis of its own.
     """
-    rows = 2 if _published(results) else 1
-    columns = max(len(_metrics(results)), len(_published(results)), 1)
-    size = (max(6.4, 1.2 + 3.4 * columns), 0.9 + 2.3 * rows)
-    figure = new_figure(*size, tables.notes(results)[0])
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    key = results.study.axis
+    figure, axes = _panels(results, 2.4, sharex=True)
+    key, printed, handles = results.study.axis, _published(results), []
     x = {variant.name: variant.set[key] for variant in results.study.rows if key in variant.set}
     for k, (ax, metric) in enumerate(zip(axes[0], _metrics(results), strict=False)):
-        lowest = k >= len(_published(results))
+        lowest = k >= len(printed)
         ax.tick_params(labelbottom=lowest)
-        _trends(ax, results, metric, x)
+        handles = _trends(ax, results, metric, x)
         dress(ax, key if lowest else "", _measured(metric))
-    for ax, (dataset, metric) in zip(axes[-1], _published(results), strict=False):
-        group = _rows(results.published(), dataset=dataset, metric=metric)
-        pairs = sorted((x[v], y) for v, y in zip(group["ours"], group["value"], strict=True) if v)
-        ax.plot(*zip(*pairs, strict=True), "D--", color=PUBLISHED, lw=1.2, ms=5)
-        dress(ax, key, _printed(group))
+    for ax, (label, group) in zip(axes[-1], printed, strict=False):
+        group = group.assign(x=group["ours"].map(x)).dropna(subset="x").sort_values("x")
+        ax.plot(group["x"], group["value"], "D--", color=PUBLISHED, lw=1.2, ms=5)
+        dress(ax, key, label)
     values = np.array(sorted(x.values()))
     log = values[0] > 0 and values[-1] / values[0] > 15
-    if log:
-        axes[0, 0].set_xscale("log")
     named = _apart(np.log(values) if log else values)
     for ax in axes.flat:
+        ax.set_xscale("log" if log else "linear")
         ax.set_xticks(values, [f"{v:g}" * name for v, name in zip(values, named, strict=True)])
         ax.minorticks_off()
         ax.axis("on" if ax.has_data() else "off")
-    legend(figure, axes[0, 0])
+    legend(figure, handles)
     return figure
 
 
-def _trends(ax: Axes, results: Results, metric: str, x: dict[str, float]) -> None:
+def _trends(ax: Axes, results: Results, metric: str, x: dict[str, float]) -> list[Line2D]:
     """Lines of a metric over the swept value, one per dataset, with seeds and intervals."""
     seeds, means = (t.assign(x=t["row"].map(x)) for t in _scaled(results, metric))
-    groups, palette = results.datasets, _colours(results.datasets)
-    shared = {"x": "x", "y": "value", "hue": "group", "hue_order": groups, "palette": palette}
-    shared |= {"ax": ax, "legend": False}
-    sns.scatterplot(seeds, s=22, alpha=0.6, linewidth=0, **shared)
-    marks = dict(zip(groups, MARKS * len(groups), strict=False))
-    style = {"style": "group", "markers": marks, "dashes": False, "errorbar": None}
-    sns.lineplot(means, markersize=7, linewidth=1.4, **style, **shared)
-    for group in groups:
-        colour, own = (
-            palette[group],
-            _rows(means, group=group).dropna(subset=["x", "low"]).sort_values("x"),
-        )
-        ax.fill_between(own["x"], own["low"], own["high"], color=colour, alpha=0.12, lw=0)
-        ax.plot([], [], marks[group] + "-", color=colour, mec="white", lw=1.4, label=group)
+    handles = []
+    for k, group in enumerate(results.datasets):
+        dots, own = (t[t["group"] == group].sort_values("x") for t in (seeds, means))
+        style = {"color": _colour(k), "lw": 1.4, "ms": 7, "mec": "white", "label": group}
+        ax.plot(dots["x"], dots["value"], ".", color=_colour(k), alpha=0.6)
+        ax.fill_between(own["x"], own["low"], own["high"], color=_colour(k), alpha=0.12, lw=0)
+        handles += ax.plot(own["x"], own["value"], MARKS[k % len(MARKS)] + "-", **style)
+    return handles
 
 
 def histograms(results: Results) -> Figure:
     """The image scores of each variant (rows) on each dataset (columns), of the first seed."""
     size = (len(results.variants), len(results.datasets))
     width = max(6.4, 1.0 + 4.2 * size[1])
-    figure = new_figure(width, 0.8 + 1.9 * size[0], tables.notes(results)[0])
+    figure = new_figure(width, 0.8 + 1.9 * size[0], results.caption)
     axes = figure.subplots(*size, squeeze=False)
     for variant, row in zip(results.variants, axes, strict=True):
         for dataset, ax in zip(results.datasets, row, strict=True):
-            done = results.finished(variant, dataset)
-            groups = _scores(results.scores(done[0])) if done else [np.empty(0)] * 3
+            done, groups = results.finished(variant, dataset), [np.empty(0)] * 3
+            if done:
+                scores = results.scores(done[0])
+                side = scores["label"].where(scores["split"] == "test", -1)  # -1: held-out normal
+                groups = [scores.loc[side == k, "score"] for k in (-1, 0, 1)]
             handles = draw_scores(ax, *groups)
             title = f"{variant}, {dataset}"
             dress(ax, "image score [the method's unit]", "share [%]", title, "y")
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, **LEGEND)
+    legend(figure, handles)
     return figure
-
-
-def _scores(scores: pd.DataFrame) -> list[np.ndarray]:
-    """Scores of held-out normals, good and defective test images."""
-    test = scores["split"] == "test"
-    chosen = (~test, test & (scores["label"] == 0), test & (scores["label"] == 1))
-    return [scores.loc[rows, "score"].to_numpy() for rows in chosen]
 
 
 def by_defect(
@@ -249,13 +208,11 @@ def by_defect(
     table = table.loc[list(variants) or table.index]
     points = table.stack().rename("value").reset_index()
     points = points.rename(columns={"variant": "group", "defect": "row"})
-    note = f"{tables.notes(results)[0]} Means over seeds."
-    figure = new_figure(7.6, 1.2 + 0.1 * len(table.columns) * (2 + len(table) / 2), note)
-    ax = figure.subplots()
-    dot_rows(ax, points.assign(low=np.nan, high=np.nan), list(table.columns), list(table.index))
-    dress(ax, f"measured {tables.name(metric)}, {dataset}", "", grid="x")
-    ax.set_ylim(len(table.columns) - 0.5, -0.5)
-    figure.legend(loc="outside right upper", **LEGEND)
+    height = 1.2 + 0.1 * len(table.columns) * (2 + len(table) / 2)
+    figure = new_figure(7.6, height, f"{results.caption} Means over seeds.")
+    ax = dress(figure.subplots(), f"measured {tables.name(metric)}, {dataset}", "", grid="x")
+    points = points.assign(low=np.nan, high=np.nan)
+    legend(figure, dot_rows(ax, points, list(table.columns), list(table.index)))
     return figure
 
 
@@ -281,11 +238,7 @@ def maps(
         limits[name], units[name] = (quantiles["0.5"], quantiles["1"]), detector.legend[main][1]
     masks = [sample.read_mask() if sample.read_mask else None for sample in samples]
     titles = [sample.defect.replace("_", " ") for sample in samples]
-    figure = map_grid(pictures, columns, limits, masks, titles, units, note=note)
-    for ax in figure.axes:
-        if len(ax.get_title()) > LONGEST:
-            ax.set_title(textwrap.fill(ax.get_title(), LONGEST), fontsize=7, color=INK, pad=3)
-    return figure
+    return map_grid(pictures, columns, limits, masks, titles, units, note=note)
 
 
 def parts(results: Results) -> Figure:
@@ -301,19 +254,20 @@ def parts(results: Results) -> Figure:
     counted = {what: table for what, table in counted.items() if not table.empty}
     variants = list(counted["flops"].index)
     size = (3.2 + 3.6 * len(counted), 1.1 + 0.36 * len(variants))
-    figure = new_figure(*size, tables.notes(results)[0])
+    figure = new_figure(*size, results.caption)
     axes = figure.subplots(1, len(counted), sharey=True, squeeze=False)[0]
     for ax, (what, table) in zip(axes, counted.items(), strict=True):
         unit, label = COSTS[what]
         ends = (table / unit).cumsum(axis=1)
         for part, begins in ends.shift(axis=1, fill_value=0).items():
-            ax.barh(variants, ends[part] - begins, 0.6, begins, color=PARTS[part], label=part)
+            ax.barh(variants, ends[part] - begins, 0.6, begins, color=PARTS[part])
         for variant, whole in ends.iloc[:, -1].items():
-            ax.annotate(f" {whole:.0f}", (whole, variant), fontsize=8, color=INK, va="center")
+            ax.annotate(f" {whole:.0f}", (whole, variant), color=INK, va="center")
         dress(ax, label, "", grid="x")
         ax.set_xlim(0, 1.15 * ends.iloc[:, -1].max())
     axes[0].invert_yaxis()
-    legend(figure, axes[0], len(PARTS))
+    handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
+    legend(figure, handles)
     return figure
 
 
@@ -336,36 +290,34 @@ def by_part(results: Results, what: str = "flops") -> pd.DataFrame:
 
 def highlights(results: Results, metric: str = "image_auroc") -> Sequence[str]:
     """The two variants that differ most by a metric, worst first: those worth looking at."""
-    means = _rows(results.table, metric=metric).groupby("variant")["value"].mean()
+    means = results.table.query("metric == @metric").groupby("variant")["value"].mean()
     return [means.idxmin(), means.idxmax()] if len(means) > 1 else list(means.index)
+
+
+def _panels(results: Results, height: float, **shared: bool) -> tuple[Figure, np.ndarray]:
+    """Panels of measured metrics, and of what is published in a row below, if anything is."""
+    rows = 2 if _published(results) else 1
+    columns = max(len(_metrics(results)), len(_published(results)), 1)
+    size = (max(6.4, 1.6 + 3.1 * columns), 0.7 + height * rows)
+    figure = new_figure(*size, results.caption)
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def _scaled(results: Results, metric: str) -> list[pd.DataFrame]:
     """Seeds and means of a metric in its unit, as `dot_rows` takes them."""
-    scale, names = tables.SCALES.get(metric, (1.0, ""))[0], {"variant": "row", "data": "group"}
-    seeds = _rows(results.table, metric=metric).rename(columns=names)
-    means = _rows(results.summary, metric=metric).rename(columns=names | {"mean": "value"})
-    return [table.assign(value=table["value"] / scale) for table in (seeds, means)]
+    scale = tables.SCALES.get(metric, (1.0, ""))[0]
+    names = {"variant": "row", "data": "group", "mean": "value"}
+    both = (table[table["metric"] == metric] for table in (results.table, results.summary))
+    both = (table.rename(columns=names) for table in both)
+    return [table.assign(value=table["value"] / scale) for table in both]
 
 
 def _measured(metric: str) -> str:
     return tables.label("measured", metric, tables.SCALES.get(metric, (1.0, ""))[1])
 
 
-def _printed(group: pd.DataFrame) -> str:
-    first = group.iloc[0]
-    dataset = "" if first["dataset"] == "-" else f"\n{first['dataset']}"
-    return tables.label("published", first["metric"], first["unit"]) + dataset
-
-
-def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
-    for column, value in where.items():
-        table = table[table[column] == value]
-    return table
-
-
-def _colours(groups: Sequence[str]) -> dict[str, str]:
-    return {group: SERIES[(k + 4) % len(SERIES)] for k, group in enumerate(groups)}
+def _colour(k: int) -> str:
+    return SERIES[(k + 4) % len(SERIES)]
 
 
 def _apart(values: np.ndarray, least: float = 0.05) -> list[bool]:
@@ -382,14 +334,10 @@ def _metrics(results: Results) -> list[str]:
     return [metric for metric in results.study.metrics if metric in have]
 
 
-def _published(results: Results) -> list[tuple[str, str]]:
-    """Dataset and metric of each published panel."""
-    rows = results.published()
-    return list(dict.fromkeys(zip(rows["dataset"], rows["metric"], strict=True)))
-
-
-def legend(figure: Figure, ax: Axes, columns: int = 3, place: str = "outside upper left") -> None:
-    """The legend of the first panel beside all of them; none if nothing is named."""
-    handles, labels = ax.get_legend_handles_labels()
-    if handles and labels != ["-"]:
-        figure.legend(handles, labels, loc=place, ncols=columns, **LEGEND)
+def _published(results: Results) -> list[tuple[str, pd.DataFrame]]:
+    """Label and rows of each published panel, one per dataset and metric."""
+    panels = []
+    for (data, metric), group in results.published().groupby(["dataset", "metric"], sort=False):
+        label = tables.label("published", metric, group["unit"].iloc[0])
+        panels.append((label if data == "-" else f"{label}\n{data}", group))
+    return panels

@@ -43,12 +43,9 @@ def _read(file: str) -> pd.DataFrame:
     text = {column: str for column in COLUMNS if column != "value"}
     table = pd.read_csv(FOLDER / file, dtype=text, keep_default_na=False)
     doubts = pd.read_csv(FOLDER / SUSPECTS, dtype=str, keep_default_na=False)
-    doubts = doubts[doubts["file"] == file]
     table["suspect"] = ""
-    for doubt in doubts.itertuples():
-        hit = pd.Series(True, index=table.index)
-        for column in ("dataset", "category", "variant", "metric"):
-            wanted = getattr(doubt, column)
-            hit &= (table[column] == wanted) if wanted else True
-        table.loc[hit, "suspect"] = doubt.reason
+    for doubt in doubts[doubts["file"] == file].to_dict("records"):
+        cell = [c for c in ("dataset", "category", "variant", "metric") if doubt[c]]
+        hit = (table[cell] == [doubt[column] for column in cell]).all(axis=1)
+        table.loc[hit, "suspect"] = doubt["reason"]
     return table

@@ -16,9 +16,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, studentized_range
 
-from labkit.figures.style import FAINT, QUIET, dress, new_figure
+from labkit.figures.style import FAINT, QUIET, SERIES, dress, legend, new_figure
 from labkit.studies import tables
-from labkit.studies.plots import MARKS, SERIES, differences, dot_rows, legend
+from labkit.studies.plots import MARKS, differences, dot_rows
 from labkit.studies.results import Results
 
 LEVEL = 0.05
@@ -35,12 +35,11 @@ def values(results: Results, metric: str = "image_auroc") -> pd.DataFrame:
 def spread(results: Results, metric: str) -> pd.DataFrame:
     """A metric as text, "mean ± sd" over seeds, variants by datasets; "-" where there is none."""
     rows = results.summary[results.summary["metric"] == metric]
-    text = rows["mean"].map("{:.3f}".format) + rows["sd"].map(" ± {:.3f}".format, "ignore").fillna(
-        ""
-    )
-    wide = rows.assign(text=text).pivot(index="variant", columns="data", values="text")
-    wide = wide.reindex(index=results.variants, columns=results.datasets).astype(object)
-    return wide.where(wide.notna(), "-").rename_axis(index=tables.name(metric), columns=None)
+    sd = rows["sd"].map(" ± {:.3f}".format).where(rows["sd"].notna(), "")
+    wide = rows.assign(text=rows["mean"].map("{:.3f}".format) + sd)
+    wide = wide.pivot(index="variant", columns="data", values="text").fillna("-")
+    wide = wide.reindex(index=results.variants, columns=results.datasets, fill_value="-")
+    return wide.rename_axis(index=tables.name(metric), columns=None)
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,16 +78,15 @@ def rank_figure(table: pd.DataFrame, note: str | None = None) -> Figure:
     order = order.loc[order.mean(axis=1).sort_values(kind="stable").index]
     means, width = order.mean(axis=1), critical_difference(*order.shape)
     figure = new_figure(7.6, 1.1 + 0.3 * len(order), note)
-    ax, group = figure.subplots(), "mean rank; dots: one per dataset"
+    ax = dress(figure.subplots(), f"rank among {len(order)} methods [1 = best]", "", grid="x")
     band = f"within Nemenyi's critical difference of the first, {width:.1f} ranks"
     end = min(means.iloc[0] + width, len(order) + 0.5)
-    ax.axvspan(means.iloc[0], end, color=FAINT, lw=0, zorder=0, label=band)
+    patch = ax.axvspan(means.iloc[0], end, color=FAINT, lw=0, zorder=0, label=band)
     seeds = order.stack().rename("value").rename_axis(["row", "dataset"]).reset_index()
-    points = means.rename("value").rename_axis("row").reset_index()
-    points = points.assign(low=np.nan, high=np.nan, group=group)
-    dot_rows(ax, points, list(order.index), [group], seeds.assign(group=group))
-    dress(ax, f"rank among {len(order)} methods [1 = best]", "", grid="x")
-    legend(figure, ax)
+    points = means.rename("value").rename_axis("row").reset_index().assign(low=np.nan, high=np.nan)
+    group = "mean rank; dots: one per dataset"
+    both = [table.assign(group=group) for table in (points, seeds)]
+    legend(figure, [*dot_rows(ax, both[0], list(order.index), [group], both[1]), patch])
     return figure
 
 
@@ -117,17 +115,16 @@ def scatter(
           of x.
     """
     figure = new_figure(7.6, 4.2, note)
-    ax = dress(figure.subplots(), *labels)
+    ax, names = dress(figure.subplots(), *labels), list(named) or list(points.index)
     if log:
         ax.set_xscale("log")
-    names = list(named) or list(points.index)
-    others = points.drop(index=names).to_numpy(float)
+    others = points.drop(index=names)
     if len(others):
-        ax.plot(*others.T, ".", color=QUIET, ms=6, alpha=0.5, label="others")
+        ax.plot(*others.to_numpy(float).T, ".", color=QUIET, ms=6, alpha=0.5, label="others")
     for k, name in enumerate(names):
         colour = QUIET if name in grey else SERIES[k % len(SERIES)]
         ax.plot(*points.loc[name], MARKS[k % len(MARKS)], color=colour, ms=8, ls="", label=name)
-    legend(figure, ax, 1, "outside right upper")
+    legend(figure, ax.lines)
     return figure
 
 

@@ -8,10 +8,11 @@ FOLDER/summary.csv              one row per variant, dataset and metric: mean, s
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,6 @@ class Results:
     folder: Path
     tasks: Sequence[Task]
     failed: dict[str, str] = field(default_factory=dict)
-    _bootstraps: dict[tuple, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -67,7 +67,6 @@ class Results:
         text = json.dumps(head | record, indent=1) + "\n"
         write_whole(self._path(task, "json"), lambda path: path.write_text(text))
         self.__dict__.pop("records", None)
-        self._bootstraps.clear()
 
     def scores(self, task: Task) -> pd.DataFrame:
         """Image scores of a finished task: key, split, defect, label, score, p_value."""
@@ -107,13 +106,12 @@ class Results:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Tidy: study, variant, method, data, seed, budget, metric, value."""
-        rows = []
-        for task in self.tasks:
-            record = self.records.get(task.fingerprint)
-            if record is None:
-                continue
-            head = [self.study.name, task.variant, task.method, task.data, task.seed, task.budget]
-            rows += [(*head, name, value) for name, value in _numbers(record)]
+        rows = [
+            (*[getattr(task, key) for key in KEYS], name, value)
+            for task in self.tasks
+            if task.fingerprint in self.records
+            for name, value in _numbers(self.records[task.fingerprint])
+        ]
         return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
 
     @cached_property
@@ -135,42 +133,34 @@ class Results:
         return rows.merge(self._intervals(), how="left", on=keys)
 
     def _intervals(self) -> pd.DataFrame:
-        rows = []
-        for data in self.datasets:
-            of_base = self._seeds(self.base, data)
-            for variant in self.variants:
-                own = self._seeds(variant, data)
-                areas, both = self._draws(variant, data, own), own & of_base
-                if areas is None:
-                    continue
-                pair = [self._draws(one, data, both) for one in (variant, self.base)]
-                gap = None if variant == self.base or pair[1] is None else pair[0] - pair[1]
-                ends = [(None, None) if one is None else interval(one) for one in (areas, gap)]
-                rows.append((variant, data, "image_auroc", *ends[0], *ends[1]))
+        rows, draws = [], cache(self._draws)
+        seeds = {
+            (variant, data): frozenset(task.seed for task in self.finished(variant, data))
+            for variant in {*self.variants, self.base}
+            for data in self.datasets
+        }
+        for data, variant in itertools.product(self.datasets, self.variants):
+            own = seeds[variant, data]
+            areas, both = draws(variant, data, own), own & seeds[self.base, data]
+            if areas is None:
+                continue
+            pair = [draws(one, data, both) for one in (variant, self.base)]
+            gap = None if variant == self.base or pair[1] is None else pair[0] - pair[1]
+            ends = [(None, None) if one is None else interval(one) for one in (areas, gap)]
+            rows.append((variant, data, "image_auroc", *ends[0], *ends[1]))
         columns = ["low", "high", "difference_low", "difference_high"]
         return pd.DataFrame(rows, columns=["variant", "data", "metric", *columns])
 
-    def _seeds(self, variant: str, data: str) -> frozenset[int]:
-        return frozenset(task.seed for task in self.finished(variant, data))
-
     def _draws(self, variant: str, data: str, seeds: frozenset[int]) -> np.ndarray | None:
         """Image AUROC, mean over seeds, in each bootstrap draw of the test images of a dataset."""
-        if (variant, data, seeds) not in self._bootstraps:
-            self._bootstraps[variant, data, seeds] = self._bootstrapped(variant, data, seeds)
-        return self._bootstraps[variant, data, seeds]
-
-    def _bootstrapped(self, variant: str, data: str, seeds: frozenset[int]) -> np.ndarray | None:
-        wins, tasks = None, [t for t in self.finished(variant, data) if t.seed in seeds]
+        wins, tasks = [], [t for t in self.finished(variant, data) if t.seed in seeds]
         for task in tasks if self.study.measure != "cost" else ():
-            table = self.scores(task)
-            test, label = (table["split"] == "test").to_numpy(), table["label"].to_numpy()
-            scores = table["score"].to_numpy()
-            good, bad = (scores[test & (label == value)] for value in (0, 1))
-            if not (len(good) and len(bad)) or len(good) * len(bad) > LARGEST:
+            test = self.scores(task).query("split == 'test'")
+            good, bad = (test.loc[test["label"] == k, "score"].to_numpy() for k in (0, 1))
+            if not 0 < len(good) * len(bad) <= LARGEST:
                 return None
-            won = pairwise_wins(bad, good)
-            wins = won if wins is None else wins + won
-        return None if wins is None else bootstrap_means(wins / len(tasks))
+            wins.append(pairwise_wins(bad, good))
+        return bootstrap_means(sum(wins) / len(wins)) if wins else None
 
     @cached_property
     def caption(self) -> str:
@@ -192,13 +182,16 @@ class Results:
         return text + end
 
     def published(self) -> pd.DataFrame:
-        """The paper's rows for this study; `ours` is the variant of each, "" if none."""
+        """The paper's rows for this study; `ours` is the variant of each, "" if none.
+
+        `row` is where a table of the study shows it: the variant, or the paper's own name.
+        """
         owner = {variant.published: variant.name for variant in self.study.rows}
-        tables = [published.rows(p.file, **p.where) for p in self.study.published]
-        if not tables:
-            return pd.DataFrame(columns=[*published.COLUMNS, "suspect", "ours"])
-        rows = pd.concat(tables, ignore_index=True)
-        return rows.assign(ours=rows["variant"].map(owner).fillna(""))
+        empty = pd.DataFrame(columns=[*published.COLUMNS, "suspect"], dtype=str)
+        rows = [published.rows(p.file, **p.where) for p in self.study.published] or [empty]
+        table = pd.concat(rows, ignore_index=True)
+        ours = table["variant"].map(owner).fillna("")
+        return table.assign(ours=ours, row=ours.where(ours != "", table["variant"]))
 
     def save(self) -> None:
         """Write results.csv and summary.csv."""

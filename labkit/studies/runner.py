@@ -8,15 +8,16 @@ A finished study opens in a second: nothing heavy is imported before there is so
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from labkit.core.config import unknown
@@ -75,14 +76,18 @@ def run(
             version made, for a Ray cluster that is not there, and for a full disk.
     """
     results = stored(name, budget, seeds, data, variants, out)
-    _refuse_strangers(results, again)
+    strangers = {r["labkit"] for r in results.records.values()} - {version("labkit")}
+    if strangers and not again:
+        raise ValueError(
+            f"{results.folder} holds results of labkit {', '.join(sorted(strangers))}, this is "
+            f"{version('labkit')}; they are kept: give another --out, or --again to run anew."
+        )
     missing = [t for t in results.tasks if again or t.fingerprint not in results.records]
-    if missing:
-        for outcome in _outcomes(missing, engine, workers, gpus, progress, again):
-            if outcome.error:
-                results.failed[outcome.task.fingerprint] = outcome.error
-            else:
-                results.write(outcome.task, {"source": source()} | outcome.record, outcome.scores)
+    for outcome in _outcomes(missing, engine, workers, gpus, progress, again) if missing else ():
+        if outcome.error:
+            results.failed[outcome.task.fingerprint] = outcome.error
+        else:
+            results.write(outcome.task, {"source": source()} | outcome.record, outcome.scores)
     results = Results(results.study, budget, results.folder, results.tasks, results.failed)
     if results.records:
         results.save()
@@ -98,13 +103,14 @@ def _state(results: Results) -> dict[str, Any]:
     study, done, planned = results.study, len(results.records), len(results.tasks)
     records = reversed(results.records.items())
     runs = {record.get("run", k): record for k, record in records}  # the first of each
+    seconds = pd.DataFrame([record.get("seconds", {}) for record in runs.values()])
     return {
         "name": study.name,
         "paper": study.paper,
         "source": study.source,
         "state": "done" if done == planned else "partial" if done else "never run",
         "tasks": f"{done}/{planned}",
-        "seconds": round(sum(map(cost, runs.values()))) if done else None,
+        "seconds": round(seconds.filter(regex="_seconds$").sum(axis=None)) if done else None,
         "result": headline(results) if done else None,
         "notebook": f"notebooks/{study.notebook}.ipynb" if study.notebook else None,
         "title": study.title,
@@ -114,26 +120,11 @@ def _state(results: Results) -> dict[str, Any]:
 def headline(results: Results) -> str:
     """The best and the worst variant by the study's first metric, in one line."""
     metric = results.study.metrics[0]
-    rows = results.table[results.table["metric"] == metric]
-    means = rows.groupby("variant")["value"].mean()
+    means = results.table.query("metric == @metric").groupby("variant")["value"].mean()
     if means.empty:
         return "no " + metric
     best, worst = means.idxmax(), means.idxmin()
     return f"{metric} {means[best]:.3f} ({best}) to {means[worst]:.3f} ({worst})"
-
-
-def cost(record: dict[str, Any]) -> float:
-    """Seconds that a task took: features, training, evaluation and scoring."""
-    return sum(v for k, v in record.get("seconds", {}).items() if k.endswith("_seconds"))
-
-
-def _refuse_strangers(results: Results, again: bool) -> None:
-    strangers = {r["labkit"] for r in results.records.values()} - {version("labkit")}
-    if strangers and not again:
-        raise ValueError(
-            f"{results.folder} holds results of labkit {', '.join(sorted(strangers))}, this is "
-            f"{version('labkit')}; they are kept: give another --out, or --again to run anew."
-        )
 
 
 def _outcomes(
@@ -145,27 +136,24 @@ def _outcomes(
     again: bool,
 ) -> Iterator[Outcome]:
     """The missing tasks' outcomes as they come, under a bar with the time that is left."""
-    from labkit.studies import engines, schedule
+    from labkit.studies import engines
 
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
-    timetable = schedule.timetable(missing, workers, progress, local=engine == "local")
-    jobs = [replace(job, again=again) for job in timetable.jobs]
+    local = engine == "local"
+    jobs, workers = engines.timetable(missing, workers, progress, local, again)
     write = partial(tqdm.write, file=sys.stderr)
     if progress:
-        write(f"{missing[0].study}: {timetable.sentence()}")
-    if engine == "ray":
-        stream = engines.cluster(jobs, timetable.workers, gpus)
-    elif timetable.workers == 1:
-        stream = engines.here(jobs)
+        count = f"{len(missing)} tasks, {len(jobs)} trainings in {workers} process"
+        write(f"{missing[0].study}: {count}{'es' * (workers > 1)}")
+    if not local:
+        stream = engines.cluster(jobs, workers, gpus)
     else:
-        stream = engines.processes(jobs, timetable.workers)
+        stream = engines.here(jobs) if workers == 1 else engines.processes(jobs, workers)
     with tqdm(total=len(missing), desc=missing[0].study, unit="task", disable=not progress) as bar:
-        for outcomes in stream:
-            for outcome in outcomes:
-                if outcome.error and progress:
-                    task = outcome.task
-                    where = f"{task.variant} on {task.data}, seed {task.seed}"
-                    write(f"{where}, failed: {outcome.error}")
-                yield outcome
-            bar.update(len(outcomes))
+        for outcome in itertools.chain.from_iterable(stream):
+            if outcome.error and progress:
+                task = outcome.task
+                write(f"{task.variant} on {task.data}, seed {task.seed}, failed: {outcome.error}")
+            yield outcome
+            bar.update()

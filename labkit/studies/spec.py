@@ -11,53 +11,50 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from labkit.core.config import BUDGETS, unknown
 from labkit.data import catalogue
 
 FOLDER = Path(__file__).parents[1] / "ablations"
-STRICT = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
-RENAMED = {"cells": "variants"}  # keys of version 0.1
+Budget = Literal["quick", "laptop", "paper"]
+declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
+    pydantic.dataclasses.dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Variant:
     """One row of a study: what it sets, and what the paper calls it."""
-
-    __pydantic_config__ = STRICT
 
     name: str
     set: Settings = field(default_factory=dict)
     method: str | None = None  # the study's, if not given
     map: str | None = None  # of the method's family, to score and localise with; its main one
     published: str | None = None  # its name in the published table
-    budgets: tuple[str, ...] = tuple(BUDGETS)  # where it can run
+    budgets: tuple[Budget, ...] = tuple(BUDGETS)  # where it can run
     note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Published:
     """Which rows of a published table belong to the study."""
-
-    __pydantic_config__ = STRICT
 
     file: str
     where: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Layer:
     """What a budget does otherwise."""
-
-    __pydantic_config__ = STRICT
 
     data: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
@@ -65,11 +62,9 @@ class Layer:
     set: Settings = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@declared()
 class Study:
     """An ablation, declared."""
-
-    __pydantic_config__ = STRICT
 
     name: str
     title: str
@@ -92,14 +87,24 @@ class Study:
     measure: Literal["train", "cost", "oracle"] = "train"  # or sizes; or every epoch
     figure: Literal["dots", "curve", "histograms", "maps", "parts"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
-    budgets: dict[str, Layer] = field(default_factory=dict)
+    budgets: dict[Budget, Layer] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Study:
+        names = [variant.name for variant in self.rows]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two variants are named {twice[0]!r}; give each its own name.")
+        for base in (self.base, *(layer.base for layer in self.budgets.values())):
+            if base and base not in names:
+                raise ValueError(f"base: {unknown('variant', base, names)}")
+        return self
 
     @cached_property
     def rows(self) -> tuple[Variant, ...]:
         """All variants, the sweep's included."""
-        keys, values = list(self.vary or {}), list((self.vary or {}).values())
-        sweep = []
-        for combination in itertools.product(*values) if keys else ():
+        keys, sweep = self.vary or {}, []
+        for combination in itertools.product(*keys.values()) if keys else ():
             chosen = dict(zip(keys, combination, strict=True))
             name = ", ".join(f"{key}={_plain(value)}" for key, value in chosen.items())
             published = self.vary_published.format(**chosen) or None
@@ -171,7 +176,7 @@ class Task:
         Defaults that labkit changes do not count either: the record holds the whole config and
         the code that trained it, and `--again` trains anew.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = asdict(self)
         del values["study"], values["variant"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -198,56 +203,32 @@ def read(path: Path) -> Study:
     """The study that a YAML file declares."""
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" near line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path} is no valid YAML{line}; compare it with another.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no keys; a study needs {', '.join(_required())}.")
-    for old, new in RENAMED.items():
-        if old in content:
-            raise ValueError(f"{path}: the key {old!r} of version 0.1 is now {new!r}; rename it.")
+        raise ValueError(f"{path} holds no keys; compare it with another study.")
+    if "cells" in content:
+        raise ValueError(f"{path}: the key 'cells' of version 0.1 is now 'variants'; rename it.")
     try:
-        study = TypeAdapter(Study).validate_python(content | {"name": path.stem})
-        _check(study)
+        return Study(**content | {"name": path.stem})
     except ValidationError as error:
         raise ValueError(f"{path}: {_sentence(error)}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return study
-
-
-def _check(study: Study) -> None:
-    names = [variant.name for variant in study.rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"two variants are named {twice!r}; give each its own name.")
-    for base in (study.base, *(layer.base for layer in study.budgets.values())):
-        if base and base not in names:
-            raise ValueError(f"base: {unknown('variant', base, names)}")
-    for budget in (*study.budgets, *(b for variant in study.rows for b in variant.budgets)):
-        if budget not in BUDGETS:
-            raise ValueError(unknown("budget", budget, BUDGETS))
-
-
-def _required() -> list[str]:
-    bare = [f.name for f in fields(Study) if f.default is MISSING is f.default_factory]
-    return [name for name in bare if name != "name"]
 
 
 def _sentence(error: ValidationError) -> str:
+    """What pydantic says of the first thing that does not fit."""
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+    key, sentence = ".".join(map(str, first["loc"])), first["msg"].lower()
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
-        owners = {"variants": Variant, "published": Published, "budgets": Layer}
-        owner = owners.get(first["loc"][0], Study) if len(first["loc"]) > 1 else Study
-        allowed = [f.name for f in fields(owner)]
+        parts = {"variants": Variant, "published": Published, "budgets": Layer}
+        owner = parts.get(first["loc"][0], Study)
+        allowed = [one.name for one in fields(owner)]
         return unknown(f"key {key} of a study:", str(first["loc"][-1]), allowed)
-    if first["type"] == "missing":
+    if first["type"].startswith("missing"):
         return f"the key {key!r} is missing."
-    return f"{key} = {str(first.get('input'))[:60]!r} does not fit: {first['msg'].lower()}."
+    return f"{key} = {str(first['input'])[:60]!r} does not fit: {sentence}."
 
 
 def _plain(value: Any) -> str:

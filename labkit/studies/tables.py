@@ -70,12 +70,12 @@ def variants(study: Study, budget: str = "laptop") -> pd.DataFrame:
     rows = [variant for variant in study.rows if variant.name in tasks]
     first = tasks[rows[0].name].set
     shared = {k: v for k, v in first.items() if not any(k in variant.set for variant in rows)}
-    lines = [("all variants", _settings(shared), "-", "-")]
+    lines = {"all variants": [_settings(shared), "-", "-"]}
     for variant in rows:
         own = {k: v for k, v in tasks[variant.name].set.items() if k not in shared}
-        lines.append((variant.name, _settings(own), variant.map or "-", variant.published or "-"))
-    columns = ["variant", "sets", "scored by the map", "row of the paper"]
-    table = pd.DataFrame(lines, columns=columns).set_index("variant")
+        lines[variant.name] = [_settings(own), variant.map or "-", variant.published or "-"]
+    columns = ["sets", "scored by the map", "row of the paper"]
+    table = pd.DataFrame.from_dict(lines, "index", columns=columns).rename_axis("variant")
     return table.loc[:, (table != "-").any()]
 
 
@@ -99,9 +99,8 @@ def by_defect(results: Results, dataset: str, metric: str = "image_auroc") -> pd
 
 def rows(results: Results) -> list[str]:
     """The variants, then rows of the paper that are not run here."""
-    printed, own = results.published(), results.variants
-    others = list(printed.loc[printed["ours"] == "", "variant"].unique())
-    return [*own, *others, *(v for v in printed["ours"].unique() if v and v not in own)]
+    printed = results.published().sort_values("ours", key=lambda name: name != "", kind="stable")
+    return list(dict.fromkeys([*results.variants, *printed["row"]]))
 
 
 def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
@@ -113,27 +112,24 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
     not published or not run. A spread is the standard deviation over seeds; [low, high] is the
     95 % bootstrap interval over test images.
     """
-    names, study = rows(results), results.study
-    columns: dict[str, list[str]] = {"": names}
+    columns, base, first = {}, results.base, results.study.metrics[0]
     for (where, metric), group in results.published().groupby(["dataset", "metric"], sort=False):
+        text = group["value"].map(str) + group["suspect"].map(lambda doubt: "†" * bool(doubt))
         heading = label("published:", metric, group["unit"].iloc[0], where)
-        columns[heading] = [_printed(printed(group, row)) for row in names]
-    summary = results.summary
+        columns[heading] = text.set_axis(group["row"]).groupby(level=0).first()
     for one in [dataset] if dataset else results.datasets:
         where = "" if dataset else one
-        for metric in study.metrics:
-            group = summary[(summary["data"] == one) & (summary["metric"] == metric)]
-            if group.empty:
-                continue
-            means = {row.variant: row for row in group.itertuples()}
-            heading = label("measured:", metric, SCALES.get(metric, (1, ""))[1], where)
-            columns[heading] = [_measured(means.get(row), metric) for row in names]
-            if results.base in means and len(means) > 1 and metric == study.metrics[0]:
-                heading = "minus base" + (f", {where}" if where not in ("", "-") else "")
-                columns[heading] = [
-                    _difference(means.get(row), results.base, metric) for row in names
-                ]
-    return pd.DataFrame(columns)
+        for metric in results.study.metrics:
+            summary = results.summary.query("data == @one and metric == @metric")
+            means = {row.variant: row for row in summary.itertuples()}
+            if means:
+                heading = label("measured:", metric, SCALES.get(metric, (1, ""))[1], where)
+                columns[heading] = pd.Series({name: _measured(means[name]) for name in means})
+            if base in means and len(means) > 1 and metric == first:
+                gaps = {name: _difference(means[name]) for name in means} | {base: "base"}
+                columns[label("minus", "base", "", where)] = pd.Series(gaps)
+    table = pd.DataFrame(columns, index=rows(results)).fillna("-")
+    return table.rename_axis("").reset_index()
 
 
 def notes(results: Results) -> list[str]:
@@ -154,47 +150,6 @@ def notes(results: Results) -> list[str]:
     return lines
 
 
-def markdown(results: Results) -> str:
-    """A finished study as a section of a document: question, tables, notes.
-
-    Published and measured stand in columns of their own, each named so; the notes tell data,
-    backbone, budget, seeds and protocol.
-    """
-    study, done = results.study, len(results.records)
-    lines = [f"## {study.title} (`{study.name}`)"]
-    lines.append(f"**{study.question}** {study.paper}, {study.source}.")
-    if study.claim:
-        lines.append(f"The paper's claim: {study.claim}")
-    if done < len(results.tasks):
-        lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
-    for dataset in results.datasets:
-        lines += [f"### {dataset}"] * (len(results.datasets) > 1)
-        lines.append(as_markdown(side_by_side(results, dataset).rename(columns={"": "variant"})))
-    lines.append("\n".join(f"- {note}" for note in notes(results)))
-    return "\n\n".join(lines) + "\n"
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown.
-
-    >>> print(as_markdown(pd.DataFrame({"a": ["1|2"]})))
-    | a |
-    | --- |
-    | 1\\|2 |
-    """
-    lines = [[str(column) for column in table], ["---"] * table.shape[1]]
-    for row in table.itertuples(index=False):
-        lines.append(["" if pd.isna(value) else str(value) for value in row])
-    escaped = ((" ".join(text.split()).replace("|", r"\|") for text in line) for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
-
-
-def printed(group: pd.DataFrame, row: str) -> pd.Series | None:
-    """The published line of a row of the table among those of one dataset and metric, if any."""
-    hit = group[(group["ours"] == row) | ((group["ours"] == "") & (group["variant"] == row))]
-    return None if hit.empty else hit.iloc[0]
-
-
 def _settings(values: dict[str, Any]) -> str:
     return ", ".join(f"{key}={_plain(value)}" for key, value in values.items()) or "-"
 
@@ -205,27 +160,19 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _printed(line: pd.Series | None) -> str:
-    return "-" if line is None else f"{line['value']}{'†' if line['suspect'] else ''}"
-
-
-def _measured(row: Any, metric: str) -> str:
-    if row is None:
-        return "-"
-    if metric in SCALES:
-        return f"{row.mean / SCALES[metric][0]:.1f}"
+def _measured(row: Any) -> str:
+    if row.metric in SCALES:
+        return f"{row.mean / SCALES[row.metric][0]:.1f}"
     spread = f" ± {row.sd:.3f}" if row.n > 1 else ""
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if pd.notna(row.low) else ""
     return f"{row.mean:.3f}{spread}{interval}"
 
 
-def _difference(row: Any, base: str, metric: str) -> str:
-    if row is None or pd.isna(row.difference):
+def _difference(row: Any) -> str:
+    if pd.isna(row.difference):
         return "-"
-    if row.variant == base:
-        return "base"
-    if metric in SCALES:
-        return f"{row.difference / SCALES[metric][0]:+.1f}"
+    if row.metric in SCALES:
+        return f"{row.difference / SCALES[row.metric][0]:+.1f}"
     return difference(row.difference, row.difference_low, row.difference_high)
 
 

@@ -10,7 +10,7 @@ QUICK = {"budget": "quick", "limit": 8, "epochs": 3}
 
 @pytest.fixture(scope="module")
 def judged():
-    return oracle.by_epoch("cflow", "procedural/gear", seed=1, progress=False, **QUICK)
+    return oracle.by_epoch("cflow", "procedural/gear", seed=1, **QUICK)
 
 
 def test_the_last_epoch_is_what_a_run_reports(judged, tmp_path):
@@ -37,7 +37,7 @@ def test_a_gain_is_what_the_best_epoch_has_over_the_last():
 
 def test_a_method_without_epochs_has_nothing_to_choose():
     with pytest.raises(ValueError, match="knn has no epochs"):
-        oracle.by_epoch("knn", "digits/3", "quick", progress=False, limit=8)
+        oracle.by_epoch("knn", "digits/3", "quick", limit=8)
 
 
 def test_the_study_tells_both_and_names_the_oracle():

@@ -1,7 +1,7 @@
 """Before a study starts: tasks are grouped, and what they share is computed once."""
 
 from labkit.features.cache import FeatureSet
-from labkit.studies import schedule
+from labkit.studies import engines
 from labkit.studies.spec import Task
 
 TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 1, "batch": 4}
@@ -13,10 +13,10 @@ def task(seed=0, budget="laptop", **changes):
 
 
 def test_tasks_of_one_training_are_one_job():
-    timetable = schedule.timetable([task(), task(top_k=0.5), task(blocks=1)], 2, progress=False)
-    assert [len(job.tasks) for job in timetable.jobs] == [2, 1]
-    assert timetable.workers == 2
-    assert timetable.sentence() == "3 tasks, 2 trainings in 2 processes"
+    tasks = [task(), task(top_k=0.5), task(blocks=1)]
+    jobs, workers = engines.timetable(tasks, 2, progress=False)
+    assert [len(job.tasks) for job in jobs] == [2, 1]
+    assert workers == 2
 
 
 def test_features_are_extracted_once_for_all(monkeypatch):
@@ -28,11 +28,11 @@ def test_features_are_extracted_once_for_all(monkeypatch):
         return extract(self, what, *more, **options)
 
     monkeypatch.setattr(FeatureSet, "extract", counted)
-    schedule.timetable([task(lr=rate) for rate in (1e-4, 1e-3, 1e-2)], 1, progress=False)
+    engines.timetable([task(lr=rate) for rate in (1e-4, 1e-3, 1e-2)], 1, progress=False)
     assert asked == ["procedural/gear images"]
 
 
 def test_the_quick_budget_stays_in_this_process():
-    assert schedule.timetable([task(s, "quick") for s in range(4)], None, False).workers == 1
+    assert engines.timetable([task(s, "quick") for s in range(4)], None, False)[1] == 1
     few = [task(s) for s in range(2)]
-    assert schedule.timetable(few, 7, progress=False, local=False).workers == 2
+    assert engines.timetable(few, 7, progress=False, local=False)[1] == 2

@@ -5,6 +5,7 @@ import pytest
 
 from labkit.studies import runner, spec, tables
 from labkit.studies.results import Results
+from labkit_apps.cli.studies import markdown
 
 DATASET = "procedural/gear"
 SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
@@ -98,7 +99,7 @@ def test_the_notes_say_what_published_numbers_rest_on(name, said):
 
 def test_markdown_names_what_is_published_and_the_setting(tmp_path):
     results = stored(tmp_path, "dnfad-branches", image_auroc=0.75)
-    text = tables.markdown(results)
+    text = markdown(results)
     lines = text.splitlines()
     assert lines[0] == "## Global and local branches (`dnfad-branches`)" or lines[0].startswith(
         "## "
