@@ -17,9 +17,9 @@ Drawn = tuple[Figure, str]
 class Panel(ipywidgets.interactive):
     """Controls above a sentence and a figure; any change draws both anew.
 
-    Args: draw: values of the controls, by name -> figure and sentence; its ValueError is shown
-          in place of the sentence, and the figure stays; controls: name -> widget with a value,
-          or what `ipywidgets.interactive` makes one of.
+    Args: draw: values of the controls, by name -> figure of the lab and sentence; its ValueError
+          is shown in place of the sentence, and the figure stays; controls: name -> widget with
+          a value, or what `ipywidgets.interactive` makes one of.
     """
 
     def __init__(self, draw: Callable[..., Drawn], **controls: object) -> None:
@@ -42,7 +42,8 @@ class Panel(ipywidgets.interactive):
         except ValueError as error:
             self.sentence.value = f"<b>{escape(str(error))}</b>"
             return
-        self.picture.format, self.picture.value = encoded(figure)
+        kind = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
+        self.picture.format, self.picture.value = kind, getattr(figure, f"_repr_{kind}_")()
         self.sentence.value = escape(sentence)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
@@ -50,12 +51,3 @@ class Panel(ipywidgets.interactive):
         still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
         live = {} if os.environ.get("LABKIT_STATIC") else super()._repr_mimebundle_(**options)
         return still | {VIEW: live[VIEW]} if live and VIEW in live else still
-
-
-def encoded(figure: Figure) -> tuple[str, bytes]:
-    """What a notebook would store of a figure: its format, "jpeg" or "png", and its bytes."""
-    for name in ("jpeg", "png"):
-        show = getattr(figure, f"_repr_{name}_", None)
-        if show is not None:
-            return name, show()
-    raise ValueError("The figure does not come from labkit.figures; it cannot show itself.")

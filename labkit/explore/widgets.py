@@ -12,18 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
-from ipywidgets import (
-    Checkbox,
-    Dropdown,
-    FileUpload,
-    FloatSlider,
-    IntSlider,
-    SelectionSlider,
-    Text,
-    ToggleButtons,
-    Widget,
-)
 from PIL import Image
 
 from labkit import figures
@@ -86,8 +76,10 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
         prediction = answer(path.strip(), *(newest[0] if newest else ()))
         return _judged(run, prediction, None, note, **view)
 
-    upload = FileUpload(accept="image/*", description="your image", layout={"width": "auto"})
-    path = Text(description="or a path", continuous_update=False)
+    upload = ipywidgets.FileUpload(
+        accept="image/*", description="your image", layout={"width": "auto"}
+    )
+    path = ipywidgets.Text(description="or a path", continuous_update=False)
     upload.observe(lambda _: path.set_trait("value", ""), names="value")  # the newest one counts
     return Panel(draw, upload=upload, path=path, **_controls(run, answer("")))
 
@@ -112,7 +104,7 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
             sentence += f" {calibration.smallest:.1%}: nothing is ever called unusual."
         return figures.score_histogram(held, good, bad, None, edge, unit, note), sentence
 
-    rate = FloatSlider(0.05, min=0.01, max=0.5, step=0.01, readout_format=".0%")
+    rate = ipywidgets.FloatSlider(0.05, min=0.01, max=0.5, step=0.01, readout_format=".0%")
     rate.description = "false alarms"
     return Panel(draw, false_alarm=rate)
 
@@ -129,9 +121,9 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
 
     return Panel(
         draw,
-        row=Dropdown(options=[ALL, *samples], description="images"),
-        columns=IntSlider(6, 2, 10, description="of each kind"),
-        outlines=Checkbox(dataset.has_masks, description="outlines of defects"),
+        row=ipywidgets.Dropdown(options=[ALL, *samples], description="images"),
+        columns=ipywidgets.IntSlider(6, 2, 10, description="of each kind"),
+        outlines=ipywidgets.Checkbox(dataset.has_masks, description="outlines of defects"),
     )
 
 
@@ -156,8 +148,8 @@ def defect_panel(
             return figures.defect_gallery([sample], note), sentence
         return figures.defect_steps(made, note, number), sentence
 
-    steps = SelectionSlider(options=list(STEPS), value="blend")
-    return Panel(draw, image=keys, seed=IntSlider(0, 0, 99), step=steps)
+    steps = ipywidgets.SelectionSlider(options=list(STEPS), value="blend")
+    return Panel(draw, image=keys, seed=ipywidgets.IntSlider(0, 0, 99), step=steps)
 
 
 def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None) -> Panel:
@@ -176,8 +168,8 @@ def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None
         return maps or microscope.values_figure(view, step), microscope.sentence(view, step)
 
     shows = ("maps", "values") if next(iter(views.values())).steps[0].energy else ("values",)
-    steps = IntSlider(last, 0, last)
-    return Panel(draw, flow=list(views), step=steps, show=ToggleButtons(options=shows))
+    steps = ipywidgets.IntSlider(last, 0, last)
+    return Panel(draw, flow=list(views), step=steps, show=ipywidgets.ToggleButtons(options=shows))
 
 
 def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
@@ -215,10 +207,10 @@ def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = No
     tops = [(f"{share:.1%}" if share else "the largest", share) for share in sorted({*TOPS, own})]
     return Panel(
         draw,
-        image=Dropdown(options=keys, value=keys[-1]),
-        top_k=SelectionSlider(options=tops, value=own, description="top pixels"),
-        opacity=FloatSlider(0.5, max=1),
-        **{name: FloatSlider(1, max=1, step=0.05) for name in branches.maps},
+        image=ipywidgets.Dropdown(options=keys, value=keys[-1]),
+        top_k=ipywidgets.SelectionSlider(options=tops, value=own, description="top pixels"),
+        opacity=ipywidgets.FloatSlider(0.5, max=1),
+        **{name: ipywidgets.FloatSlider(1, max=1, step=0.05) for name in branches.maps},
     )
 
 
@@ -227,7 +219,7 @@ def _mask(sample: Sample) -> np.ndarray | None:
     return sample.read_mask() if sample.label and sample.read_mask else None
 
 
-def _controls(run: Run, answer: Prediction) -> dict[str, Widget]:
+def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
     """Map, opacity and threshold; the threshold starts at the top of the normal range.
 
     A run without maps has no controls, one without a main map no threshold.
@@ -237,14 +229,14 @@ def _controls(run: Run, answer: Prediction) -> dict[str, Widget]:
     if not names:
         return {}
     controls = {
-        "map": Dropdown(options=names, value=main or names[0]),
-        "opacity": FloatSlider(0.5, max=1),
+        "map": ipywidgets.Dropdown(options=names, value=main or names[0]),
+        "opacity": ipywidgets.FloatSlider(0.5, max=1),
     }
     if main is None:
         return controls
     low, high = calibration.limits(main)
     start, step = calibration.map_quantiles[main]["0.999"], (high - low) / 100
-    return controls | {"threshold": FloatSlider(start, min=low, max=high, step=step)}
+    return controls | {"threshold": ipywidgets.FloatSlider(start, min=low, max=high, step=step)}
 
 
 def _judged(

@@ -133,12 +133,10 @@ def defect_gallery(samples: Sequence[SyntheticSample], note: str | None = None) 
     names = [f"{k}  {sample.key.split('/')[-1]}" for k, sample in enumerate(samples, start=1)]
     pictures = [[steps.base, steps.image, steps.image, steps.change] for steps in made]
     titles = ("normal image", "synthetic defect", "its mask", "change")
-    recipes = dict.fromkeys(_recipe(sample.recipe) for sample in samples)
-    text = " · ".join([*([note] if note else []), *recipes])
-    named = dict(zip(names, pictures, strict=True))
+    texts = [note or "", *dict.fromkeys(_recipe(sample.recipe) for sample in samples)]
+    named, text = dict(zip(names, pictures, strict=True)), " · ".join(filter(None, texts))
     figure = maps.strip(named, titles, LIMITS, CHANGE_UNIT, note=text)
-    for k, steps in enumerate(made):
-        ax = figure.axes[4 * k + 2]
+    for ax, steps in zip(figure.axes[2::4], made, strict=True):
         edge = style.resized(steps.mask, ax.images[0].get_array().shape[:2])
         maps.contour(ax, edge, 0.5, ANOMALOUS, "solid")
     return figure

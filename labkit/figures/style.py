@@ -58,10 +58,8 @@ def new_figure(
         place = {"transform": figure.dpi_scale_trans, "ha": "left", "va": "bottom"}
         figure.text(0.06, 0.05, wrapped(note, width - 0.1), fontsize=TYPE, color=QUIET, **place)
     # IPython asks an object for these; so no pyplot backend is needed, and the type stays Figure
-    if pictures:
-        figure._repr_jpeg_ = lambda: _encoded(figure, "jpeg", quality=78, subsampling=1)
-        return figure
-    return flat(figure)
+    figure._repr_jpeg_ = lambda: _encoded(figure, "jpeg", quality=78, subsampling=1)
+    return figure if pictures else flat(figure)
 
 
 def flat(figure: Figure) -> Figure:
@@ -151,10 +149,9 @@ def caption(
     """One line that says what a figure's numbers rest on, for the `note` of any figure."""
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     parts = [data, backbone, f"{budget} budget"]
-    parts[2] += " (shows that it runs, not how well)" if budget == "quick" else ""
-    parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
-    parts.append(f"{protocol} protocol")
-    parts[4] += " (best epoch picked on the test set)" if protocol == "oracle" else ""
+    parts[-1] += " (shows that it runs, not how well)" if budget == "quick" else ""
+    parts += [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}", f"{protocol} protocol"]
+    parts[-1] += " (best epoch picked on the test set)" if protocol == "oracle" else ""
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in more.items()]
     return " · ".join(parts)
 

@@ -45,14 +45,6 @@ def test_steps_are_undone(toy):
     torch.testing.assert_close(part.inverse(part(toy.points).z), toy.points, atol=1e-4, rtol=0)
 
 
-def test_the_figure_has_points_density_and_likelihood(toy):
-    axes = toy_2d.figure(toy, 1).axes
-    assert [ax.get_title(loc="left").replace("\n", " ") for ax in axes[:3]] == [
-        "after step 1: points and grid", "density of a flow that stops here",
-        "how likely the points are",
-    ]  # fmt: skip
-
-
 def test_a_toy_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no toy 'torus'; choose one of two moons"):
         toy_2d.train("torus")

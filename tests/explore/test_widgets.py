@@ -15,8 +15,7 @@ from labkit.data.splits import split
 from labkit.data.synthetic import bank
 from labkit.evaluation.detector import Detector
 from labkit.explore import widgets
-from labkit.explore.panel import VIEW, encoded
-from labkit.figures import latent_histogram
+from labkit.explore.panel import VIEW
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -136,14 +135,6 @@ def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
     assert set(still) == {"image/jpeg", "text/plain"}
     assert base64.b64decode(still["image/jpeg"]) == panel.picture.value
     assert len(panel.picture.value) < 60_000
-
-
-def test_only_figures_of_the_lab_can_be_shown():
-    from matplotlib.figure import Figure
-
-    assert encoded(latent_histogram(np.zeros(3)))[0] == "png"
-    with pytest.raises(ValueError, match="cannot show itself"):
-        encoded(Figure())
 
 
 def test_a_defect_is_made_step_by_step():

@@ -6,8 +6,11 @@ from matplotlib.figure import Figure
 from test_comparison import table
 
 from labkit.evaluation import metrics
+from labkit.explore import toy_2d
 from labkit_apps.web.views.about import defect_table
 from labkit_apps.web.views.compare_runs import by_kind, roc_figure
+from labkit_apps.web.views.microscope import View, inverse_words
+from labkit_apps.web.views.toy_figure import toy_figure
 
 TABLES = {"a": table(0), "b": table(1)}
 
@@ -39,3 +42,17 @@ def test_curves_name_the_runs_and_their_areas():
     first, _ = (text.get_text() for text in figure.legends[0].get_texts())
     assert first.startswith("a: AUROC 0.")
     assert len({line.get_color() for line in figure.axes[0].lines}) == 3  # with that of chance
+
+
+@pytest.mark.parametrize(("error", "says"), [(1e-6, "Invertible"), (0.1, "Not undone exactly")])
+def test_a_flow_that_cannot_be_undone_is_told_of(error, says):
+    words = inverse_words(View("flow", (), (6, 4, 5), error, spread=1.0))
+    assert words.startswith(f"{says}: the largest |x − f⁻¹(f(x))| of 120 values")
+
+
+def test_a_toys_figure_has_points_density_and_likelihood():
+    axes = toy_figure(toy_2d.train("two moons", blocks=2, steps=5), 1).axes
+    assert [ax.get_title(loc="left").replace("\n", " ") for ax in axes[:3]] == [
+        "after step 1: points and grid", "density of a flow that stops here",
+        "how likely the points are",
+    ]  # fmt: skip

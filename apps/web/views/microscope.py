@@ -15,6 +15,7 @@ from labkit.explore.microscope import View
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened, words, written
 from labkit_apps.web.views.pictures import read
+from labkit_apps.web.views.toy_figure import toy_figure
 
 SHOWN, KEPT, DRAWINGS = 320, 6, 96  # pixels of a picture; images and drawings that are kept
 ASK = "Choose a test image or one of your own: it goes through the flow step by step."
@@ -182,5 +183,5 @@ def _drawn_toy(name: str, blocks: int, step: int) -> str:
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(sentence)}</p>'
         f'<p class="lk-small">{markup.text(undone)}</p>'
-        f"{markup.chart(toy_2d.figure(chosen, step), alt, pictures=True)}"
+        f"{markup.chart(toy_figure(chosen, step), alt, pictures=True)}"
     )
