@@ -59,10 +59,9 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
     """
     parts = []
     for k, table in enumerate((first, second), start=1):
-        held = table.loc[table["split"] == "calibration", "score"].to_numpy()
         test = table[table["split"] == "test"].set_index("key")
         facts = test[["defect", "label"]] if k == 1 else test[[]]
-        calibration = Calibration(held)
+        calibration = Calibration(table.loc[table["split"] == "calibration", "score"].to_numpy())
         calibrated = calibration.rank(test["score"].to_numpy())
         unusual = calibrated.p_value <= max(false_alarm, calibration.smallest)
         columns = {"score": test["score"], "quantile": calibrated.quantile, "unusual": unusual}
@@ -72,8 +71,7 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
         raise ValueError("The runs have no test image in common; choose runs of one dataset.")
     for k in (1, 2):
         both[f"rank_{k}"] = (rankdata(both[f"score_{k}"]) - 0.5) / len(both)
-    ranks = both["rank_1"] - both["rank_2"]
-    both["gap"] = both["quantile_1"] - both["quantile_2"] + 1e-3 * ranks
+    both["gap"] = both.eval("quantile_1 - quantile_2 + 1e-3 * (rank_1 - rank_2)")
     return both
 
 
