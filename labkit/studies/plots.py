@@ -77,17 +77,36 @@ def dot_rows(
              None.
     Returns: a handle of the legend per group.
     """
-    places, handles = {row: y for y, row in enumerate(rows)}, []
-    for k, group in enumerate(groups):
-        colour, shift = _colour(k), WIDE * ((k + 0.5) / len(groups) - 0.5)
-        if seeds is not None:
-            own = seeds[seeds["group"] == group]
-            ax.plot(own["value"], own["row"].map(places) + shift, ".", color=colour, alpha=0.6)
+    import seaborn
+
+    names, places = list(groups), {row: y for y, row in enumerate(rows)}
+    colours = {group: _colour(k) for k, group in enumerate(names)}
+    shared = {
+        "x": "value",
+        "y": "row",
+        "hue": "group",
+        "order": rows,
+        "hue_order": names,
+        "ax": ax,
+    }
+    shared |= {"palette": colours, "legend": False}
+    if seeds is not None and len(seeds):
+        seaborn.stripplot(seeds, dodge=True, jitter=False, size=4, alpha=0.6, **shared)
+    if len(points):
+        width, marks = (
+            WIDE * (1 - 1 / len(names)),
+            [MARKS[k % len(MARKS)] for k in range(len(names))],
+        )
+        style = {"linestyle": "none", "ms": 6, "mew": 1.3} | ({"mfc": face} if face else {})
+        seaborn.pointplot(points, dodge=width, errorbar=None, markers=marks, **style, **shared)
+    handles = []
+    for k, group in enumerate(names):
         own = points[points["group"] == group]
-        y = own["row"].map(places) + shift
-        ax.hlines(y, own["low"], own["high"], color=colour, linewidth=1.4, alpha=0.45)
-        style = {"color": colour, "mfc": face or colour, "ms": 6, "mew": 1.3, "label": group}
-        handles += ax.plot(own["value"], y, MARKS[k % len(MARKS)], linestyle="none", **style)
+        y = own["row"].map(places) + WIDE * ((k + 0.5) / len(names) - 0.5)
+        line = {"color": colours[group], "linewidth": 1.4}
+        ax.hlines(y, own["low"], own["high"], alpha=0.45, **line)
+        style = {"mfc": face or colours[group], "ms": 6, "mew": 1.3, "label": group}
+        handles += ax.plot([], [], MARKS[k % len(MARKS)], linestyle="none", **line, **style)
     ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(max(len(rows), 1) - 0.5, -0.5))
     return handles
 
