@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor, bfloat16
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def as_numpy(values: ArrayLike | Tensor) -> np.ndarray:
     """An array of anything array-like, from any device; bfloat16, unknown to numpy, as float32."""
-    if isinstance(values, Tensor):
+    if hasattr(values, "detach"):  # a tensor
         values = values.detach().cpu()
-        values = values.float() if values.dtype == bfloat16 else values
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     return np.asarray(values)
 
 

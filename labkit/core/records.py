@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds; a finished study is read without it
+    from torch import Tensor
 
 GOOD = "good"  # the defect name of a normal image, as MVTec AD writes it
 
@@ -114,6 +115,8 @@ class Features:
     @classmethod
     def join(cls, *batches: Features) -> Features:
         """One batch after the other."""
+        import torch
+
         parts = [batch.parts() for batch in batches]
         return cls.of({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 

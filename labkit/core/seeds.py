@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from threading import RLock
 
 import numpy as np
-import torch
 
 _LOCK = RLock()
 
@@ -20,6 +19,8 @@ def seeded(seed: int) -> Iterator[None]:
     Whatever draws initial weights does it in here, so that a seed gives the same ones in an app
     whose other visitors open runs at the same moment.
     """
+    import torch
+
     with _LOCK, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

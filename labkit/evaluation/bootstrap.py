@@ -7,14 +7,17 @@ the same for every set of as many images: two detectors on the same images are t
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from labkit.evaluation.curves import Thresholds
 from labkit.evaluation.metrics import NAMES, by_label
 
-Array = np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array: TypeAlias = "np.ndarray | Tensor"
 DRAWS, LEVEL = 1000, 0.95
 
 

@@ -8,19 +8,22 @@ missing, the answer is None. All metrics but `d_prime` are in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from labkit.core.arrays import as_numpy, finite
 from labkit.core.records import GOOD
 from labkit.evaluation.curves import CURVE_POINTS, Curve, evenly
 from labkit.evaluation.pixels import PixelMetrics
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["Curve", "PixelMetrics"]  # also offered here
 
-Array = np.ndarray | Tensor
+Array: TypeAlias = "np.ndarray | Tensor"
 NAMES = ("image_auroc", "image_ap", "image_f1_max")
 
 

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy import ndimage
-from torch import Tensor
 
 from labkit.core.arrays import as_numpy, finite
 from labkit.core.records import GOOD
 from labkit.evaluation.curves import CURVE_POINTS, Curve, Thresholds
 
-Array = np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array: TypeAlias = "np.ndarray | Tensor"
 Cells = tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high (n,), mass: count (and weight), n
 Waiting = tuple[np.ndarray, np.ndarray | None]  # scores, and the weight of each if it is not 1
 

@@ -185,7 +185,7 @@ def _outcome(
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},
         "weights": run.info["weights"],
         "labkit": run.info["labkit"],
-        "source": run.info.get("source"),  # of the code that trained it
+        "source": run.info.get("code_hash"),  # of the code that trained it
     }
     return Outcome(task, record, table)
 

@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Dataset, Sample, Shapes
@@ -18,6 +20,7 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method
+from labkit.training.fit import accelerator
 
 PARTS = ("train", "calibration", "test")
 
@@ -117,6 +120,11 @@ class Experiment:
         """The folder of data sets that a later process needs to find the images again."""
         entry = catalogue.table().get(self.config.data)
         return str(data_root(self.root).resolve()) if entry and entry.source else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where training runs."""
+        return torch.device(accelerator(self.config.train))
 
     def features(self, part: str, progress: bool = True) -> FeatureSet:
         """The features of a part, computed on first need.

@@ -118,7 +118,7 @@ def fit(
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
         fabric = Fabric(
-            accelerator=spec.accelerator if spec.accelerator != "auto" else _device(),
+            accelerator=accelerator(spec),
             devices=spec.devices,
             strategy="ddp_spawn" if several else "auto",
             precision=spec.precision,
@@ -140,8 +140,10 @@ def fit(
     return history
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def accelerator(spec: TrainSpec) -> str:
+    """The device that a spec asks for; `auto` is a GPU where there is one."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return auto if spec.accelerator == "auto" else spec.accelerator
 
 
 def _fit(method: Method, job: Job, fabric: Fabric) -> History:

@@ -36,6 +36,7 @@ from labkit.methods.base import Method
 from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.experiment import Experiment
 
+RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 
 
@@ -73,6 +74,7 @@ class Run:
             info["config"]["method"], info["calibration"], info["shapes"], info["weights"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             raise ValueError(f"{folder / 'run.json'} is damaged; train the run again.") from None
+        info = {RENAMED.get(key, key): value for key, value in info.items()}
         return cls(folder, info)
 
     @cached_property

@@ -90,7 +90,7 @@ def _finished(folder: Path, config_hash: str) -> Run | None:
     if not all((folder / file).is_file() for file in FILES):
         return None
     stored = Run.load(folder)
-    if stored.info["digest"] != config_hash:
+    if stored.info["config_hash"] != config_hash:
         raise ValueError(
             f"{folder} holds another run; give another --out, or --again to replace it."
         )
@@ -158,11 +158,11 @@ def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
     trained = (p.numel() for p in detector.method.parameters() if p.requires_grad)
     return {
         "labkit": version("labkit"),
-        "source": source(),
-        "digest": opened.hash,
+        "code_hash": source(),
+        "config_hash": opened.hash,
         "config": opened.config.to_json(),
         "weights": opened.backbone.weights,
-        "data_digest": opened.data_hash,
+        "data_hash": opened.data_hash,
         "shapes": asdict(opened.shapes),
         "trainable_parameters": sum(trained),
         "calibration": detector.calibration.to_json(),

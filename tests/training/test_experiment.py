@@ -37,8 +37,8 @@ def test_features_are_computed_once_per_part(opened, monkeypatch):
 
 def test_the_hash_is_that_of_the_run_and_follows_config_data_and_weights(quick_run):
     same = Experiment.of("dnfad", "procedural/gear", "quick", overrides={"limit": 6})
-    assert same.hash == quick_run.info["digest"] == quick_run.experiment.hash
-    assert same.data_hash == quick_run.info["data_digest"]
+    assert same.hash == quick_run.info["config_hash"] == quick_run.experiment.hash
+    assert same.data_hash == quick_run.info["data_hash"]
     assert same.counts == quick_run.info["counts"]
     for seed, other in ((1, {"limit": 6}), (0, {"limit": 5}), (0, SMALL | {"limit": 6})):
         apart = Experiment.of("dnfad", "procedural/gear", "quick", seed, overrides=other)

@@ -81,7 +81,7 @@ def test_another_training_that_is_killed_goes_on(tmp_path):
     run = labkit.train(**GEAR, out=tmp_path, on_epoch=lambda rows: seen.append(len(rows)), **SMALL)
     assert seen == [3]
     assert run.history["loss"].tolist() == whole.history["loss"].tolist()
-    assert run.info["source"] == whole.info["source"]
+    assert run.info["code_hash"] == whole.info["code_hash"]
     asked = []
     labkit.train(**GEAR, out=tmp_path, on_epoch=asked.append, **SMALL)
     assert not asked, "it is finished"
