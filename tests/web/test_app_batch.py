@@ -12,7 +12,7 @@ from PIL import Image
 from labkit.evaluation.calibration import Calibration
 from labkit_apps.web import app, listing, shelf
 from labkit_apps.web.views import batch, batch_report
-from labkit_apps.web.views.batch import ALARM, FOUND, Rates, adjusted
+from labkit_apps.web.views.batch import ALARM, DISCOVERY, Rates, adjusted
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_decisions_follow_the_rates(judged):
     p, corrected = judged.table["p-value"], judged.table["adjusted p"]
     for alarm, discovery in ((0, 0), (20, 30), (100, 100)):
         table = batch.decided(judged, Rates.of(alarm, discovery))
-        for column, values, rate in ((ALARM, p, alarm), (FOUND, corrected, discovery)):
+        for column, values, rate in ((ALARM, p, alarm), (DISCOVERY, corrected, discovery)):
             assert table[column].iloc[:8].tolist() == (values <= rate / 100).iloc[:8].tolist()
             assert table[column].iloc[-1] is None
     rows = batch.rows(judged, Rates.of(50, 50))
@@ -132,7 +132,7 @@ def test_the_histogram_holds_batch_and_calibration(judged):
 
 def test_a_fault_is_one_cell():
     row = pd.DataFrame([{"file": "a.png", "fault": "a.png is <bad>.", "score": np.nan}])
-    drawn = listing.table(row, {}, (ALARM, FOUND))
+    drawn = listing.table(row, {}, (ALARM, DISCOVERY))
     assert '<td colspan="6">a.png is &lt;bad&gt;.</td>' in drawn
 
 
