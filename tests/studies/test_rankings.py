@@ -41,34 +41,6 @@ def test_ranks_fall_with_the_value_and_ties_share(table):
     assert (found.sum() == 10).all()
 
 
-def test_variants_are_fused_in_units_of_their_own_held_out_normals(results):
-    held = pd.DataFrame({"key": ["c0", "c1"], "split": "calibration", "label": 0})
-    for task in results.tasks:  # of `late` a hundred times as large
-        scale = 100.0 if task.variant == "late" else 1.0
-        scores = pd.concat([results.scores(task), held.assign(score=[-1.0, 3.0])])
-        scores["score"] *= scale
-        results.write(task, results.records[task.fingerprint], scores)
-    tables = rankings.fused(results, ["base", "late"], "x")
-    assert len(tables) == 2
-    for table, one, other in zip(
-        tables, *(results.finished(name, "x") for name in ("base", "late")), strict=True
-    ):
-        own, late = (results.scores(task).score for task in (one, other))
-        expected = ((own - 1) / 2 + (late / 100 - 1) / 2) / 2
-        np.testing.assert_allclose(table.score, expected)
-        assert table.label.tolist() == results.scores(one).label.tolist()
-    alone = rankings.fused(results, ["late"], "x")[1].score
-    assert alone.rank().tolist() == late.rank().tolist()
-
-
-def test_variants_without_the_same_seeds_are_not_fused(results):
-    gone = results.finished("late", "x")[0]
-    results._path(gone, "json").unlink()
-    results.__dict__.pop("records")
-    with pytest.raises(ValueError, match="base and late have not finished the same seeds on x"):
-        rankings.fused(results, ["base", "late"], "x")
-
-
 def test_a_gap_is_named(table):
     table.loc["a", "y"] = np.nan
     with pytest.raises(ValueError, match="a has no value on y"):
@@ -94,23 +66,7 @@ def test_every_method_has_a_row_best_first(table):
     assert [list(x) for x in large if np.isfinite(x).all()] == [[1.0, 2.5, 2.5, 4.0]]
 
 
-def test_values_and_text_are_means_over_seeds(results):
+def test_values_are_means_over_seeds(results):
     wide = rankings.values(results)
     assert wide.loc["base"].tolist() == pytest.approx([0.81, 0.81])
     assert wide.columns.tolist() == ["x", "y"]
-    assert rankings.spread(results, "image_auroc").loc["base", "x"] == "0.810 ± 0.014"
-    assert rankings.spread(results, "aupro").loc["late", "y"] == "-"
-
-
-def test_a_gap_is_the_difference_to_the_base_with_its_paired_interval(results):
-    (ax,) = rankings.gap_figure(results).axes
-    assert [one.get_text() for one in ax.get_yticklabels()] == ["late"]
-    points = [x for line in ax.lines for x in line.get_xdata() if line.get_marker() in ("o", "s")]
-    assert points == pytest.approx([0.19, 0.19])
-
-
-def test_only_the_named_are_in_the_legend(table):
-    points = table[["x", "y"]]
-    for named, expected in (["best"], ["others", "best"]), ((), list(table.index)):
-        (legend,) = rankings.scatter(points, ("x [1]", "y [1]"), named).legends
-        assert [text.get_text() for text in legend.get_texts()] == expected
