@@ -10,7 +10,7 @@ from __future__ import annotations
 import html as markup
 import re
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -74,8 +74,8 @@ class Discrepancy:
     @property
     def keys(self) -> list[str]:
         """The flat keys that either side sets, those of a preset written out."""
-        both = (methods.preset(methods.get(self.method), s) for s in (self.as_paper, self.as_code))
-        return list(dict.fromkeys(key for settings in both for key in settings))
+        method = methods.get(self.method)
+        return list(methods.preset(method, self.as_paper) | methods.preset(method, self.as_code))
 
     @property
     def default(self) -> str:
@@ -123,13 +123,12 @@ def measured(
              three are after minus before, a mean over seeds with its 95 % bootstrap interval over
              test images. An effect that is not measured has one row with data "" and NaN.
     """
-    rows = []
-    for entry in entries:
-        for effect in entry.effects:
-            names = ("of", "study", "before", "after")
-            head = {"method": entry.method, "point": entry.point}
-            head |= {name: getattr(effect, name) for name in names}
-            rows += [head | line for line in _differences(effect, budget, metric)]
+    rows = [
+        {"method": entry.method, "point": entry.point} | asdict(effect) | row
+        for entry in entries
+        for effect in entry.effects
+        for row in _differences(effect, budget, metric)
+    ]
     columns = ["method", "point", "of", "study", "before", "after"]
     return pd.DataFrame(rows, columns=[*columns, "data", "seeds", "difference", "low", "high"])
 
