@@ -136,7 +136,9 @@ class Backbone(nn.Module):
             parts |= {"pyramid": tuple(by_tap[tap].contiguous() for tap in self.taps)}
         if whole:
             if self.is_transformer:
-                token, patches = self._tokens(final)
+                prefix = self.model.num_prefix_tokens
+                patches = final[:, prefix:].contiguous()
+                token = final[:, 0].contiguous() if prefix else patches.mean(1)
             else:
                 patches = by_tap[last].flatten(2).transpose(1, 2).contiguous()
                 token = by_tap[last].mean((2, 3))
@@ -196,11 +198,6 @@ class Backbone(nn.Module):
                 pooled.append(self._tapped(self._normalised(small), last)[last].mean((2, 3)))
             copies.append(torch.cat(pooled, 1))
         return torch.stack(copies, 1)
-
-    def _tokens(self, final: Tensor) -> tuple[Tensor, Tensor]:
-        prefix = self.model.num_prefix_tokens
-        patches = final[:, prefix:].contiguous()
-        return (final[:, 0].contiguous() if prefix else patches.mean(1)), patches
 
     def shapes(self, needs: Needs) -> Shapes:
         """Sizes of one image's features, found by running an empty one."""

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -88,22 +89,23 @@ class FeatureCache:
         return freed
 
 
+@dataclass(eq=False, repr=False)
 class FeatureSet:
     """The features of some samples, computed on first need and read from the cache after."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        backbone: Backbone,
-        needs: Needs,
-        cache: FeatureCache | None = None,
-    ) -> None:
-        self.samples, self.backbone, self.needs = tuple(samples), backbone, needs
-        self.cache = cache or FeatureCache()
-        stamp = backbone.fingerprint(needs)
-        marks = [f"{stamp}:{sample.fingerprint()}" for sample in self.samples]
-        self.keys = [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
-        self.computed = 0  # images that went through the backbone for this set
+    samples: Sequence[Sample]
+    backbone: Backbone
+    needs: Needs
+    cache: FeatureCache = field(default_factory=FeatureCache)
+    computed: int = field(default=0, init=False)  # images that went through the backbone
+
+    def __post_init__(self) -> None:
+        self.samples = tuple(self.samples)
+        self.keys = self._keys(self.backbone.fingerprint(self.needs))
+
+    def _keys(self, stamp: str) -> list[str]:
+        marks = (f"{stamp}:{sample.fingerprint()}" for sample in self.samples)
+        return [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -184,17 +186,10 @@ class FeatureSet:
 class DefectSet(FeatureSet):
     """The features of synthetic defects and, beside them in the cache, where each was painted."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        backbone: Backbone,
-        needs: Needs,
-        cache: FeatureCache | None = None,
-    ) -> None:
-        super().__init__(samples, backbone, needs, cache)
-        self.side = backbone.image_size
-        marks = [f"mask:{self.side}:{sample.fingerprint()}" for sample in self.samples]
-        self.mask_keys = [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.side = self.backbone.image_size
+        self.mask_keys = self._keys(f"mask:{self.side}")
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -245,7 +246,7 @@ def _epoch(work: StageJob, epoch: int, bar: tqdm) -> dict[str, Any]:
     work.model.train()
     method.eval()  # what the stage leaves alone
     work.part.train()
-    started, totals = time.perf_counter(), Means()
+    started, totals, looks = time.perf_counter(), Counter(), Counter()
     for step, (features, batch) in enumerate(_batches(work, epoch)):
         if work.job.stop and work.job.stop():
             raise Stopped
@@ -262,15 +263,17 @@ def _epoch(work: StageJob, epoch: int, bar: tqdm) -> dict[str, Any]:
                 place = f", step {step + 1} ({values})"
                 raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
             _step(work, loss)
-            totals.add(losses, len(part))
-        whole = _objective(totals.means(), method)
+            totals.update({name: value.item() * len(part) for name, value in losses.items()})
+            looks.update(dict.fromkeys(losses, len(part)))
+        means = {name: total / looks[name] for name, total in totals.items()}
+        whole = _objective(means, method)
         bar.set_postfix(loss=f"{whole:.3f}", refresh=False)
         bar.update()
     if not all(parameter.isfinite().all() for parameter in work.part.parameters()):
         raise ValueError(UNSTABLE.format("The weights are", epoch + 1, "", rate))
     row = {"epoch": epoch + 1} | ({"stage": work.stage.name} if work.stage.name else {})
     seconds = time.perf_counter() - started
-    return row | totals.means() | {"loss": whole, "lr": rate, "seconds": seconds}
+    return row | means | {"loss": whole, "lr": rate, "seconds": seconds}
 
 
 def _step(work: StageJob, loss: Tensor) -> None:
@@ -282,23 +285,6 @@ def _step(work: StageJob, loss: Tensor) -> None:
     for group in work.clipped if clip else ():
         nn.utils.clip_grad_norm_(group, clip)
     work.optimizer.step()
-
-
-class Means:
-    """Means of named losses over all that the steps of an epoch looked at."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, losses: dict[str, Tensor], count: int) -> None:
-        """Count losses that are means over `count` items."""
-        for name, value in losses.items():
-            total, number = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + value.item() * count, number + count)
-
-    def means(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: total / count for name, (total, count) in self.sums.items()}
 
 
 def _normals(fabric: Fabric, data: FeatureSet) -> Iterator[Features]:

@@ -128,16 +128,13 @@ def _train(
     held_out = detector.calibrate(calibration)
     table, metrics = score_table(detector, calibration, held_out, test, progress)
     clock.append(time.perf_counter())
-    feature, fitting, evaluation = np.diff(clock).round(2).tolist()
+    parts = ("feature_seconds", "fit_seconds", "evaluate_seconds")
+    seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
     info = _facts(opened, detector) | {
         **_stopped(opened, method, history),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
-        "train_seconds": round(feature + fitting, 2),
-        "seconds": {
-            "feature_seconds": feature,
-            "fit_seconds": fitting,
-            "evaluate_seconds": evaluation,
-        },
+        "train_seconds": round(seconds["feature_seconds"] + seconds["fit_seconds"], 2),
+        "seconds": seconds,
     }
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     store(folder, info, method, rows, table)
@@ -147,10 +144,10 @@ def _train(
 def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, str]:
     """After how many epochs training was stopped, if it was."""
     stages = method.stages(opened.config.flow, opened.config.train)
-    planned = sum(stage.train.epochs for stage in stages)
-    if not 0 < len(history) < planned:
-        return {}
-    return {"stopped": f"stopped after {len(history)} of {planned} epochs"}
+    epochs, planned = len(history), sum(stage.train.epochs for stage in stages)
+    return (
+        {"stopped": f"stopped after {epochs} of {planned} epochs"} if 0 < epochs < planned else {}
+    )
 
 
 def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
