@@ -10,7 +10,7 @@ so the features are the same up to rounding, and a pass over every map of the ne
 from __future__ import annotations
 
 import copy
-from typing import Any
+from contextlib import ExitStack
 
 import torch
 from timm.layers import Conv2dSame
@@ -42,24 +42,17 @@ def folded(model: nn.Module, image: Tensor) -> nn.Module:
 
 def _pairs(model: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Each convolution whose output a batch normalisation takes, by name; the last features."""
+    names = {module: name for name, module in model.named_modules()}
     made: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id stays its own
-    pairs, hooks = [], []
-    for name, module in model.named_modules():
+    pairs = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if type(module) in PLAIN:
+            made[id(output)] = (names[module], output)
+        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][0], names[module]))
 
-            def note(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-                made[id(output)] = (name, output)
-
-            hooks.append(module.register_forward_hook(note))
-        elif isinstance(module, nn.BatchNorm2d):
-
-            def pair(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                if id(inputs[0]) in made:
-                    pairs.append((made[id(inputs[0])][0], name))
-
-            hooks.append(module.register_forward_pre_hook(pair))
-    try:
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_hook(note))
         return pairs, model.forward_features(image)
-    finally:
-        for hook in hooks:
-            hook.remove()

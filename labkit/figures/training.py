@@ -44,14 +44,9 @@ def training_curves(
     figure = new_figure(7.0 if len(parts) == 1 else 9.6, 1.8 + 1.4 * len(ratios), note)
     grid = figure.subplots(len(ratios), len(parts), squeeze=False, sharex="col",
                            height_ratios=ratios)  # fmt: skip
-    handles = {}
+    handles, x = {}, EPOCHS if len(ratios) == 1 else ""
     for k, (name, part) in enumerate(parts):
-        dress(
-            grid[0, k],
-            EPOCHS if len(ratios) == 1 else "",
-            f"loss [{unit}]" if k == 0 else "",
-            name,
-        )
+        dress(grid[0, k], x, f"loss [{unit}]" if k == 0 else "", name)
         for number, term in enumerate(chosen):
             if part[term].notna().any():
                 line = {"marker": "o" if len(part) <= 30 else "", "ms": 3, "lw": 1.6}

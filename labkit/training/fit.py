@@ -137,8 +137,7 @@ def fit(
         if name != "ValueError":
             raise
         raise ValueError(message) from None
-    history, _ = load_checkpoint(folder, method)
-    return history
+    return load_checkpoint(folder, method)[0]
 
 
 def accelerator(spec: TrainSpec) -> str:
