@@ -61,7 +61,6 @@ class StageJob:
 
     data   what its steps see of the normal images; start, its first epoch of all
     model  the method as Fabric wraps it; part, the module that the stage trains
-    clipped  parameters whose gradients are clipped together
     """
 
     fabric: Fabric
@@ -72,7 +71,6 @@ class StageJob:
     model: _FabricModule
     part: nn.Module
     optimizer: _FabricOptimizer
-    clipped: list[list[nn.Parameter]]
 
     @property
     def steps(self) -> int:
@@ -207,9 +205,7 @@ def _stage(
     data: FeatureSet | Kept = job.data
     if stage.keeps:
         data = Kept(data, partial(method.stage_input, stage=stage.name), fabric.device)
-    groups = [[p for p in group if p.requires_grad] for group in method.clip_groups()]
-    clipped = [group for group in groups if group]
-    work = StageJob(fabric, job, stage, data, start, model, part, optimizer, clipped)
+    work = StageJob(fabric, job, stage, data, start, model, part, optimizer)
     with _bar(work, number, len(history) - start) as bar:
         for epoch in range(len(history), start + spec.epochs):
             with torch.no_grad():
@@ -281,8 +277,8 @@ def _step(work: StageJob, loss: Tensor) -> None:
     work.optimizer.zero_grad()
     fabric.backward(loss)
     fabric.strategy.precision.unscale_gradients(work.optimizer.optimizer)  # before clipping
-    for group in work.clipped if clip else ():
-        nn.utils.clip_grad_norm_(group, clip)
+    for group in work.model.module.clip_groups() if clip else ():
+        nn.utils.clip_grad_norm_([p for p in group if p.requires_grad], clip)
     work.optimizer.step()
 
 

@@ -125,8 +125,7 @@ def _train(
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.cpu(), None)
-    held_out = detector.calibrate(calibration)
-    table, metrics = score_table(detector, calibration, held_out, test, progress)
+    table, metrics = score_table(detector, calibration, test, progress)
     clock.append(time.perf_counter())
     parts = ("feature_seconds", "fit_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
@@ -171,25 +170,18 @@ def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
 def evaluate_again(
     opened: Experiment, detector: Detector, progress: bool = True
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Take a detector's constants and calibration anew, and its `score_table` of the images."""
+    """Take a detector's constants anew, and its `score_table` of the images."""
     train, calibration, test = (opened.features(part, progress) for part in PARTS)
     with torch.no_grad():
         detector.method.eval().fit_score(train.batches())
-    held_out = detector.calibrate(calibration)
-    return score_table(detector, calibration, held_out, test, progress)
+    return score_table(detector, calibration, test, progress)
 
 
 def score_table(
-    detector: Detector,
-    calibration: FeatureSet,
-    held_out: np.ndarray,
-    test: FeatureSet,
-    progress: bool,
+    detector: Detector, calibration: FeatureSet, test: FeatureSet, progress: bool
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Scores of calibration and test images, one row each, and the test's metrics.
-
-    Args: held_out: raw scores of the calibration images, (n,).
-    """
+    """Calibrate; scores of calibration and test images, one row each, and the test's metrics."""
+    held_out = detector.calibrate(calibration)
     p_values = detector.calibration.rank(held_out).p_value
     pairs = zip(calibration.samples, held_out, p_values, strict=True)
     rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]
