@@ -31,6 +31,7 @@ from labkit.flows.steps import zeros_per_position
 from labkit.methods.base import Method
 
 WIDEST = 0.995  # quantile of a map's values that its colours reach
+NARROW = 0.05  # nats per channel: what is alike to this spans no whole scale of colours
 UNITS = {
     "energy": "½ mean x² [nats per channel]",
     "log-det": "log-det so far [nats per channel]",
@@ -158,8 +159,8 @@ def limits(steps: Sequence[StepView]) -> dict[str, tuple[float, float]]:
     low, high = last["−log p"]
     return {
         "energy": (0.0, max(1.0, last["energy"][1])),
-        "log-det": (least, max(most, least + 1e-6)),
-        "−log p": (low, low + max(1.5 * (high - low), 1e-6)),
+        "log-det": (least, max(most, least + NARROW)),
+        "−log p": (low, low + max(1.5 * (high - low), NARROW)),
     }
 
 
