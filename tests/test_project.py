@@ -127,7 +127,9 @@ def test_a_variable_is_a_noun_that_says_what_it_holds():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "id", getattr(node, "arg", getattr(node, "name", None)))
-            if isinstance(node, ast.keyword | ast.alias) or not isinstance(name, str):
+            if isinstance(node, ast.keyword | ast.alias | ast.Attribute) or not isinstance(
+                name, str
+            ):
                 continue
             assert name.strip("_").lower() not in WORDS, f"{path.name}:{node.lineno} {name}"
 

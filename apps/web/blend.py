@@ -22,11 +22,14 @@ def blend(
              anomalous; limits: values of the first and last colour; opacity: 0 shows the picture
              in its own colours, 1 the map alone; threshold: in the unit of the values.
     Returns: (H, W, 3) uint8.
-    Raises:  ValueError for an image of another shape or type, or limits that do not ascend.
+    Raises:  ValueError for an image of another shape or type, a map that is none,
+             or limits that do not ascend.
     """
     style.check_image(image)
     low, high = style.check_limits(limits)
     size = image.shape[:2]
+    if values.ndim != 2:
+        raise ValueError(f"a map is (h, w), not {values.shape}")
     spread = style.resized(values, size)
     steps = np.clip((spread - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     table = matplotlib.colormaps[style.MAP_COLOURS](np.arange(256))[:, :3].astype(np.float32) * 255

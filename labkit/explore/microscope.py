@@ -92,7 +92,7 @@ def no_flow(detector: Detector) -> str:
 
 
 @torch.no_grad()
-def look(detector: Detector, image: np.ndarray) -> dict[str, View]:
+def views(detector: Detector, image: np.ndarray) -> dict[str, View]:
     """An image's way through each flow of a detector, by the flow's name.
 
     Args:   image: (H, W, 3) uint8.

@@ -11,7 +11,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-Drawn = tuple[Figure, str]
+Drawing = tuple[Figure, str]
 
 
 class Panel(ipywidgets.interactive):
@@ -22,7 +22,7 @@ class Panel(ipywidgets.interactive):
           a value, or what `ipywidgets.interactive` makes one of.
     """
 
-    def __init__(self, draw: Callable[..., Drawn], **controls: object) -> None:
+    def __init__(self, draw: Callable[..., Drawing], **controls: object) -> None:
         self.sentence = ipywidgets.HTML()
         still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
         self.picture = ipywidgets.Image(layout=still)
@@ -42,8 +42,11 @@ class Panel(ipywidgets.interactive):
         except ValueError as error:
             self.sentence.value = f"<b>{escape(str(error))}</b>"
             return
-        kind = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
-        self.picture.format, self.picture.value = kind, getattr(figure, f"_repr_{kind}_")()
+        extension = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
+        self.picture.format, self.picture.value = (
+            extension,
+            getattr(figure, f"_repr_{extension}_")(),
+        )
         self.sentence.value = escape(sentence)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:

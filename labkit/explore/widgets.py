@@ -22,7 +22,7 @@ from labkit.data import images
 from labkit.data.synthetic import bank
 from labkit.evaluation.detector import Prediction
 from labkit.explore import microscope, reweigh
-from labkit.explore.panel import Drawn, Panel
+from labkit.explore.panel import Drawing, Panel
 from labkit.figures.images import rows
 from labkit.training.run import Run
 
@@ -51,8 +51,8 @@ def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None)
     def answer(key: str) -> Prediction:
         return run.detector.predict([by_key[key].read()], [key])[0]
 
-    def draw(image: str, **view: float | str) -> Drawn:
-        return _judged(run, answer(image), _mask(by_key[image]), note, **view)
+    def draw(image: str, **view: float | str) -> Drawing:
+        return _judged_figure(run, answer(image), _mask(by_key[image]), note, **view)
 
     return Panel(draw, image=list(by_key), **_controls(run, answer(next(iter(by_key)))))
 
@@ -71,10 +71,10 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
         )
         return run.detector.predict([image], [file.name or name])[0]
 
-    def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawn:
+    def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
         newest = [(file["name"], bytes(file["content"])) for file in upload[:1]]
         prediction = answer(path.strip(), *(newest[0] if newest else ()))
-        return _judged(run, prediction, None, note, **view)
+        return _judged_figure(run, prediction, None, note, **view)
 
     upload = ipywidgets.FileUpload(
         accept="image/*", description="your image", layout={"width": "auto"}
@@ -93,7 +93,7 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
         for split, label in (("calibration", 0), ("test", 0), ("test", 1))
     )
 
-    def draw(false_alarm: float) -> Drawn:
+    def draw(false_alarm: float) -> Drawing:
         edge = calibration.threshold(false_alarm)
         sentence = (
             f"Threshold {edge:.3g}: {(good > edge).sum()} of {good.size} good images are called "
@@ -113,7 +113,7 @@ def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
     """Choose which kinds of a data set's images to see, how many of each, and the outlines."""
     samples = rows(dataset)
 
-    def draw(row: str, columns: int, outlines: bool) -> Drawn:
+    def draw(row: str, columns: int, outlines: bool) -> Drawing:
         names = list(samples) if row == ALL else [row]
         figure = figures.contact_sheet(dataset, columns, names, outlines, note)
         count = sum(len(samples[name]) for name in names)
@@ -137,7 +137,7 @@ def defect_panel(
     """
     keys = [sample.key for sample in normals]
 
-    def draw(image: str, seed: int, step: str) -> Drawn:
+    def draw(image: str, seed: int, step: str) -> Drawing:
         sample = bank.bank(normals, spec, seed, size=size)[keys.index(image)]
         made, number = sample.steps(), list(STEPS).index(step) + 1
         text = STEPS[step].format(
@@ -158,10 +158,10 @@ def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None
     Args:   image: (H, W, 3) uint8; mask: (H, W), its defect, where known.
     Raises: ValueError if the run's method has no flow.
     """
-    views = microscope.look(run.detector, image)
+    views = microscope.views(run.detector, image)
     last = max(len(view.steps) for view in views.values()) - 1
 
-    def draw(flow: str, step: int, show: str) -> Drawn:
+    def draw(flow: str, step: int, show: str) -> Drawing:
         view = views[flow]
         step = min(step, len(view.steps) - 1)
         maps = microscope.maps_figure(view, step, image, mask) if show == "maps" else None
@@ -184,7 +184,7 @@ def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = No
     keys = [sample.key for sample in branches.samples]
     limits, unit = calibration.limits(run.detector.localises), run.detector.unit
 
-    def draw(image: str, top_k: float, opacity: float, **weights: float) -> Drawn:
+    def draw(image: str, top_k: float, opacity: float, **weights: float) -> Drawing:
         index = keys.index(image)
         sample, fused = branches.samples[index], branches.fused(weights, index).numpy()
         count = max(1, int(top_k * fused.size + 1e-6))
@@ -239,14 +239,14 @@ def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
     return controls | {"threshold": ipywidgets.FloatSlider(start, min=low, max=high, step=step)}
 
 
-def _judged(
+def _judged_figure(
     run: Run,
     answer: Prediction,
     mask: np.ndarray | None,
     note: str | None,
     map: str | None = None,
     **marks: float,
-) -> Drawn:
+) -> Drawing:
     """The image under what the map controls, if there are any, are set to, and the answer."""
     maps, limits, unit = {}, {}, ""
     if map is not None:

@@ -35,14 +35,14 @@ from torch import Tensor
 
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank
-from labkit.data.synthetic.patches import Kind
+from labkit.data.synthetic.patches import Shape
 from labkit.flows.likelihood import anomaly, fuse, upsample
 from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.pyramid import WHITENED
 from labkit.methods.semantic_pyramid import SemanticPyramid
 
-KINDS = get_args(Kind)
+KINDS = get_args(Shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class SANFlowSpec(StatisticsSpec, CFLOWSpec):
     level_steps: bool = True
     objective: Literal["logsigmoid", "plain", "official"] = "logsigmoid"
     copies: Annotated[int, Field(ge=0)] = 3  # defects per normal image; 0: none (Table 5's 2a)
-    kinds: tuple[Kind, ...] = KINDS  # of patches, in equal numbers if `copies` is a multiple
+    kinds: tuple[Shape, ...] = KINDS  # of patches, in equal numbers if `copies` is a multiple
     patches: Literal["paper", "official"] = "paper"  # sizes, jitter and turns; `defects.patches`
     fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
     score_map: Literal["fused", "s"] = "fused"  # the map that scores; s(z) is Figures S4 and S5

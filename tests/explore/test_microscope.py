@@ -30,7 +30,7 @@ def given_flow():
 def seen(quick_run):
     """A defective image and its views."""
     image = next(s for s in quick_run.samples() if s.label).read()
-    return image, microscope.look(quick_run.detector, image)
+    return image, microscope.views(quick_run.detector, image)
 
 
 def test_the_last_step_is_the_flows_own_density(given_flow):
@@ -130,4 +130,4 @@ def test_a_method_without_a_flow_says_what_it_is(quick_run, monkeypatch):
     monkeypatch.setattr(type(detector.method), "flows", Method.flows)
     assert "no normalizing flow" in microscope.no_flow(detector)
     with pytest.raises(ValueError, match="dnfad has no normalizing flow"):
-        microscope.look(detector, np.zeros((32, 32, 3), np.uint8))
+        microscope.views(detector, np.zeros((32, 32, 3), np.uint8))

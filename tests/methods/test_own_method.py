@@ -72,7 +72,7 @@ def test_it_trains_predicts_and_shows_its_latents_and_its_steps(coupling, monkey
     image = run.samples()[0].read()
     (prediction,) = run.predict(image)
     assert list(prediction.maps) == ["density"]
-    (view,) = microscope.look(run.detector, image).values()
+    (view,) = microscope.views(run.detector, image).values()
     names = ["input", "mean and scale of each channel", "coupling 1", "coupling 2"]
     assert [step.name for step in view.steps] == names
     backbone = run.detector.backbone

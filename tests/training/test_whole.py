@@ -82,5 +82,5 @@ def test_the_threshold_decides_in_the_unit_of_the_score(run):
 
 
 def test_the_panel_of_scores_names_their_unit(run):
-    figure, _ = widgets.score_panel(run).draw(0.1)
+    figure, _ = widgets.score_panel(run).f(0.1)
     assert run.detector.unit in figure.axes[0].get_xlabel()

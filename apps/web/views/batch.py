@@ -120,7 +120,7 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
 def decided(batch: JudgedBatch, rates: Rates) -> pd.DataFrame:
     """The table with both decisions, True where a file is called unusual and None without score.
 
-    unusual  <=>  p <= alpha;      unusual  <=>  p* <= q      (p*: `labkit.scores.adjusted`)
+    unusual  <=>  p <= alpha;      unusual  <=>  p* <= q      (p*: `adjusted`)
     """
     table = batch.table.copy()
     for column, p, rate in (

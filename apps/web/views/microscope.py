@@ -126,7 +126,7 @@ def _opened_image(
     specimen: Specimen, _written: int
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
     image, mask, _ = read(specimen.run, specimen.origin, specimen.what)
-    views = microscope.look(opened(specimen.run).detector, image)
+    views = microscope.views(opened(specimen.run).detector, image)
     return fit(image, SHOWN), mask, views
 
 

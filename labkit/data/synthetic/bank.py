@@ -101,8 +101,8 @@ def bank(
     """
     bad = [sample.key for sample in samples if sample.label]
     if bad or not samples or copies < 1:
-        found = f"{bad[0]} is anomalous" if bad else f"{len(samples)} samples, copies={copies}"
-        raise ValueError(f"A bank needs normal samples and one copy or more; found {found}.")
+        fault = f"{bad[0]} is anomalous" if bad else f"{len(samples)} samples, copies={copies}"
+        raise ValueError(f"A bank needs normal samples and one copy or more; found {fault}.")
     return tuple(
         _sample(Recipe(base, _source(samples, k, seed, copy), spec, seed, copy, size))
         for copy in range(copies)

@@ -24,7 +24,7 @@ from labkit.data.synthetic.steps import Box, Patch, Steps, checked, window
 COLOURS = ("brightness", "contrast", "saturation", "hue")
 REFERENCE = 256  # pixels; the image side at which the sizes below hold
 Range = tuple[float, float]
-Kind = Literal["small", "medium", "circle"]
+Shape = Literal["small", "medium", "circle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class PatchSpec:
     name: ClassVar[str] = "patches"
     version: ClassVar[int] = 1  # raise it when the same spec draws another defect
 
-    kinds: tuple[Kind, ...] = ("small", "medium", "circle")  # drawn with equal chances
+    kinds: tuple[Shape, ...] = ("small", "medium", "circle")  # drawn with equal chances
     small: tuple[Range, Range] = ((2, 32), (10, 50))  # height, width of a small rectangle
     medium: tuple[Range, Range] = ((16, 64), (64, 256))
     radius: Range = (10, 25)
@@ -46,7 +46,7 @@ class PatchSpec:
     source: Literal["other", "same"] = "other"  # image that it is cut from; "same" is CutPaste's
 
     def __post_init__(self) -> None:
-        shapes = get_args(Kind)
+        shapes = get_args(Shape)
         if not self.kinds or not set(self.kinds) <= set(shapes):
             raise ValueError(f"kinds={self.kinds!r} does not fit; use some of {shapes}.")
 
@@ -104,7 +104,7 @@ def _patch(base: np.ndarray, source: np.ndarray, spec: PatchSpec, rng: Rng) -> P
 
 
 def draw_size(
-    shape: Kind, spec: PatchSpec, rng: Rng, sides: tuple[int, int]
+    shape: Shape, spec: PatchSpec, rng: Rng, sides: tuple[int, int]
 ) -> tuple[float, float]:
     """Height and width of a patch, pixels of an image with these sides, uniform in its range.
 

@@ -86,8 +86,8 @@ class FFM(nn.Module):
             parts += [tokens.mean(1, keepdim=True).expand(-1, x.shape[1], -1)]
         elif self.fusion != "none":
             asking = x if self.fusion == "token" else self.query.expand(len(x), 1, -1)
-            found, weights = self.attention(asking, tokens)
-            parts += [(found * self.gamma).expand(-1, x.shape[1], -1)]
+            answer, weights = self.attention(asking, tokens)
+            parts += [(answer * self.gamma).expand(-1, x.shape[1], -1)]
         return self.last(torch.cat(parts, -1)), weights
 
 
