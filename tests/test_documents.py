@@ -136,3 +136,11 @@ def test_the_study_of_the_guide_is_one(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(examples(ROOT / "CONTRIBUTING.md", "yaml")[0])
     assert len(studies.get(str(path)).tasks("quick")) == 3
+
+
+def test_a_notebook_is_named_as_it_is_called():
+    """`dnfad/09_code`, or its file name in the generated map; never a name of version 0.1."""
+    stems = {path.stem for path in (ROOT / "notebooks").rglob("*.ipynb")}
+    for path in DOCUMENTS:
+        for name in re.findall(r"`(?:\w+/)?(\d\d_\w+)`", text_of(path)):
+            assert name in stems, f"{path.name} names {name}"
