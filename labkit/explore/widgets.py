@@ -5,8 +5,6 @@ nothing is live (a notebook on a web page, or executed with LABKIT_STATIC=1, as 
 are) its picture is shown instead, as it was when the panel was made.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import os
