@@ -4,8 +4,6 @@ A map's values are compared by how rare they are among the pixels of the run's o
 images, scores by their p-values and ranks; curves and kinds of defects by the same test images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
