@@ -18,37 +18,45 @@ Source = tuple[str, str]  # ("file", path) or ("sample", key)
 
 
 class Desk:
-    """One visitor's view; requests are answered one after the other, and the newest one wins.
+    """One visitor's view; whatever the order in which requests arrive, it comes to the same end.
+
+    The run is that of the newest request that names one, the image that of the newest that names
+    one. Requests are answered one after the other.
 
     run        folder of the run in view; "" before the first
     threshold  raw score of this run above which an image is unusual
     image      the image in view as this run judges it, if there is one
-    wanted     the image that was asked for last and the run at that time, judged or not yet
     """
 
     def __init__(self) -> None:
         self.run, self.threshold = "", 0.0
         self.image: JudgedImage | None = None
-        self.wanted: tuple[str, Source] | None = None
-        self._requests = 0
+        self._wanted_run = (0.0, "")  # when it was asked for, in the visitor's milliseconds
+        self._wanted: tuple[float, str, Source | None] = (0.0, "", None)  # with the run then
+        self._arrived = 0
         self._turn, self._arriving = threading.Lock(), threading.Lock()
 
     def __deepcopy__(self, memo: dict) -> Desk:
         return type(self)()  # each visitor begins with an empty one
 
     @contextmanager
-    def newest(self, run: str | None = None, source: Source | None = None) -> Iterator[bool]:
-        """Wait for this request's turn; false if the visitor has asked for something else since.
+    def request(self, run: str | None, source: Source | None, time: float = 0) -> Iterator[str]:
+        """Note what a visitor asks for and wait for its turn; gives the run to show.
 
-        Args: source: the image that is asked for, of that run, instead of the one before.
+        Empty if there is nothing to do: no run is there yet, or a later request does all of it.
+
+        Args: source: an image, if one is asked for; time: of asking, now if it is 0.
         """
         with self._arriving:
-            self._requests += 1
-            number = self._requests
-            if source:
-                self.wanted = (run or "", source)
+            self._arrived += 1
+            number = self._arrived
+            time = time or max(self._wanted_run[0], self._wanted[0])
+            if run and time >= self._wanted_run[0]:
+                self._wanted_run = time, run
+            if source and time >= self._wanted[0]:
+                self._wanted = time, run or "", source
         with self._turn:
-            yield number == self._requests
+            yield self._wanted_run[1] if number == self._arrived else ""
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -79,9 +87,10 @@ class Desk:
 
     def _source(self, linked: str | None) -> Source | None:
         shown = opened(self.run)
-        if self.wanted:
-            run, (origin, what) = self.wanted
-            same = run == self.run or opened(run).run.config.data == shown.run.config.data
+        _, run, source = self._wanted
+        if source:
+            origin, what = source
+            same = run in ("", self.run) or opened(run).run.config.data == shown.run.config.data
             here = Path(what).is_file() if origin == "file" else same and what in shown.samples
             if here or run == self.run:  # what this run lacks was asked of it, which is an error
                 return origin, what

@@ -2,12 +2,12 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 import shutil
 import socket
 import threading
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from labkit_apps.web.views import about, gallery, inspect, place
 from labkit_apps.web.views.inspect import ViewOptions
 from labkit_apps.web.views.judged_image import judge_file, judge_sample
 
-LOOK = ("Swipe", 0.6, None, None, True, -1, -1)
+LOOK = ("Swipe", 0.6, None, None, True, -1, -1, 0)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
 
 
@@ -249,7 +249,7 @@ def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
     desk, shown = Desk(), shelf.opened(run)
     for source in (("file", defective), ("sample", shown.test["key"].iloc[-1])):
         for folder, expected in ((run, source), (other, source)):
-            with desk.newest(*((run, source) if folder == run else ())):
+            with desk.request(folder, source if folder == run else None):
                 desk.open(folder)
                 desk.judge()
             if source[0] == "sample" and folder == other:  # other data: its own first image
@@ -258,32 +258,46 @@ def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
             assert desk.threshold == desk.threshold_of(folder)
 
 
-def test_of_several_requests_the_newest_wins_and_none_is_lost(run, defective):
-    """An upload and a change of run wait for each other in every order of their arrival."""
-    desk, first = Desk(), threading.Event()
-    source, answers = ("file", defective), {}
-
-    def ask(name, *wanted):
-        with desk.newest(*wanted) as newest:
-            if name == "busy":
-                first.set()
-                time.sleep(0.3)
-            answers[name] = newest
-            if newest:
-                desk.open(run)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_in_whatever_order_requests_arrive_the_newest_run_and_image_are_shown(
+    runs_folder, run, defective, order
+):
+    """A page opens, an image is sent before it has its run, another one, another run is chosen."""
+    other = next(path for _, path in shelf.choices(runs_folder) if path != run)
+    early, late = ("sample", shelf.opened(run).first), ("file", defective)
+    asked = [(run, None, 1), ("", early, 2), (run, late, 3), (other, None, 4)]
+    desk = Desk()
+    for k in order:
+        with desk.request(*asked[k]) as shown:
+            if shown:
+                desk.open(shown)
                 desk.judge()
+    assert (desk.run, desk.image.run, desk.image.source) == (other, other, late)
+    assert desk.threshold == desk.threshold_of(other)
 
-    threads = [threading.Thread(target=ask, args=("busy",))]
+
+def test_of_the_requests_that_wait_only_the_last_is_answered(run, defective):
+    desk, begun, ended, answers = Desk(), threading.Event(), threading.Event(), {}
+
+    def ask(name, source, time):
+        with desk.request(run, source, time) as shown:
+            answers[name] = shown
+            if name == "first":
+                begun.set()
+                ended.wait()
+
+    threads = [threading.Thread(target=ask, args=("first", None, 1))]
     threads[0].start()
-    first.wait()
-    for name, *wanted in (("upload", run, source), ("run",)):
-        threads.append(threading.Thread(target=ask, args=(name, *wanted)))
+    begun.wait()
+    for time in (2, 3, 4):
+        threads.append(threading.Thread(target=ask, args=(time, ("file", defective), time)))
         threads[-1].start()
-        time.sleep(0.05)
+        while desk._arrived < time:
+            pass
+    ended.set()
     for thread in threads:
         thread.join()
-    assert answers == {"busy": True, "upload": False, "run": True}
-    assert desk.image.source == source  # asked for by a request that another overtook
+    assert answers == {"first": run, 2: "", 3: "", 4: run}
 
 
 def test_an_image_that_cannot_be_read_leaves_the_one_in_view(run, defective, tmp_path):

@@ -26,20 +26,19 @@ CLAMPED = """(desk, run, typed) => {
 }"""  # while a number is typed it may lie outside; leaving the box brings it back
 OPENING = "The run is being opened ..."
 SHOWN, SCALES = 16, 9  # outputs of an image or a run, and those of them that are controls
-IMAGES = {
-    "concurrency_id": "images",
-    "trigger_mode": "multiple",
-}  # in the order they are asked for
+ASKED = "(...values) => [...values.slice(0, -1), Date.now()]"  # with the time of asking
+IMAGES = {"concurrency_id": "images", "trigger_mode": "multiple", "js": ASKED}
 
 
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
     c.look = [c.mode, c.opacity, c.first, c.second, c.truth, c.x, c.y]
+    c.asked = [*c.look, gr.Number(0, visible=False)]
     c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second, c.x, c.y]
     c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest, c.message]
     c.shown = [*c.answer, *c.scales]
-    chosen = page.on_run(choose, [c.desk, page.run, *c.look], c.shown, "choose", **IMAGES)
+    chosen = page.on_run(choose, [c.desk, page.run, *c.asked], c.shown, "choose", **IMAGES)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
     _wire_options(c)
     _wire_place(c)
@@ -93,11 +92,11 @@ def _controls(c: SimpleNamespace) -> None:
 def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> None:
     """A sample, a file or a camera picture is judged once; the controls only draw it again."""
     inputs = [c.desk, run]
-    picked.then(sample, [*inputs, c.key, *c.look], c.shown, api_name="sample", **IMAGES)
+    picked.then(sample, [*inputs, c.key, *c.asked], c.shown, api_name="sample", **IMAGES)
     sent = c.upload.upload(
-        image, [*inputs, c.upload, *c.look], c.shown, api_name="image", **IMAGES
+        image, [*inputs, c.upload, *c.asked], c.shown, api_name="image", **IMAGES
     )
-    c.camera.change(image, [*inputs, c.camera, *c.look], c.shown, api_name="camera", **IMAGES)
+    c.camera.change(image, [*inputs, c.camera, *c.asked], c.shown, api_name="camera", **IMAGES)
     sent.success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
 
 
@@ -124,33 +123,34 @@ def _wire_place(c: SimpleNamespace) -> None:
 
 
 @explained
-def choose(request: gr.Request, desk: Desk, run: str | None, *look: Any) -> Any:
+def choose(request: gr.Request, desk: Desk, run: str | None, *asked: Any) -> Any:
     """The scales of a run, and the image in view, or of the link, as this run judges it."""
-    return _show(desk, run, None, look, request)
+    return _show(desk, run, None, asked, request)
 
 
 @explained
-def sample(desk: Desk, run: str, key: str, *look: Any) -> Any:
+def sample(desk: Desk, run: str, key: str, *asked: Any) -> Any:
     """One of the run's test images, by its key."""
-    return _show(desk, run, ("sample", key), look) if key else (gr.skip(),) * SHOWN
+    return _show(desk, run, ("sample", key), asked) if key else (gr.skip(),) * SHOWN
 
 
 @explained
-def image(desk: Desk, run: str | None, file: str | None, *look: Any) -> Any:
+def image(desk: Desk, run: str | None, file: str | None, *asked: Any) -> Any:
     """An image file that the user sends; it waits for the run if that is being opened."""
-    return _show(desk, run, ("file", file), look) if file else (gr.skip(),) * SHOWN
+    return _show(desk, run, ("file", file), asked) if file else (gr.skip(),) * SHOWN
 
 
 def _show(
     desk: Desk,
     run: str | None,
     source: Source | None,
-    look: Sequence[Any],
+    asked: Sequence[Any],
     request: gr.Request | None = None,
 ) -> tuple:
-    """A run and an image of it, all at once, unless the visitor has asked for others since."""
-    with desk.newest(run, source) as newest:
-        if not (newest and run):
+    """A run and an image of it, all at once, unless a later request of the visitor does it."""
+    *look, time = asked
+    with desk.request(run, source, time) as run:
+        if not run:
             return (gr.skip(),) * SHOWN
         words, fresh = "", False
         try:
