@@ -5,8 +5,6 @@ training normals, `flows` says how features become latents, `loss` trains, `maps
 judge. Latents, the microscope and likelihoods follow from `flows`; the rest is optional.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +65,6 @@ class Method(nn.Module):
     budgets: ClassVar[dict[str, dict[str, Any]]] = {}  # budget -> keys this method sets otherwise
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> keys set together: `preset=NAME`
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
-    reduce_keys: ClassVar[frozenset[str]] = frozenset()  # of those: they leave the maps alone
     logged_only: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
     renamed_keys: ClassVar[dict[str, str]] = {}  # module in a run of version 0.1 -> its name now
     needs: ClassVar[Needs]

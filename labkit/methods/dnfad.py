@@ -21,8 +21,6 @@ and eq. 14 in `DNFAD.loss` and `likelihood.nll`; eq. 15 and eq. 16 in `DNFAD.map
 `Method.score`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +136,6 @@ class DNFAD(GridMethod):
 
     Spec = DNFADSpec
     score_keys = frozenset({"logdet", "fuse", "norm", "top_k"})
-    reduce_keys = frozenset({"top_k"})
     renamed_keys: ClassVar = {r"stem\.steps\.0": "whitening", "flows": "branches"}
     needs = Needs(pyramid=True)
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"

@@ -26,8 +26,6 @@ Where the equations are: eq. 1 in `SelfSup.likelihood`; eq. 2, eq. 3 in `couplin
 signs of both terms, and eq. 5 in `conditional_loss`; eq. 6 in `selected`; eq. 7 in `SelfSup.loss`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -143,7 +141,6 @@ class SelfSup(GridMethod):
 
     Spec = SelfSupSpec
     score_keys = frozenset({"logdet", "unit", "top_k"})
-    reduce_keys = frozenset({"top_k"})
     logged_only = frozenset({"selected", "gap"})
     renamed_keys: ClassVar = {"stem": "whitening", "told": "qkv"}
     needs = Needs(pyramid=True, synthetic=True)

@@ -5,10 +5,6 @@ the settings of labkit that follow each (`--set key=value`), and the variants of
 differ in just these settings. Numbers are read from finished studies, never typed.
 """
 
-from __future__ import annotations
-
-import html as markup
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, field, replace
 from functools import lru_cache
@@ -149,7 +145,7 @@ def _differences(effect: Effect, budget: str, metric: str) -> list[dict[str, Any
 
 
 def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame:
-    """A card to read, one row per discrepancy, lines parted by newlines.
+    """A card to read, one row per discrepancy, lines parted by newlines, settings in `...`.
 
     Args: effects: as `measured`.
     """
@@ -160,18 +156,6 @@ def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame
         rows.append([*cells, entry.notebook])
     columns = ["discrepancy", "paper", "official code", "labkit", "measured, image AUROC"]
     return pd.DataFrame(rows, columns=[*columns, "read on"])
-
-
-def html(rows: pd.DataFrame) -> str:
-    """The card as HTML for a notebook: lines kept, settings in code.
-
-    Links to notebooks hold from a folder of notebooks/ (`../dnfad/09_code.ipynb`).
-    """
-    style = {"text-align": "left", "vertical-align": "top", "white-space": "pre-line"}
-    style |= {"max-width": "16em", "overflow-wrap": "anywhere"}
-    link = {"read on": lambda name: name and f'<a href="../{name}.ipynb">{name}</a>'}
-    styled = rows.style.hide(axis="index").format(dict.fromkeys(rows, _coded) | link)
-    return styled.set_properties(**style).to_html(uuid="card")
 
 
 def _ours(entry: Discrepancy) -> str:
@@ -199,11 +183,6 @@ def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
 def difference(row: Any) -> str:
     """A row's difference with its interval, as "+0.012 [-0.003, +0.020]"."""
     return tables.difference(row.difference, row.low, row.high)
-
-
-def _coded(text: str) -> str:
-    """Escaped text, `...` as code."""
-    return re.sub("`(.*?)`", r"<code>\1</code>", markup.escape(text, quote=False))
 
 
 def _text(value: Any) -> str:

@@ -1,29 +1,23 @@
 """One job of a study: train a model once, then evaluate every variant that shares it.
 
 A job is everything that one trained model can answer: variants that differ only in the keys that a
-method names in `score_keys`, or in the map that scores, share a run; those that differ only in
-`reduce_keys` share the maps too. Nothing is computed twice.
+method names in `score_keys`, or in the map that scores, share a run.
 """
-
-from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import pandas as pd
-import torch
 
 from labkit import methods
 from labkit.core import config
 from labkit.evaluation import cost, metrics
-from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector
-from labkit.evaluation.evaluate import all_metrics
 from labkit.studies import oracle
 from labkit.studies.spec import Task
 from labkit.training.run import Run
@@ -45,7 +39,7 @@ class Job:
     @property
     def trained(self) -> dict[str, Any]:
         """The settings that decide the training; those of the score are left out."""
-        return _settings(self.head, "score_keys", inside=False)
+        return _settings(self.head, inside=False)
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,11 @@ class Outcome:
 def jobs(tasks: Sequence[Task], again: bool = False) -> list[Job]:
     """Tasks by what has to be trained, in the order given."""
     parts = attrgetter("method", "data", "budget", "seed", "measure")
-    groups = _grouped(tasks, lambda t: [parts(t), _settings(t, "score_keys", inside=False)])
-    return [Job(tuple(group), again) for group in groups]
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        key = json.dumps([parts(task), _settings(task, inside=False)], sort_keys=True)
+        groups.setdefault(key, []).append(task)
+    return [Job(tuple(group), again) for group in groups.values()]
 
 
 def perform(job: Job) -> list[Outcome]:
@@ -70,17 +67,15 @@ def perform(job: Job) -> list[Outcome]:
 
     A task that fails says so in its outcome and does not stop the others.
     """
-    single = {"cost": _cost, "oracle": _oracle}.get(job.head.measure)
-    if single:
-        return [one for task in job.tasks for one in _guarded([task], single)]
-    return _guarded(job.tasks, lambda tasks: _answers(job))
-
-
-def _answers(job: Job) -> list[Outcome]:
-    head, options = job.head, {"progress": False, "again": job.again} | job.trained
-    run = train(head.method, head.data, head.budget, head.seed, **options)
-    groups = _grouped(job.tasks, lambda task: [task.map, _settings(task, "reduce_keys", False)])
-    return [one for group in groups for one in _guarded(group, partial(_scored, run))]
+    answer = {"cost": _cost, "oracle": _oracle}.get(job.head.measure)
+    if answer is None:
+        head, options = job.head, {"progress": False, "again": job.again} | job.trained
+        try:
+            run = train(head.method, head.data, head.budget, head.seed, **options)
+        except Exception as error:
+            return [_failed(task, error) for task in job.tasks]
+        answer = partial(_scored, run)
+    return [_guarded(answer, task) for task in job.tasks]
 
 
 def rescore(
@@ -105,7 +100,7 @@ def detector(task: Task, record: dict[str, Any]) -> Detector:
 
 def _answer(task: Task, run: Run) -> tuple[Detector, pd.DataFrame, dict[str, Any]]:
     """Detector, scores and metrics of a task: the run's own where they are the task's."""
-    changes = _settings(task, "score_keys")
+    changes = _settings(task)
     if task.map is None and config.change(run.config, **changes) == run.config:
         return run.detector, run.scores, run.info["metrics"]
     return rescore(run, task.map, progress=False, **changes)
@@ -126,58 +121,14 @@ def _changed(run: Run, main: str | None, changes: dict[str, Any]) -> Detector:
     return Detector(spec, run.detector.backbone, method, None, main)
 
 
-def _scored(run: Run, tasks: Sequence[Task]) -> list[Outcome]:
-    """Tasks that share their maps: the first is evaluated whole, of the others only the scores."""
+def _scored(run: Run, task: Task) -> Outcome:
+    """What a trained run answers to a task."""
     started = time.perf_counter()
-    answering, table, values = _answer(tasks[0], run)
-    outcome = _outcome(tasks[0], run, answering.config, table, values, started)
-    others = _reduced(tasks[1:], run, answering, table, values) if len(tasks) > 1 else []
-    return [outcome, *others]
-
-
-def _reduced(
-    tasks: Sequence[Task],
-    run: Run,
-    answering: Detector,
-    table: pd.DataFrame,
-    values: dict[str, Any],
-) -> list[Outcome]:
-    """The same maps reduced to other image scores, in one pass over them."""
-    started = time.perf_counter()
-    others = [_changed(run, answering.main, _settings(task, "score_keys")) for task in tasks]
-    raw: list[list[torch.Tensor]] = [[] for _ in tasks]
-    sets = run.experiment.feature_sets(progress=False)
-    for name in ("calibration", "test"):
-        for batch in sets[name].batches():
-            maps, _ = answering.maps_and_scores(batch)
-            for scores, other in zip(raw, others, strict=True):
-                scores.append(other.method.score(maps).cpu())
-    outcomes = []
-    for task, other, batches in zip(tasks, others, raw, strict=True):
-        scores = torch.cat(batches).double().numpy()
-        held_out = scores[: len(sets["calibration"])]
-        calibration = Calibration(held_out, answering.calibration.map_quantiles)
-        scored = table.assign(score=scores, p_value=calibration.rank(scores).p_value)
-        test, own = scored[scored["split"] == "test"], values
-        if len(test):
-            own = all_metrics(test, values, {row["defect"]: row for row in values["defects"]})
-        outcomes.append(_outcome(task, run, other.config, scored, own, started))
-        started = time.perf_counter()
-    return outcomes
-
-
-def _outcome(
-    task: Task,
-    run: Run,
-    spec: config.Config,
-    table: pd.DataFrame,
-    values: dict[str, Any],
-    started: float,
-) -> Outcome:
+    answering, table, values = _answer(task, run)
     test = table[table["split"] == "test"]
     apart = metrics.d_prime(test["score"].to_numpy(), test["label"].to_numpy())
     record = {
-        "config": spec.to_json(),
+        "config": answering.config.to_json(),
         "run": str(run.folder),
         "metrics": values | {"d_prime": apart},
         "counts": run.info["counts"],
@@ -190,47 +141,40 @@ def _outcome(
     return Outcome(task, record, table)
 
 
-def _cost(tasks: Sequence[Task]) -> list[Outcome]:
+def _cost(task: Task) -> Outcome:
     """Parameters, FLOPs and seconds at the paper's size, with random weights; timed past quick."""
-    (task,) = tasks
     timed = task.budget != "quick"
     row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
-    return [Outcome(task, {"metrics": row, "backbone": row["backbone"]})]
+    return Outcome(task, {"metrics": row, "backbone": row["backbone"]})
 
 
-def _oracle(tasks: Sequence[Task]) -> list[Outcome]:
+def _oracle(task: Task) -> Outcome:
     """The last epoch, as a run reports it, and the best one on the test set."""
-    (task,) = tasks
     info, table, epochs = oracle.by_epoch(
         task.method, task.data, task.budget, task.seed, **task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
     record = {key: info[key] for key in kept}
     record |= {"metrics": info["metrics"] | oracle.gains(epochs), "epochs": epochs}
-    return [Outcome(task, record, table)]
+    return Outcome(task, record, table)
 
 
-def _settings(task: Task, keys: str, inside: bool = True) -> dict[str, Any]:
-    """What a task sets of the method's `score_keys` or `reduce_keys`, or all but these."""
-    some = getattr(methods.get(task.method), keys)
+def _settings(task: Task, inside: bool = True) -> dict[str, Any]:
+    """What a task sets of the method's `score_keys`, or all but these."""
+    some = methods.get(task.method).score_keys
     return {key: value for key, value in task.set.items() if (key in some) is inside}
 
 
-def _grouped(tasks: Iterable[Task], by: Callable[[Task], Any]) -> list[list[Task]]:
-    groups: dict[str, list[Task]] = {}
-    for task in tasks:
-        groups.setdefault(json.dumps(by(task), sort_keys=True), []).append(task)
-    return list(groups.values())
-
-
-def _guarded(
-    tasks: Sequence[Task], answer: Callable[[Sequence[Task]], list[Outcome]]
-) -> list[Outcome]:
-    """The outcomes, or why there are none: a ValueError in its own words, others named."""
+def _guarded(answer: Callable[[Task], Outcome], task: Task) -> Outcome:
     try:
-        return answer(tasks)
+        return answer(task)
     except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
-        if not isinstance(error, ValueError | OSError):
-            text = f"{type(error).__name__}: {text}"
-        return [Outcome(task, {}, error=text) for task in tasks]
+        return _failed(task, error)
+
+
+def _failed(task: Task, error: Exception) -> Outcome:
+    """Why there is no answer: a ValueError in its own words, others named."""
+    text = " ".join(str(error).split()) or "no message"
+    if not isinstance(error, ValueError | OSError):
+        text = f"{type(error).__name__}: {text}"
+    return Outcome(task, {}, error=text)

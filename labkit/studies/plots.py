@@ -81,22 +81,13 @@ def dot_rows(
 
     names, places = list(groups), {row: y for y, row in enumerate(rows)}
     colours = {group: _colour(k) for k, group in enumerate(names)}
-    shared = {
-        "x": "value",
-        "y": "row",
-        "hue": "group",
-        "order": rows,
-        "hue_order": names,
-        "ax": ax,
-    }
-    shared |= {"palette": colours, "legend": False}
+    shared = {"x": "value", "y": "row", "hue": "group", "order": rows, "hue_order": names}
+    shared |= {"palette": colours, "legend": False, "ax": ax}
     if seeds is not None and len(seeds):
         seaborn.stripplot(seeds, dodge=True, jitter=False, size=4, alpha=0.6, **shared)
     if len(points):
-        width, marks = (
-            WIDE * (1 - 1 / len(names)),
-            [MARKS[k % len(MARKS)] for k in range(len(names))],
-        )
+        width = WIDE * (1 - 1 / len(names))
+        marks = [MARKS[k % len(MARKS)] for k in range(len(names))]
         style = {"linestyle": "none", "ms": 6, "mew": 1.3} | ({"mfc": face} if face else {})
         seaborn.pointplot(points, dodge=width, errorbar=None, markers=marks, **style, **shared)
     handles = []
