@@ -25,7 +25,9 @@ def opened(path: Path) -> Image.Image:
     _quiet()
     try:
         if not is_special(path):
-            return Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=FORMATS)
+            image.filename = ""  # or Pillow 12 maps it to memory, which scrambles a rotated TIFF
+            return image
         reason = f"{path} is a pipe, socket or device; give an image file."
     except FileNotFoundError:
         reason = f"There is no file {path}; check the path."
@@ -129,9 +131,8 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=1)
 def _quiet() -> None:
-    """Keep libtiff's own lines, and warnings of sizes, which are refused, off stderr."""
+    """Keep libtiff's own lines, and Pillow's of sizes that are refused, off stderr."""
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", "(?s).*TorchCodec", module="torchvision")
     with suppress(AttributeError, OSError):  # not every build exports these
         library = ctypes.CDLL(Image.core.__file__)
         library.TIFFSetErrorHandler(None)
@@ -146,15 +147,16 @@ def _colours(image: Image.Image) -> np.ndarray:
 
 def _deep_colours(image: Image.Image) -> np.ndarray:
     """Colours of 16 bits, (H, W, 1 or 3) uint16; but in a PNG only their upper 8 bits count."""
-    if image.format != "PNG":  # Pillow keeps no more
-        return np.asarray(image.convert("RGB")) * np.uint16(257)
-    import torch  # takes seconds
-    from torchvision.io import decode_png
+    if image.format == "PNG":
+        with suppress(ImportError):  # torchvision may drop it; else it takes seconds
+            import torch
+            from torchvision.io import decode_png
 
-    image.fp.seek(0)
-    data = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
-    values = decode_png(data).numpy()
-    return np.moveaxis(values[: 3 if len(values) > 2 else 1], 0, 2)
+            image.fp.seek(0)
+            data = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)
+            values = decode_png(data).numpy()
+            return np.moveaxis(values[: 3 if len(values) > 2 else 1], 0, 2)
+    return np.asarray(image.convert("RGB")) * np.uint16(257)  # Pillow keeps no more
 
 
 def _drawn(image: Image.Image) -> np.ndarray:

@@ -154,8 +154,8 @@ def _dark_on_light(path: Path) -> np.ndarray:
     """A mask; one that marks its whole border and more than half is inverted, with a warning."""
     mask = images.read_mask(path)
     border = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    inverted = not mask.all() and all(side.all() for side in border)
-    if mask.mean() > 0.5:
+    if 0.5 < mask.mean() < 1:
+        inverted = all(side.all() for side in border)
         doubt = "so what is unmarked is taken as the defect" if inverted else "which is much"
         warnings.warn(
             f"{path} marks {mask.mean():.0%} of its image{' and all of its border' * inverted}, "

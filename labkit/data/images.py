@@ -141,7 +141,7 @@ def from_array(image: Any, full_scale: float = 0.0, name: str = "The image") -> 
         values = values.astype(np.uint8) * 255
     of_one = values.dtype.kind == "f" and values.max() <= 1
     if not (full_scale or of_one or values.dtype == np.uint16):
-        full_scale = 255.0 if 0 <= values.min() and values.max() <= 255 else 0.0
+        full_scale = 255.0 if values.min() >= 0 and values.max() <= 255 else 0.0
     return _as_rgb(values, full_scale, name)
 
 

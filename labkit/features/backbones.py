@@ -241,7 +241,8 @@ def load(
     side = _whole(model, image_size) if rounded else image_size
     if side != image_size:
         warnings.warn(
-            f"{name} sees no whole patches in an image_size of {image_size}; {side} is taken.",
+            f"{name} does not see all of an image at image_size={image_size}; {side} is taken, a "
+            "whole number of its patches.",
             stacklevel=2,
         )
         model = _model(name, side)
