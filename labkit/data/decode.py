@@ -131,8 +131,8 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=1)
 def _quiet() -> None:
-    """Keep libtiff's own lines, and Pillow's of sizes that are refused, off stderr."""
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    """Keep what libtiff and Pillow write of odd files off stderr; labkit says it itself."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with suppress(AttributeError, OSError):  # not every build exports these
         library = ctypes.CDLL(Image.core.__file__)
         library.TIFFSetErrorHandler(None)
