@@ -68,8 +68,10 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     @lru_cache(LIMIT)
     def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
         file = Path(path).expanduser()
-        other = example if data is None else _decoded(name, data, white)
-        image = images.read_image(file, white) if path else other
+        if path:
+            image = images.read_image(file, white)
+        else:
+            image = example if data is None else _decoded(name, data, white)
         return run.detector.predict([image], [file.name or name])[0]
 
     def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
