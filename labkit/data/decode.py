@@ -73,7 +73,7 @@ def marks(image: Image.Image, name: Path | str) -> np.ndarray:
     _check(image, name)
     with _decoding(name):
         plain = image.mode in ("1", "L") or image.mode[0] in "IF"
-        values = np.asarray(image).astype(np.float32) if plain else _drawn(image)
+        values = np.asarray(image).astype(np.float32) if plain else _opacity(image)
         return _upright(values, image)
 
 
@@ -159,7 +159,7 @@ def _deep_colours(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB")) * np.uint16(257)  # Pillow keeps no more
 
 
-def _drawn(image: Image.Image) -> np.ndarray:
+def _opacity(image: Image.Image) -> np.ndarray:
     """How much each pixel of a mask in colours, with a palette or alpha, is marked, (H, W)."""
     indices = np.asarray(image) if image.mode == "P" else None
     values = _colours(image).astype(np.float32)
