@@ -92,13 +92,15 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     Args: example: (H, W, 3) uint8.
     """
 
+    white = run.config.input.full_scale
+
     @lru_cache(LIMIT)
     def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
         file = Path(path).expanduser()
         if path:
-            image = images.read_image(file)
+            image = images.read_image(file, white)
         else:
-            image = example if data is None else _decoded(name, data)
+            image = example if data is None else _decoded(name, data, white)
         return run.detector.predict([image], [file.name or name])[0]
 
     def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
@@ -181,11 +183,11 @@ def _judged_figure(
     return figure, answer.sentence()
 
 
-def _decoded(name: str, data: bytes) -> np.ndarray:
+def _decoded(name: str, data: bytes, white: float) -> np.ndarray:
     """The bytes of an image file as (H, W, 3) uint8, or a ValueError that names the file."""
     try:
         picture = Image.open(io.BytesIO(data), formats=images.FORMATS)
     except (OSError, SyntaxError):
         text = f"{name} is not an image that can be read; use one of {images.ENDINGS}."
         raise ValueError(text) from None
-    return images.to_rgb(picture, name)
+    return images.to_rgb(picture, name, white)

@@ -26,7 +26,7 @@ from labkit.core import config
 from labkit.core.files import read_table, write_whole
 from labkit.core.records import Sample, Shapes
 from labkit.data import catalogue
-from labkit.data.images import read_image
+from labkit.data.images import from_array, read_image
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, Prediction
 from labkit.evaluation.evaluate import evaluate
@@ -82,6 +82,8 @@ class Run:
         """The frozen specs it was trained with."""
         stored = self.info["config"]
         try:
+            # before version 0.3 no white level was learned
+            stored = stored | {"input": {"full_scale": 0.0} | stored["input"]}
             return config.restore(stored, methods.get(stored["method"]).Spec)
         except (KeyError, TypeError):
             raise ValueError(
@@ -92,7 +94,8 @@ class Run:
     def detector(self) -> Detector:
         """Backbone, weights and calibration, loaded once."""
         spec = self.config
-        backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+        side = self.info["shapes"]["image"][0]
+        backbone = backbones.load(spec.input.backbone, side, spec.input.taps, rounded=False)
         if backbone.weights != self.info["weights"]:
             raise ValueError(
                 f"{self.folder} was trained on other weights of {backbone.name}; give it those "
@@ -129,15 +132,20 @@ class Run:
 
         Args: root: folder that holds the dataset now, if not where it was when it was trained.
         """
-        dataset = catalogue.load(self.config.data, root or self.info.get("root"))
+        spec = self.config
+        dataset = catalogue.load(spec.data, root or self.info.get("root"), spec.input.full_scale)
         keys = self.scores.loc[self.scores["split"] == "test", "key"]
         by_key = {sample.key: sample for sample in dataset.test}
         return [by_key[key] for key in keys if key in by_key]
 
     def predict(self, *images: str | Path | np.ndarray) -> list[Prediction]:
         """Maps and calibrated scores of image files or arrays (H, W, 3) uint8."""
-        arrays = [i if isinstance(i, np.ndarray) else read_image(Path(i)) for i in images]
-        given = [f"image {k + 1}" if isinstance(i, np.ndarray) else Path(i).name
+        white = self.config.input.full_scale
+        arrays = [
+            read_image(Path(i), white) if isinstance(i, str | Path) else from_array(i, white)
+            for i in images
+        ]
+        given = [Path(i).name if isinstance(i, str | Path) else f"image {k + 1}"
                  for k, i in enumerate(images)]  # fmt: skip
         return self.detector.predict(arrays, given)
 
@@ -145,7 +153,8 @@ class Run:
         self, data: str | None = None, progress: bool = True, root: Path | str | None = None
     ) -> dict[str, Any]:
         """Metrics on another dataset's test images, or again on its own."""
-        dataset = catalogue.load(data or self.config.data, root or self.info.get("root"))
+        name, white = data or self.config.data, self.config.input.full_scale
+        dataset = catalogue.load(name, root or self.info.get("root"), white)
         samples = dataset.test if data else self.samples(root)
         if not samples:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
