@@ -45,7 +45,7 @@ OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
 }
 ROTATED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
-LARGEST = torch.finfo(torch.float16).max
+LARGEST = torch.finfo(torch.float16).max  # of what the cache can hold
 
 
 class Backbone(nn.Module):
