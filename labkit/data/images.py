@@ -71,6 +71,24 @@ def to_rgb(image: Image.Image, name: Path | str = "The image") -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
+def from_array(image: Any, full_scale: float = 0.0, name: str = "The image") -> np.ndarray:
+    """Stands in for the one that the helper "images" makes."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image, name)
+    values = image.detach().cpu().numpy() if hasattr(image, "detach") else np.asarray(image)
+    if values.ndim == 3 and values.shape[2] > 4 and len(values) in (1, 3, 4):
+        values = np.moveaxis(values, 0, 2)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.dtype.kind not in "buif":
+        raise ValueError(f"{name} is a {type(image).__name__}; give a path or numbers (H, W, 3).")
+    _check_size(values.shape[1::-1], name)
+    values = values[..., :3]
+    if values.dtype != np.uint8:
+        full = 65535 if values.dtype == np.uint16 else 1 if values.max() <= 1 else 255
+        values = _to_8_bit(values.astype(np.float64), full, name)
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A mask file as (H, W) bool: palette and grey by index, colour by any channel above 0."""
     with _opened(path) as image:

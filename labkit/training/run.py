@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from labkit import methods
 from labkit.core import config
 from labkit.core.files import read_table, write_whole
-from labkit.core.records import Sample, Shapes
+from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
-from labkit.data.images import read_image
+from labkit.data.images import from_array, image_files, read_image
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, Prediction
 from labkit.evaluation.evaluate import evaluate
@@ -37,6 +38,7 @@ from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.experiment import Experiment
 
 RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
+FINGERPRINT = 16  # hex digits of an image's that scores.csv holds
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 
 
@@ -129,31 +131,94 @@ class Run:
 
         Args: root: folder that holds the dataset now, if not where it was when it was trained.
         """
-        dataset = catalogue.load(self.config.data, root or self.info.get("root"))
+        return self._tested(self.dataset(root))
+
+    def dataset(self, root: Path | str | None = None) -> Dataset:
+        """Its dataset as it is now.
+
+        Raises: ValueError if it is not where it was.
+        """
+        data = self.config.data
+        if not (data in catalogue.table() or "=" in data or Path(data).exists()):
+            raise ValueError(
+                f"The images of {self.folder} were in {data}, which is not there; give their "
+                "folder with --data."
+            )
+        return catalogue.load(data, root or self.info.get("root"))
+
+    def _tested(self, dataset: Dataset) -> list[Sample]:
         keys = self.scores.loc[self.scores["split"] == "test", "key"]
         by_key = {sample.key: sample for sample in dataset.test}
         return [by_key[key] for key in keys if key in by_key]
 
-    def predict(self, *images: str | Path | np.ndarray) -> list[Prediction]:
-        """Maps and calibrated scores of image files or arrays (H, W, 3) uint8."""
-        arrays = [i if isinstance(i, np.ndarray) else read_image(Path(i)) for i in images]
-        given = [f"image {k + 1}" if isinstance(i, np.ndarray) else Path(i).name
-                 for k, i in enumerate(images)]  # fmt: skip
-        return self.detector.predict(arrays, given)
+    def _note(self, dataset: Dataset) -> str | None:
+        """How many test images were added since the run, which it does not judge; None if none.
+
+        Raises: ValueError if some are missing or have changed.
+        """
+        table, name = self.scores.query("split == 'test'"), dataset.name
+        same = self._tested(dataset)
+        missing, changed = len(table) - len(same), 0
+        if "fingerprint" in table:
+            stored = table.set_index("key")["fingerprint"]
+            changed = sum(s.fingerprint()[:FINGERPRINT] != stored[s.key] for s in same)
+        if missing or changed:
+            raise ValueError(
+                f"Of the {len(table)} test images of {self.folder}, {missing} are missing in "
+                f"{name} and {changed} have changed; bring them back, or judge what is there with "
+                f"--data {name}."
+            )
+        new = 0 if self.config.split.limit else len(dataset.test) - len(same)
+        return f"{new} test images are new and not judged; --data {name} does." if new else None
+
+    def predict(self, *images: Any) -> list[Prediction]:
+        """Maps and calibrated scores of images, whatever `predict_each` takes."""
+        return list(self.predict_each(images))
+
+    def predict_each(
+        self, images: Any, on_fault: Callable[[str, str], None] | None = None
+    ) -> Iterator[Prediction]:
+        """Maps and calibrated scores of images, one by one: none is read before its turn, or kept.
+
+        Args:   images: a file, a folder with all below it, a PIL image, an array or tensor as
+                `from_array` takes it, a batch of them, a sample, or any iterable of these.
+                on_fault: called with name and fault of an image that cannot be judged; the others
+                go on.
+        Raises: ValueError that names such an image, if there is no `on_fault`.
+        """
+        detector = self.detector
+        for number, image in enumerate(_each(images), 1):
+            name = f"image {number}"
+            name = _text(image) if isinstance(image, Path) else getattr(image, "key", name)
+            try:
+                predictions = detector.predict([_pixels(image, name)], [name])
+            except ValueError as error:
+                if on_fault is None:
+                    raise
+                on_fault(name, _text(error))
+            else:
+                yield predictions.pop()
 
     def evaluate(
         self, data: str | None = None, progress: bool = True, root: Path | str | None = None
     ) -> dict[str, Any]:
-        """Metrics on another dataset's test images, or again on its own."""
-        dataset = catalogue.load(data or self.config.data, root or self.info.get("root"))
-        samples = dataset.test if data else self.samples(root)
+        """Metrics on another dataset's test images, or again on its own.
+
+        Raises: ValueError if its own are not what they were, or there are none.
+        """
+        if data:
+            dataset = catalogue.load(data, root or self.info.get("root"))
+            samples, note = dataset.test, None
+        else:
+            dataset = self.dataset(root)
+            samples, note = self._tested(dataset), self._note(dataset)
         if not samples:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
         features = FeatureSet(samples, self.detector.backbone, self.detector.method.needs)
         features.extract("test images", progress)
         _, metrics = evaluate(self.detector, features, progress)
         head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
-        return head | metrics
+        return head | ({"note": note} if note else {}) | metrics
 
     def summary(self) -> dict[str, Any]:
         """What `labkit train --json` prints: the run in one flat row."""
@@ -185,6 +250,34 @@ def store(
         write_whole(folder / name, write)
     if "stopped" not in info:
         (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """Paths of files, samples and pixels, one by one, of what holds them."""
+    if isinstance(images, str | os.PathLike):
+        path = Path(images).expanduser()
+        folders = (path, *sorted(path.rglob("*"))) if os.path.isdir(path) else ()
+        yield from [file for folder in folders for file in image_files(folder)] or [path]
+    elif (
+        isinstance(images, Iterable)
+        and not isinstance(images, bytes)
+        and getattr(images, "ndim", 1) not in (0, 2, 3)
+    ):
+        for image in images:
+            yield from _each(image)
+    else:
+        yield images
+
+
+def _text(value: object) -> str:
+    """What can be printed, also of a file's name that is not UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _pixels(image: Any, name: str) -> np.ndarray:
+    if isinstance(image, Path):
+        return read_image(image)
+    return image.read() if isinstance(image, Sample) else from_array(image, name=name)
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:
