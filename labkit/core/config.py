@@ -34,6 +34,8 @@ class InputSpec:
     # timm feature indices; None: strides 8 and 16, or 7/12 deep
     taps: tuple[int, ...] | None = None
     image_size: Annotated[int, Field(ge=32, le=2048)] = 256  # pixels; resized, not cropped
+    # white of images of more than 8 bits, 0 of their container; None: learned from the data
+    full_scale: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +92,20 @@ class Config:
     flow: Any  # the method's own spec
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, sections as they stand."""
-        return json.loads(json.dumps(asdict(self)))
+        """Plain JSON values, sections as they stand; no white level before it is learned."""
+        stored = json.loads(json.dumps(asdict(self)))
+        if self.input.full_scale is None:
+            del stored["input"]["full_scale"]
+        return stored
 
     def digest(self, *more: str) -> str:
-        """Eight hex digits that change with any value here or in `more`."""
-        text = json.dumps([self.to_json(), *more], sort_keys=True)
+        """Eight hex digits that change with any value here or in `more`.
+
+        Not with the white level: learned or given, it changes the fingerprints of its images.
+        """
+        stored = self.to_json()
+        stored["input"].pop("full_scale", None)
+        text = json.dumps([stored, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def value(self, key: str) -> Any:

@@ -58,6 +58,7 @@ class Dataset:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...] = ()
     calibration: tuple[Sample, ...] = ()
+    full_scale: float = 0.0  # white of its images of more than 8 bits; see `images.read_image`
 
     @property
     def has_masks(self) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from labkit.core.records import Dataset, Sample
-from labkit.data import folder
+from labkit.data import folder, images
 from labkit.data.benchmarks import industrial, semantic, video
 from labkit.data.builtin import digits, elpv
 from labkit.data.entry import Entry
@@ -58,20 +58,27 @@ def expand(data: Iterable[str]) -> list[str]:
     return [one for name in data for one in members(str(name)) or [str(name)]]
 
 
-def load(name_or_path: str | Path, root: Path | str | None = None) -> Dataset:
+def load(
+    name_or_path: str | Path,
+    root: Path | str | None = None,
+    full_scale: float | None = None,
+) -> Dataset:
     """A dataset by its catalogue name, or from a folder of the user's.
 
     >>> len(load("procedural/gear").train)
     120
 
     Args:    root: folder that holds downloaded datasets; the built-in ones do not need it.
+             full_scale: white of images of more than 8 bits; None: `images.scaled` learns it.
     Raises:  ValueError for what is neither a name nor a usable folder, or for missing data.
     """
     name = str(name_or_path)
     if name in table():
-        return table()[name].open(name, None if root is None else Path(root))
-    require(name)
-    return folder.load(name_or_path)
+        dataset = table()[name].open(name, None if root is None else Path(root))
+    else:
+        require(name)
+        dataset = folder.load(name_or_path)
+    return images.scaled(dataset, full_scale)
 
 
 def require(name: str) -> None:

@@ -64,7 +64,7 @@ def check(name: str | Path, root: Path | str | None = None) -> Report:
     total = sum(len(_samples(dataset)) for dataset, _ in listed)
     with tqdm(total=total, desc=f"checking {name}", unit="image") as bar:
         reports = [
-            _report(dataset, scan, rows.get(dataset.name), base, bar.update)
+            _report(images.scaled(dataset), scan, rows.get(dataset.name), base, bar.update)
             for dataset, scan in listed
         ]
     if members in ([], [name]):
@@ -138,7 +138,8 @@ def _report(
     pictures = {picture.key: picture for picture in scan.pictures}
     values, reports = entry.mask_values if entry else None, []
     with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
-        read = partial(_read, pictures=pictures, values=values)
+        most = 1.0 if entry else 0.5  # share of an image; published masks are as they are
+        read = partial(_read, pictures=pictures, values=values, most=most)
         for image in pool.map(read, _samples(dataset)):
             reports.append(image)
             step()
@@ -167,7 +168,7 @@ def _report(
 
 
 def _read(
-    sample: Sample, pictures: dict[str, Picture], values: frozenset[int] | None
+    sample: Sample, pictures: dict[str, Picture], values: frozenset[int] | None, most: float
 ) -> ImageReport:
     """Read one image and its masks; whatever a file does to its reader is a fault of the file."""
     try:
@@ -179,7 +180,7 @@ def _read(
     try:
         picture = pictures.get(sample.key)
         if picture:
-            wrong = _files(picture.masks, shape, values) if picture.masks else []
+            wrong = _files(picture.masks, shape, values, most) if picture.masks else []
         else:
             wrong = _mask(sample, shape)
         if wrong:
@@ -193,15 +194,17 @@ def _read(
 
 
 def _files(
-    masks: tuple[Path, ...], shape: tuple[int, int], values: frozenset[int] | None
+    masks: tuple[Path, ...], shape: tuple[int, int], values: frozenset[int] | None, most: float
 ) -> list[str]:
-    """What is odd about mask files of an image of that shape."""
+    """What is odd about mask files of an image of that shape, which mark at most a share of it."""
     wrong, marked = [], False
     for path in masks:
         mask = images.read_mask(path)
         marked |= bool(mask.any())
         if mask.shape != shape:
             wrong.append(f"{path} is {_size(mask.shape)} pixels, its image {_size(shape)}")
+        if mask.mean() > most:
+            wrong.append(f"{path} marks {mask.mean():.0%} of its image")
         if values is not None:
             with Image.open(path) as opened:
                 odd = sorted(set(np.unique(np.asarray(opened)).tolist()) - values)

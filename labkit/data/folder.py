@@ -13,6 +13,7 @@ nested folder of the same name is entered.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -136,13 +137,30 @@ def _unequal(pictures: tuple[Picture, ...]) -> list[Fault]:
 
 
 def _marked(masks: tuple[Path, ...], image: Path) -> np.ndarray:
-    """The mask of an image; the owner can mend one that marks nothing, so it is refused."""
+    """The mask of an image; the owner can mend one that marks nothing or all, so it is refused."""
     if not masks:
         return np.zeros(images.shape_of(image), bool)
-    values = np.logical_or.reduce([images.read_mask(mask) for mask in masks])
-    if not values.any():
+    values = np.logical_or.reduce([_dark_on_light(mask) for mask in masks])
+    if values.all() or not values.any():
+        share = "every" if values.any() else "no"
         raise ValueError(
-            f"{masks[0]} marks no pixel, but its image {image} is not good; mark the defect or "
-            "move the image to test/good."
+            f"{masks[0]} marks {share} pixel, but its image {image} is not good; mark the defect "
+            "or move the image to test/good."
         )
     return values
+
+
+def _dark_on_light(path: Path) -> np.ndarray:
+    """A mask; one that marks its whole border and more than half is inverted, with a warning."""
+    mask = images.read_mask(path)
+    border = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    if 0.5 < mask.mean() < 1:
+        inverted = all(side.all() for side in border)
+        doubt = "so what is unmarked is taken as the defect" if inverted else "which is much"
+        warnings.warn(
+            f"{path} marks {mask.mean():.0%} of its image{' and all of its border' * inverted}, "
+            f"{doubt}; see that the defect alone is white.",
+            stacklevel=2,
+        )
+        return mask ^ inverted
+    return mask

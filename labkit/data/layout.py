@@ -89,7 +89,8 @@ def sample_of(
 def read_masks(masks: tuple[Path, ...], image: Path) -> np.ndarray:
     """The union of mask files as (H, W) bool at the size of their image; zeros if there are none.
 
-    It warns of a mask of another size, which is resized, and of masks that mark nothing.
+    It warns of a mask of another size, which is resized, and of masks that mark nothing or more
+    than half.
     """
     shape = images.shape_of(image)
     union = np.zeros(shape, bool)
@@ -97,6 +98,11 @@ def read_masks(masks: tuple[Path, ...], image: Path) -> np.ndarray:
         union |= fitted(images.read_mask(path), shape, path)
     if masks and not union.any():
         warnings.warn(f"{masks[0]} marks no pixel, but {image} is not good.", stacklevel=2)
+    if union.mean() > 0.5:
+        warnings.warn(
+            f"{masks[0]} marks {union.mean():.0%} of {image}; see that it marks the defect.",
+            stacklevel=2,
+        )
     return union
 
 

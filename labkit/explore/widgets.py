@@ -63,12 +63,13 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     Args: example: (H, W, 3) uint8.
     """
 
+    white = run.config.input.full_scale
+
     @lru_cache(LIMIT)
     def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
         file = Path(path).expanduser()
-        image = (
-            images.read_image(file) if path else example if data is None else _decoded(name, data)
-        )
+        other = example if data is None else _decoded(name, data, white)
+        image = images.read_image(file, white) if path else other
         return run.detector.predict([image], [file.name or name])[0]
 
     def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
@@ -256,7 +257,7 @@ def _judged_figure(
     return figure, answer.sentence()
 
 
-def _decoded(name: str, data: bytes) -> np.ndarray:
+def _decoded(name: str, data: bytes, white: float) -> np.ndarray:
     """The bytes of an image file as (H, W, 3) uint8, or a ValueError that names the file."""
     try:
         picture = Image.open(io.BytesIO(data), formats=images.FORMATS)
@@ -264,4 +265,4 @@ def _decoded(name: str, data: bytes) -> np.ndarray:
         suffixes = " ".join(sorted(s[1:] for s in images.SUFFIXES))
         text = f"{name} is not an image that can be read; use one of {suffixes}."
         raise ValueError(text) from None
-    return images.to_rgb(picture, name)
+    return images.to_rgb(picture, name, white)

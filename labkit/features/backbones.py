@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -223,23 +224,47 @@ class Backbone(nn.Module):
 
 
 def load(
-    name: str, image_size: int = 256, taps: Sequence[int] | None = None, fold: bool = True
+    name: str,
+    image_size: int = 256,
+    taps: Sequence[int] | None = None,
+    fold: bool = True,
+    rounded: bool = True,
 ) -> Backbone:
     """A backbone by its name or its weight file; see `Backbone`.
 
+    A transformer sees whole patches only: an image size that its patch does not divide is rounded
+    to the nearest that it does (256 to 252 of patch 14), with a warning, if `rounded`.
+
     Raises: ValueError if nothing of that name exists, or its weights cannot be had here.
     """
-    path = Path(name)
+    model = _model(name, image_size)
+    side = _whole(model, image_size) if rounded else image_size
+    if side != image_size:
+        warnings.warn(
+            f"{name} does not see all of an image at image_size={image_size}; {side} is taken, a "
+            "whole number of its patches.",
+            stacklevel=2,
+        )
+        model = _model(name, side)
+    return Backbone(name, model, side, taps, fold)
+
+
+def _model(name: str, image_size: int) -> nn.Module:
     with seeded(0):  # a model has random weights until its own are put in
         if name in OFFLINE:
-            model = _offline(name)
-        elif name.startswith("random/"):
-            model = _create(name.removeprefix("random/"), image_size)
-        elif path.suffix in WEIGHT_FILES:
-            model = _from_file(path, image_size)
-        else:
-            model = _from_hub(name, image_size)
-    return Backbone(name, model, image_size, taps, fold)
+            return _offline(name)
+        if name.startswith("random/"):
+            return _create(name.removeprefix("random/"), image_size)
+        if Path(name).suffix in WEIGHT_FILES:
+            return _from_file(Path(name), image_size)
+        return _from_hub(name, image_size)
+
+
+def _whole(model: nn.Module, image_size: int) -> int:
+    """The nearest image size of whole patches."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)
+    patch = patch[0] if isinstance(patch, Sequence) else patch
+    return max(1, round(image_size / patch)) * patch
 
 
 def _create(name: str, image_size: int, **options: Any) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,14 @@ class Experiment:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set of the config, from the catalogue or a folder."""
-        return catalogue.load(self.config.data, self.root)
+        """The data set of the config, from the catalogue or a folder.
+
+        A white level that is learned from it is in the config from then on.
+        """
+        spec = self.config.input
+        dataset = catalogue.load(self.config.data, self.root, spec.full_scale)
+        self.config = replace(self.config, input=replace(spec, full_scale=dataset.full_scale))
+        return dataset
 
     @cached_property
     def parts(self) -> dict[str, list[Sample]]:
@@ -158,7 +165,7 @@ class Experiment:
 
         def painted(seed: int) -> Sequence[Sample]:
             return self.method_class.synthetic_defects(
-                spec.flow, normals, seed, data=spec.data, size=spec.input.image_size
+                spec.flow, normals, seed, data=spec.data, size=self.backbone.image_size
             )
 
         def defects(seed: int) -> DefectSet:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,8 @@ class Run:
         """The frozen specs it was trained with."""
         stored = self.info["config"]
         try:
+            # before version 0.3 no white level was learned
+            stored = stored | {"input": {"full_scale": 0.0} | stored["input"]}
             return config.restore(stored, methods.get(stored["method"]).Spec)
         except (KeyError, TypeError):
             raise ValueError(
@@ -94,7 +96,8 @@ class Run:
     def detector(self) -> Detector:
         """Backbone, weights and calibration, loaded once."""
         spec = self.config
-        backbone = backbones.load(spec.input.backbone, spec.input.image_size, spec.input.taps)
+        side = self.info["shapes"]["image"][0]
+        backbone = backbones.load(spec.input.backbone, side, spec.input.taps, rounded=False)
         if backbone.weights != self.info["weights"]:
             raise ValueError(
                 f"{self.folder} was trained on other weights of {backbone.name}; give it those "
@@ -131,45 +134,38 @@ class Run:
 
         Args: root: folder that holds the dataset now, if not where it was when it was trained.
         """
-        return self._tested(self.dataset(root))
+        by_key = {sample.key: sample for sample in self.dataset(root).test}
+        return [by_key[key] for key in self._tested["key"] if key in by_key]
 
-    def dataset(self, root: Path | str | None = None) -> Dataset:
-        """Its dataset as it is now.
+    @property
+    def _tested(self) -> pd.DataFrame:
+        return self.scores.query("split == 'test'")
 
-        Raises: ValueError if it is not where it was.
+    def dataset(self, root: Path | str | None = None, data: str | None = None) -> Dataset:
+        """Its dataset, or another one, as it is now and at its white level."""
+        name, spec = data or self.config.data, self.config.input
+        if not (data or name in catalogue.table() or "=" in name or Path(name).exists()):
+            raise ValueError(f"{name}, where the run's images were, is gone; give it with --data.")
+        return catalogue.load(name, root or self.info.get("root"), spec.full_scale)
+
+    def _note(self, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, str]:
+        """How many test images of its dataset the run does not judge, since they are new.
+
+        Raises: ValueError if some that it judges are missing or have changed.
         """
-        data = self.config.data
-        if not (data in catalogue.table() or "=" in data or Path(data).exists()):
-            raise ValueError(
-                f"The images of {self.folder} were in {data}, which is not there; give their "
-                "folder with --data."
-            )
-        return catalogue.load(data, root or self.info.get("root"))
-
-    def _tested(self, dataset: Dataset) -> list[Sample]:
-        keys = self.scores.loc[self.scores["split"] == "test", "key"]
-        by_key = {sample.key: sample for sample in dataset.test}
-        return [by_key[key] for key in keys if key in by_key]
-
-    def _note(self, dataset: Dataset) -> str | None:
-        """How many test images were added since the run, which it does not judge; None if none.
-
-        Raises: ValueError if some are missing or have changed.
-        """
-        table, name = self.scores.query("split == 'test'"), dataset.name
-        same = self._tested(dataset)
-        missing, changed = len(table) - len(same), 0
-        if "fingerprint" in table:
-            stored = table.set_index("key")["fingerprint"]
-            changed = sum(s.fingerprint()[:FINGERPRINT] != stored[s.key] for s in same)
+        table, name = self._tested.set_index("key"), dataset.name
+        stored = table.get("fingerprint", {})  # before version 0.3 there were none
+        missing, new = (len(of) - len(samples) for of in (table, dataset.test))
+        changed = sum(
+            s.fingerprint()[:FINGERPRINT] != stored[s.key] for s in samples if len(stored)
+        )
         if missing or changed:
             raise ValueError(
-                f"Of the {len(table)} test images of {self.folder}, {missing} are missing in "
-                f"{name} and {changed} have changed; bring them back, or judge what is there with "
-                f"--data {name}."
+                f"Of {len(table)} test images of {self.folder}, {missing} are missing in {name} "
+                f"and {changed} have changed; bring them back or give what is there with --data."
             )
-        new = 0 if self.config.split.limit else len(dataset.test) - len(same)
-        return f"{new} test images are new and not judged; --data {name} does." if new else None
+        note = f"{new} test images are new and not judged; --data {name} does."
+        return {"note": note} if new and not self.config.split.limit else {}
 
     def predict(self, *images: Any) -> list[Prediction]:
         """Maps and calibrated scores of images, whatever `predict_each` takes."""
@@ -186,12 +182,12 @@ class Run:
                 go on.
         Raises: ValueError that names such an image, if there is no `on_fault`.
         """
-        detector = self.detector
+        detector, white = self.detector, self.config.input.full_scale
         for number, image in enumerate(_each(images), 1):
             name = f"image {number}"
             name = _text(image) if isinstance(image, Path) else getattr(image, "key", name)
             try:
-                predictions = detector.predict([_pixels(image, name)], [name])
+                predictions = detector.predict([_pixels(image, white, name)], [name])
             except ValueError as error:
                 if on_fault is None:
                     raise
@@ -206,19 +202,15 @@ class Run:
 
         Raises: ValueError if its own are not what they were, or there are none.
         """
-        if data:
-            dataset = catalogue.load(data, root or self.info.get("root"))
-            samples, note = dataset.test, None
-        else:
-            dataset = self.dataset(root)
-            samples, note = self._tested(dataset), self._note(dataset)
+        dataset = self.dataset(root, data)
+        samples = dataset.test if data else self.samples(root)
+        head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
+        head |= {} if data else self._note(dataset, samples)
         if not samples:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
         features = FeatureSet(samples, self.detector.backbone, self.detector.method.needs)
         features.extract("test images", progress)
-        _, metrics = evaluate(self.detector, features, progress)
-        head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
-        return head | ({"note": note} if note else {}) | metrics
+        return head | evaluate(self.detector, features, progress)[1]
 
     def summary(self) -> dict[str, Any]:
         """What `labkit train --json` prints: the run in one flat row."""
@@ -269,15 +261,14 @@ def _each(images: Any) -> Iterator[Any]:
         yield images
 
 
-def _text(value: object) -> str:
-    """What can be printed, also of a file's name that is not UTF-8."""
+def _text(value: object) -> str:  # a file's name need not be UTF-8
     return str(value).encode(errors="backslashreplace").decode()
 
 
-def _pixels(image: Any, name: str) -> np.ndarray:
+def _pixels(image: Any, white: float, name: str) -> np.ndarray:
     if isinstance(image, Path):
-        return read_image(image)
-    return image.read() if isinstance(image, Sample) else from_array(image, name=name)
+        return read_image(image, white)
+    return image.read() if isinstance(image, Sample) else from_array(image, white, name)
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:

@@ -138,7 +138,7 @@ def test_a_reader_that_breaks_is_a_fault_of_its_file(bottle, monkeypatch):
     def broken(path):
         raise RuntimeError("the decoder gave up")
 
-    monkeypatch.setattr("labkit.data.images.to_rgb", lambda image, path: broken(path))
+    monkeypatch.setattr("labkit.data.images.to_rgb", lambda image, path, white: broken(path))
     report = check("mvtec_ad/bottle", bottle.parent)
     assert len(report["unreadable"]) == 7
     assert report["unreadable"][0]["error"] == "RuntimeError: the decoder gave up"

@@ -1,9 +1,15 @@
 """Any file becomes an upright 8-bit RGB image, or a sentence that names the file and the fault."""
 
+import contextlib
+import os
 import re
+import socket
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +97,95 @@ def test_a_phone_photo_stands_upright(tmp_path):
     path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
     np.testing.assert_array_equal(images.read_image(path), np.rot90(RGB, -1))
     assert images.shape_of(path) == (30, 20)
+
+
+@pytest.mark.parametrize("value", [0, 9, 99, -1, "sideways", None, (6, 6), b"odd", float("nan")])
+def test_a_broken_orientation_is_upright(tmp_path, monkeypatch, value):
+    monkeypatch.setattr(Image.Image, "getexif", lambda image: {images.ORIENTATION: value})
+    path = saved(tmp_path, Image.fromarray(RGB))
+    np.testing.assert_array_equal(images.read_image(path), RGB)
+    assert images.shape_of(path) == RGB.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, TypeError, OverflowError, zlib.error, RuntimeError]
+)
+def test_whatever_a_decoder_raises_is_one_sentence(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error("odd bytes\nof two lines")
+
+    path = saved(tmp_path, Image.fromarray(RGB))
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    np.testing.assert_array_equal(images.read_image(path), RGB)
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=re.escape(f"{path} cannot be decoded (odd bytes); ")):
+            read(path)
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ValueError, match=re.escape(f"{path} cannot be opened (odd bytes); save")):
+        images.shape_of(path)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png"])
+def test_several_pages_are_refused(tmp_path, name):
+    pages = [Image.fromarray(np.roll(RGB, k, 0)) for k in range(3)]
+    path = saved(tmp_path, pages[0], name, save_all=True, append_images=pages[1:])
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=r"a\.\w+ has 3 pages; save the one that counts as a"):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a.pgm", "a.jfif"])
+def test_further_formats_are_read(tmp_path, name):
+    path = saved(
+        tmp_path, Image.fromarray(GREY), name, **({"format": "JPEG"} if "j" in name else {})
+    )
+    assert images.image_files(tmp_path) == [path]
+    difference = np.abs(images.read_image(path)[..., 0].astype(int) - GREY)
+    assert difference.max() <= 60 * name.endswith("jfif")
+
+
+def test_what_would_be_waited_for_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "b.png"))
+        for path in (tmp_path / "a.png", tmp_path / "b.png", Path("/dev/zero")):
+            for read in (images.read_image, images.shape_of, images.file_fingerprint):
+                with pytest.raises(ValueError, match=f"{path}.* is a pipe, socket or device"):
+                    read(path)
+
+
+def test_no_decoder_writes_its_own_lines(tmp_path, capfd):
+    big = Image.fromarray(RNG.integers(0, 256, (64, 64), np.uint8))
+    path = saved(tmp_path, big, "a.tif", compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[2000:2400] = b"\xff" * 400
+    path.write_bytes(data)
+    program = "import sys; from pathlib import Path; from labkit.data import images as i\n"
+    program += (
+        "for p in sys.argv[1:]:\n try: i.read_image(Path(p))\n except ValueError: print('no')"
+    )
+    giant = png_header(tmp_path / "giant.png", 10_000, 9_000)
+    subprocess.run([sys.executable, "-c", program, path, giant], check=True)
+    assert capfd.readouterr() == ("no\nno\n", "")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp", "gif", "ppm"])
+def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    options = {"exif": exif} if suffix in ("png", "jpg", "tif", "webp") else {}
+    path = saved(tmp_path, Image.fromarray(RGB), f"a.{suffix}", **options)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for trial in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        where = rng.integers(0, min(len(data), 300 if trial % 2 else len(data)), 3)
+        data[where] = rng.integers(0, 256, 3)
+        path.write_bytes(data[: None if trial % 5 else rng.integers(len(data))].tobytes())
+        for read in (images.read_image, images.read_mask, images.shape_of):
+            with contextlib.suppress(ValueError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read(path)
 
 
 def test_truncated_files_are_named(tmp_path):

@@ -50,6 +50,33 @@ def test_features_do_not_depend_on_the_batch_to_the_bit(name, side):
             assert torch.equal(tensor.half().float(), tensor)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "taken"),
+    [
+        ("random/vit_small_patch14_dinov2", 256, 252),
+        ("random/vit_small_patch14_dinov2", 128, 126),
+        ("random/eva02_tiny_patch14_224", 265, 266),
+        ("random/vit_tiny_patch16_224", 100, 96),
+    ],
+)
+def test_a_transformer_sees_the_whole_image(name, side, taken):
+    with pytest.warns(UserWarning, match=f"all of an image at image_size={side}; {taken} is tak"):
+        backbone = backbones.load(name, side)
+    needs = Needs(pyramid=True)
+    assert backbone.image_size == taken
+    assert backbone.shapes(needs).image == (taken, taken)
+    image = torch.rand(1, 3, taken, taken)
+    features = backbone(image, needs).pyramid[0]
+    for edge in (np.s_[..., -1:], np.s_[..., -1:, :]):
+        other = image.clone()
+        other[edge] = 1 - other[edge]
+        assert (backbone(other, needs).pyramid[0] - features).abs().max() > 0.01
+
+
+def test_an_old_run_keeps_its_image_size():
+    assert backbones.load("random/vit_tiny_patch16_224", 100, rounded=False).image_size == 100
+
+
 def test_a_cnns_token_is_its_mean_patch():
     out = backbones.load("random/resnet18", 96)(torch.rand(2, 3, 96, 96), ALL)
     torch.testing.assert_close(out.token, out.patches.mean(1), **HALF)

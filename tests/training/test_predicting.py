@@ -102,18 +102,18 @@ def test_evaluate_judges_the_images_of_the_run_or_says_which_differ(parts, monke
     assert after == before
     (test / "bad" / "0.png").write_bytes((test / "good" / "0.png").read_bytes())
     with pytest.raises(
-        ValueError, match=r"4 test images .* 0 are missing in .* and 1 have changed"
+        ValueError, match=r"Of 4 test images .* 0 are missing in .* and 1 have changed"
     ):
         run.evaluate(progress=False)
     old = Run.load(parts / "run")
     old.__dict__["scores"] = run.scores.drop(columns="fingerprint")  # as before version 0.3
     assert old.evaluate(progress=False)["data"] == str(parts / "parts")
     (test / "bad" / "0.png").unlink()
-    with pytest.raises(ValueError, match=r"1 are missing in .* judge what is there with --data"):
+    with pytest.raises(ValueError, match=r"1 are missing in .* give what is there with --data"):
         run.evaluate(progress=False)
     assert run.evaluate(str(parts / "parts"), progress=False)["image_auroc"] is not None
     (parts / "parts").rename(parts / "moved")
-    with pytest.raises(ValueError, match="which is not there; give their folder with --data"):
+    with pytest.raises(ValueError, match="is gone; give it with --data"):
         run.evaluate(progress=False)
 
 

@@ -60,7 +60,7 @@ def judge_file(run: str, path: str) -> JudgedImage:
     """
     name = Path(path).name
     try:
-        image = read_image(Path(path))
+        image = read_image(Path(path), opened(run).run.config.input.full_scale)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), name)) from None
     return _judge(run, ("file", str(path)), image, name)

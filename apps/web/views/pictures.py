@@ -40,7 +40,7 @@ def read(run: str, origin: str, what: str) -> tuple[np.ndarray, np.ndarray | Non
     if origin == "file":
         name = Path(what).name
         try:
-            return read_image(Path(what)), None, name
+            return read_image(Path(what), opened(run).run.config.input.full_scale), None, name
         except ValueError as error:
             raise ValueError(str(error).replace(what, name)) from None
     sample = opened(run).samples.get(what)
