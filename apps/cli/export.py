@@ -1,42 +1,45 @@
-"""Predictions as files: overlays to look at, maps to compute with, one JSON for a program."""
+"""Predictions as files: overlays to look at, maps to compute with."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from labkit.core.files import write_whole
 from labkit.evaluation.detector import Prediction
 from labkit.figures.maps import overlay
 from labkit.training.run import Run
 
+LONGEST = 160  # bytes of a file's name that are the image's; file systems hold 255 of it in all
 
-def write_predictions(run: Run, predictions: list[Prediction], out: Path) -> list[dict[str, str]]:
-    """Write NAME.png and NAME.npz for each prediction; returns their paths.
+
+def write_prediction(run: Run, prediction: Prediction, out: Path, index: int) -> dict[str, str]:
+    """Write an overlay (PNG) and the maps (NPZ) of a prediction; returns their paths.
 
     The PNG shows the image and its maps on the run's own colour scale; the NPZ holds the maps
-    (H, W) float32 by name.
+    (H, W) float32 by name. Files are named after the image and its folder.
 
     Raises: ValueError if the folder cannot be written.
     """
-    written = []
-    for index, prediction in enumerate(predictions):
-        stem = f"{index:03d}-{Path(prediction.name).stem}"
-        files = {"overlay": out / f"{stem}.png", "maps": out / f"{stem}.npz"}
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            figure = prediction_figure(run, prediction)
-            figure.savefig(files["overlay"])
-            np.savez_compressed(files["maps"], **prediction.maps)
-        except OSError as error:
-            raise ValueError(f"{out} cannot be written ({error}); give another --out.") from None
-        written.append({name: str(path) for name, path in files.items()})
-    summary = [{"image": p.name, "score": p.score, "quantile": p.quantile, "p_value": p.p_value}
-               | files for p, files in zip(predictions, written, strict=True)]  # fmt: skip
-    (out / "predictions.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return written
+    words = re.sub(r"[^\w.]+", "-", "-".join(Path(prediction.name).parts[-2:])).strip("-")
+    words = words.removesuffix(Path(words).suffix).encode()[-LONGEST:].decode(errors="ignore")
+    files = {name: out / f"{index:03d}-{words}.{name}" for name in ("png", "npz")}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error}); give another --out.") from None
+    figure = prediction_figure(run, prediction)
+    write_whole(files["png"], lambda path: figure.savefig(path, format="png"))
+    write_whole(files["npz"], lambda path: _save_maps(path, prediction))
+    return {"overlay": str(files["png"]), "maps": str(files["npz"])}
+
+
+def _save_maps(path: Path, prediction: Prediction) -> None:
+    with path.open("wb") as file:  # to a path numpy would add a suffix
+        np.savez_compressed(file, **prediction.maps)
 
 
 def prediction_figure(run: Run, prediction: Prediction, opacity: float = 0.6) -> Figure:

@@ -7,7 +7,9 @@ exit code 2.
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
+from csv import DictWriter
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,9 @@ app.add_typer(bench_app, name="bench")
 app.command("studies")(study_commands.studies)
 app.command("study")(study_commands.study)
 app.command("book")(book)
+
+ROW = ("image", "score", "quantile", "p_value", "fault")  # what `predict` says of each
+FILES = ("overlay", "maps")  # and where --out has put it
 
 Set = Annotated[
     list[str] | None,
@@ -86,25 +91,52 @@ def evaluate(
 @app.command()
 def predict(
     run: Path,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for an overlay (PNG) and the maps (NPY) of each.")
+        Path | None, typer.Option(help="Folder for an overlay (PNG) and the maps (NPZ) of each.")
     ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="A table, one line per image.")] = False,
     json: Json = False,
 ) -> None:
-    """Score, quantile, p-value of images. Example: labkit predict runs/NAME a.png --out maps"""
+    """Score, quantile, p-value of images. Example: labkit predict runs/NAME a.png --out maps
+
+    An image that cannot be judged has its line on stderr and the others go on; exit code 1 says
+    so, 2 that none could.
+    """
+    from labkit.core.files import write_whole
     from labkit.training.run import Run
+    from labkit_apps.cli.export import write_prediction
 
-    opened = Run.load(run)
-    predictions = opened.predict(*images)
-    rows = [{"image": str(path), "score": p.score, "quantile": p.quantile, "p_value": p.p_value}
-            for path, p in zip(images, predictions, strict=True)]  # fmt: skip
-    if out:
-        from labkit_apps.cli.export import write_predictions
+    opened, rows = Run.load(run), []
+    if csv and json:
+        raise ValueError("--csv and --json exclude each other; give one of them.")
+    table = DictWriter(sys.stdout, [*ROW, *(FILES if out else ())], lineterminator="\n")
 
-        for row, files in zip(rows, write_predictions(opened, predictions, out), strict=True):
-            row |= files
-    echo(rows, json, lambda: "\n".join(p.sentence() for p in predictions))
+    def add(**row: object) -> None:
+        rows.append(dict.fromkeys(ROW) | row)
+        if csv and len(rows) == 1:
+            table.writeheader()
+        if csv:
+            table.writerow(rows[-1])
+            sys.stdout.flush()
+
+    def fault(name: str, sentence: str) -> None:
+        print(f"labkit: {sentence}", file=sys.stderr)
+        add(image=name, fault=sentence)
+
+    for one in opened.predict_each(images, fault):
+        files = write_prediction(opened, one, out, len(rows)) if out else {}
+        add(image=one.name, score=one.score, quantile=one.quantile, p_value=one.p_value, **files)
+        if not (csv or json):
+            print(one.sentence(), flush=True)
+    faults = [row for row in rows if row["fault"]]
+    if out and len(faults) < len(rows):
+        summary = jsonlib.dumps(rows, indent=1) + "\n"
+        write_whole(out / "predictions.json", lambda path: path.write_text(summary))
+    if json:
+        echo(rows, json, str)
+    if faults:
+        sys.exit(1 if len(faults) < len(rows) else 2)
 
 
 @app.command("app")

@@ -48,6 +48,6 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises: OSError or ValueError if it cannot be read.
     """
-    words = dict.fromkeys(("key", "split", "defect"), str)
+    words = dict.fromkeys(("key", "split", "defect", "fingerprint"), str)
     kept = {"keep_default_na": False, "na_values": {"score": [""], "p_value": [""]}}
     return pd.read_csv(path, dtype=words, **kept)

@@ -46,7 +46,7 @@ OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
 }
 ROTATED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
-CACHED = 2**18  # pixels that a CPU sees at once: the maps of more do not stay in its cache
+LARGEST = torch.finfo(torch.float16).max  # of what the cache can hold
 
 
 class Backbone(nn.Module):
@@ -110,12 +110,12 @@ class Backbone(nn.Module):
         """(B, 3, S, S) in [0, 1] -> what is needed, float32; later stages are skipped if not.
 
         With `needs.scales` = n the pyramid is the last tap at S, S / 2, ..., S / 2^(n-1) pixels.
-        A CPU takes a few images at a time, which is faster and keeps memory bounded.
+        Values are rounded to half precision, which is what the cache keeps. A CPU takes one image
+        at a time, since more are summed in another order: features do not depend on the batch.
         """
-        few = max(1, CACHED // self.image_size**2) if images.device.type == "cpu" else len(images)
-        if len(images) <= few:
-            return self._features(images, needs)
-        return Features.join(*(self._features(part, needs) for part in images.split(few)))
+        few = 1 if images.device.type == "cpu" else max(1, len(images))
+        features = Features.join(*(self._features(part, needs) for part in images.split(few)))
+        return features.map(lambda part: part.clamp(-LARGEST, LARGEST).half().float())
 
     def _features(self, images: Tensor, needs: Needs) -> Features:
         x = self._normalised(images)
@@ -215,7 +215,7 @@ class Backbone(nn.Module):
     def fingerprint(self, needs: Needs) -> str:
         """Changes with weights, preprocessing, taps or needs: the key of cached features."""
         parts = replace(needs, synthetic=False)  # features of an image do not depend on it
-        facts = (self.weights, self.image_size, self.taps, "bicubic", "float16", parts)
+        facts = (self.weights, self.image_size, self.taps, "bicubic", "float16, one by one", parts)
         if needs.rotations:  # not in the text of `Needs`, so that all other keys stay as they were
             facts += ("rotated", needs.rotations)
         if needs.scales > 1:

@@ -176,8 +176,7 @@ class FeatureSet:
     def _compute(self, indices: Sequence[int], images: Tensor) -> None:
         device = self.backbone.mean.device
         parts = self.backbone(images.to(device), self.needs).parts()
-        top = torch.finfo(torch.float16).max
-        half = {name: part.clamp(-top, top).half().cpu() for name, part in parts.items()}
+        half = {name: part.half().cpu() for name, part in parts.items()}
         for row, index in enumerate(indices):
             self.cache.write(self.keys[index], {n: p[row].contiguous() for n, p in half.items()})
         self.computed += len(indices)

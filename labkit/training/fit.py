@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm.auto import tqdm
 
 from labkit.core.config import TrainSpec
@@ -38,6 +38,10 @@ from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
     "The last whole epoch is kept."
+)
+UNGUARDED = (
+    "Each process of a training on several devices first runs the script that starts it; put the "
+    'script\'s calls below `if __name__ == "__main__":`, or set devices=1.'
 )
 
 
@@ -135,6 +139,8 @@ def fit(
         if name != "ValueError":
             raise
         raise ValueError(message) from None
+    except ProcessExitedException as error:
+        raise ValueError(UNGUARDED if error.exit_code == 1 else str(error)) from None
     return load_checkpoint(folder, method)[0]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from labkit import methods
 from labkit.core import config
 from labkit.core.files import read_table, write_whole
-from labkit.core.records import Sample, Shapes
+from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
-from labkit.data.images import from_array, read_image
+from labkit.data.images import from_array, image_files, read_image
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.detector import Detector, Prediction
 from labkit.evaluation.evaluate import evaluate
@@ -37,6 +38,7 @@ from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.experiment import Experiment
 
 RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
+FINGERPRINT = 16  # hex digits of an image's that scores.csv holds
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 
 
@@ -132,37 +134,83 @@ class Run:
 
         Args: root: folder that holds the dataset now, if not where it was when it was trained.
         """
-        spec = self.config
-        dataset = catalogue.load(spec.data, root or self.info.get("root"), spec.input.full_scale)
-        keys = self.scores.loc[self.scores["split"] == "test", "key"]
-        by_key = {sample.key: sample for sample in dataset.test}
-        return [by_key[key] for key in keys if key in by_key]
+        by_key = {sample.key: sample for sample in self.dataset(root).test}
+        return [by_key[key] for key in self._tested["key"] if key in by_key]
 
-    def predict(self, *images: str | Path | np.ndarray) -> list[Prediction]:
-        """Maps and calibrated scores of image files or arrays (H, W, 3) uint8."""
-        white = self.config.input.full_scale
-        arrays = [
-            read_image(Path(i), white) if isinstance(i, str | Path) else from_array(i, white)
-            for i in images
-        ]
-        given = [Path(i).name if isinstance(i, str | Path) else f"image {k + 1}"
-                 for k, i in enumerate(images)]  # fmt: skip
-        return self.detector.predict(arrays, given)
+    @property
+    def _tested(self) -> pd.DataFrame:
+        return self.scores.query("split == 'test'")
+
+    def dataset(self, root: Path | str | None = None, data: str | None = None) -> Dataset:
+        """Its dataset, or another one, as it is now and at its white level."""
+        name, spec = data or self.config.data, self.config.input
+        if not (data or name in catalogue.table() or "=" in name or Path(name).exists()):
+            raise ValueError(f"{name}, where the run's images were, is gone; give it with --data.")
+        return catalogue.load(name, root or self.info.get("root"), spec.full_scale)
+
+    def _note(self, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, str]:
+        """How many test images of its dataset the run does not judge, since they are new.
+
+        Raises: ValueError if some that it judges are missing or have changed.
+        """
+        table, name = self._tested.set_index("key"), dataset.name
+        stored = table.get("fingerprint", {})  # before version 0.3 there were none
+        missing, new = (len(of) - len(samples) for of in (table, dataset.test))
+        changed = sum(
+            s.fingerprint()[:FINGERPRINT] != stored[s.key] for s in samples if len(stored)
+        )
+        if missing or changed:
+            raise ValueError(
+                f"Of {len(table)} test images of {self.folder}, {missing} are missing in {name} "
+                f"and {changed} have changed; bring them back or give what is there with --data."
+            )
+        note = f"{new} test images are new and not judged; --data {name} does."
+        return {"note": note} if new and not self.config.split.limit else {}
+
+    def predict(self, *images: Any) -> list[Prediction]:
+        """Maps and calibrated scores of images, whatever `predict_each` takes."""
+        return list(self.predict_each(images))
+
+    def predict_each(
+        self, images: Any, on_fault: Callable[[str, str], None] | None = None
+    ) -> Iterator[Prediction]:
+        """Maps and calibrated scores of images, one by one: none is read before its turn, or kept.
+
+        Args:   images: a file, a folder with all below it, a PIL image, an array or tensor as
+                `from_array` takes it, a batch of them, a sample, or any iterable of these.
+                on_fault: called with name and fault of an image that cannot be judged; the others
+                go on.
+        Raises: ValueError that names such an image, if there is no `on_fault`.
+        """
+        detector, white = self.detector, self.config.input.full_scale
+        for number, image in enumerate(_each(images), 1):
+            name = f"image {number}"
+            name = _text(image) if isinstance(image, Path) else getattr(image, "key", name)
+            try:
+                predictions = detector.predict([_pixels(image, white, name)], [name])
+            except ValueError as error:
+                if on_fault is None:
+                    raise
+                on_fault(name, _text(error))
+            else:
+                yield predictions.pop()
 
     def evaluate(
         self, data: str | None = None, progress: bool = True, root: Path | str | None = None
     ) -> dict[str, Any]:
-        """Metrics on another dataset's test images, or again on its own."""
-        name, white = data or self.config.data, self.config.input.full_scale
-        dataset = catalogue.load(name, root or self.info.get("root"), white)
+        """Metrics on another dataset's test images, or again on its own.
+
+        Raises: ValueError if its own are not what they were, or there are none.
+        """
+        dataset = self.dataset(root, data)
         samples = dataset.test if data else self.samples(root)
+        head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
+        head |= {} if data else self._note(dataset, samples)
         if not samples:
             raise ValueError(f"{dataset.name} has no test images; give --data one that has.")
         features = FeatureSet(samples, self.detector.backbone, self.detector.method.needs)
         features.extract("test images", progress)
-        _, metrics = evaluate(self.detector, features, progress)
-        head = {"run": str(self.folder), "method": self.config.method, "data": dataset.name}
-        return head | metrics
+        return head | evaluate(self.detector, features, progress)[1]
 
     def summary(self) -> dict[str, Any]:
         """What `labkit train --json` prints: the run in one flat row."""
@@ -194,6 +242,33 @@ def store(
         write_whole(folder / name, write)
     if "stopped" not in info:
         (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _each(images: Any) -> Iterator[Any]:
+    """Paths of files, samples and pixels, one by one, of what holds them."""
+    if isinstance(images, str | os.PathLike):
+        path = Path(images).expanduser()
+        folders = (path, *sorted(path.rglob("*"))) if os.path.isdir(path) else ()
+        yield from [file for folder in folders for file in image_files(folder)] or [path]
+    elif (
+        isinstance(images, Iterable)
+        and not isinstance(images, bytes)
+        and getattr(images, "ndim", 1) not in (0, 2, 3)
+    ):
+        for image in images:
+            yield from _each(image)
+    else:
+        yield images
+
+
+def _text(value: object) -> str:  # a file's name need not be UTF-8
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _pixels(image: Any, white: float, name: str) -> np.ndarray:
+    if isinstance(image, Path):
+        return read_image(image, white)
+    return image.read() if isinstance(image, Sample) else from_array(image, white, name)
 
 
 def _shapes(stored: dict[str, Any]) -> Shapes:

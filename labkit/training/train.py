@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +19,7 @@ import torch
 from filelock import FileLock
 
 from labkit.core.files import source
+from labkit.data import catalogue
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
@@ -23,7 +27,7 @@ from labkit.methods.base import Method
 from labkit.training.checkpoints import CHECKPOINT, History
 from labkit.training.experiment import PARTS, Experiment
 from labkit.training.fit import fit
-from labkit.training.run import FILES, Run, runs_folder, store
+from labkit.training.run import FILES, FINGERPRINT, Run, runs_folder, store
 
 ANEW = ".again"  # in a run's folder while another training takes its place: by which code
 
@@ -57,6 +61,10 @@ def train(
     Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
             finite.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)  # started by a script without a main guard, which it runs again; see `fit`
+    if str(data) not in catalogue.table() and Path(data).expanduser().is_dir():
+        data = os.path.abspath(Path(data).expanduser())
     opened = Experiment.of(method, data, budget, seed, root, overrides)
     folder = Path(out or Path(runs or runs_folder()) / _name(opened))
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +143,8 @@ def _train(
         "train_seconds": round(seconds["feature_seconds"] + seconds["fit_seconds"], 2),
         "seconds": seconds,
     }
+    fingerprints = {s.key: s.fingerprint()[:FINGERPRINT] for s in opened.samples}
+    table["fingerprint"] = table["key"].map(fingerprints)
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     store(folder, info, method, rows, table)
     return Run.load(folder)

@@ -40,9 +40,43 @@ def test_evaluate_and_predict(labkit, quick_run, picture, tmp_path):
     assert row["score"] == quick_run.predict(picture)[0].score
     assert Image.open(row["overlay"]).size[0] > 300
     assert set(np.load(row["maps"])) == {"global", "local", "fused"}
-    assert json.loads((tmp_path / "o" / "predictions.json").read_text())[0]["image"] == "part.png"
+    assert json.loads((tmp_path / "o" / "predictions.json").read_text()) == [row]
+    assert row["image"] == str(picture)
     code, out, _ = labkit("predict", quick_run.folder, picture)
     assert "p = " in out
+
+
+def test_equal_names_stay_apart_and_a_bad_file_keeps_its_row(labkit, quick_run, tmp_path):
+    image = Image.fromarray(quick_run.samples()[-1].read())
+    names = ["a/000.png", "b/000.png", f"b/{'ö' * 120}.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / name)
+    (tmp_path / "a" / "bad.png").write_text("no image")
+    names.insert(1, "a/bad.png")
+    code, out, err = labkit(
+        "predict", quick_run.folder, tmp_path, "--out", tmp_path / "o", "--json"
+    )
+    rows = json.loads(out)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "bad.png" in err
+    assert [row["image"] for row in rows] == [str(tmp_path / name) for name in names]
+    assert [row["score"] is None for row in rows] == [False, True, False, False]
+    assert "bad.png" in rows[1]["fault"]
+    files = sorted(path.name for path in (tmp_path / "o").iterdir())
+    assert len(files) == 7
+    assert files[:3] == ["000-a-000.npz", "000-a-000.png", "002-b-000.npz"]
+    assert json.loads((tmp_path / "o" / "predictions.json").read_text()) == rows
+    code, out, _ = labkit("predict", quick_run.folder, tmp_path / "a", "--csv")
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0] == "image,score,quantile,p_value,fault"
+    assert lines[1].startswith(f"{tmp_path / 'a' / '000.png'},{rows[0]['score']},")
+    assert len(lines) == 3
+    code, out, _ = labkit("predict", quick_run.folder, tmp_path / "a" / "000.png")
+    assert code == 0
+    assert out.startswith(str(tmp_path / "a" / "000.png"))
 
 
 BAD = {

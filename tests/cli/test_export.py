@@ -22,4 +22,4 @@ def test_maps_of_one_unit_share_one_scale_and_one_bar(quick_run, prediction):
 def test_a_folder_that_cannot_be_written_is_one_sentence(quick_run, prediction, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="cannot be written"):
-        export.write_predictions(quick_run, [prediction], tmp_path / "file" / "out")
+        export.write_prediction(quick_run, prediction, tmp_path / "file" / "out", 0)

@@ -34,7 +34,7 @@ def test_a_prediction_and_its_picture_do_without(run, tmp_path):
     (told,) = run.predict(run.samples()[-1].read())
     assert told.main is None
     assert list(told.maps) == (["attention"] if run.config.method == "sanf" else [])
-    (files,) = export.write_predictions(run, [told], tmp_path)
+    files = export.write_prediction(run, told, tmp_path, 0)
     with np.load(files["maps"]) as stored:
         assert stored.files == list(told.maps)
     panels = [ax.get_title() for ax in export.prediction_figure(run, told).axes]
