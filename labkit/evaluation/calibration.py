@@ -17,7 +17,7 @@ from labkit.core.records import Scores
 
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled
-FAR = 3.0  # ranges of the held-out scores above their median, of an image of something else
+FAR = {True: 3.0, False: 10.0}  # ranges above the median that are beyond; with a map, without
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class Calibration:
         """Whether an image is flagged, and the reason in words.
 
         beyond  <=>  s > median + 3 (max - min) of the held-out scores, and half of the pixels of
-                     its map exceed the 0.999 quantile: a defect, however strong, is somewhere
+                     its map exceed the 0.999 quantile: a defect, however strong, is somewhere.
+                     Without a map s > median + 10 (max - min)
 
         Args:   name, values: of the map that scores, (H, W), if there is one.
         Raises: ValueError if the score is not finite.
@@ -131,10 +132,10 @@ class Calibration:
         scores, count = self.scores, self.scores.size
         p_value = float(self.rank(score).p_value[0])
         higher = int(count - np.searchsorted(scores, score, side="left"))
-        far = np.median(scores) + FAR * (scores[-1] - scores[0])
-        beyond = count > 1 and higher == 0 and score > far
-        if beyond and values is not None and name in self.map_quantiles:
-            beyond = float(np.median(values)) > self.map_quantiles[name]["0.999"]
+        local = values is not None and name in self.map_quantiles
+        beyond = score > np.median(scores) + FAR[local] * np.ptp(scores) and count > 1
+        if local and beyond:
+            beyond = np.median(values) > self.map_quantiles[name]["0.999"]
         if higher:
             text = f"{higher} of {count} held-out good images scored as high (p = {p_value:.2g})."
         else:

@@ -44,8 +44,11 @@ class Job:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """The settings that decide the training; those of the score are left out."""
-        return _settings(self.head, "score_keys", inside=False)
+        """The settings that decide the training; those of the score are left out.
+
+        Unless they say so, no folds calibrate: a model without them answers every variant.
+        """
+        return {"folds": 0} | _settings(self.head, "score_keys", inside=False)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ def _scored(run: Run, tasks: Sequence[Task]) -> list[Outcome]:
     started = time.perf_counter()
     answering, table, values = _answer(tasks[0], run)
     outcome = _outcome(tasks[0], run, answering.config, table, values, started)
+    if run.experiment.folds:  # each variant's are scored by models of its own
+        return [outcome, *(one for task in tasks[1:] for one in _scored(run, [task]))]
     others = _reduced(tasks[1:], run, answering, table, values) if len(tasks) > 1 else []
     return [outcome, *others]
 
@@ -202,7 +207,7 @@ def _oracle(tasks: Sequence[Task]) -> list[Outcome]:
     """The last epoch, as a run reports it, and the best one on the test set."""
     (task,) = tasks
     info, table, epochs = oracle.by_epoch(
-        task.method, task.data, task.budget, task.seed, **task.set
+        task.method, task.data, task.budget, task.seed, **{"folds": 0} | task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
     record = {key: info[key] for key in kept}
