@@ -103,13 +103,14 @@ class Calibration:
         p(s) = (1 + #{calibration >= s}) / (n + 1)      (conformal p-value, Vovk et al. 2005)
 
         A new normal image, exchangeable with the calibration images, has P(p <= alpha) <= alpha.
+        Scores that differ by a millionth are equal: one image may differ so by how it is read.
 
         Args:    raw: (B,) or a number, higher is more anomalous.
         Returns: raw, quantile (share of calibration scores below) and p_value, float64 (B,).
         Raises:  ValueError if a score is not finite.
         """
         values = np.atleast_1d(finite(raw, "scores"))
-        below = np.searchsorted(self.scores, values, side="left")
+        below = np.searchsorted(self.scores, values - 1e-6 * np.abs(values), side="left")
         count = self.scores.size
         return Scores(values, below / count, (1 + count - below) / (count + 1))
 
@@ -131,7 +132,7 @@ class Calibration:
         """
         scores, count = self.scores, self.scores.size
         p_value = float(self.rank(score).p_value[0])
-        higher = int(count - np.searchsorted(scores, score, side="left"))
+        higher = round(p_value * (count + 1)) - 1
         local = values is not None and name in self.map_quantiles
         beyond = score > np.median(scores) + FAR[local] * np.ptp(scores) and count > 1
         if local and beyond:
