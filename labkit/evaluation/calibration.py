@@ -18,6 +18,7 @@ from labkit.core.records import Scores
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled
 FAR = {True: 3.0, False: 10.0}  # ranges above the median that are beyond; with a map, without
+EVEN = 0.4  # of the height of a map's peak, for half of its pixels: no defect, but all the image
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Calibration:
         """Whether an image is flagged, and the reason in words.
 
         beyond  <=>  s > median + 3 (max - min) of the held-out scores, and half of the pixels of
-                     its map exceed the 0.999 quantile: a defect, however strong, is somewhere.
+                     its map lie at least 0.4 as high above the median of calibration pixels as
+                     the peak: a defect, however strong, is somewhere.
                      Without a map s > median + 10 (max - min)
 
         Args:   name, values: of the map that scores, (H, W), if there is one.
@@ -136,7 +138,8 @@ class Calibration:
         local = values is not None and name in self.map_quantiles
         beyond = score > np.median(scores) + FAR[local] * np.ptp(scores) and count > 1
         if local and beyond:
-            beyond = np.median(values) > self.map_quantiles[name]["0.999"]
+            middle = self.map_quantiles[name]["0.5"]
+            beyond = np.median(values) - middle > EVEN * (np.max(values) - middle)
         if higher:
             text = f"{higher} of {count} held-out good images scored as high (p = {p_value:.2g})."
         else:

@@ -139,7 +139,6 @@ def _train(
         raise ValueError(UNCALIBRATED)
     folds = _folds(opened, detector, folder / FOLDS, progress, stop) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
-    shutil.rmtree(folder / FOLDS, ignore_errors=True)
     clock.append(time.perf_counter())
     table, metrics = score_table(detector, calibration, held_out, test, progress)
     clock.append(time.perf_counter())
@@ -152,6 +151,7 @@ def _train(
         "seconds": seconds,
     }
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
+    shutil.rmtree(folder / FOLDS, ignore_errors=True)
     store(folder, info, method, rows, table)
     return Run.load(folder)
 
@@ -165,8 +165,7 @@ def _folds(
 ) -> Iterator[tuple[Detector, FeatureSet]]:
     """Of each fold a detector like the one given, trained without its images, and their features.
 
-    Each has its own checkpoint in the folder until all are done, so none is trained twice.
-
+    Args:   folder: for a checkpoint of each, so that none is trained twice.
     Raises: ValueError if it is stopped before.
     """
     spec = detector.config
@@ -175,8 +174,6 @@ def _folds(
         if stop and stop():
             raise ValueError(UNCALIBRATED)
         place = folder and folder / str(number)
-        if place:
-            place.mkdir(parents=True, exist_ok=True)
         method, train = methods.build(spec, opened.shapes), opened.feature_set(kept)
         defects = opened.synthetic_defects(kept, progress=False)
         history = fit(

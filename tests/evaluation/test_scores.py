@@ -129,7 +129,8 @@ def test_a_strong_defect_is_somewhere_and_another_product_everywhere():
     defect = np.zeros((8, 8))
     defect[:2] = 122
     assert not HELD_OUT.verdict(122.0, name="map", values=defect).beyond
-    assert HELD_OUT.verdict(122.0, name="map", values=defect + 6).beyond
+    assert not HELD_OUT.verdict(122.0, name="map", values=defect + 6).beyond
+    assert HELD_OUT.verdict(122.0, name="map", values=defect + 100).beyond
 
 
 @pytest.mark.parametrize(
