@@ -124,10 +124,10 @@ class Calibration:
     ) -> Verdict:
         """Whether an image is flagged, and the reason in words.
 
-        beyond  <=>  s > median + 3 (max - min) of the held-out scores, and half of the pixels of
-                     its map lie at least 0.4 as high above the median of calibration pixels as
-                     the peak: a defect, however strong, is somewhere.
-                     Without a map s > median + 10 (max - min)
+        beyond  <=>  s > median + 3 (max - min) of the held-out scores, and its map is high all
+                     over, where a defect, however strong, is somewhere: above the median m of
+                     calibration pixels, half of it by 0.4 of its peak, or 9 of 10 by 3 (q - m),
+                     q the 0.999 quantile. Without a map s > median + 10 (max - min)
 
         Args:   name, values: of the map that scores, (H, W), if there is one.
         Raises: ValueError if the score is not finite.
@@ -138,8 +138,9 @@ class Calibration:
         local = values is not None and name in self.map_quantiles
         beyond = score > np.median(scores) + FAR[local] * np.ptp(scores) and count > 1
         if local and beyond:
-            middle = self.map_quantiles[name]["0.5"]
-            beyond = np.median(values) - middle > EVEN * (np.max(values) - middle)
+            middle, top = (self.map_quantiles[name][q] for q in ("0.5", "0.999"))
+            low, half, peak = np.quantile(values, (0.1, 0.5, 1.0)) - middle
+            beyond = half > EVEN * peak or low > FAR[True] * (top - middle)
         if higher:
             text = f"{higher} of {count} held-out good images scored as high (p = {p_value:.2g})."
         else:
