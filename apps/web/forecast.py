@@ -65,6 +65,7 @@ def forecast(spec: Config, root: Path | str | None = None) -> Forecast:
         method.score(method.maps(timed.batch(range(len(timed))).map(lambda t: t.to(device))))
     scored = len(opened.parts["calibration"]) + len(opened.parts["test"])
     scoring = (time.perf_counter() - started) / len(timed) * scored
+    scoring += max(0, len(opened.folds) - 1) * sum(epochs)  # K trainings on (K - 1) / K of them
     counts = {name: len(part) for name, part in opened.parts.items()}
     return Forecast(counts, len(new), features, tuple(epochs), scoring, trainable(method))
 

@@ -46,6 +46,7 @@ class SplitSpec:
     calibration_min: Positive = 8
     limit: Positive | None = None  # at most so many training images, and test images per defect
     shots: Annotated[int, Field(ge=2)] | None = None  # train on just so many normals (few-shot)
+    folds: Annotated[int, Field(ge=0)] | None = None  # that calibrate; 0: hold normals out instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +102,11 @@ class Config:
     def digest(self, *more: str) -> str:
         """Eight hex digits that change with any value here or in `more`.
 
-        Not with the white level: learned or given, it changes the fingerprints of its images.
+        Not with the white level and the folds: what they do is in the hash of the data.
         """
         stored = self.to_json()
         stored["input"].pop("full_scale", None)
+        stored["split"].pop("folds", None)
         text = json.dumps([stored, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -161,8 +163,9 @@ def change(config: Config, **flow: Any) -> Config:
 
 
 def restore(stored: dict[str, Any], flow_spec: type) -> Config:
-    """The config that `to_json` wrote."""
+    """The config that `to_json` wrote; one without `folds` is older than they are."""
     specs = SHARED | {"flow": flow_spec}
+    stored = stored | {"split": {"folds": 0} | stored["split"]}
     built = {name: _build(spec, stored[name]) for name, spec in specs.items()}
     return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
 

@@ -17,7 +17,8 @@ from labkit.core.records import Scores
 
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled
-FAR = 3.0  # ranges of the held-out scores above their median, of an image of something else
+FAR = {True: 3.0, False: 10.0}  # ranges above the median that are beyond; with a map, without
+EVEN = 0.4  # of the height of a map's peak, for half of its pixels: no defect, but all the image
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,14 @@ class Calibration:
         p(s) = (1 + #{calibration >= s}) / (n + 1)      (conformal p-value, Vovk et al. 2005)
 
         A new normal image, exchangeable with the calibration images, has P(p <= alpha) <= alpha.
+        Scores that differ by a millionth are equal: one image may differ so by how it is read.
 
         Args:    raw: (B,) or a number, higher is more anomalous.
         Returns: raw, quantile (share of calibration scores below) and p_value, float64 (B,).
         Raises:  ValueError if a score is not finite.
         """
         values = np.atleast_1d(finite(raw, "scores"))
-        below = np.searchsorted(self.scores, values, side="left")
+        below = np.searchsorted(self.scores, values - 1e-6 * np.abs(values), side="left")
         count = self.scores.size
         return Scores(values, below / count, (1 + count - below) / (count + 1))
 
@@ -122,19 +124,23 @@ class Calibration:
     ) -> Verdict:
         """Whether an image is flagged, and the reason in words.
 
-        beyond  <=>  s > median + 3 (max - min) of the held-out scores, and half of the pixels of
-                     its map exceed the 0.999 quantile: a defect, however strong, is somewhere
+        beyond  <=>  s > median + 3 (max - min) of the held-out scores, and its map is high all
+                     over, where a defect, however strong, is somewhere: above the median m of
+                     calibration pixels, half of it by 0.4 of its peak, or 9 of 10 by 3 (q - m),
+                     q the 0.999 quantile. Without a map s > median + 10 (max - min)
 
         Args:   name, values: of the map that scores, (H, W), if there is one.
         Raises: ValueError if the score is not finite.
         """
         scores, count = self.scores, self.scores.size
         p_value = float(self.rank(score).p_value[0])
-        higher = int(count - np.searchsorted(scores, score, side="left"))
-        far = np.median(scores) + FAR * (scores[-1] - scores[0])
-        beyond = count > 1 and higher == 0 and score > far
-        if beyond and values is not None and name in self.map_quantiles:
-            beyond = float(np.median(values)) > self.map_quantiles[name]["0.999"]
+        higher = round(p_value * (count + 1)) - 1
+        local = values is not None and name in self.map_quantiles
+        beyond = score > np.median(scores) + FAR[local] * np.ptp(scores) and count > 1
+        if local and beyond:
+            middle, top = (self.map_quantiles[name][q] for q in ("0.5", "0.999"))
+            low, half, peak = np.quantile(values, (0.1, 0.5, 1.0)) - middle
+            beyond = half > EVEN * peak or low > FAR[True] * (top - middle)
         if higher:
             text = f"{higher} of {count} held-out good images scored as high (p = {p_value:.2g})."
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -127,14 +127,25 @@ class Detector:
             )
         return answers
 
-    def calibrate(self, features: FeatureSet) -> np.ndarray:
-        """Take calibration scores and colour scales from held-out normals; returns the scores."""
+    def calibrate(
+        self, features: FeatureSet, folds: Iterable[tuple[Detector, FeatureSet]] | None = None
+    ) -> np.ndarray:
+        """Take calibration scores and colour scales from held-out normals; returns the scores.
+
+        By folds the scores and maps of all of them are pooled, each of an image that its detector
+        was not trained on (cross-conformal, Vovk 2015). The p-values then compare this detector's
+        score, trained on all, with theirs: P(p <= alpha) is about alpha where leaving out a fold
+        changes a score little, not guaranteed (the jackknife of Barber et al. 2021, not its +).
+
+        Args: folds: detectors, and the shares of `features`, in order, that are new to them.
+        """
         raw: list[Tensor] = []
 
         def evaluated() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-            for maps, scores in map(self.maps_and_scores, features.batches()):
-                raw.append(scores)
-                yield scores, {name: maps[name].values for name in maps}
+            for detector, held_out in folds or [(self, features)]:
+                for maps, scores in map(detector.maps_and_scores, held_out.batches()):
+                    raw.append(scores)
+                    yield scores, {name: maps[name].values for name in maps}
 
         self.calibration = Calibration.fit(evaluated())
         return torch.cat(raw).numpy()

@@ -7,6 +7,7 @@ position cannot say.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -19,6 +20,7 @@ from labkit.core.records import FlowOut
 from labkit.flows.steps import Step, zeros_per_position
 
 TINY = 1e-6  # smallest standard deviation of a feature, in its unit
+FLAT = 2e-2  # of the spread of the mean features: positions that vary less are taken to vary so
 CHUNK = 256  # positions at a time, where every position has a matrix
 
 Shrinkage = Literal["ledoit-wolf", "oas"]  # estimates of scikit-learn, instead of a fixed share
@@ -138,7 +140,7 @@ class _Moments:
 
     def __init__(self, step: Whitening):
         self.step = step
-        self.count, self.total, self.square = 0, 0.0, 0.0
+        self.count, self.total, self.power, self.square = 0, 0.0, 0.0, 0.0
         self.rows: list[Tensor] = []  # (h w, B, C) of each batch, if scikit-learn needs them
 
     @torch.no_grad()
@@ -147,10 +149,11 @@ class _Moments:
         if self.step.mode == "channel":  # every position is one more observation
             x = x.movedim(1, -1).reshape(-1, self.step.channels, 1, 1)
         self.count, self.total = self.count + len(x), self.total + x.sum(0)
-        rows = x.flatten(2).permute(2, 0, 1)
+        self.power = self.power + (x * x).sum(0)
         if self.step.mode != "whiten":
-            self.square = self.square + (x * x).sum(0)
-        elif isinstance(self.step.shrink, str):
+            return
+        rows = x.flatten(2).permute(2, 0, 1)
+        if isinstance(self.step.shrink, str):
             self.rows.append(rows.float())
         else:
             if self.count == len(x):
@@ -160,9 +163,19 @@ class _Moments:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Give the step its mean and scale."""
+        """Give the step its mean and scale; a constant position the least that makes sense."""
         step, mean = self.step, self.total / self.count
         step.mean.copy_(mean)
+        std = (self.power / self.count - mean * mean).clamp_min(0).sqrt()
+        spread = mean.std(correction=0).item()
+        self.least = FLAT * (spread if spread > TINY or std.any() else 1.0)
+        flat = int((std.flatten(1).amax(1) < self.least).sum())
+        if 2 * flat > step.channels:
+            warnings.warn(
+                f"{flat} of {step.channels} channels do not vary over the training images; a "
+                "smallest variance stands in for theirs. Are the images all alike?",
+                stacklevel=2,
+            )
         if step.mode == "whiten":
             eye = torch.eye(step.channels, dtype=mean.dtype, device=mean.device)
             chunks = zip(step.whitener.split(CHUNK), self._covariances(eye), strict=True)
@@ -171,8 +184,9 @@ class _Moments:
                 roots = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
                 whitener.copy_(roots)
         else:
-            std = (self.square / self.count - mean * mean).clamp_min(0).sqrt()
-            step.std.copy_(std.clamp_min(max(1e-3 * std.mean().item(), TINY)))  # images alike: 0
+            alike = std.square().mean(0) < self.least**2
+            least = max(1e-3 * std.mean().item(), TINY)
+            step.std.copy_(torch.where(alike, std.clamp_min(self.least), std.clamp_min(least)))
 
     def _covariances(self, eye: Tensor) -> Iterator[Tensor]:
         """L_i L_i^T, (n, C, C), some positions at a time; estimated by scikit-learn of rows."""
@@ -184,11 +198,15 @@ class _Moments:
             for part in torch.cat(self.rows, 1).split(CHUNK):
                 samples = part.double().cpu().numpy()
                 estimates = np.stack([estimate(one)[0] for one in samples])
-                yield torch.from_numpy(estimates).to(eye) + (step.ridge + TINY**2) * eye
+                cov = torch.from_numpy(estimates).to(eye)
+                size = cov.diagonal(dim1=1, dim2=2).mean(1)
+                least = (self.least**2 - size).clamp_min(TINY**2)
+                yield cov + (step.ridge + least)[:, None, None] * eye
             return
         means = (self.total / self.count).flatten(1).T  # (h w, C)
         squares = self.square.div_(self.count)
         for square, mean in zip(squares.split(CHUNK), means.split(CHUNK), strict=True):
             cov = square - mean[:, :, None] * mean[:, None, :]
-            size = cov.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-            yield cov + (step.shrink * size + step.ridge)[:, None, None] * eye
+            size = cov.diagonal(dim1=1, dim2=2).mean(1)
+            least = (self.least**2 - size).clamp_min(0)  # 0 but for images that are alike there
+            yield cov + (step.shrink * size + step.ridge + least)[:, None, None] * eye

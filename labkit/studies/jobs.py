@@ -38,8 +38,11 @@ class Job:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """The settings that decide the training; those of the score are left out."""
-        return _settings(self.head, inside=False)
+        """The settings that decide the training; those of the score are left out.
+
+        Unless they say so, no folds calibrate: a model without them answers every variant.
+        """
+        return {"folds": 0} | _settings(self.head, inside=False)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def _cost(task: Task) -> Outcome:
 def _oracle(task: Task) -> Outcome:
     """The last epoch, as a run reports it, and the best one on the test set."""
     info, table, epochs = oracle.by_epoch(
-        task.method, task.data, task.budget, task.seed, **task.set
+        task.method, task.data, task.budget, task.seed, **{"folds": 0} | task.set
     )
     kept = ("config", "counts", "trainable_parameters", "seconds", "weights")
     record = {key: info[key] for key in kept}

@@ -14,9 +14,8 @@ import torch
 from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Dataset, Sample, Shapes
-from labkit.data import catalogue
+from labkit.data import catalogue, splits
 from labkit.data.entry import data_root
-from labkit.data.splits import split
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureSet
@@ -85,12 +84,19 @@ class Experiment:
     @cached_property
     def parts(self) -> dict[str, list[Sample]]:
         """The images to train on, to calibrate with and to test on; see `splits.split`."""
-        return split(self.dataset, self.config.split, self.config.seed)
+        return splits.split(self.dataset, self.config.split, self.config.seed)
+
+    @property
+    def folds(self) -> list[splits.Fold]:
+        """Those of a cross-conformal calibration; none where some normals are held out."""
+        count = splits.fold_count(self.dataset, self.config.split)
+        return splits.folds(self.parts["calibration"], count)
 
     @property
     def samples(self) -> list[Sample]:
-        """The images of all parts."""
-        return [sample for part in self.parts.values() for sample in part]
+        """The images of all parts, each once."""
+        every = {s.key: s for part in self.parts.values() for s in part}
+        return list(every.values())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,7 +112,7 @@ class Experiment:
     @cached_property
     def data_hash(self) -> str:
         """Changes exactly when an image or its part does."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{len(self.folds)} folds\n".encode() if self.folds else b"")
         for name, samples in self.parts.items():
             for sample in samples:
                 digest.update(f"{name}:{sample.key}:{sample.fingerprint()}\n".encode())

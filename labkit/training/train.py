@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from tqdm.auto import tqdm
 
+from labkit import methods
 from labkit.core.files import source
 from labkit.data import catalogue
 from labkit.evaluation.detector import Detector
@@ -29,6 +32,11 @@ from labkit.training.experiment import PARTS, Experiment
 from labkit.training.fit import fit
 from labkit.training.run import FILES, FINGERPRINT, Run, runs_folder, store
 
+FOLDS = "folds"  # in a run's folder while it is calibrated: a folder of checkpoints per fold
+UNCALIBRATED = (
+    "Stopped before every fold of the good images was scored, too early for a run; the same "
+    "training goes on from there, or folds=0 holds images out instead."
+)
 ANEW = ".again"  # in a run's folder while another training takes its place: by which code
 
 
@@ -55,7 +63,8 @@ def train(
             after its settings in the folder `runs`, or `LABKIT_RUNS`.
             root: folder that holds downloaded datasets; the run remembers it.
             stop: asked before each step; once true, the last whole epoch is calibrated and
-            evaluated as it is, and the run says after how many of its epochs it was stopped.
+            evaluated as it is, and the run says after how many of its epochs it was stopped; one
+            that calibrates by folds cannot be used before they are done, and says so.
             overrides: any key of the specs (`blocks=4`, `lr=1e-4`, `backbone="resnet18.tv_in1k"`),
             or `preset`, a name that the method gives to several of them.
     Raises: ValueError for an unknown name or key, data that cannot be used, a loss that is not
@@ -75,6 +84,7 @@ def train(
             return stored
         if again and not (anew.exists() and anew.read_text() == source()):
             (folder / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(folder / FOLDS, ignore_errors=True)
             anew.write_text(source())
         _claim(folder, opened.hash)
         run = _train(opened, folder, progress, on_epoch, stop)
@@ -133,21 +143,56 @@ def _train(
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.cpu(), None)
-    table, metrics = score_table(detector, calibration, test, progress)
+    if opened.folds and _stopped(opened, method, history):
+        raise ValueError(UNCALIBRATED)
+    folds = _folds(opened, detector, folder / FOLDS, progress, stop) if opened.folds else None
+    held_out = detector.calibrate(calibration, folds)
     clock.append(time.perf_counter())
-    parts = ("feature_seconds", "fit_seconds", "evaluate_seconds")
+    table, metrics = score_table(detector, calibration, held_out, test, progress)
+    clock.append(time.perf_counter())
+    parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
     info = _facts(opened, detector) | {
         **_stopped(opened, method, history),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
-        "train_seconds": round(seconds["feature_seconds"] + seconds["fit_seconds"], 2),
+        "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
     }
     fingerprints = {s.key: s.fingerprint()[:FINGERPRINT] for s in opened.samples}
     table["fingerprint"] = table["key"].map(fingerprints)
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
+    shutil.rmtree(folder / FOLDS, ignore_errors=True)
     store(folder, info, method, rows, table)
     return Run.load(folder)
+
+
+def _folds(
+    opened: Experiment,
+    detector: Detector,
+    folder: Path | None = None,
+    progress: bool = True,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[tuple[Detector, FeatureSet]]:
+    """Of each fold a detector like the one given, trained without its images, and their features.
+
+    Args:   folder: for a checkpoint of each, so that none is trained twice.
+    Raises: ValueError if it is stopped before.
+    """
+    spec = detector.config
+    bar = tqdm(opened.folds, "training without each fold", unit="fold", disable=not progress)
+    for number, (kept, held_out) in enumerate(bar):
+        if stop and stop():
+            raise ValueError(UNCALIBRATED)
+        place = folder and folder / str(number)
+        method, train = methods.build(spec, opened.shapes), opened.feature_set(kept)
+        defects = opened.synthetic_defects(kept, progress=False)
+        history = fit(
+            method, train, spec.train, spec.seed, place, False, defects=defects, stop=stop
+        )
+        if _stopped(opened, method, history):
+            raise ValueError(UNCALIBRATED)
+        each = Detector(spec, opened.backbone, method.cpu(), None, detector.main)
+        yield each, opened.feature_set(held_out)
 
 
 def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, str]:
@@ -180,18 +225,23 @@ def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
 def evaluate_again(
     opened: Experiment, detector: Detector, progress: bool = True
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Take a detector's constants anew, and its `score_table` of the images."""
+    """Take a detector's constants and calibration anew, and its `score_table` of the images."""
     train, calibration, test = (opened.features(part, progress) for part in PARTS)
     with torch.no_grad():
         detector.method.eval().fit_score(train.batches())
-    return score_table(detector, calibration, test, progress)
+    folds = _folds(opened, detector, progress=progress) if opened.folds else None
+    held_out = detector.calibrate(calibration, folds)
+    return score_table(detector, calibration, held_out, test, progress)
 
 
 def score_table(
-    detector: Detector, calibration: FeatureSet, test: FeatureSet, progress: bool
+    detector: Detector,
+    calibration: FeatureSet,
+    held_out: np.ndarray,
+    test: FeatureSet,
+    progress: bool,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Calibrate; scores of calibration and test images, one row each, and the test's metrics."""
-    held_out = detector.calibrate(calibration)
+    """Scores of calibration and test images, one row each, and the test's metrics."""
     p_values = detector.calibration.rank(held_out).p_value
     pairs = zip(calibration.samples, held_out, p_values, strict=True)
     rows = [(sample.key, sample.defect, 0, raw, p) for sample, raw, p in pairs]

@@ -25,14 +25,19 @@ def split(seed=0, dataset=GEAR, **spec):
     return {name: [sample.key for sample in samples] for name, samples in parts.items()}
 
 
-def with_calibration(count=3):
+def with_calibration(count=3, normals=20):
     def sample(split, k):
         return Sample(f"{split}/good/{k:03d}", "good", lambda: None, lambda: f"{split}{k}")
 
     train, own = (
-        tuple(sample(split, k) for k in range(n)) for split, n in (("train", 20), ("val", count))
+        tuple(sample(split, k) for k in range(n))
+        for split, n in (("train", normals), ("val", count))
     )
     return Dataset("own", "with its own calibration part", "none", train, (), own)
+
+
+def folder_of(count):
+    return with_calibration(0, count)
 
 
 @pytest.mark.parametrize("shots", [2, 16])
@@ -80,7 +85,7 @@ def test_the_calibration_part_of_the_authors_is_used():
     assert parts["calibration"] == [sample.key for sample in dataset.calibration]
     assert sorted(parts["train"]) == [sample.key for sample in dataset.train]  # none held out
     assert len(split(dataset=dataset, shots=20)["train"]) == 20
-    without = split(dataset=replace(dataset, calibration=()))
+    without = split(dataset=folder_of(20), folds=0)
     assert (len(without["calibration"]), len(without["train"])) == (8, 12)
 
 
@@ -89,6 +94,57 @@ def test_too_few_normals_are_refused_whoever_calibrates():
     for own, count in ((dataset.calibration, 1), ((), 9)):
         with pytest.raises(ValueError, match="at least two"):
             split(dataset=replace(dataset, train=dataset.train[:count], calibration=own))
+
+
+@pytest.mark.parametrize("count", [10, 14, 199, 221])
+def test_a_folder_with_few_normals_loses_none_to_calibration(count):
+    few = folder_of(count)
+    parts = split(dataset=few)
+    assert sorted(parts["train"]) == sorted(parts["calibration"]) == [s.key for s in few.train]
+    assert splitting.fold_count(few, config.SplitSpec()) == 5
+    assert split(dataset=few, limit=10)["train"] == parts["train"][:10]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "spec"),
+    [
+        (GEAR, {}),  # its results are published
+        (folder_of(223), {}),
+        (folder_of(14), {"folds": 0}),
+        (folder_of(14), {"shots": 4}),
+        (folder_of(14), {"limit": 6}),
+        (with_calibration(), {}),
+    ],
+)
+def test_elsewhere_normals_are_held_out(dataset, spec):
+    parts = split(dataset=dataset, **spec)
+    assert not set(parts["train"]) & set(parts["calibration"])
+
+
+@pytest.mark.parametrize(("total", "count"), [(14, 5), (10, 10), (3, 3), (120, 7)])
+def test_each_normal_is_in_one_fold_and_never_trains_it(total, count):
+    normals = [sample.key for sample in folder_of(total).train]
+    folds = splitting.folds(normals, count)
+    assert [key for _, held in folds for key in held] == normals
+    sizes = [len(held) for _, held in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for train, held in folds:
+        assert sorted(train + held) == normals
+
+
+@pytest.mark.parametrize(("total", "count"), [(14, 1), (14, 15), (2, 2)])
+def test_folds_that_cannot_be_are_refused(total, count):
+    with pytest.raises(ValueError, match=f"folds={count} does not fit {total} normal images"):
+        splitting.folds(list(folder_of(total).train), count)
+
+
+def test_an_unset_switch_renames_no_experiment_and_old_runs_keep_their_parts():
+    spec = config.resolve("m", config.InputSpec, "x")
+    without = config.resolve("m", config.InputSpec, "x", overrides={"folds": "0"})
+    assert spec.digest() == without.digest()
+    stored = spec.to_json()
+    del stored["split"]["folds"]  # of version 0.2
+    assert config.restore(stored, config.InputSpec).split.folds == 0
 
 
 @pytest.fixture

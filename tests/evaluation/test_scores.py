@@ -110,6 +110,12 @@ def test_a_verdict_says_what_the_held_out_images_can_show(score, flagged, beyond
     assert verdict.floor == ("None of 41" in verdict.sentence)
 
 
+def test_images_that_are_all_alike_are_not_flagged_for_a_rounding():
+    alike = Calibration(np.full(12, -2.17))
+    assert not alike.verdict(-2.17 * (1 - 1e-7)).flagged
+    assert alike.verdict(15_000.0).flagged
+
+
 @pytest.mark.parametrize("count", [1, 2, 8, 14, 185, 5000])
 @pytest.mark.parametrize("false_alarm", [0.0, 0.05])
 def test_however_few_images_calibrate_one_can_be_flagged(count, false_alarm):
@@ -123,7 +129,8 @@ def test_a_strong_defect_is_somewhere_and_another_product_everywhere():
     defect = np.zeros((8, 8))
     defect[:2] = 122
     assert not HELD_OUT.verdict(122.0, name="map", values=defect).beyond
-    assert HELD_OUT.verdict(122.0, name="map", values=defect + 6).beyond
+    assert not HELD_OUT.verdict(122.0, name="map", values=defect + 6).beyond
+    assert HELD_OUT.verdict(122.0, name="map", values=defect + 100).beyond
 
 
 @pytest.mark.parametrize(

@@ -250,10 +250,37 @@ def test_whitening_fits_in_one_pass_whatever_the_batches():
 @pytest.mark.parametrize("mode", ["channel", "place", "whiten"])
 def test_images_that_are_all_alike_have_finite_latents(mode):
     step, x = Whitening(mode, 3, (H, W)), torch.ones(6, 3, H, W)
-    step.fit([x])
+    with pytest.warns(UserWarning, match="3 of 3 channels do not vary over the training images"):
+        step.fit([x])
     z, logdet = step(x + 1e-3)
     assert torch.isfinite(z).all()
     assert torch.isfinite(logdet).all()
+
+
+@pytest.mark.parametrize("shrink", [0.03, 1e-9, "ledoit-wolf", "oas"])
+@pytest.mark.parametrize("mode", ["channel", "place", "whiten"])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+@pytest.mark.filterwarnings("ignore:.*do not vary")
+def test_what_hardly_varies_is_measured_by_the_spread_of_the_features(mode, shrink, noise):
+    step, x = Whitening(mode, 4, (H, W), shrink).double(), torch.randn(4, 1, 1).double()
+    alike = x.expand(12, 4, H, W) + noise * torch.randn(12, 4, H, W)
+    step.fit([alike])
+    assert step(alike).z.abs().max() < 0.01
+    different = step(alike + x.std()).z.abs()
+    assert different.min() > 10
+    assert different.max() < 200
+
+
+@pytest.mark.parametrize("mode", ["place", "whiten"])
+def test_an_empty_border_is_measured_so_and_the_rest_as_ever(mode):
+    x = torch.randn(40, 3, H, W).double() + torch.tensor([1.0, 5.0, 9.0])[:, None, None]
+    whole, border = (Whitening(mode, 3, (H, W)).double() for _ in range(2))
+    whole.fit([x])
+    x[..., 0] = x[0, ..., 0]
+    border.fit([x])
+    probe = torch.randn(2, 3, H, W).double() + 5
+    assert torch.equal(whole(probe).z[..., 1:], border(probe).z[..., 1:])
+    assert border(probe).z.abs().max() < 1e3
 
 
 def test_whitening_is_exact_in_a_mixed_training():

@@ -94,6 +94,20 @@ def test_it_fills_the_interface(name):
     assert all(set(preset) <= set(keys) for preset in method.presets.values())
 
 
+@each_method
+@pytest.mark.filterwarnings("ignore:.*do not vary")
+def test_images_that_are_all_alike_give_no_absurd_numbers(name):
+    alike = features(1, seed=9).map(lambda part: part.expand(12, *part.shape[1:]))
+    method = build(name).eval()
+    method.fit_statistics([alike])
+    method.on_epoch_start(getattr(method.spec, "reconstruction_epochs", 0), [alike])  # DADF's
+    method.fit_score([alike])
+    same, other = (method.score(method.maps(one)).detach() for one in (alike, features(4)))
+    assert same.max() - same.min() < 1e-6
+    assert same.max() < other.min()
+    assert other.max() < 1e6
+
+
 @each_trained
 def test_every_parameter_gets_a_finite_gradient(name):
     method = build(name)

@@ -137,7 +137,7 @@ def test_a_folder_of_good_images_trains_without_a_test_set(tmp_path):
         Image.fromarray(sample.read()).save(tmp_path / f"{k}.png")
     run = labkit.train("dnfad", str(tmp_path), "quick", progress=False)
     told = run.summary()
-    assert (told["n_train"], told["n_calibration"], told["n_test_bad"]) == (4, 8, 0)
+    assert (told["n_train"], told["n_calibration"], told["n_test_bad"]) == (12, 12, 0)
     assert told["image_auroc"] is None
     bad = next(sample for sample in dataset.test if sample.defect == "structural_worm_holes")
     assert run.predict(bad.read())[0].score > np.median(run.detector.calibration.scores)

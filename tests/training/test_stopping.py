@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from PIL import Image
 from test_stages import staged  # noqa: F401
 from test_training import SPEC, build, data, weights  # noqa: F401
 
 import labkit
+from labkit.data import catalogue
 from labkit.training import fit
 from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
 
@@ -85,3 +87,28 @@ def test_another_training_that_is_killed_goes_on(tmp_path):
     asked = []
     labkit.train(**GEAR, out=tmp_path, on_epoch=asked.append, **SMALL)
     assert not asked, "it is finished"
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A folder of 11 good images."""
+    for k, sample in enumerate(catalogue.load("procedural/gear").train[:11]):
+        Image.fromarray(sample.read()).save(tmp_path / f"{k:02d}.png")
+    return {**GEAR, "data": str(tmp_path), "epochs": 2, "blocks": 1, "folds": 2}
+
+
+def test_folds_that_are_stopped_go_on_and_none_is_trained_twice(few, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    whole = labkit.train(**few, out=out / "whole")
+    assert whole.info["counts"]["n_train"] == whole.info["counts"]["n_calibration"] == 11
+    assert len(whole.scores) == len(set(whole.scores.key)) == 11
+    for last in (3, 4):  # in the training on all, of 2 steps an epoch; in the first fold
+        with pytest.raises(ValueError, match="Stopped before every fold"):
+            labkit.train(**few, out=out / "stopped", stop=Steps(last))
+    assert (out / "stopped" / "folds" / "0" / CHECKPOINT).is_file()
+    steps = Steps(10**9)
+    run = labkit.train(**few, out=out / "stopped", stop=steps)
+    assert steps.asked == 1 + 2 + 2  # once before each fold; the steps that were left
+    assert run.scores.equals(whole.scores)
+    assert not list(run.folder.glob("**/folds"))
+    assert not (run.folder / CHECKPOINT).exists()
