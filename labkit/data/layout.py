@@ -1,15 +1,18 @@
 """What lies in the folder of a dataset: image files, their masks, and what does not fit.
 
-A reader (`mvtec.py`, `loco.py`, `visa.py`, `dagm.py`, `folder.py`) lists files as a `Scan` and
-decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `checks.py` reports
-all of it. Images and masks pair by name, never by their place in a list.
+A reader (`mvtec.py`, `loco.py`, `visa.py`, `dagm.py`, `folder.py`, `globs.py`) lists files as a
+`Scan` and decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `checks.py`
+reports all of it. Images and masks pair by name, never by their place in a list.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +24,12 @@ from labkit.data import images
 
 TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTec LOCO write them
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"
+SYSTEM = ("@eadir", "__macosx", "thumbs.db", "desktop.ini")  # what systems add unasked
+HIDDEN = "hidden or of the system"
+PHOTOGRAPHS = ("rgb", "img", "imgs", "image", "images")  # beside them lie masks or depth maps
+MASKS = ("ground_truth", "groundtruth", "masks", "mask", "gt", "labels", "label")
+MIN_GOOD = 10  # of a user's images: 8 held out for calibration, 2 to train on
+_ENDING = re.compile(r"[_-](mask|gt|ground_?truth|label|seg|segmentation)(_?\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,12 @@ class Picture:
     defect: str
     path: Path
     masks: tuple[Path, ...] | None = ()  # their union is the mask; None: the dataset has none
+    name: str = ""  # in its folder, such as "batch2/000"; its stem if not given
 
     @property
     def key(self) -> str:
         """Its name in the dataset."""
-        return f"{self.split}/{self.defect}/{self.path.stem}"
+        return f"{self.split}/{self.defect}/{self.name or self.path.stem}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,15 @@ class Scan:
     pictures: tuple[Picture, ...]
     faults: tuple[Fault, ...] = ()
     sample: Callable[[Picture], Sample] | None = None  # None: `sample_of`
+    unused: Mapping[str, int] = field(default_factory=dict)  # files and folders by the reason
+
+    @property
+    def note(self) -> str:
+        """How much lies there and is not used, counted by reason; empty if all is."""
+        reasons = [f"{n} {reason}" for reason, n in self.unused.items()]
+        more = [f"{len(reasons) - 8} more reasons"] if len(reasons) > 8 else []
+        total = f"{sum(self.unused.values())} files and folders are not used"
+        return f"{total}: {', '.join(reasons[:8] + more)}" if reasons else ""
 
     def samples(self) -> tuple[tuple[Sample, ...], ...]:
         """Train, test and calibration samples, good ones first.
@@ -149,6 +168,109 @@ def twins(pictures: Iterable[Picture]) -> list[Fault]:
     return faults
 
 
+def image_name(name: str) -> str:
+    """The name of the image that a mask is named after; another name as it is.
+
+    >>> image_name("bent/000_mask"), image_name("7_GT"), image_name("7_label_1"), image_name("7")
+    ('bent/000', '7', '7', '7')
+    """
+    return _ENDING.sub("", name)
+
+
+def masks_of(
+    pictures: Iterable[Picture], files: Iterable[tuple[str, Path]], loosely: bool = False
+) -> dict[str, tuple[Path, ...]]:
+    """Mask files by the key of their picture.
+
+    A mask has its picture's key, with or without an ending such as _mask or _gt, or lies in a
+    folder of that name; otherwise it has a name with which one defective picture's alone ends.
+
+    Args: files: the key that the mask's name stands for, or its end, and the mask;
+          loosely: the end of that name is enough, where one picture's alone ends so.
+    """
+    ends, keys, masks = defaultdict(list), set(), defaultdict(tuple)
+    for picture in pictures:
+        keys.add(picture.key)
+        parts = picture.key.split("/")
+        for k in range(1, len(parts) if picture.defect != GOOD else 0):
+            ends["/".join(parts[k:])].append(picture.key)
+    for name, path in files:
+        bare = image_name(name)
+        parts = bare.split("/")
+        tails = ["/".join(parts[k:]) for k in range(len(parts) if loosely else 1)]
+        alone = [ends[tail][0] for tail in tails if len(ends[tail]) == 1]
+        options = (name, bare, name.rpartition("/")[0], *alone)
+        masks[next((key for key in options if key in keys), bare)] += (path,)
+    return dict(masks)
+
+
+def below(folder: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Images and masks in a folder of one defect and in its subfolders, with their names.
+
+    Subfolders such as `gt` hold masks, not images; beside `rgb` or `img` all others are another
+    camera's. These are not part of a name, other subfolders are.
+    """
+    photographs, masks = {}, {}
+    for place, inner, _ in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not is_hidden(name))
+        if any(name.lower() in PHOTOGRAPHS for name in inner):
+            inner[:] = [name for name in inner if name.lower() in PHOTOGRAPHS + MASKS]
+        parts = Path(place).relative_to(folder).parts
+        chosen = masks if any(part.lower() in MASKS for part in parts) else photographs
+        files = images.image_files(Path(place))
+        chosen |= {file: name_of(file.relative_to(folder)) for file in files}
+    return photographs, masks
+
+
+def name_of(path: Path) -> str:
+    """The name of an image by its path in a folder, without folders such as `rgb` and `gt`."""
+    parts = (part for part in path.parts[:-1] if part.lower() not in PHOTOGRAPHS + MASKS)
+    return "/".join((*parts, path.stem))
+
+
+def beside(files: Mapping[Path, str]) -> dict[Path, Path]:
+    """Files that are named as the mask of another one of them, with that one."""
+    paths = {name: path for path, name in files.items()}
+    bare = {path: image_name(name) for path, name in files.items()}
+    return {p: paths[bare[p]] for p, name in files.items() if bare[p] != name and bare[p] in paths}
+
+
+def not_good(files: Mapping[Path, str]) -> list[Fault]:
+    """Faults of files among good images that are named as the mask of another one."""
+    return [
+        Fault(SURPLUS, str(path), f"{path} is named as the mask of {image.name} beside it, among "
+              f"good images; move such masks out of {path.parent}.")
+        for path, image in beside(files).items()
+    ]  # fmt: skip
+
+
+def unused(root: Path, used: Collection[Path]) -> dict[str, int]:
+    """How many files and folders below a folder are not used, by reason; most frequent first."""
+    entered = {parent for path in used for parent in path.parents}
+    reasons: Counter[str] = Counter()
+    for place, inner, files in os.walk(root, followlinks=True):
+        here = Path(place)
+        for folder in (here / name for name in inner if here / name not in entered):
+            if any(folder.iterdir()):
+                hidden = is_hidden(folder.name)
+                reasons[HIDDEN if hidden else f"folder {folder.relative_to(root)}"] += 1
+        inner[:] = [name for name in inner if here / name in entered]
+        reasons.update(_reason(here / name, root) for name in files if here / name not in used)
+    return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _reason(path: Path, root: Path) -> str:
+    """Why a file is not used."""
+    if is_hidden(path.name):
+        return HIDDEN
+    if not path.is_file():
+        return "broken link" if path.is_symlink() else "no regular file"
+    suffix = path.suffix.lower()
+    if suffix in images.SUFFIXES:
+        return f"{suffix} in {path.parent.relative_to(root)}"
+    return suffix or "without a suffix"
+
+
 def absent(folder: Path, part: str, what: str = "images") -> Fault:
     """The fault of a dataset that is not, or only half, unpacked."""
     fault = f"holds no {what}" if (folder / part).exists() else "is missing"
@@ -157,10 +279,25 @@ def absent(folder: Path, part: str, what: str = "images") -> Fault:
 
 
 def folders(folder: Path) -> list[Path]:
-    """Folders directly inside a folder, by name; none if it is not there."""
+    """Folders directly inside a folder, by name; none if it is not there.
+
+    What systems add (`@eaDir`) and links to a folder around it are skipped.
+    """
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+    return [p for p in inner if not folder.resolve().is_relative_to(p.resolve())]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is of what systems add to folders."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def subfolder(folder: Path, *names: str) -> Path:
+    """The folder with one of the names, in any case, inside a folder; the first if none has."""
+    inner = {path.name.lower(): path for path in folders(folder)}
+    return next((inner[name] for name in names if name in inner), folder / names[0])
 
 
 def entered(path: Path) -> Path:

@@ -9,6 +9,8 @@ from PIL import Image
 from labkit.core.records import GOOD
 from labkit.data import catalogue, folder
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*are not used")
+
 
 def put(path, height=24, width=40, value=None, channels=3):
     """A picture that no other path has, or a mask of one value in a corner."""

@@ -3,12 +3,15 @@
     train/good/*     validation/good/* (MVTec LOCO)     test/good/*     test/<defect>/*
     ground_truth/<defect>/<stem>_mask.png or <stem>.* or, one file a region, <stem>/*
 
-Names are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
+Folders may be written as in `SPLITS` and `layout.MASKS` and have subfolders (`layout.below`);
+masks may lie beside the images, as <stem>_mask, or in a subfolder such as `gt`. Names of folders
+are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from labkit.core.records import GOOD
@@ -16,6 +19,11 @@ from labkit.data import images, layout
 from labkit.data.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
+SPLITS = {  # how its folder may be named, in any case
+    TRAIN: ("train", "training"),
+    CALIBRATION: ("validation", "val", "valid"),
+    TEST: ("test", "test_public", "testing"),
+}
 
 
 def scan(
@@ -32,25 +40,19 @@ def scan(
           it is incomplete.
     """
     own = dict(names or {GOOD: GOOD})
-    every = NAMES | own
-    pictures = [p for split in (TRAIN, CALIBRATION, TEST) for p in _part(folder, split, every)]
-    odd = {p.key: p for p in pictures if p.split != TEST and p.defect != GOOD}
-    pictures = [p for p in pictures if p.key not in odd]
-    files = _masks(folder, every)
+    pictures, files, faults = _listed(folder, NAMES | own)
     if masks is None:
-        masks = any(not key.startswith(f"{TEST}/{GOOD}/") for key in files)
+        masks = any(not name.startswith(f"{TEST}/{GOOD}/") for name, _ in files)
     if masks:
-        truth = folder / "ground_truth"
+        truth = layout.subfolder(folder, *layout.MASKS)
         listed = layout.paired(
-            pictures, files, lambda p: truth / p.path.parent.name / f"{p.path.stem}_mask.png"
+            pictures,
+            layout.masks_of(pictures, files),
+            lambda p: truth / f"{p.key.partition('/')[2]}_mask.png",
         )
     else:
-        bare = tuple(Picture(p.split, p.defect, p.path, None) for p in pictures)
+        bare = tuple(replace(picture, masks=None) for picture in pictures)
         listed = Scan(bare, tuple(layout.twins(bare)))
-    faults = [
-        Fault(SURPLUS, key, f"{p.path} is not good; it is not trained on.", fatal=False)
-        for key, p in odd.items()
-    ]
     if whole:
         good = next(name for name, defect in own.items() if defect == GOOD)
         faults = [*_gaps(folder, pictures, good, masks), *faults]
@@ -66,26 +68,43 @@ def meaning(name: str, names: Mapping[str, str] = NAMES) -> str:
     return GOOD if name.lower() == GOOD else names.get(name.lower(), name)
 
 
-def _part(folder: Path, split: str, names: Mapping[str, str]) -> list[Picture]:
-    return [
-        Picture(split, meaning(inner.name, names), file)
-        for inner in layout.folders(folder / split)
-        for file in images.image_files(inner)
-    ]
+def split_folder(folder: Path, split: str) -> Path:
+    """The folder of a split, whatever it is called; the usual one if there is none."""
+    return layout.subfolder(folder, *SPLITS[split])
 
 
-def _masks(folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
-    """Mask files by the key of their picture."""
-    masks: dict[str, tuple[Path, ...]] = {}
-    for inner in layout.folders(folder / "ground_truth"):
-        key = f"{TEST}/{meaning(inner.name, names)}"
-        for file in images.image_files(inner):
-            masks[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
-        for regions in layout.folders(inner):
-            files = tuple(images.image_files(regions))
-            if files:
-                masks[f"{key}/{regions.name}"] = files
-    return masks
+def _listed(
+    folder: Path, names: Mapping[str, str]
+) -> tuple[list[Picture], list[tuple[str, Path]], list[Fault]]:
+    """Pictures, masks by the key or its end, and what is among the good images but is not good."""
+    pictures, masks, faults = [], [], []
+    truths = [layout.subfolder(folder, *layout.MASKS)]
+    for split in SPLITS:
+        for inner in layout.folders(split_folder(folder, split)):
+            if inner.name.lower() == "ground_truth":  # MVTec AD 2
+                truths.append(inner)
+                continue
+            defect = meaning(inner.name, names)
+            files, marks = layout.below(inner)
+            if split == TEST and defect != GOOD:
+                marks |= {path: files.pop(path) for path in layout.beside(files)}
+                masks += [(f"{TEST}/{defect}/{name}", path) for path, name in marks.items()]
+            elif defect != GOOD:
+                sentence = f"{inner} is not good; it is not trained on."
+                faults.append(Fault(SURPLUS, f"{split}/{defect}", sentence, fatal=False))
+                continue
+            else:
+                faults += layout.not_good(files)
+            pictures += [Picture(split, defect, path, name=name) for path, name in files.items()]
+    defects = {picture.defect for picture in pictures}
+    for truth in truths:
+        masks += [(path.stem, path) for path in images.image_files(truth)]
+        for inner in layout.folders(truth):
+            defect = meaning(inner.name, names)
+            start = f"{TEST}/{defect}" if defect in defects else inner.name
+            files = {path: name for part in layout.below(inner) for path, name in part.items()}
+            masks += [(f"{start}/{name}", path) for path, name in files.items()]
+    return pictures, masks, faults
 
 
 def _gaps(folder: Path, pictures: list[Picture], good: str, masks: bool) -> list[Fault]:
