@@ -13,6 +13,7 @@ is counted. One nested folder of the same name is entered. `globs.py` reads the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from dataclasses import replace
@@ -56,9 +57,8 @@ def scan(path: Path | str) -> Scan:
     n_train = sum(picture.split == TRAIN for picture in listed.pictures)
     if n_train < layout.MIN_GOOD and not str(path).startswith("test="):
         raise ValueError(
-            f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD} "
-            f"(8 are held out for calibration, 2 to train)"
-            + (f"; {listed.note}." if listed.note else ".")
+            f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD}"
+            + (f" ({listed.note})." if listed.note else ".")
         )
     faults = (*_unnamed(listed.pictures), *listed.faults, *_unequal(listed.pictures))
     return replace(listed, faults=faults, sample=partial(layout.sample_of, read=_marked))
@@ -66,7 +66,7 @@ def scan(path: Path | str) -> Scan:
 
 def _folder(root: Path) -> Scan:
     """The files of a folder."""
-    if not mvtec.split_folder(root, TRAIN).is_dir():
+    if not layout.subfolder(root, TRAIN).is_dir():
         files = _only_good(root)
         pictures = tuple(Picture(TRAIN, GOOD, file, None, name) for file, name in files.items())
         listed = Scan(pictures, (*layout.not_good(files), *layout.twins(pictures)))
@@ -80,20 +80,19 @@ def _folder(root: Path) -> Scan:
 
 def _entered(path: Path) -> Path:
     """The folder itself, or the one nested in it under the same name."""
-    path = Path(os.path.expanduser(path))
-    if not os.path.exists(path):
+    if not path.exists():
         raise ValueError(f"There is no folder {path}; check the path.")
     if not path.is_dir():
         what = "a file" if path.is_file() else "no folder"
         raise ValueError(f"{path} is {what}; give the folder that holds the images.")
     nested = path / path.resolve().name
-    split = mvtec.split_folder(path, TRAIN)
+    split = layout.subfolder(path, TRAIN)
     return nested if nested.is_dir() and not (images.image_files(path) or split.is_dir()) else path
 
 
 def _check_folders(root: Path) -> None:
     """Only good images are trained on, and each test image lies in a folder of its defect."""
-    train, test = (mvtec.split_folder(root, split) for split in (TRAIN, TEST))
+    train, test = (layout.subfolder(root, split) for split in (TRAIN, TEST))
     names = [folder.name for folder in layout.folders(train)]
     others = [name for name in names if mvtec.meaning(name) != GOOD]
     if others:
@@ -119,18 +118,29 @@ def _only_good(root: Path) -> dict[Path, str]:
         return layout.below(folders[0])[0]
     if loose and not {GOOD, TEST} & set(map(str.lower, names)):
         return {file: file.stem for file in loose}
-    inner = [f for f in folders if layout.folders(mvtec.split_folder(f, TRAIN))]
+    inner = [f for f in folders if layout.folders(layout.subfolder(f, TRAIN))]
     if inner:
         raise ValueError(
             f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
         )
     others = f"the folders {', '.join(names[:5])}" if names else "no folders"
-    good = next((name for name in names if mvtec.meaning(name) == GOOD), "OK")
     raise ValueError(
         f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; either keep only "
-        f"good images in it, or {LAYOUT}, or name the folders as they are: "
-        f"--good {root / good} --bad {root / 'NG'}."
+        f"good images in it, or {LAYOUT}, or name them where they lie: {_options(root, names)}."
     )
+
+
+def _options(root: Path, names: list[str]) -> str:
+    """The options by which a folder of another layout could be used as it is."""
+    if any(mvtec.meaning(name) == GOOD for name in names):
+        fields = {name: "masks" if name.lower() in layout.MASKS else "bad" for name in names}
+        fields |= {name: "good" for name in names if mvtec.meaning(name) == GOOD}
+        return " ".join(f"--{fields[name]} '{root / name}'" for name in names[:5])
+    sizes = {
+        place: sum(Path(file).suffix.lower() in images.SUFFIXES for file in files)
+        for place, _, files in itertools.islice(os.walk(root), 1000)
+    }
+    return f"--good '{max(sizes, key=sizes.__getitem__)}' (the folder with the most images)"
 
 
 def _unnamed(pictures: tuple[Picture, ...]) -> list[Fault]:

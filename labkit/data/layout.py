@@ -23,11 +23,17 @@ from labkit.core.records import GOOD, Sample
 from labkit.data import images
 
 TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTec LOCO write them
+TRUTH = "ground_truth"
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"
 SYSTEM = ("@eadir", "__macosx", "thumbs.db", "desktop.ini")  # what systems add unasked
 HIDDEN = "hidden or of the system"
 PHOTOGRAPHS = ("rgb", "img", "imgs", "image", "images")  # beside them lie masks or depth maps
-MASKS = ("ground_truth", "groundtruth", "masks", "mask", "gt", "labels", "label")
+SPLITS = {  # how the folder of a part may be called, in any case
+    TRAIN: ("train", "training"),
+    CALIBRATION: ("validation", "val", "valid"),
+    TEST: ("test", "test_public", "testing"),
+}
+MASKS = (TRUTH, "groundtruth", "masks", "mask", "gt", "labels", "label")
 MIN_GOOD = 10  # of a user's images: 8 held out for calibration, 2 to train on
 _ENDING = re.compile(r"[_-](mask|gt|ground_?truth|label|seg|segmentation)(_?\d+)?$", re.IGNORECASE)
 
@@ -72,8 +78,11 @@ class Scan:
         """How much lies there and is not used, counted by reason; empty if all is."""
         reasons = [f"{n} {reason}" for reason, n in self.unused.items()]
         more = [f"{len(reasons) - 8} more reasons"] if len(reasons) > 8 else []
-        total = f"{sum(self.unused.values())} files and folders are not used"
-        return f"{total}: {', '.join(reasons[:8] + more)}" if reasons else ""
+        folders = [n for reason, n in self.unused.items() if reason.startswith("folder ")]
+        files = sum(self.unused.values()) - sum(folders)
+        counts = ((files, "file"), (len(folders), "folder"))
+        total = " and ".join(f"{n} {part}{'s' * (n > 1)}" for n, part in counts if n)
+        return f"{total} not used: {', '.join(reasons[:8] + more)}" if reasons else ""
 
     def samples(self) -> tuple[tuple[Sample, ...], ...]:
         """Train, test and calibration samples, good ones first.
@@ -245,16 +254,23 @@ def not_good(files: Mapping[Path, str]) -> list[Fault]:
 
 
 def unused(root: Path, used: Collection[Path]) -> dict[str, int]:
-    """How many files and folders below a folder are not used, by reason; most frequent first."""
+    """How many files and folders below a folder are not used, by reason; most frequent first.
+
+    A folder beside the parts of the dataset counts as one, whatever is in it.
+    """
     entered = {parent for path in used for parent in path.parents}
+    parts = {name for names in (*SPLITS.values(), MASKS) for name in names}
     reasons: Counter[str] = Counter()
     for place, inner, files in os.walk(root, followlinks=True):
-        here = Path(place)
-        for folder in (here / name for name in inner if here / name not in entered):
-            if any(folder.iterdir()):
-                hidden = is_hidden(folder.name)
-                reasons[HIDDEN if hidden else f"folder {folder.relative_to(root)}"] += 1
-        inner[:] = [name for name in inner if here / name in entered]
+        here, counted = Path(place), set()
+        for name in inner:
+            own = name.lower() in parts if here == root else not is_hidden(name)
+            if here / name not in entered and ((here / name).is_symlink() or not own):
+                counted.add(name)
+                reasons[
+                    HIDDEN if is_hidden(name) else f"folder {(here / name).relative_to(root)}"
+                ] += 1
+        inner[:] = [name for name in inner if name not in counted]
         reasons.update(_reason(here / name, root) for name in files if here / name not in used)
     return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -294,10 +310,10 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def subfolder(folder: Path, *names: str) -> Path:
-    """The folder with one of the names, in any case, inside a folder; the first if none has."""
+def subfolder(folder: Path, part: str) -> Path:
+    """The folder of a part or of the masks, as it is called here; as usual if there is none."""
     inner = {path.name.lower(): path for path in folders(folder)}
-    return next((inner[name] for name in names if name in inner), folder / names[0])
+    return next((inner[name] for name in SPLITS.get(part, MASKS) if name in inner), folder / part)
 
 
 def entered(path: Path) -> Path:

@@ -3,7 +3,7 @@
     train/good/*     validation/good/* (MVTec LOCO)     test/good/*     test/<defect>/*
     ground_truth/<defect>/<stem>_mask.png or <stem>.* or, one file a region, <stem>/*
 
-Folders may be written as in `SPLITS` and `layout.MASKS` and have subfolders (`layout.below`);
+Folders may be written as in `layout.SPLITS` and `layout.MASKS` and have subfolders (`layout.below`);
 masks may lie beside the images, as <stem>_mask, or in a subfolder such as `gt`. Names of folders
 are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
 """
@@ -16,14 +16,9 @@ from pathlib import Path
 
 from labkit.core.records import GOOD
 from labkit.data import images, layout
-from labkit.data.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
+from labkit.data.layout import SURPLUS, TEST, TRAIN, Fault, Picture, Scan
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
-SPLITS = {  # how its folder may be named, in any case
-    TRAIN: ("train", "training"),
-    CALIBRATION: ("validation", "val", "valid"),
-    TEST: ("test", "test_public", "testing"),
-}
 
 
 def scan(
@@ -44,7 +39,7 @@ def scan(
     if masks is None:
         masks = any(not name.startswith(f"{TEST}/{GOOD}/") for name, _ in files)
     if masks:
-        truth = layout.subfolder(folder, *layout.MASKS)
+        truth = layout.subfolder(folder, layout.TRUTH)
         listed = layout.paired(
             pictures,
             layout.masks_of(pictures, files),
@@ -68,20 +63,15 @@ def meaning(name: str, names: Mapping[str, str] = NAMES) -> str:
     return GOOD if name.lower() == GOOD else names.get(name.lower(), name)
 
 
-def split_folder(folder: Path, split: str) -> Path:
-    """The folder of a split, whatever it is called; the usual one if there is none."""
-    return layout.subfolder(folder, *SPLITS[split])
-
-
 def _listed(
     folder: Path, names: Mapping[str, str]
 ) -> tuple[list[Picture], list[tuple[str, Path]], list[Fault]]:
     """Pictures, masks by the key or its end, and what is among the good images but is not good."""
     pictures, masks, faults = [], [], []
-    truths = [layout.subfolder(folder, *layout.MASKS)]
-    for split in SPLITS:
-        for inner in layout.folders(split_folder(folder, split)):
-            if inner.name.lower() == "ground_truth":  # MVTec AD 2
+    truths = [layout.subfolder(folder, layout.TRUTH)]
+    for split in layout.SPLITS:
+        for inner in layout.folders(layout.subfolder(folder, split)):
+            if inner.name.lower() == layout.TRUTH:  # MVTec AD 2
                 truths.append(inner)
                 continue
             defect = meaning(inner.name, names)
