@@ -161,7 +161,7 @@ def _report(
         "masks": dataset.has_masks,
         "sizes": dict(sizes.most_common()),
         **listed,
-        "notes": _notes(entry, sizes) + [scan.note] * bool(scan.note),
+        "notes": _notes(entry, sizes) + [scan.note] * (scan.note != ""),
         "ok": not any(listed.values()),
     }
 

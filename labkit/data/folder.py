@@ -39,8 +39,8 @@ def load(path: Path | str) -> Dataset:
     """
     listed = scan(path)
     train, test, calibration = listed.samples()
-    if set(listed.unused) - {layout.HIDDEN}:
-        warnings.warn(f"{path}: {listed.note}.", stacklevel=3)
+    if listed.note:
+        warnings.warn(f"{listed.note}.", stacklevel=3)
     return Dataset(str(path), f"Folder {Path(path).name}", "the owner's", train, test, calibration)
 
 
@@ -55,7 +55,8 @@ def scan(path: Path | str) -> Scan:
         reason = f"{error.filename or path} cannot be read ({error.strerror})"
         raise ValueError(f"{reason}; check its permissions.") from None
     n_train = sum(picture.split == TRAIN for picture in listed.pictures)
-    if n_train < layout.MIN_GOOD and not str(path).startswith("test="):
+    only_test = globs.fits(str(path)) and not globs.parse(str(path))["good"]
+    if n_train < layout.MIN_GOOD and not only_test:
         raise ValueError(
             f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD}"
             + (f" ({listed.note})." if listed.note else ".")
@@ -73,9 +74,8 @@ def _folder(root: Path) -> Scan:
     else:
         _check_folders(root)
         listed = mvtec.scan(root, masks=None, whole=False)
-        listed = replace(listed, faults=tuple(_worded(fault, root) for fault in listed.faults))
     used = {file for image in listed.pictures for file in (image.path, *(image.masks or ()))}
-    return replace(listed, unused=layout.unused(root, used))
+    return replace(listed, note=layout.unused(root, used))
 
 
 def _entered(path: Path) -> Path:
@@ -148,13 +148,6 @@ def _unnamed(pictures: tuple[Picture, ...]) -> list[Fault]:
     odd = [p for p in pictures if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in p.key)]
     why = "has a name that is not UTF-8 or has a line break in it; rename it."
     return [Fault(MISMATCHED, ascii(p.key), f"{str(p.path)!a} {why}") for p in odd]
-
-
-def _worded(fault: Fault, root: Path) -> Fault:
-    """A missing mask may also mean that the few masks there are should go."""
-    if fault.group != layout.MISSING:
-        return fault
-    return replace(fault, error=f"{fault.error[:-1]} or remove {root / 'ground_truth'}.")
 
 
 def _unequal(pictures: tuple[Picture, ...]) -> list[Fault]:

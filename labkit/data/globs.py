@@ -12,7 +12,9 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from labkit.core.records import GOOD
@@ -32,14 +34,14 @@ def join(**globs: str | Path | Sequence[str | Path] | None) -> str:
 
     Raises: ValueError for another field than good, bad, masks and test.
     """
-    odd = set(globs) - set(FIELDS)
-    if odd:
+    if odd := set(globs) - set(FIELDS):
         raise ValueError(f"Globs have no field {min(odd)!r}; they have {', '.join(FIELDS)}.")
-    given = ((field, value) for field in FIELDS if (value := globs.get(field)))
+    several = {field: [value] if isinstance(value, str | Path) else value or []
+               for field, value in globs.items()}  # fmt: skip
     return ";".join(
         f"{field}={os.path.abspath(os.path.expanduser(one))}"
-        for field, value in given
-        for one in ([value] if isinstance(value, str | Path) else value)
+        for field in FIELDS
+        for one in several.get(field, ())
     )
 
 
@@ -60,51 +62,54 @@ def parse(name: str) -> dict[str, list[str]]:
 
 
 def scan(name: str) -> Scan:
-    """The files of globs.
+    """The files of globs; masks that no defective image has are only counted.
 
     Raises: ValueError naming a glob that fits no image, or an image that is both good and bad.
     """
     globs = parse(name)
     good, bad, masks, test = (_files(field, globs[field]) for field in FIELDS)
     masks |= {path: bad[path] for path in layout.beside(bad)}
-    good, bad, test = (_without(files, masks) for files in (_without(good, test), bad, test))
+    for taken, others in ((masks, (good, bad, test)), (test, (good,))):
+        for path, files in itertools.product(taken, others):
+            files.pop(path, None)
     both = sorted((good.keys() | test.keys()) & bad.keys())
     if both:
         raise ValueError(f"{both[0]} is both good and bad by the globs; narrow one of them.")
-    if not test and bad:
-        test = _drawn(good)
-    pictures = [Picture(TEST, GOOD, path, None, end) for path, end in test.items()]
-    pictures += [
-        Picture(TRAIN, GOOD, path, None, end) for path, end in _without(good, test).items()
-    ]
-    pictures += [_defective(path, end) for path, end in bad.items()]
     faults = layout.not_good(good | test)
-    if not masks:
-        return Scan(tuple(pictures), (*faults, *layout.twins(pictures)))
-    pairs = layout.masks_of(pictures, [(end, path) for path, end in masks.items()], loosely=True)
-    paired = {
-        key: pairs.pop(key)
-        for key in [p.key for p in pictures if p.defect != GOOD]
-        if key in pairs
-    }
-    place = Path((globs["masks"] or globs["bad"])[0]).parent
-    listed = layout.paired(pictures, paired, lambda p: place / f"{p.path.stem}_mask.png")
-    unused = {"masks without a defective image": sum(map(len, pairs.values()))}
-    return Scan(listed.pictures, (*faults, *listed.faults), unused=unused if pairs else {})
+    if bad and not test:
+        n = max(0, min(len(good) // 5, len(good) - layout.MIN_GOOD))
+        order = sorted(good, key=lambda path: hashlib.sha256(os.fsencode(good[path])).digest())
+        test = {path: good.pop(path) for path in sorted(order[:n])}
+    pictures = [Picture(TRAIN, GOOD, path, name=own) for path, own in good.items()]
+    pictures += [Picture(TEST, GOOD, path, name=own) for path, own in test.items()]
+    pictures += [_defective(path, own) for path, own in bad.items()]
+    stems = Counter(path.stem for path in bad)
+    files = [(own if stems[layout.image_name(path.stem)] > 1 else path.stem, path)
+             for path, own in masks.items()]  # fmt: skip
+    of = layout.masks_of(pictures, files)
+    surplus = set(of) - {picture.key for picture in pictures if picture.defect != GOOD}
+    n = sum(len(of.pop(key)) for key in surplus)
+    place = Path((globs["masks"] or ["."])[0]).parent
+    listed = layout.paired(
+        pictures, of if masks else None, lambda p: place / f"{p.path.stem}_mask.png"
+    )
+    note = f"{n} masks have no defective image and are not used" if n else ""
+    return replace(listed, faults=(*faults, *listed.faults), note=note)
 
 
-def _files(field: str, globs: Iterable[str]) -> dict[Path, str]:
+def _files(field: str, patterns: Iterable[str]) -> dict[Path, str]:
     """Image files of globs and their names: the path from the last folder without a wildcard."""
     files: dict[Path, str] = {}
-    for pattern in globs:
+    for pattern in patterns:
         if os.path.isdir(pattern):
-            photographs, masks = layout.below(Path(pattern))
-            chosen = photographs | masks if field == "masks" else photographs
+            chosen, masks = layout.below(Path(pattern))
+            chosen |= masks if field == "masks" else {}
         else:
-            fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
-            base = Path(*list(fixed)[: len(Path(pattern).parts) - 1])
+            base = next(p for p in Path(pattern).parents if not glob.has_magic(str(p)))
             paths = map(Path, sorted(glob.iglob(pattern, recursive=True)))
-            chosen = {p: layout.name_of(p.relative_to(base)) for p in paths if _is_image(p)}
+            fitting = (p for p in paths if p.suffix.lower() in images.SUFFIXES and p.is_file())
+            shown = (p for p in fitting if not any(map(layout.is_hidden, p.parts)))
+            chosen = {path: layout.name_of(path.relative_to(base)) for path in shown}
         if not chosen:
             raise ValueError(
                 f"{field}={pattern} fits no image ({images.ENDINGS}); check it, and put it in "
@@ -114,28 +119,11 @@ def _files(field: str, globs: Iterable[str]) -> dict[Path, str]:
     return files
 
 
-def _is_image(path: Path) -> bool:
-    hidden = any(layout.is_hidden(part) for part in path.parts)
-    return path.suffix.lower() in images.SUFFIXES and path.is_file() and not hidden
-
-
-def _without(files: Mapping[Path, str], others: Mapping[Path, str]) -> dict[Path, str]:
-    return {path: end for path, end in files.items() if path not in others}
-
-
-def _drawn(good: Mapping[Path, str]) -> dict[Path, str]:
-    """Every fifth good image to test on, drawn by the names; enough stay to train on."""
-    n = max(0, min(len(good) // 5, len(good) - layout.MIN_GOOD))
-    drawn = sorted(good, key=lambda path: hashlib.sha256(os.fsencode(good[path])).digest())[:n]
-    return {path: good[path] for path in sorted(drawn)}
-
-
-def _defective(path: Path, end: str) -> Picture:
+def _defective(path: Path, name: str) -> Picture:
     """A picture of the defect that its folder is named after."""
-    other = (
-        folder.name for folder in path.parents if folder.name.lower() not in layout.PHOTOGRAPHS
+    folders = (folder.name for folder in path.parents)
+    defect = next((f for f in folders if f.lower() not in layout.PHOTOGRAPHS), "")
+    own = re.sub(rf"(^|/){re.escape(defect)}/([^/]*)$", r"\1\2", name)
+    return Picture(
+        TEST, defect if mvtec.meaning(defect or GOOD) != GOOD else "bad", path, name=own
     )
-    defect = next(other, "")
-    name = re.sub(rf"(^|/){re.escape(defect)}/([^/]*)$", r"\1\2", end)
-    named = defect and mvtec.meaning(defect) != GOOD
-    return Picture(TEST, defect if named else "bad", path, None, name)

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,6 @@ TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTe
 TRUTH = "ground_truth"
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"
 SYSTEM = ("@eadir", "__macosx", "thumbs.db", "desktop.ini")  # what systems add unasked
-HIDDEN = "hidden or of the system"
 PHOTOGRAPHS = ("rgb", "img", "imgs", "image", "images")  # beside them lie masks or depth maps
 SPLITS = {  # how the folder of a part may be called, in any case
     TRAIN: ("train", "training"),
@@ -34,6 +33,7 @@ SPLITS = {  # how the folder of a part may be called, in any case
     TEST: ("test", "test_public", "testing"),
 }
 MASKS = (TRUTH, "groundtruth", "masks", "mask", "gt", "labels", "label")
+DEFECTIVE = {"bad", "defect", "defective", "abnormal", "anomaly", "anomalous", "ng", "nok"}
 MIN_GOOD = 10  # of a user's images: 8 held out for calibration, 2 to train on
 _ENDING = re.compile(r"[_-](mask|gt|ground_?truth|label|seg|segmentation)(_?\d+)?$", re.IGNORECASE)
 
@@ -71,18 +71,7 @@ class Scan:
     pictures: tuple[Picture, ...]
     faults: tuple[Fault, ...] = ()
     sample: Callable[[Picture], Sample] | None = None  # None: `sample_of`
-    unused: Mapping[str, int] = field(default_factory=dict)  # files and folders by the reason
-
-    @property
-    def note(self) -> str:
-        """How much lies there and is not used, counted by reason; empty if all is."""
-        reasons = [f"{n} {reason}" for reason, n in self.unused.items()]
-        more = [f"{len(reasons) - 8} more reasons"] if len(reasons) > 8 else []
-        folders = [n for reason, n in self.unused.items() if reason.startswith("folder ")]
-        files = sum(self.unused.values()) - sum(folders)
-        counts = ((files, "file"), (len(folders), "folder"))
-        total = " and ".join(f"{n} {part}{'s' * (n > 1)}" for n, part in counts if n)
-        return f"{total} not used: {', '.join(reasons[:8] + more)}" if reasons else ""
+    note: str = ""  # of `unused`
 
     def samples(self) -> tuple[tuple[Sample, ...], ...]:
         """Train, test and calibration samples, good ones first.
@@ -141,23 +130,25 @@ def fitted(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
 
 def paired(
     pictures: Iterable[Picture],
-    masks: Mapping[str, tuple[Path, ...]],
+    masks: Mapping[str, tuple[Path, ...]] | None,
     wanted: Callable[[Picture], Path],
 ) -> Scan:
     """Give defective pictures their masks, by key; a missing mask is fatal, an unused one not.
 
-    Args: masks: picture key -> its mask files; wanted: where a picture's mask should lie.
+    Args: masks: picture key -> its mask files, or None if the dataset has none;
+          wanted: where a picture's mask should lie.
     """
     listed, faults = [], []
     for picture in pictures:
-        files = masks.get(picture.key, ())
-        if picture.defect != GOOD and not files:
+        files = (masks or {}).get(picture.key, ())
+        if picture.defect != GOOD and not files and masks is not None:
             sentence = f"{picture.path} has no mask, but other images have one; add "
             faults.append(Fault(MISSING, picture.key, f"{sentence}{wanted(picture)}."))
-        listed.append(replace(picture, masks=() if picture.defect == GOOD else files))
+        own = () if picture.defect == GOOD else files
+        listed.append(replace(picture, masks=None if masks is None else own))
     good = {picture.key for picture in listed if picture.defect == GOOD}
     bad = {picture.key for picture in listed} - good
-    for key, files in masks.items():
+    for key, files in (masks or {}).items():
         if key not in bad:
             why = "its image is good" if key in good else "it has no image"
             faults.append(Fault(SURPLUS, key, f"{files[0]} is a mask, but {why}.", fatal=False))
@@ -187,29 +178,23 @@ def image_name(name: str) -> str:
 
 
 def masks_of(
-    pictures: Iterable[Picture], files: Iterable[tuple[str, Path]], loosely: bool = False
+    pictures: Iterable[Picture], files: Iterable[tuple[str, Path]]
 ) -> dict[str, tuple[Path, ...]]:
     """Mask files by the key of their picture.
 
-    A mask has its picture's key, with or without an ending such as _mask or _gt, or lies in a
-    folder of that name; otherwise it has a name with which one defective picture's alone ends.
-
-    Args: files: the key that the mask's name stands for, or its end, and the mask;
-          loosely: the end of that name is enough, where one picture's alone ends so.
+    The name of a mask is that with which one defective picture's key alone ends, perhaps and an
+    ending such as _mask or _gt, or that of a file in a folder of that name.
     """
-    ends, keys, masks = defaultdict(list), set(), defaultdict(tuple)
+    ends: dict[str, str] = {}
     for picture in pictures:
-        keys.add(picture.key)
-        parts = picture.key.split("/")
-        for k in range(1, len(parts) if picture.defect != GOOD else 0):
-            ends["/".join(parts[k:])].append(picture.key)
+        parts = picture.key.split("/")[1:]
+        for tail in ("/".join(parts[k:]) for k in range(len(parts)) if picture.defect != GOOD):
+            ends[tail] = picture.key if ends.get(tail, picture.key) == picture.key else ""
+    masks = defaultdict(tuple)
     for name, path in files:
-        bare = image_name(name)
-        parts = bare.split("/")
-        tails = ["/".join(parts[k:]) for k in range(len(parts) if loosely else 1)]
-        alone = [ends[tail][0] for tail in tails if len(ends[tail]) == 1]
-        options = (name, bare, name.rpartition("/")[0], *alone)
-        masks[next((key for key in options if key in keys), bare)] += (path,)
+        names = (name, image_name(name), name.rpartition("/")[0])
+        key = next((ends[one] for one in names if ends.get(one)), f"{TEST}/{names[1]}")
+        masks[key] += (path,)
     return dict(masks)
 
 
@@ -245,46 +230,51 @@ def beside(files: Mapping[Path, str]) -> dict[Path, Path]:
 
 
 def not_good(files: Mapping[Path, str]) -> list[Fault]:
-    """Faults of files among good images that are named as the mask of another one."""
+    """Faults of files among good images that some, not all, are named as masks or defects."""
+    pairs = {path: (image, "the mask of") for path, image in beside(files).items()}
+    words = {path: set(re.split(r"[\W\d_]+", name.lower())) for path, name in files.items()}
+    plain = next((path for path, own in words.items() if not own & DEFECTIVE), None)
+    odd = [path for path, own in words.items() if own & DEFECTIVE] if plain else []
+    pairs |= dict.fromkeys(odd, (plain, "a defect unlike"))
     return [
-        Fault(SURPLUS, str(path), f"{path} is named as the mask of {image.name} beside it, among "
-              f"good images; move such masks out of {path.parent}.")
-        for path, image in beside(files).items()
+        Fault(SURPLUS, str(path), f"{path} is named as {what} {image}, but both lie among good "
+              "images; move such files away, or name the good ones by --good GLOB.")
+        for path, (image, what) in pairs.items()
     ]  # fmt: skip
 
 
-def unused(root: Path, used: Collection[Path]) -> dict[str, int]:
-    """How many files and folders below a folder are not used, by reason; most frequent first.
+def unused(root: Path, used: Collection[Path]) -> str:
+    """How many files and folders below a folder are not used, by reason; empty if all are.
 
-    A folder beside the parts of the dataset counts as one, whatever is in it.
+    A folder beside the parts of the dataset counts as one, whatever is in it. What systems add is
+    counted only if something else is.
     """
     entered = {parent for path in used for parent in path.parents}
     parts = {name for names in (*SPLITS.values(), MASKS) for name in names}
     reasons: Counter[str] = Counter()
     for place, inner, files in os.walk(root, followlinks=True):
-        here, counted = Path(place), set()
-        for name in inner:
-            own = name.lower() in parts if here == root else not is_hidden(name)
-            if here / name not in entered and ((here / name).is_symlink() or not own):
-                counted.add(name)
-                reasons[
-                    HIDDEN if is_hidden(name) else f"folder {(here / name).relative_to(root)}"
-                ] += 1
-        inner[:] = [name for name in inner if name not in counted]
-        reasons.update(_reason(here / name, root) for name in files if here / name not in used)
-    return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
+        here = Path(place)
+        for path in [here / name for name in inner if here / name not in entered]:
+            own = path.name.lower() in parts if here == root else not is_hidden(path.name)
+            if path.is_symlink() or not own:
+                inner.remove(path.name)
+                hidden = is_hidden(path.name)
+                reasons["hidden" if hidden else f"folder {path.relative_to(root)}"] += 1
+        reasons.update(_reason(here / name) for name in files if here / name not in used)
+    listed = [f"{n} {reason}" for reason, n in reasons.most_common()]
+    total = f"{sum(reasons.values())} of the files and folders in {root} are not used"
+    shown = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+    return f"{total}: {shown}" if set(reasons) - {"hidden"} else ""
 
 
-def _reason(path: Path, root: Path) -> str:
+def _reason(path: Path) -> str:
     """Why a file is not used."""
     if is_hidden(path.name):
-        return HIDDEN
+        return "hidden"
     if not path.is_file():
-        return "broken link" if path.is_symlink() else "no regular file"
-    suffix = path.suffix.lower()
-    if suffix in images.SUFFIXES:
-        return f"{suffix} in {path.parent.relative_to(root)}"
-    return suffix or "without a suffix"
+        return "no regular file" if path.exists() else "broken link"
+    suffix = path.suffix.lower() or "without a suffix"
+    return f"{suffix} in {path.parent.name}" if suffix in images.SUFFIXES else suffix
 
 
 def absent(folder: Path, part: str, what: str = "images") -> Fault:

@@ -3,15 +3,14 @@
     train/good/*     validation/good/* (MVTec LOCO)     test/good/*     test/<defect>/*
     ground_truth/<defect>/<stem>_mask.png or <stem>.* or, one file a region, <stem>/*
 
-Folders may be written as in `layout.SPLITS` and `layout.MASKS` and have subfolders (`layout.below`);
-masks may lie beside the images, as <stem>_mask, or in a subfolder such as `gt`. Names of folders
-are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
+Folders may be called as in `layout.SPLITS` and `layout.MASKS` and have subfolders, see
+`layout.below`; masks may lie beside the images, as <stem>_mask, or in a subfolder such as `gt`.
+Names of folders are compared whole: "1.abnormal" ends with "normal" and is not good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from labkit.core.records import GOOD
@@ -37,17 +36,13 @@ def scan(
     own = dict(names or {GOOD: GOOD})
     pictures, files, faults = _listed(folder, NAMES | own)
     if masks is None:
-        masks = any(not name.startswith(f"{TEST}/{GOOD}/") for name, _ in files)
-    if masks:
-        truth = layout.subfolder(folder, layout.TRUTH)
-        listed = layout.paired(
-            pictures,
-            layout.masks_of(pictures, files),
-            lambda p: truth / f"{p.key.partition('/')[2]}_mask.png",
-        )
-    else:
-        bare = tuple(replace(picture, masks=None) for picture in pictures)
-        listed = Scan(bare, tuple(layout.twins(bare)))
+        masks = any(not name.startswith(f"{GOOD}/") for name, _ in files)
+    truth = layout.subfolder(folder, layout.TRUTH)
+    listed = layout.paired(
+        pictures,
+        layout.masks_of(pictures, files) if masks else None,
+        lambda p: truth / f"{p.key.partition('/')[2]}_mask.png",
+    )
     if whole:
         good = next(name for name, defect in own.items() if defect == GOOD)
         faults = [*_gaps(folder, pictures, good, masks), *faults]
@@ -78,7 +73,7 @@ def _listed(
             files, marks = layout.below(inner)
             if split == TEST and defect != GOOD:
                 marks |= {path: files.pop(path) for path in layout.beside(files)}
-                masks += [(f"{TEST}/{defect}/{name}", path) for path, name in marks.items()]
+                masks += [(f"{defect}/{name}", path) for path, name in marks.items()]
             elif defect != GOOD:
                 sentence = f"{inner} is not good; it is not trained on."
                 faults.append(Fault(SURPLUS, f"{split}/{defect}", sentence, fatal=False))
@@ -86,14 +81,11 @@ def _listed(
             else:
                 faults += layout.not_good(files)
             pictures += [Picture(split, defect, path, name=name) for path, name in files.items()]
-    defects = {picture.defect for picture in pictures}
     for truth in truths:
         masks += [(path.stem, path) for path in images.image_files(truth)]
         for inner in layout.folders(truth):
-            defect = meaning(inner.name, names)
-            start = f"{TEST}/{defect}" if defect in defects else inner.name
-            files = {path: name for part in layout.below(inner) for path, name in part.items()}
-            masks += [(f"{start}/{name}", path) for path, name in files.items()]
+            files = (pair for part in layout.below(inner) for pair in part.items())
+            masks += [(f"{meaning(inner.name, names)}/{name}", path) for path, name in files]
     return pictures, masks, faults
 
 
