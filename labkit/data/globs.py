@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,15 +82,16 @@ def scan(name: str) -> Scan:
     pictures = [Picture(TRAIN, GOOD, path, name=own) for path, own in good.items()]
     pictures += [Picture(TEST, GOOD, path, name=own) for path, own in test.items()]
     pictures += [_defective(path, own) for path, own in bad.items()]
-    stems = Counter(path.stem for path in bad)
-    files = [(own if stems[layout.image_name(path.stem)] > 1 else path.stem, path)
-             for path, own in masks.items()]  # fmt: skip
+    folders = {own.rpartition("/")[0] for own in masks.values()}
+    files = [(own if len(folders) > 1 else path.stem, path) for path, own in masks.items()]
     of = layout.masks_of(pictures, files)
     surplus = set(of) - {picture.key for picture in pictures if picture.defect != GOOD}
     n = sum(len(of.pop(key)) for key in surplus)
-    place = Path((globs["masks"] or ["."])[0]).parent
+    places = [Path(pattern).parent for pattern in globs["masks"]]
     listed = layout.paired(
-        pictures, of if masks else None, lambda p: place / f"{p.path.stem}_mask.png"
+        pictures,
+        of if masks else None,
+        lambda p: (places or [p.path.parent])[0] / f"{p.path.stem}_mask.png",
     )
     note = f"{n} masks have no defective image and are not used" if n else ""
     return replace(listed, faults=(*faults, *listed.faults), note=note)

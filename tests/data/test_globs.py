@@ -1,5 +1,7 @@
 """Images of any layout are found by globs, the same ones wherever a process is started."""
 
+import json
+
 import pytest
 from test_folder import put
 
@@ -123,4 +125,4 @@ def test_the_command_line(labkit, parts, monkeypatch):
         "evaluate", parts / "run", "--good", parts / "ok", "--bad", parts / "ng/cut", "--json"
     )
     assert code == 0
-    assert '"n_test_good": 20' in out or '"data": "bad=' in out
+    assert json.loads(out)["data"] == f"bad={parts}/ng/cut;test={parts}/ok"
