@@ -91,14 +91,13 @@ def require(name: str) -> None:
         return
     if several:
         raise ValueError(f"{name} holds {len(several)} datasets; give one, such as {several[0]}.")
-    near = difflib.get_close_matches(name, names(), n=1)
+    if name.startswith((".", "~", os.sep)):
+        raise ValueError(f"There is no folder {name}; check the path.")
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     nearest = f"the nearest name is {near[0]!r}, and " if near else ""
-    what = (
-        f"folder {name}" if name.startswith((".", "~", os.sep)) else f"dataset or folder {name!r}"
-    )
     raise ValueError(
-        f"There is no {what}; {nearest}`labkit data list` shows all names, a folder of images "
-        "works too."
+        f"There is no dataset or folder {name!r}; {nearest}a folder of images works too "
+        "(`labkit data list` shows all names)."
     )
 
 

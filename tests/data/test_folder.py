@@ -248,9 +248,10 @@ def test_home_is_expanded(part, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("", "There is no dataset or folder ''; `labkit data list`"),
-        ("./absent", "There is no folder ./absent; `labkit"),
-        ("/absent/x", "There is no folder /absent/x; `labkit"),
+        ("", "There is no dataset or folder ''; a folder of images works too"),
+        ("./absent", "There is no folder ./absent; check the path"),
+        ("/absent/x", "There is no folder /absent/x; check the path"),
+        ("parts", "There is no dataset or folder 'parts'; a folder of images"),
         ("x" * 5000, "There is no dataset or folder 'xxx"),
         ("/dev/null", "/dev/null is no folder; give the folder that holds the images"),
         ("elpv/mon", "no dataset or folder 'elpv/mon'; the nearest name is 'elpv/mono'"),
