@@ -93,8 +93,9 @@ def require(name: str) -> None:
         raise ValueError(f"{name} holds {len(several)} datasets; give one, such as {several[0]}.")
     if name.startswith((".", "~", os.sep)):
         raise ValueError(f"There is no folder {name}; check the path.")
-    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
-    nearest = f"the nearest name is {near[0]!r}, and " if near else ""
+    called = {part: one for one in names() for part in (*one.split("/"), one)}
+    near = difflib.get_close_matches(name, called, n=1, cutoff=0.65)
+    nearest = f"the nearest name is {called[near[0]]!r}, and " if near else ""
     raise ValueError(
         f"There is no dataset or folder {name!r}; {nearest}a folder of images works too "
         "(`labkit data list` shows all names)."
