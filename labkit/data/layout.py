@@ -261,7 +261,7 @@ def unused(root: Path, used: Collection[Path]) -> str:
                 hidden = is_hidden(path.name)
                 reasons["hidden" if hidden else f"folder {path.relative_to(root)}"] += 1
         reasons.update(_reason(here / name) for name in files if here / name not in used)
-    listed = [f"{n} {reason}" for reason, n in reasons.most_common()]
+    listed = [f"{-n} {reason}" for n, reason in sorted((-n, key) for key, n in reasons.items())]
     total = f"{sum(reasons.values())} of the files and folders in {root} are not used"
     shown = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
     return f"{total}: {shown}" if set(reasons) - {"hidden"} else ""
