@@ -84,13 +84,13 @@ def scan(name: str) -> Scan:
     pictures += [_defective(path, own) for path, own in bad.items()]
     folders = {own.rpartition("/")[0] for own in masks.values()}
     files = [(own if len(folders) > 1 else path.stem, path) for path, own in masks.items()]
-    of = layout.masks_of(pictures, files)
-    surplus = set(of) - {picture.key for picture in pictures if picture.defect != GOOD}
-    n = sum(len(of.pop(key)) for key in surplus)
+    paired = layout.masks_of(pictures, files)
+    surplus = set(paired) - {picture.key for picture in pictures if picture.defect != GOOD}
+    n = sum(len(paired.pop(key)) for key in surplus)
     places = [Path(pattern).parent for pattern in globs["masks"]]
     listed = layout.paired(
         pictures,
-        of if masks else None,
+        paired if masks else None,
         lambda p: (places or [p.path.parent])[0] / f"{p.path.stem}_mask.png",
     )
     note = f"{n} masks have no defective image and are not used" if n else ""
@@ -108,8 +108,9 @@ def _files(field: str, patterns: Iterable[str]) -> dict[Path, str]:
             base = next(p for p in Path(pattern).parents if not glob.has_magic(str(p)))
             paths = map(Path, sorted(glob.iglob(pattern, recursive=True)))
             fitting = (p for p in paths if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            shown = (p for p in fitting if not any(map(layout.is_hidden, p.parts)))
-            chosen = {path: layout.name_of(path.relative_to(base)) for path in shown}
+            inner = {p: p.relative_to(base) for p in fitting}
+            chosen = {p: layout.name_of(end) for p, end in inner.items()
+                      if not any(map(layout.is_hidden, end.parts))}  # fmt: skip
         if not chosen:
             raise ValueError(
                 f"{field}={pattern} fits no image ({images.ENDINGS}); check it, and put it in "

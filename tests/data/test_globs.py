@@ -12,7 +12,11 @@ from labkit.training.experiment import Experiment
 
 @pytest.fixture
 def parts(tmp_path):
-    """Folders of an own layout: 20 good images, two kinds of defects with equal stems, masks."""
+    """Folders of an own layout: 20 good images, two kinds of defects with equal stems, masks.
+
+    They lie in a hidden folder, which is the user's choice.
+    """
+    tmp_path = tmp_path / ".own"
     for k in range(20):
         put(tmp_path / f"ok/line{k % 2}/{k:03d}.png")
     for defect in ("cut", "bent"):
