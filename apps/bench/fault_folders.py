@@ -51,11 +51,11 @@ def whole(root: Path) -> Path:
     return root
 
 
-def _image(path: Path, size: tuple[int, int] = SIZE, kind: str | None = None) -> Path:
+def _image(path: Path, size: tuple[int, int] = SIZE, form: str | None = None) -> Path:
     """An image of noise that no other path has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(list(os.fsencode(path))).integers(0, 256, (*size, 3), np.uint8)
-    Image.fromarray(noise).save(path, format=kind or "PNG")
+    Image.fromarray(noise).save(path, format=form or "PNG")
     return path
 
 
@@ -138,7 +138,7 @@ def _split_cameras(root: Path, draw: random.Random) -> None:
     for inner in (root / "train/good", root / "test/good", root / "test/bad"):
         for path in sorted(inner.iterdir()):
             _mask(inner / "gt" / path.name)
-            _image(inner / "xyz" / f"{path.stem}.tiff", kind="TIFF")
+            _image(inner / "xyz" / f"{path.stem}.tiff", form="TIFF")
             (inner / "rgb").mkdir(exist_ok=True)
             path.rename(inner / "rgb" / path.name)
     shutil.rmtree(root / "ground_truth")
@@ -217,9 +217,9 @@ CHANGES: dict[str, Change] = {
     "camera of the defects": _add(f"{BAD}/camera1/000.png"),
     "validation": _add("val/good/000.png"),
     "defects in validation": _add("validation/bad/000.png"),
-    "another suffix": _add(f"{GOOD}/zz.gif", lambda path: _image(path, kind="GIF")),
+    "another suffix": _add(f"{GOOD}/zz.gif", lambda path: _image(path, form="GIF")),
     "no suffix": _add(f"{GOOD}/zz"),
-    "twins": _add(f"{GOOD}/000.jpg", lambda path: _image(path, kind="JPEG")),
+    "twins": _add(f"{GOOD}/000.jpg", lambda path: _image(path, form="JPEG")),
     "network drive": _add("test/@eaDir/000.png"),
     "archive of a Mac": _add("__MACOSX/train/good/._000.png"),
     "thumbnails": _add(f"{GOOD}/Thumbs.db", Path.touch),
