@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show, write.")
 Row = dict[str, Any]  # of `catalogue.describe`, or a report of `check`
+Good = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Good images, as 'parts/ok/*.png'.")
+]
+Bad = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Defective images.")]
+Masks = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Masks of the defects.")]
 SHOWN = 10  # faults of a group in the text; the report holds all
 
 
@@ -36,14 +41,22 @@ def data_list(
 
 
 @app.command("check")
-def data_check(name: str, root: Root = None, json: Json = False) -> None:
+def data_check(
+    name: Annotated[str | None, typer.Argument()] = None,
+    good: Good = None,
+    bad: Bad = None,
+    masks: Masks = None,
+    root: Root = None,
+    json: Json = False,
+) -> None:
     """Compare with what is published; read every image and mask. Exit code 1: something is wrong.
 
-    NAME is a dataset, a source with all its datasets, or a folder. Example: labkit data check mpdd
+    NAME is a dataset, a source with all its datasets, or a folder; globs stand for it.
+    Example: labkit data check mpdd
     """
     from labkit.data import checks
 
-    report = checks.check(name, root)
+    report = checks.check(chosen(name, good=good, bad=bad, masks=masks), root)
     echo(report, json, lambda: _text(report))
     if not report["ok"]:
         raise typer.Exit(1)
@@ -104,6 +117,17 @@ def data_get(
     folder = download.get(source, root)
     record = {"data": source.name, "licence": source.licence, "folder": str(folder)}
     echo(record, json, lambda: f"{source.title} is in {folder}")
+
+
+def chosen(name: str | None, **globs: list[str] | None) -> str:
+    """The data that the user means: by their name, or by globs instead."""
+    from labkit.data.globs import join
+
+    given = join(**globs)
+    if (name is None) == (not given):
+        fault = "both a name and globs" if given else "neither a name nor globs"
+        raise ValueError(f"The data have {fault}; give a dataset, a folder, or --good GLOB.")
+    return given or str(name)
 
 
 def _by_source(rows: list[Row]) -> list[Row]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import warnings
 from csv import DictWriter
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ import typer
 from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
 from labkit_apps.cli.book import book
+from labkit_apps.cli.data import Bad, Good, Masks, chosen
 from labkit_apps.cli.data import app as data_app
 from labkit_apps.cli.output import Budget, Json, Root, echo, pairs
 from labkit_apps.cli.report import text as evaluation
@@ -46,7 +48,12 @@ Set = Annotated[
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="Such as dnfad, sanflow, selfsup, fastflow.")],
-    data: Annotated[str, typer.Argument(help="A catalogue name (elpv/mono) or a folder.")],
+    data: Annotated[
+        str | None, typer.Argument(help="A catalogue name (elpv/mono), a folder, or left out.")
+    ] = None,
+    good: Good = None,
+    bad: Bad = None,
+    masks: Masks = None,
     backbone: Annotated[
         str | None, typer.Option(help="efficientnet_lite0, a timm tag, or a weight file.")
     ] = None,
@@ -69,6 +76,7 @@ def train(
         overrides["backbone"] = backbone
     if shots is not None:
         overrides["shots"] = shots
+    data = chosen(data, good=good, bad=bad, masks=masks)
     run = run_training(method, data, budget, seed, out, again=again, root=root, **overrides)
     summary = run.summary()
     echo(summary, json, lambda: pairs(summary))
@@ -78,12 +86,17 @@ def train(
 def evaluate(
     run: Path,
     data: Annotated[str | None, typer.Option(help="Another dataset; its own if left out.")] = None,
+    good: Good = None,
+    bad: Bad = None,
+    masks: Masks = None,
     root: Root = None,
     json: Json = False,
 ) -> None:
     """Metrics of a run on its test images, or on other data. Example: labkit evaluate runs/NAME"""
     from labkit.training.run import Run
 
+    if good or bad or masks:
+        data = chosen(data, test=good, bad=bad, masks=masks)
     metrics = Run.load(run).evaluate(data, root=root)
     echo(metrics, json, lambda: evaluation(metrics))
 
@@ -165,6 +178,7 @@ def serve(
 
 def main() -> None:
     """Run the command line; a ValueError is one line on stderr and exit code 2."""
+    warnings.formatwarning = lambda message, *_: f"labkit: note: {message}\n"
     try:
         app()
     except (ValueError, OSError) as error:  # OSError: a folder that cannot be made or read

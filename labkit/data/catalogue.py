@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from labkit.core.records import Dataset, Sample
-from labkit.data import folder, images
+from labkit.data import folder, globs, images
 from labkit.data.benchmarks import industrial, semantic, video
 from labkit.data.builtin import digits, elpv
 from labkit.data.entry import Entry
@@ -59,39 +60,52 @@ def expand(data: Iterable[str]) -> list[str]:
 
 
 def load(
-    name_or_path: str | Path,
+    data: str | Path | Mapping[str, str],
     root: Path | str | None = None,
     full_scale: float | None = None,
 ) -> Dataset:
-    """A dataset by its catalogue name, or from a folder of the user's.
+    """A dataset by its catalogue name, from a folder of the user's, or by globs.
 
     >>> len(load("procedural/gear").train)
     120
 
-    Args:    root: folder that holds downloaded datasets; the built-in ones do not need it.
+    Args:    data: a name, a folder, or globs as `{"good": "parts/ok/*", "bad": "parts/ng/*"}`
+             (`globs.py`); root: folder that holds downloaded datasets;
              full_scale: white of images of more than 8 bits; None: `images.scaled` learns it.
     Raises:  ValueError for what is neither a name nor a usable folder, or for missing data.
     """
-    name = str(name_or_path)
+    name = stored_name(data)
     if name in table():
         dataset = table()[name].open(name, None if root is None else Path(root))
     else:
         require(name)
-        dataset = folder.load(name_or_path)
+        dataset = folder.load(name)
     return images.scaled(dataset, full_scale)
+
+
+def stored_name(data: str | Path | Mapping[str, str]) -> str:
+    """The name under which a run stores its data: of a folder and of globs the absolute paths."""
+    if isinstance(data, Mapping) or globs.fits(str(data)):
+        return globs.join(**(data if isinstance(data, Mapping) else globs.parse(data)))
+    path = os.path.expanduser(data)
+    return os.path.abspath(path) if os.path.isdir(path) and not members(str(data)) else str(path)
 
 
 def require(name: str) -> None:
     """Raises: ValueError with the nearest name if there is no dataset or folder of that name."""
     several = members(name)
-    if name in several or Path(name).exists():
+    if name in several or globs.fits(name) or os.path.exists(name):
         return
     if several:
         raise ValueError(f"{name} holds {len(several)} datasets; give one, such as {several[0]}.")
-    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)
+    if name.startswith((".", "~", os.sep)):
+        raise ValueError(f"There is no folder {name}; check the path.")
+    called = {part: one for one in names() for part in (*one.split("/"), one)}
+    near = difflib.get_close_matches(name, called, n=1, cutoff=0.65)
+    nearest = f"the nearest name is {called[near[0]]!r}, and " if near else ""
     raise ValueError(
-        f"There is no dataset or folder {name!r}; the nearest name is {near[0]!r}, "
-        "and a folder of images works too (`labkit data list` shows all names)."
+        f"There is no dataset or folder {name!r}; {nearest}a folder of images works too "
+        "(`labkit data list` shows all names)."
     )
 
 
@@ -106,7 +120,7 @@ def describe(root: Path | str | None = None, of: str | None = None) -> list[dict
     chosen = names() if of is None else members(of)
     if not chosen:
         require(str(of))
-        raise ValueError(f"{of} is a folder; `labkit data check {of}` reads it.")
+        raise ValueError(f"{of} is no name of a dataset; `labkit data check {of}` reads a folder.")
     base = None if root is None else Path(root)
     rows = []
     for name in chosen:
@@ -152,7 +166,7 @@ def write(name: str | Path, out: Path | str, root: Path | str | None = None) -> 
 
 
 def _write_sample(out: Path, sample: Sample) -> None:
-    split, defect, stem = sample.key.split("/")
+    split, defect, stem = sample.key.split("/", 2)
     files = {out / split / defect / f"{stem}.png": sample.read()}
     if sample.label and sample.read_mask:
         mask = sample.read_mask().astype(np.uint8) * 255

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,15 +45,15 @@ class ImageReport:
     size: str | None = None
 
 
-def check(name: str | Path, root: Path | str | None = None) -> Report:
-    """Read every image and mask of a dataset, of all datasets of a source, or of a folder.
+def check(data: str | Path | Mapping[str, str], root: Path | str | None = None) -> Report:
+    """Read every image and mask of a dataset, of all datasets of a source, of a folder or globs.
 
     Returns: counts with the published ones as `expected`, a list for each kind of fault, sizes,
              notes, and `ok`: whether there is no fault. Of a source: its name, `ok`, and such a
              report for each of its `categories`.
     Raises:  ValueError for an unknown name, or if nothing of the dataset is there.
     """
-    name, base = str(name), None if root is None else Path(root)
+    name, base = catalogue.stored_name(data), None if root is None else Path(root)
     members = catalogue.members(name)
     rows = {member: catalogue.table()[member] for member in members}
     if not rows:
@@ -89,8 +89,8 @@ def _of_folder(path: str) -> tuple[Dataset, Scan]:
     """A folder of the user's; one that is not understood has that as its only fault."""
     try:
         scan = folder.scan(path)
-    except ValueError as error:
-        scan = Scan((), (Fault(MISSING, path, str(error)),))
+    except Exception as error:
+        scan = Scan((), (Fault(MISSING, path, _message(error)),))
     return Dataset(path, f"Folder {path}", "the owner's", *scan.every()), scan
 
 
@@ -162,7 +162,7 @@ def _report(
         "masks": dataset.has_masks,
         "sizes": dict(sizes.most_common()),
         **listed,
-        "notes": _notes(entry, sizes),
+        "notes": _notes(entry, sizes) + [scan.note] * (scan.note != ""),
         "ok": not any(listed.values()),
     }
 

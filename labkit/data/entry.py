@@ -21,7 +21,7 @@ Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one,
 
 def data_root(root: Path | str | None = None) -> Path:
     """The folder with downloaded data: `root`, else `LABKIT_DATA`, else `data` where you are."""
-    return Path(root or os.environ.get("LABKIT_DATA") or "data")
+    return Path(os.path.expanduser(root or os.environ.get("LABKIT_DATA") or "data"))
 
 
 @dataclass(frozen=True)

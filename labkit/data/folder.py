@@ -1,4 +1,4 @@
-"""A folder of the user's: in MVTec AD's layout, or just good images.
+"""Images of the user's: in MVTec AD's layout, just good ones, or of any layout, by globs.
 
     FOLDER/train/good/*            FOLDER/*            FOLDER/good/*
     FOLDER/test/good/*             (all good)          (all good)
@@ -6,13 +6,15 @@
     FOLDER/ground_truth/<defect>/<stem>_mask.png or <stem>.png     (optional)
     FOLDER/validation/good/*                                       (optional, to calibrate on)
 
-"normal", "0.normal" and "ok" mean good too. Images pair with masks by name. Stems may repeat
-across folders, not within one. Dot-files and what does not end like an image are skipped; one
-nested folder of the same name is entered.
+"normal", "0.normal" and "ok" mean good too; `mvtec.py` says what else the folders may be called.
+Images pair with masks by name. Stems may repeat across folders, not within one. What is not used
+is counted. One nested folder of the same name is entered. `globs.py` reads the globs.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -21,46 +23,59 @@ from pathlib import Path
 import numpy as np
 
 from labkit.core.records import GOOD, Dataset
-from labkit.data import images, layout
+from labkit.data import globs, images, layout
 from labkit.data.benchmarks import mvtec
-from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data.layout import MISMATCHED, TEST, TRAIN, Fault, Picture, Scan
 
-MIN_GOOD = 10  # 8 held out for calibration, 2 to train on
 LAYOUT = "put good images into train/good and images to test into test/good and test/<defect>"
 
 
 def load(path: Path | str) -> Dataset:
-    """The dataset in a folder; nothing is decoded yet, but sizes of masks are compared.
+    """The dataset in a folder or of globs; nothing is decoded, but sizes of masks are compared.
+
+    It warns of what lies in the folder and is not used.
 
     Raises: ValueError naming the folder or file, what was found and what fits.
     """
-    train, test, calibration = scan(path).samples()
-    name = _entered(Path(path)).name
-    return Dataset(str(path), f"Folder {name}", "the owner's", train, test, calibration)
+    listed = scan(path)
+    train, test, calibration = listed.samples()
+    if listed.note:
+        warnings.warn(f"{listed.note}.", stacklevel=3)
+    return Dataset(str(path), f"Folder {Path(path).name}", "the owner's", train, test, calibration)
 
 
 def scan(path: Path | str) -> Scan:
-    """The files of a folder and what does not fit.
+    """The files of a folder, or of globs, and what does not fit.
 
     Raises: ValueError if it is no folder, or one whose layout is not understood.
     """
-    root = _entered(Path(path))
-    if not (root / TRAIN).is_dir():
+    try:
+        listed = globs.scan(str(path)) if globs.fits(str(path)) else _folder(_entered(Path(path)))
+    except OSError as error:
+        reason = f"{error.filename or path} cannot be read ({error.strerror})"
+        raise ValueError(f"{reason}; check its permissions.") from None
+    n_train = sum(picture.split == TRAIN for picture in listed.pictures)
+    only_test = globs.fits(str(path)) and not globs.parse(str(path))["good"]
+    if n_train < layout.MIN_GOOD and not only_test:
+        raise ValueError(
+            f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD}"
+            + (f" ({listed.note})." if listed.note else ".")
+        )
+    faults = (*_unnamed(listed.pictures), *listed.faults, *_unequal(listed.pictures))
+    return replace(listed, faults=faults, sample=partial(layout.sample_of, read=_marked))
+
+
+def _folder(root: Path) -> Scan:
+    """The files of a folder."""
+    if not layout.subfolder(root, TRAIN).is_dir():
         files = _only_good(root)
-        pictures = tuple(Picture(TRAIN, GOOD, file, None) for file in files)
-        listed = Scan(pictures, tuple(layout.twins(pictures)))
+        pictures = tuple(Picture(TRAIN, GOOD, file, None, name) for file, name in files.items())
+        listed = Scan(pictures, (*layout.not_good(files), *layout.twins(pictures)))
     else:
         _check_folders(root)
         listed = mvtec.scan(root, masks=None, whole=False)
-        listed = replace(listed, faults=tuple(_worded(fault, root) for fault in listed.faults))
-    n_train = sum(picture.split == TRAIN for picture in listed.pictures)
-    if n_train < MIN_GOOD:
-        raise ValueError(
-            f"{root} holds {n_train} good training images; give at least {MIN_GOOD} "
-            f"(8 are held out for calibration, 2 to train)."
-        )
-    faults = (*listed.faults, *_unequal(listed.pictures))
-    return Scan(listed.pictures, faults, partial(layout.sample_of, read=_marked))
+    used = {file for image in listed.pictures for file in (image.path, *(image.masks or ()))}
+    return replace(listed, note=layout.unused(root, used))
 
 
 def _entered(path: Path) -> Path:
@@ -68,40 +83,42 @@ def _entered(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"There is no folder {path}; check the path.")
     if not path.is_dir():
-        raise ValueError(f"{path} is a file; give the folder that holds the images.")
+        what = "a file" if path.is_file() else "no folder"
+        raise ValueError(f"{path} is {what}; give the folder that holds the images.")
     nested = path / path.resolve().name
-    if nested.is_dir() and not (images.image_files(path) or (path / "train").is_dir()):
-        return nested
-    return path
+    split = layout.subfolder(path, TRAIN)
+    return nested if nested.is_dir() and not (images.image_files(path) or split.is_dir()) else path
 
 
 def _check_folders(root: Path) -> None:
     """Only good images are trained on, and each test image lies in a folder of its defect."""
-    names = [folder.name for folder in layout.folders(root / TRAIN)]
+    train, test = (layout.subfolder(root, split) for split in (TRAIN, TEST))
+    names = [folder.name for folder in layout.folders(train)]
     others = [name for name in names if mvtec.meaning(name) != GOOD]
     if others:
         raise ValueError(
-            f"{root / TRAIN} has the folder {others[0]!r} beside 'good', but only good images "
-            f"are trained on; move it to {root / TEST / others[0]}."
+            f"{train} has the folder {others[0]!r} beside 'good', but only good images "
+            f"are trained on; move it to {test / others[0]}."
         )
     if not names:
-        raise ValueError(f"{root / TRAIN} has no folder 'good'; {LAYOUT}.")
-    loose = images.image_files(root / TEST)
+        raise ValueError(f"{train} has no folder 'good'; {LAYOUT}.")
+    loose = images.image_files(test)
     if loose:
         raise ValueError(
-            f"{loose[0]} lies directly in {root / TEST}; move it to {root / TEST / GOOD} or to a "
+            f"{loose[0]} lies directly in {test}; move it to {test / GOOD} or to a "
             "folder named after its defect."
         )
 
 
-def _only_good(root: Path) -> list[Path]:
+def _only_good(root: Path) -> dict[Path, str]:
+    """The images of a folder without training part, with their names."""
     loose, folders = images.image_files(root), layout.folders(root)
     names = [folder.name for folder in folders]
     if not loose and len(names) == 1 and mvtec.meaning(names[0]) == GOOD:
-        return images.image_files(folders[0])
-    if loose and not (GOOD in names or TEST in names):
-        return loose
-    inner = [folder for folder in folders if (folder / TRAIN).is_dir()]
+        return layout.below(folders[0])[0]
+    if loose and not {GOOD, TEST} & set(map(str.lower, names)):
+        return {file: file.stem for file in loose}
+    inner = [f for f in folders if layout.folders(layout.subfolder(f, TRAIN))]
     if inner:
         raise ValueError(
             f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
@@ -109,15 +126,28 @@ def _only_good(root: Path) -> list[Path]:
     others = f"the folders {', '.join(names[:5])}" if names else "no folders"
     raise ValueError(
         f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; either keep only "
-        f"good images in it, or {LAYOUT}."
+        f"good images in it, or {LAYOUT}, or name them where they lie: {_options(root, names)}."
     )
 
 
-def _worded(fault: Fault, root: Path) -> Fault:
-    """A missing mask may also mean that the few masks there are should go."""
-    if fault.group != layout.MISSING:
-        return fault
-    return replace(fault, error=f"{fault.error[:-1]} or remove {root / 'ground_truth'}.")
+def _options(root: Path, names: list[str]) -> str:
+    """The options by which a folder of another layout could be used as it is."""
+    if any(mvtec.meaning(name) == GOOD for name in names):
+        fields = {name: "masks" if name.lower() in layout.MASKS else "bad" for name in names}
+        fields |= {name: "good" for name in names if mvtec.meaning(name) == GOOD}
+        return " ".join(f"--{fields[name]} '{root / name}'" for name in names[:5])
+    sizes = {
+        place: sum(Path(file).suffix.lower() in images.SUFFIXES for file in files)
+        for place, _, files in itertools.islice(os.walk(root), 1000)
+    }
+    return f"--good '{max(sizes, key=sizes.__getitem__)}' (the folder with the most images)"
+
+
+def _unnamed(pictures: tuple[Picture, ...]) -> list[Fault]:
+    """Names that no table can hold: not UTF-8, or with a line break or the like."""
+    odd = [p for p in pictures if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in p.key)]
+    why = "has a name that is not UTF-8 or has a line break in it; rename it."
+    return [Fault(MISMATCHED, ascii(p.key), f"{str(p.path)!a} {why}") for p in odd]
 
 
 def _unequal(pictures: tuple[Picture, ...]) -> list[Fault]:

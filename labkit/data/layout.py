@@ -1,14 +1,17 @@
 """What lies in the folder of a dataset: image files, their masks, and what does not fit.
 
-A reader (`mvtec.py`, `loco.py`, `visa.py`, `dagm.py`, `folder.py`) lists files as a `Scan` and
-decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `checks.py` reports
-all of it. Images and masks pair by name, never by their place in a list.
+A reader (`mvtec.py`, `loco.py`, `visa.py`, `dagm.py`, `folder.py`, `globs.py`) lists files as a
+`Scan` and decodes none. `Scan.samples` makes samples of it or refuses in one sentence; `checks.py`
+reports all of it. Images and masks pair by name, never by their place in a list.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,19 @@ from labkit.core.records import GOOD, Sample
 from labkit.data import images
 
 TRAIN, CALIBRATION, TEST = "train", "validation", "test"  # as MVTec AD and MVTec LOCO write them
+TRUTH = "ground_truth"
 MISSING, SURPLUS, MISMATCHED = "missing", "surplus", "mismatched"
+SYSTEM = ("@eadir", "__macosx", "thumbs.db", "desktop.ini")  # what systems add unasked
+PHOTOGRAPHS = ("rgb", "img", "imgs", "image", "images")  # beside them lie masks or depth maps
+SPLITS = {  # how the folder of a part may be called, in any case
+    TRAIN: ("train", "training"),
+    CALIBRATION: ("validation", "val", "valid"),
+    TEST: ("test", "test_public", "testing"),
+}
+MASKS = (TRUTH, "groundtruth", "masks", "mask", "gt", "labels", "label")
+DEFECTIVE = {"bad", "defect", "defective", "abnormal", "anomaly", "anomalous", "ng", "nok"}
+MIN_GOOD = 10  # of a user's images: 8 held out for calibration, 2 to train on
+_ENDING = re.compile(r"[_-](mask|gt|ground_?truth|label|seg|segmentation)(_?\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,11 +46,12 @@ class Picture:
     defect: str
     path: Path
     masks: tuple[Path, ...] | None = ()  # their union is the mask; None: the dataset has none
+    name: str = ""  # in its folder, such as "batch2/000"; its stem if not given
 
     @property
     def key(self) -> str:
         """Its name in the dataset."""
-        return f"{self.split}/{self.defect}/{self.path.stem}"
+        return f"{self.split}/{self.defect}/{self.name or self.path.stem}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class Scan:
     pictures: tuple[Picture, ...]
     faults: tuple[Fault, ...] = ()
     sample: Callable[[Picture], Sample] | None = None  # None: `sample_of`
+    note: str = ""  # of `unused`
 
     def samples(self) -> tuple[tuple[Sample, ...], ...]:
         """Train, test and calibration samples, good ones first.
@@ -119,23 +136,25 @@ def fitted(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
 
 def paired(
     pictures: Iterable[Picture],
-    masks: Mapping[str, tuple[Path, ...]],
+    masks: Mapping[str, tuple[Path, ...]] | None,
     wanted: Callable[[Picture], Path],
 ) -> Scan:
     """Give defective pictures their masks, by key; a missing mask is fatal, an unused one not.
 
-    Args: masks: picture key -> its mask files; wanted: where a picture's mask should lie.
+    Args: masks: picture key -> its mask files, or None if the dataset has none;
+          wanted: where a picture's mask should lie.
     """
     listed, faults = [], []
     for picture in pictures:
-        files = masks.get(picture.key, ())
-        if picture.defect != GOOD and not files:
+        files = (masks or {}).get(picture.key, ())
+        if picture.defect != GOOD and not files and masks is not None:
             sentence = f"{picture.path} has no mask, but other images have one; add "
             faults.append(Fault(MISSING, picture.key, f"{sentence}{wanted(picture)}."))
-        listed.append(replace(picture, masks=() if picture.defect == GOOD else files))
+        own = () if picture.defect == GOOD else files
+        listed.append(replace(picture, masks=None if masks is None else own))
     good = {picture.key for picture in listed if picture.defect == GOOD}
     bad = {picture.key for picture in listed} - good
-    for key, files in masks.items():
+    for key, files in (masks or {}).items():
         if key not in bad:
             why = "its image is good" if key in good else "it has no image"
             faults.append(Fault(SURPLUS, key, f"{files[0]} is a mask, but {why}.", fatal=False))
@@ -155,6 +174,115 @@ def twins(pictures: Iterable[Picture]) -> list[Fault]:
     return faults
 
 
+def image_name(name: str) -> str:
+    """The name of the image that a mask is named after; another name as it is.
+
+    >>> image_name("bent/000_mask"), image_name("7_GT"), image_name("7_label_1"), image_name("7")
+    ('bent/000', '7', '7', '7')
+    """
+    return _ENDING.sub("", name)
+
+
+def masks_of(
+    pictures: Iterable[Picture], files: Iterable[tuple[str, Path]]
+) -> dict[str, tuple[Path, ...]]:
+    """Mask files by the key of their picture.
+
+    The name of a mask is that with which one defective picture's key alone ends, perhaps and an
+    ending such as _mask or _gt, or that of a file in a folder of that name.
+    """
+    ends: dict[str, str] = {}
+    for picture in pictures:
+        parts = picture.key.split("/")[1:]
+        for tail in ("/".join(parts[k:]) for k in range(len(parts)) if picture.defect != GOOD):
+            ends[tail] = picture.key if ends.get(tail, picture.key) == picture.key else ""
+    masks = defaultdict(tuple)
+    for name, path in files:
+        names = (name, image_name(name), name.rpartition("/")[0])
+        key = next((ends[one] for one in names if ends.get(one)), f"{TEST}/{names[1]}")
+        masks[key] += (path,)
+    return dict(masks)
+
+
+def below(folder: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Images and masks in a folder of one defect and in its subfolders, with their names.
+
+    Subfolders such as `gt` hold masks, not images; beside `rgb` or `img` all others are another
+    camera's. These are not part of a name, other subfolders are.
+    """
+    photographs, masks = {}, {}
+    for place, inner, _ in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not is_hidden(name))
+        if any(name.lower() in PHOTOGRAPHS for name in inner):
+            inner[:] = [name for name in inner if name.lower() in PHOTOGRAPHS + MASKS]
+        parts = Path(place).relative_to(folder).parts
+        chosen = masks if any(part.lower() in MASKS for part in parts) else photographs
+        files = images.image_files(Path(place))
+        chosen |= {file: name_of(file.relative_to(folder)) for file in files}
+    return photographs, masks
+
+
+def name_of(path: Path) -> str:
+    """The name of an image by its path in a folder, without folders such as `rgb` and `gt`."""
+    parts = (part for part in path.parts[:-1] if part.lower() not in PHOTOGRAPHS + MASKS)
+    return "/".join((*parts, path.stem))
+
+
+def beside(files: Mapping[Path, str]) -> dict[Path, Path]:
+    """Files that are named as the mask of another one of them, with that one."""
+    paths = {name: path for path, name in files.items()}
+    bare = {path: image_name(name) for path, name in files.items()}
+    return {p: paths[bare[p]] for p, name in files.items() if bare[p] != name and bare[p] in paths}
+
+
+def not_good(files: Mapping[Path, str]) -> list[Fault]:
+    """Faults of files among good images that some, not all, are named as masks or defects."""
+    pairs = {path: (image, "the mask of") for path, image in beside(files).items()}
+    words = {path: set(re.split(r"[\W\d_]+", name.lower())) for path, name in files.items()}
+    plain = next((path for path, own in words.items() if not own & DEFECTIVE), None)
+    odd = [path for path, own in words.items() if own & DEFECTIVE] if plain else []
+    pairs |= dict.fromkeys(odd, (plain, "a defect unlike"))
+    return [
+        Fault(SURPLUS, str(path), f"{path} is named as {what} {image}, but both lie among good "
+              "images; move such files away, or name the good ones by --good GLOB.")
+        for path, (image, what) in pairs.items()
+    ]  # fmt: skip
+
+
+def unused(root: Path, used: Collection[Path]) -> str:
+    """How many files and folders below a folder are not used, by reason; empty if all are.
+
+    A folder beside the parts of the dataset counts as one, whatever is in it. What systems add is
+    counted only if something else is.
+    """
+    entered = {parent for path in used for parent in path.parents}
+    parts = {name for names in (*SPLITS.values(), MASKS) for name in names}
+    reasons: Counter[str] = Counter()
+    for place, inner, files in os.walk(root, followlinks=True):
+        here = Path(place)
+        for path in [here / name for name in inner if here / name not in entered]:
+            own = path.name.lower() in parts if here == root else not is_hidden(path.name)
+            if path.is_symlink() or not own:
+                inner.remove(path.name)
+                hidden = is_hidden(path.name)
+                reasons["hidden" if hidden else f"folder {path.relative_to(root)}"] += 1
+        reasons.update(_reason(here / name) for name in files if here / name not in used)
+    listed = [f"{-n} {reason}" for n, reason in sorted((-n, key) for key, n in reasons.items())]
+    total = f"{sum(reasons.values())} of the files and folders in {root} are not used"
+    shown = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+    return f"{total}: {shown}" if set(reasons) - {"hidden"} else ""
+
+
+def _reason(path: Path) -> str:
+    """Why a file is not used."""
+    if is_hidden(path.name):
+        return "hidden"
+    if not path.is_file():
+        return "no regular file" if path.exists() else "broken link"
+    suffix = path.suffix.lower() or "without a suffix"
+    return f"{suffix} in {path.parent.name}" if suffix in images.SUFFIXES else suffix
+
+
 def absent(folder: Path, part: str, what: str = "images") -> Fault:
     """The fault of a dataset that is not, or only half, unpacked."""
     fault = f"holds no {what}" if (folder / part).exists() else "is missing"
@@ -163,10 +291,25 @@ def absent(folder: Path, part: str, what: str = "images") -> Fault:
 
 
 def folders(folder: Path) -> list[Path]:
-    """Folders directly inside a folder, by name; none if it is not there."""
+    """Folders directly inside a folder, by name; none if it is not there.
+
+    What systems add (`@eaDir`) and links to a folder around it are skipped.
+    """
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+    return [p for p in inner if not folder.resolve().is_relative_to(p.resolve())]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is of what systems add to folders."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def subfolder(folder: Path, part: str) -> Path:
+    """The folder of a part or of the masks, as it is called here; as usual if there is none."""
+    inner = {path.name.lower(): path for path in folders(folder)}
+    return next((inner[name] for name in SPLITS.get(part, MASKS) if name in inner), folder / part)
 
 
 def entered(path: Path) -> Path:

@@ -62,7 +62,8 @@ class Experiment:
 
         Raises: ValueError for a name, key or value that labkit does not know.
         """
-        return cls(methods.resolve(method, str(data), budget, seed, overrides), root)
+        stored = catalogue.stored_name(data)
+        return cls(methods.resolve(method, stored, budget, seed, overrides), root)
 
     @cached_property
     def backbone(self) -> Backbone:

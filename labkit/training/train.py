@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import re
 import shutil
 import sys
@@ -22,7 +21,6 @@ from tqdm.auto import tqdm
 
 from labkit import methods
 from labkit.core.files import source
-from labkit.data import catalogue
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
@@ -72,8 +70,6 @@ def train(
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)  # started by a script without a main guard, which it runs again; see `fit`
-    if str(data) not in catalogue.table() and Path(data).expanduser().is_dir():
-        data = os.path.abspath(Path(data).expanduser())
     opened = Experiment.of(method, data, budget, seed, root, overrides)
     folder = Path(out or Path(runs or runs_folder()) / _name(opened))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """A user's folder is read as it is meant, or refused in a sentence that says how to mend it."""
 
+import os
 import re
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 from PIL import Image
 
 from labkit.core.records import GOOD
-from labkit.data import catalogue, folder
+from labkit.data import catalogue, entry, folder
+from labkit.data.checks import check
+from labkit_apps.bench import fault_folders
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the files and folders")
 
 
 def put(path, height=24, width=40, value=None, channels=3):
@@ -80,6 +85,207 @@ def test_a_validation_part_calibrates(part, tmp_path):
         assert [s.key for s in data.calibration] == ["validation/good/000", "validation/good/001"]
 
 
+def keys(data):
+    return [sample.key for sample in (*data.train, *data.calibration, *data.test)]
+
+
+def move(old, new):
+    new.parent.mkdir(parents=True, exist_ok=True)
+    old.rename(new)
+    if not any(old.parent.iterdir()):
+        old.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train/good": "Train/Good", "test": "TEST", "ground_truth": "Ground_Truth"},
+        {"ground_truth": "masks", "train/good": "train/OK"},
+        {"test": "test_public", "ground_truth": "test_public/ground_truth"},  # MVTec AD 2
+    ],
+)
+def test_other_names_of_folders(part, changes):
+    expected = keys(folder.load(part))
+    for old, new in changes.items():
+        move(part / old, part / new)
+    data = folder.load(part)
+    assert data.has_masks
+    assert keys(data) == expected
+
+
+@pytest.mark.parametrize("ending", ["", "_gt", "_GT", "-label", "_seg", "_mask_0"])
+@pytest.mark.parametrize("place", ["ground_truth/dent", "ground_truth", "test/dent"])
+def test_names_of_masks(part, ending, place):
+    for k in range(2):
+        move(part / f"test/dent/{k:03d}.png", part / f"test/dent/d{k:03d}.png")
+        old = part / f"ground_truth/dent/{k:03d}_mask.png"
+        if place != "test/dent" or ending:
+            move(old, part / place / f"d{k:03d}{ending}.png")
+        else:
+            move(old, part / place / f"gt/d{k:03d}.png")
+    data = folder.load(part)
+    assert data.defects() == {"good": 2, "dent": 2, "scratch": 2}
+    assert [s.read_mask().sum() for s in data.test if s.label] == [36] * 4
+
+
+def test_several_masks_of_an_image_are_one(part):
+    pixels = np.zeros((24, 40), np.uint8)
+    pixels[20:, 30:] = 255
+    Image.fromarray(pixels).save(part / "ground_truth/dent/000_mask_1.png")
+    masks = {s.key: s.read_mask().sum() for s in folder.load(part).test}
+    assert masks["test/dent/000"] == 36 + 40
+    assert masks["test/dent/001"] == 36
+
+
+def test_subfolders_are_part_of_a_name(part):
+    for k in range(3):
+        put(part / f"train/good/batch2/{k:03d}.png")
+    put(part / "test/dent/camera1/000.png")
+    refused(part, "camera1/000.png has no mask, .* add .*ground_truth/dent/camera1/000_mask.png")
+    put(part / "ground_truth/dent/camera1/000_mask.png", value=255)
+    data = folder.load(part)
+    assert {"train/good/000", "train/good/batch2/000"} < set(keys(data))
+    assert next(s for s in data.test if s.key == "test/dent/camera1/000").read_mask().sum() == 36
+
+
+def test_cameras_side_by_side(part):
+    """MVTec 3D and BMAD: photographs, masks and other cameras in folders of their own."""
+    expected = keys(folder.load(part))
+    for good in (*part.glob("train/*"), *part.glob("test/*")):
+        for path in sorted(good.glob("*.*")):
+            if path.suffix.lower() == ".png" and not path.name.startswith("."):
+                put(good / f"xyz/{path.stem}.tiff")
+                move(path, good / f"rgb/{path.name}")
+    move(part / "ground_truth/dent", part / "test/dent/gt")
+    move(part / "ground_truth/scratch", part / "test/scratch/label")
+    with pytest.warns(UserWarning, match=r"18 \.tiff in xyz"):
+        data = folder.load(part)
+    assert keys(data) == expected
+    assert all(sample.read_mask().any() == sample.label for sample in data.test)
+
+
+def test_what_is_not_used_is_counted(tmp_path):
+    for k in range(10):
+        put(tmp_path / f"train/good/{k}.png")
+    for k in range(8):
+        (tmp_path / f"train/good/{k}.heic").touch()
+    (tmp_path / "train/good/zz.png").symlink_to("nowhere")
+    (tmp_path / "train/good/notes").touch()
+    put(tmp_path / "train/0.png")
+    put(tmp_path / "test_private/0.png")
+    (tmp_path / "test").mkdir()
+    put(tmp_path / "test/@eaDir/0.png")
+    note = (
+        f"13 of the files and folders in {tmp_path} are not used: 8 .heic, "
+        "1 .png in train, 1 broken link, 1 folder test_private, 1 hidden, 1 without a suffix"
+    )
+    with pytest.warns(UserWarning, match="are not used") as caught:
+        assert len(folder.load(tmp_path).train) == 10
+    assert [str(w.message) for w in caught] == [f"{note}."]
+    report = check(tmp_path)
+    assert report["ok"]
+    assert report["notes"] == [note]
+
+
+def test_what_systems_add_alone_is_not_told(tmp_path, recwarn):
+    for k in range(10):
+        put(tmp_path / f"train/good/{k}.png")
+    for name in ("test/@eaDir/0.png", "__MACOSX/0.png", ".git/0.png"):
+        put(tmp_path / name)
+    (tmp_path / "train/good/Thumbs.db").touch()
+    data = folder.load(tmp_path)
+    assert (len(data.train), data.defects()) == (10, {})
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("place", ["train/good", "test/good"])
+@pytest.mark.parametrize("ending", ["_GT", "_mask", "_label", "-gt", "_seg_1"])
+def test_masks_among_good_images(part, place, ending):
+    put(part / place / f"001{ending}.png", value=0)
+    refused(part, f"001{ending}.png is named as the mask of .*001.png, but both lie among good")
+
+
+@pytest.mark.parametrize("name", ["bad_007.png", "007-NG.png", "defects of May/defect 1.png"])
+def test_defects_among_good_images(part, name):
+    put(part / "train/good" / name)
+    refused(part, f"{name} is named as a defect unlike .*, but both lie among good images")
+
+
+def test_links_that_lead_round_are_not_followed(part):
+    expected = keys(folder.load(part))
+    (part / "test/loop").symlink_to("..")
+    (part / "train/good/loop").symlink_to("../..")
+    with pytest.warns(UserWarning, match="1 folder test/loop, 1 folder train/good/loop"):
+        assert keys(folder.load(part)) == expected
+
+
+def test_other_layouts_are_named(tmp_path):
+    for k in range(3):
+        put(tmp_path / f"a/OK/{k}.png")
+        put(tmp_path / f"a/NG/{k}.png")
+        put(tmp_path / f"yolo/images/train/{k}.png")
+        put(tmp_path / f"yolo/images/val/{k}.png")
+    (tmp_path / "yolo/labels/train").mkdir(parents=True)
+    root = re.escape(str(tmp_path))
+    refused(tmp_path / "a", f"where they lie: --bad '{root}/a/NG' --good '{root}/a/OK'")
+    refused(tmp_path / "yolo", f"--good '{root}/yolo/images/(train|val)' .the folder with the")
+
+
+@pytest.mark.parametrize("name", [b"\xff.png", b"a\nb.png"])
+def test_names_that_no_table_can_hold(part, name):
+    path = os.fsencode(put(part / "test/good/zz.png"))
+    os.rename(path, path.replace(b"zz.png", name))
+    refused(part, "has a name that is not UTF-8 or has a line break in it; rename it")
+
+
+def test_home_is_expanded(part, monkeypatch):
+    monkeypatch.setenv("HOME", str(part.parent))
+    assert len(catalogue.load("~/part").train) == 12
+    monkeypatch.setenv("LABKIT_DATA", "~/data")
+    assert entry.data_root() == part.parent / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "There is no dataset or folder ''; a folder of images works too"),
+        ("./absent", "There is no folder ./absent; check the path"),
+        ("/absent/x", "There is no folder /absent/x; check the path"),
+        ("parts", "There is no dataset or folder 'parts'; a folder of images"),
+        ("x" * 5000, "There is no dataset or folder 'xxx"),
+        ("/dev/null", "/dev/null is no folder; give the folder that holds the images"),
+        ("elpv/mon", "no dataset or folder 'elpv/mon'; the nearest name is 'elpv/mono'"),
+    ],
+)
+def test_what_is_neither_a_name_nor_a_folder(name, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        catalogue.load(name)
+
+
+def refusal(call):
+    """The sentence with which a call refuses, if it does."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_strange_folders_are_read_or_refused_in_a_sentence(tmp_path):
+    for changes, place in fault_folders.cases(seed=0, folder=tmp_path, n=90):
+        samples = []
+        sentences = [refusal(lambda: samples.extend(read_all(place)))]  # noqa: B023
+        for sample in samples:
+            sentences += [refusal(sample.read), refusal(sample.read_mask or dict)]
+        assert not any("\n" in sentence for sentence in sentences), changes
+        assert isinstance(check(place)["ok"], bool), changes
+
+
+def read_all(place):
+    data = catalogue.load(place)
+    return [*data.train, *data.calibration, *data.test]
+
+
 def test_without_ground_truth_there_are_no_masks(part):
     for mask in sorted((part / "ground_truth").rglob("*.*")):
         mask.unlink()
@@ -127,7 +333,7 @@ def test_good_and_bad_without_train(part):
 def test_too_few_good_images(tmp_path):
     for k in range(9):
         put(tmp_path / f"{k}.png")
-    refused(tmp_path, r"holds 9 good training images; give at least 10 \(8 are held out")
+    refused(tmp_path, r"holds 9 good training images; give at least 10\.$")
 
 
 def test_bad_images_to_train_on(part):

@@ -3,7 +3,9 @@
     train/good/*     validation/good/* (MVTec LOCO)     test/good/*     test/<defect>/*
     ground_truth/<defect>/<stem>_mask.png or <stem>.* or, one file a region, <stem>/*
 
-Names are compared whole, not by their ends: "1.abnormal" ends with "normal" and is not good.
+Folders may be called as in `layout.SPLITS` and `layout.MASKS` and have subfolders, see
+`layout.below`; masks may lie beside the images, as <stem>_mask, or in a subfolder such as `gt`.
+Names of folders are compared whole: "1.abnormal" ends with "normal" and is not good.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from labkit.core.records import GOOD
 from labkit.data import images, layout
-from labkit.data.layout import CALIBRATION, SURPLUS, TEST, TRAIN, Fault, Picture, Scan
+from labkit.data.layout import SURPLUS, TEST, TRAIN, Fault, Picture, Scan
 
 NAMES = {"ok": GOOD, "normal": GOOD, "0.normal": GOOD, "1.abnormal": "abnormal"}
 
@@ -32,25 +34,15 @@ def scan(
           it is incomplete.
     """
     own = dict(names or {GOOD: GOOD})
-    every = NAMES | own
-    pictures = [p for split in (TRAIN, CALIBRATION, TEST) for p in _part(folder, split, every)]
-    odd = {p.key: p for p in pictures if p.split != TEST and p.defect != GOOD}
-    pictures = [p for p in pictures if p.key not in odd]
-    files = _masks(folder, every)
+    pictures, files, faults = _listed(folder, NAMES | own)
     if masks is None:
-        masks = any(not key.startswith(f"{TEST}/{GOOD}/") for key in files)
-    if masks:
-        truth = folder / "ground_truth"
-        listed = layout.paired(
-            pictures, files, lambda p: truth / p.path.parent.name / f"{p.path.stem}_mask.png"
-        )
-    else:
-        bare = tuple(Picture(p.split, p.defect, p.path, None) for p in pictures)
-        listed = Scan(bare, tuple(layout.twins(bare)))
-    faults = [
-        Fault(SURPLUS, key, f"{p.path} is not good; it is not trained on.", fatal=False)
-        for key, p in odd.items()
-    ]
+        masks = any(not name.startswith(f"{GOOD}/") for name, _ in files)
+    truth = layout.subfolder(folder, layout.TRUTH)
+    listed = layout.paired(
+        pictures,
+        layout.masks_of(pictures, files) if masks else None,
+        lambda p: truth / f"{p.key.partition('/')[2]}_mask.png",
+    )
     if whole:
         good = next(name for name, defect in own.items() if defect == GOOD)
         faults = [*_gaps(folder, pictures, good, masks), *faults]
@@ -66,26 +58,35 @@ def meaning(name: str, names: Mapping[str, str] = NAMES) -> str:
     return GOOD if name.lower() == GOOD else names.get(name.lower(), name)
 
 
-def _part(folder: Path, split: str, names: Mapping[str, str]) -> list[Picture]:
-    return [
-        Picture(split, meaning(inner.name, names), file)
-        for inner in layout.folders(folder / split)
-        for file in images.image_files(inner)
-    ]
-
-
-def _masks(folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
-    """Mask files by the key of their picture."""
-    masks: dict[str, tuple[Path, ...]] = {}
-    for inner in layout.folders(folder / "ground_truth"):
-        key = f"{TEST}/{meaning(inner.name, names)}"
-        for file in images.image_files(inner):
-            masks[f"{key}/{file.stem.removesuffix('_mask')}"] = (file,)
-        for regions in layout.folders(inner):
-            files = tuple(images.image_files(regions))
-            if files:
-                masks[f"{key}/{regions.name}"] = files
-    return masks
+def _listed(
+    folder: Path, names: Mapping[str, str]
+) -> tuple[list[Picture], list[tuple[str, Path]], list[Fault]]:
+    """Pictures, masks by the key or its end, and what is among the good images but is not good."""
+    pictures, masks, faults = [], [], []
+    truths = [layout.subfolder(folder, layout.TRUTH)]
+    for split in layout.SPLITS:
+        for inner in layout.folders(layout.subfolder(folder, split)):
+            if inner.name.lower() == layout.TRUTH:  # MVTec AD 2
+                truths.append(inner)
+                continue
+            defect = meaning(inner.name, names)
+            files, marks = layout.below(inner)
+            if split == TEST and defect != GOOD:
+                marks |= {path: files.pop(path) for path in layout.beside(files)}
+                masks += [(f"{defect}/{name}", path) for path, name in marks.items()]
+            elif defect != GOOD:
+                sentence = f"{inner} is not good; it is not trained on."
+                faults.append(Fault(SURPLUS, f"{split}/{defect}", sentence, fatal=False))
+                continue
+            else:
+                faults += layout.not_good(files)
+            pictures += [Picture(split, defect, path, name=name) for path, name in files.items()]
+    for truth in truths:
+        masks += [(path.stem, path) for path in images.image_files(truth)]
+        for inner in layout.folders(truth):
+            files = (pair for part in layout.below(inner) for pair in part.items())
+            masks += [(f"{meaning(inner.name, names)}/{name}", path) for path, name in files]
+    return pictures, masks, faults
 
 
 def _gaps(folder: Path, pictures: list[Picture], good: str, masks: bool) -> list[Fault]:
