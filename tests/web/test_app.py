@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_runs import change
 
 from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
@@ -173,7 +174,7 @@ def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "moved")
     told = json.loads((folder / "run.json").read_text())
     told["config"]["data"] = str(tmp_path / "gone")
-    (folder / "run.json").write_text(json.dumps(told))
+    change(folder, config=told["config"])
     with pytest.warns(UserWarning, match="gone"):
         threshold, *_, maps, verdict, histogram, _, _, _ = tab.choose(
             Asked(), str(folder), None, *LOOK
