@@ -10,12 +10,15 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from labkit.features import backbones
 from labkit.studies import engines, jobs, runner
@@ -23,10 +26,10 @@ from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.run import Run
 from labkit.training.train import train
 
-SMALL = {"image_size": 64, "limit": 4, "epochs": 4, "backbone": "random/resnet18"}
+SMALL = {"image_size": 64, "epochs": 4, "backbone": "random/resnet18"}
 OTHER = SMALL | {"epochs": 1}  # what `--again` replaces
 STUDY = """{title: T, question: Q, paper: ours, source: ours, method: padim, seeds: [0], base: a,
-data: [procedural/weave], set: {limit: 4, image_size: 64, backbone: random/resnet18},
+data: [DATA], set: {image_size: 64, backbone: random/resnet18},
 variants: [{name: a}, {name: b, method: knn}, {name: c, method: dnfad, set: {epochs: 3}}]}"""
 LIMIT = 180.0  # seconds; longer is a hang
 KEPT = {".lock", ".digest"}  # in a finished folder
@@ -49,6 +52,7 @@ def report(count: int, seed: int) -> dict[str, Any]:
     _ = engines, jobs
     rng, counts, failures = random.Random(seed), Counter(tried=0), []
     with tempfile.TemporaryDirectory() as folder:
+        _images(Path(folder) / "data")
         for kind, trials in ((Training, count), (StudyRun, count * 2 // 3)):
             work = kind(Path(folder) / kind.__name__)
             for trial in range(trials):
@@ -58,6 +62,16 @@ def report(count: int, seed: int) -> dict[str, Any]:
                 failures += [f"{kind.__name__} {trial}: {name}" for name in names]
     keys = ("tried", "kills", "clean", "tracebacks", "hangs", "silent_other_scores", "mixed")
     return {key: counts[key] for key in (*keys, "left_files")} | {"failures": failures}
+
+
+def _images(folder: Path) -> None:
+    """Noise in a usual layout, quickly read."""
+    rng = np.random.default_rng(0)
+    for part, count in {"train/good": 14, "test/good": 3, "test/bad": 3}.items():
+        (folder / part).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 255, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / part / f"{number}.png")
 
 
 def _held(load: Callable) -> Callable:
@@ -80,10 +94,11 @@ class Trials:
         folder.mkdir()
         started = time.monotonic()
         self.prepare()
-        assert self.ended(self.child("whole", "warm")) == 0, "the work fails without a kill"
+        self.done("whole")
         self.seconds = time.monotonic() - started
         self.expected = self.content(folder / "whole")
-        self.events = self.count("counted", "warm")
+        self.done("counted", lambda: self.arm(0, folder / "events"))
+        self.events = (folder / "events").stat().st_size
 
     def prepare(self) -> None:
         """What trials need besides."""
@@ -101,6 +116,8 @@ class Trials:
             arm()
             self.work(self.folder / out)
             code = 0
+        except BaseException:
+            (self.folder / "error").write_text(traceback.format_exc())
         finally:
             os._exit(code)
 
@@ -116,11 +133,13 @@ class Trials:
         os.waitpid(pid, 0)
         return None
 
-    def count(self, out: str, cache: str) -> int:
-        """How many events of writes the work has."""
-        note = self.folder / "events"
-        assert self.ended(self.child(out, cache, lambda: self.arm(0, note))) == 0
-        return note.stat().st_size
+    def done(self, out: str, arm: Callable[[], None] = lambda: None) -> None:
+        """Do the work without a kill.
+
+        Raises: RuntimeError with what the process said if it fails.
+        """
+        if self.ended(self.child(out, "warm", arm)) != 0:
+            raise RuntimeError((self.folder / "error").read_text())
 
     def arm(self, last: int, note: Path | None = None) -> None:
         """Die at the event of that number, or note each."""
@@ -150,7 +169,7 @@ class Trials:
             counts["kills"] += ended in (None, -signal.SIGKILL)
             names += self.mixed(self.folder / out, before)
         ended = self.ended(self.child(out, cache))
-        if ended != 0:
+        if ended != 0:  # the folder's file `error` says why
             return [*names, "hangs" if ended is None else "tracebacks"]
         names += ["silent_other_scores"] * (self.content(self.folder / out) != self.expected)
         return names + ["left_files"] * len(self.left(out, cache))
@@ -183,7 +202,7 @@ class Training(Trials):
     def prepare(self) -> None:
         """The run to be replaced."""
         self.again, self.settings = False, OTHER
-        assert self.ended(self.child("other", "warm")) == 0
+        self.done("other")
         self.other, self.settings = self.content(self.folder / "other"), SMALL
 
     def before(self, out: str, trial: int) -> Any:
@@ -192,7 +211,7 @@ class Training(Trials):
         if self.again:
             (self.folder / "other").rename(self.folder / out)
             self.settings, self.again = OTHER, False
-            assert self.ended(self.child("other", "warm")) == 0
+            self.done("other")
             self.settings, self.again = SMALL, True
         return self.again
 
@@ -207,7 +226,7 @@ class Training(Trials):
     def work(self, out: Path) -> None:
         """Train."""
         settings = {"progress": False, "again": self.again} | self.settings
-        train("dnfad", "procedural/weave", "quick", 0, out, **settings)
+        train("dnfad", str(self.folder.parent / "data"), "quick", 0, out, **settings)
 
     def content(self, out: Path) -> Any:
         """Settings, metrics, scores, weights, and history without its seconds."""
@@ -223,7 +242,8 @@ class StudyRun(Trials):
 
     def prepare(self) -> None:
         """Its file."""
-        (self.folder / "mini.yaml").write_text(STUDY)
+        text = STUDY.replace("DATA", str(self.folder.parent / "data"))
+        (self.folder / "mini.yaml").write_text(text)
 
     def work(self, out: Path) -> None:
         """Run it, its runs beside its results."""

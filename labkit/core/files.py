@@ -78,10 +78,9 @@ def _dead(node: str | None, pid: int) -> bool:
     if os.name == "nt" or node not in (None, NODE):
         return False
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError, PermissionError) as error:
+        return os.kill(pid, 0) is not None
+    except (OSError, OverflowError) as error:
         return not isinstance(error, PermissionError)  # that is another user's process
-    return False
 
 
 def folder_of(variable: str, usual: str | Path) -> Path:

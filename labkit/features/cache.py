@@ -101,18 +101,20 @@ class FeatureCache:
             freed += size
         return freed
 
-    def make_room(self, size: float, count: int) -> None:
-        """Let so many more images in, of so many bytes each.
+    def make_room(self, stored: Sequence[str], to_come: int) -> None:
+        """Let more keys in, each as large as those that are stored.
 
         Raises: ValueError if the running job's sets are larger than the cache may be.
         """
-        whole = size * len({key for one in self.sets for key in one.keys})
+        size = sum(self.path(key).stat().st_size for key in stored) / len(stored)
+        whole = size * len({key for one in self.sets for key in one.stored_keys})
         if whole > self.limit:
+            least = f"{math.ceil(whole / 1e7) / 100:g}"
             raise ValueError(
-                f"The features of this job take {_gigabytes(whole)} GB, the cache may hold "
-                f"{self.limit / 1e9:g}; set LABKIT_CACHE_GB={_gigabytes(whole)} or more."
+                f"The features of this job take {least} GB, the cache may hold "
+                f"{self.limit / 1e9:g}; set LABKIT_CACHE_GB={least} or more."
             )
-        self.evict(math.ceil(size * count))
+        self.evict(math.ceil(size * to_come))
 
 
 @dataclass(eq=False, repr=False)
@@ -128,13 +130,8 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         self.samples = tuple(self.samples)
-        self.keys = self._keys(self.backbone.fingerprint(self.needs))
+        self.keys = self.stored_keys = self._keys(self.backbone.fingerprint(self.needs))
         self.cache.sets.add(self)
-
-    @property
-    def stored_keys(self) -> list[str]:
-        """Under which keys the cache holds what it needs."""
-        return self.keys
 
     def _keys(self, stamp: str) -> list[str]:
         marks = (f"{stamp}:{sample.fingerprint()}" for sample in self.samples)
@@ -164,16 +161,12 @@ class FeatureSet:
                 for indices, images in self._ahead(missing, batch, pool):
                     self._compute(indices, images)
                     if indices[0] == missing[0]:  # the first batch tells their size
-                        size = self._bytes(indices) / len(indices)
-                        self.cache.make_room(size, len(missing) - len(indices))
+                        keys = [key for k in indices for key in self.stored_keys[k :: len(self)]]
+                        per_image = len(keys) // len(indices)
+                        self.cache.make_room(keys, per_image * (len(missing) - len(indices)))
                     bar.update(len(indices))
         self.extracted = True
         return self
-
-    def _bytes(self, indices: Sequence[int]) -> int:
-        """What the cache holds of some samples."""
-        keys = [key for k in indices for key in self.stored_keys[k :: len(self)]]
-        return sum(self.cache.path(key).stat().st_size for key in keys)
 
     def batch(self, indices: Sequence[int]) -> Features:
         """Features of some samples, float32 on the CPU; recomputed if another process evicted."""
@@ -237,11 +230,7 @@ class DefectSet(FeatureSet):
         super().__post_init__()
         self.side = self.backbone.image_size
         self.mask_keys = self._keys(f"mask:{self.side}")
-
-    @property
-    def stored_keys(self) -> list[str]:
-        """The masks' too."""
-        return self.keys + self.mask_keys
+        self.stored_keys = self.keys + self.mask_keys
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
@@ -275,12 +264,6 @@ def _limit() -> int:
     if limit <= 0:
         raise ValueError(f"LABKIT_CACHE_GB is {text!r}; it takes a number of GB, such as 10.")
     return limit
-
-
-def _gigabytes(size: float) -> str:
-    """Bytes as GB, rounded up to two digits."""
-    step = 10.0 ** (math.floor(math.log10(max(size, 1))) - 1)
-    return f"{math.ceil(size / step) * step / 1e9:g}"
 
 
 def _checksum(parts: dict[str, Tensor]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt
 
 from labkit.core.records import Shapes
 
@@ -47,8 +47,8 @@ class Stored(BaseModel):
     metrics: Metrics
     counts: dict[str, NonNegativeInt]
     trainable_parameters: NonNegativeInt
-    train_seconds: NonNegativeFloat
-    seconds: dict[str, NonNegativeFloat]
+    train_seconds: FiniteFloat
+    seconds: dict[str, FiniteFloat]
     root: str | None = None
     stopped: str = ""
 
