@@ -20,6 +20,7 @@ import numpy as np
 from labkit.features import backbones
 from labkit.training.run import FILES, Run
 from labkit.training.train import train
+from labkit_apps.web import app, shelf
 
 SMALL = {"image_size": 64, "limit": 4, "epochs": 2, "backbone": "random/resnet18"}
 LIMIT = 20  # seconds; longer is a hang
@@ -207,8 +208,6 @@ def _judge(box: Path, image: np.ndarray) -> float:
 
 def _listing(box: Path, _: np.ndarray) -> int:
     """The app's list of runs and its start page: never an error, whatever lies there."""
-    from labkit_apps.web import app, shelf
-
     try:
         shelf.choices(box.parent)
         app.reload(box.parent)
@@ -218,7 +217,5 @@ def _listing(box: Path, _: np.ndarray) -> int:
 
 
 def _draw(box: Path, _: np.ndarray) -> None:
-    from labkit_apps.web import shelf
-
     opened = shelf.opened(str(box))
     _ = opened.ruler, opened.rates, opened.caption, opened.limits, opened.edge, opened.history

@@ -54,7 +54,8 @@ class Results:
         try:
             record = json.loads(self._path(task, "json").read_bytes())
             same = record["task"]["set"] == json.loads(json.dumps(task.set))
-            parts = (record["metrics"], record.get("config", {}), record.get("seconds", {}))
+            inputs = record["config"]["input"] if "config" in record else {}
+            parts = (record["metrics"], inputs, record.get("seconds", {}))
             whole = all(isinstance(part, dict) for part in parts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

@@ -33,7 +33,7 @@ def test_an_odd_record_is_not_finished(tmp_path, odd):
     study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
                   data=("x",), variants=(Variant(name="base"),), base="base")  # fmt: skip
     results = Results(study, "laptop", tmp_path, study.tasks())
-    (task,) = results.tasks
+    task = results.tasks[0]
     results.write(task, {"metrics": {"image_auroc": 0.5}}, pd.DataFrame({"score": [1.0]}))
     assert results.read(task)
     path = tmp_path / "tasks" / f"{task.fingerprint}.json"
