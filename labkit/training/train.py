@@ -95,12 +95,12 @@ def _finished(folder: Path, config_hash: str) -> Run | None:
     files = [(folder / file).is_file() for file in (*FILES, ANEW)]
     if not all(files[:-1]) or files[-1]:
         return None
-    stored = Run.load(folder).check()
+    stored = Run.load(folder)
     if stored.info["config_hash"] != config_hash:
         raise ValueError(
             f"{folder} holds another run; give another --out, or --again to replace it."
         )
-    return None if "stopped" in stored.info else stored
+    return None if "stopped" in stored.info else stored.check()
 
 
 def _claim(folder: Path, config_hash: str, again: bool) -> None:
