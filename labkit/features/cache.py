@@ -47,7 +47,7 @@ class FeatureCache:
         self.sets: WeakSet[FeatureSet] = WeakSet()  # of the running job: what it needs is kept
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"sets": WeakSet()}
+        return self.__dict__ | {"sets": ()}  # a worker only reads
 
     def path(self, key: str) -> Path:
         """Where the features of a key lie, if they do."""
