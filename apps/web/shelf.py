@@ -22,6 +22,7 @@ from labkit_apps.web.position import NormalPatches
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered
+CHECKED = 256 << 20  # bytes of weights that are checked before their run is listed
 TRAIN = "labkit train dnfad elpv/mono"
 
 
@@ -164,21 +165,24 @@ def opened(folder: str) -> OpenRun:
 
 def written(folder: Path | str) -> int:
     """When the run in a folder was finished, in nanoseconds; 0 if it is not."""
-    record = Path(folder) / "run.json"
-    return record.stat().st_mtime_ns if record.is_file() else 0
+    with contextlib.suppress(OSError):
+        return (Path(folder) / "run.json").stat().st_mtime_ns
+    return 0
 
 
-def summary(folder: Path | str) -> dict:
+def summary(folder: Path | str, whole: bool = False) -> dict:
     """A run in one flat row with its data's `name`; read again only when its run.json changes.
 
+    Args:   whole: whether the content of all its files is checked too.
     Raises: ValueError naming the file that is missing or damaged.
     """
-    return _summary(str(folder), written(folder))
+    return _summary(str(folder), written(folder), whole)
 
 
 @lru_cache(maxsize=LISTED)
-def _summary(folder: str, _written: int) -> dict:
-    row = Run.load(folder).summary()
+def _summary(folder: str, _written: int, whole: bool) -> dict:
+    run = Run.load(folder)
+    row = (run.check() if whole else run).summary()
     return row | {"name": data_name(row["data"])}
 
 
@@ -198,12 +202,8 @@ def _opened(folder: str, _written: int) -> OpenRun:
 
 def choices(folder: Path | str) -> list[tuple[str, str]]:
     """Label and folder of each finished run, newest first; labels are distinct."""
-    records = sorted(Path(folder).glob("*/run.json"), key=lambda path: -path.stat().st_mtime)
-    summaries, rows = [], []
-    for path in records:
-        with contextlib.suppress(ValueError):  # `problems` tells of it
-            summaries.append(summary(path.parent))
-    for row in summaries:
+    rows = []
+    for row in _listing(folder)[0]:
         area = row["image_auroc"]
         parts = [row["method"], row["name"], row["budget"], f"seed {row['seed']}"]
         parts += [row["stopped"]] if "stopped" in row else []
@@ -215,13 +215,24 @@ def choices(folder: Path | str) -> list[tuple[str, str]]:
 
 def problems(folder: Path | str) -> list[str]:
     """One sentence for each run folder that is there but cannot be opened."""
-    sentences = []
-    for path in sorted(Path(folder).glob("*/run.json")):
+    return sorted(_listing(folder)[1])
+
+
+def _listing(folder: Path | str) -> tuple[list[dict], list[str]]:
+    """The runs of a folder, newest first, and a sentence for each that cannot be opened.
+
+    The weights of the newest are read, to find damage, as far as `CHECKED` goes; of the others
+    when they are opened.
+    """
+    rows, sentences, size = [], [], 0
+    for path in sorted(Path(folder).glob("*/run.json"), key=lambda path: -written(path.parent)):
+        with contextlib.suppress(OSError):
+            size += (path.parent / "model.safetensors").stat().st_size
         try:
-            summary(path.parent)
+            rows.append(summary(path.parent, size <= CHECKED))
         except ValueError as error:
             sentences.append(str(error))
-    return sentences
+    return rows, sentences
 
 
 def fit(image: np.ndarray, longest: int) -> np.ndarray:

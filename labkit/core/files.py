@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+import platform
+import re
+import time
+import zlib
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
@@ -14,24 +19,79 @@ import pandas as pd
 from safetensors import SafetensorError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NODE = f"n{zlib.crc32(platform.node().encode()):08x}"  # this machine, in a temporary file's name
+TEMPORARY = re.compile(r"\..+?(?:\.(n[0-9a-f]{8}))?\.(\d+)\.\d+")
+DAY = 86400  # seconds
+Writer = Callable[[Path], object]
 
 
-def write_whole(path: Path, write: Callable[[Path], object], remedy: str = "free some") -> None:
+def write_whole(
+    path: Path,
+    write: Writer,
+    remedy: str = "free some",
+    parts: Mapping[Path, Writer] | None = None,
+) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; nothing half-written stays.
 
+    Args:   parts: other files that belong to this one, written first. While they are renamed,
+            `path` is absent: where it is, they are those that were written with it.
     Raises: ValueError in one sentence if the disk is full (`remedy` says what to do about its
             space) or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
+    writers = {**(parts or {}), path: write}
+    name = f"{NODE}.{os.getpid()}.{get_ident()}"
+    temporary = {target: target.with_name(f".{target.name}.{name}") for target in writers}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(path)
+        for target, fill in writers.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary[target].touch()
+            mode = temporary[target].stat().st_mode  # what the umask allows, whoever fills it
+            fill(temporary[target])
+            if temporary[target].stat().st_mode != mode:
+                temporary[target].chmod(mode)
+        if parts:
+            path.unlink(missing_ok=True)
+        for target in writers:
+            temporary[target].replace(target)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         full = getattr(error, "errno", None) in FULL or "os error 28" in str(error).lower()
         reason = f"its disk is full; {remedy}" if full else error
-        raise ValueError(f"{path} cannot be written: {reason}.") from None
+        raise ValueError(f"{target} cannot be written: {reason}.") from None
+    finally:
+        for left in temporary.values():
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files in and below a folder whose process is dead, or older than a day."""
+    for path in folder.rglob(".*"):
+        match = TEMPORARY.fullmatch(path.name)
+        with contextlib.suppress(OSError):  # another process was faster, or it is another user's
+            old = match and time.time() - path.stat().st_mtime > DAY
+            if match and (old or _dead(match[1], int(match[2]))):
+                path.unlink()
+
+
+def _dead(node: str | None, pid: int) -> bool:
+    """Whether a process of this machine is no more; unknown of another's."""
+    if os.name == "nt" or node not in (None, NODE):
+        return False
+    try:
+        return os.kill(pid, 0) is not None
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, PermissionError)  # that is another user's process
+
+
+def folder_of(variable: str, usual: str | Path) -> Path:
+    """The folder that an environment variable names; if it is not set or empty, the usual one.
+
+    Raises: ValueError naming the variable if a file lies there.
+    """
+    folder = Path(os.environ.get(variable) or usual).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{variable} is {folder}, which is a file; set it to a folder.")
+    return folder
 
 
 @lru_cache

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakSet
 
 import torch
 from filelock import FileLock
@@ -24,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from labkit.core.files import write_whole
+from labkit.core.files import folder_of, sweep, write_whole
 from labkit.core.records import Features, Needs, Sample
 from labkit.features.backbones import Backbone
 
@@ -32,15 +35,19 @@ from labkit.features.backbones import Backbone
 class FeatureCache:
     """Features by key in one folder, bounded, safe to share.
 
-    Args: folder: if not given `LABKIT_CACHE`, or `~/.cache/labkit`; limit: bytes that it may hold,
-          if not given `LABKIT_CACHE_GB`, or 10 GB.
+    Args:   folder: if not given `LABKIT_CACHE`, or `~/.cache/labkit`; limit: bytes that it may
+            hold, if not given `LABKIT_CACHE_GB`, or 10 GB.
+    Raises: ValueError naming the variable whose value does not fit.
     """
 
     def __init__(self, folder: Path | None = None, limit: int | None = None):
-        usual = os.environ.get("LABKIT_CACHE", Path.home() / ".cache" / "labkit")
-        self.folder = Path(folder or usual) / "features"
-        most = int(float(os.environ.get("LABKIT_CACHE_GB", "10")) * 1e9)
-        self.limit = most if limit is None else limit
+        usual = folder or folder_of("LABKIT_CACHE", Path.home() / ".cache" / "labkit")
+        self.folder = Path(usual) / "features"
+        self.limit = _limit() if limit is None else limit
+        self.sets: WeakSet[FeatureSet] = WeakSet()  # of the running job: what it needs is kept
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"sets": ()}  # a worker only reads
 
     def path(self, key: str) -> Path:
         """Where the features of a key lie, if they do."""
@@ -71,22 +78,43 @@ class FeatureCache:
         remedy = "free some or set LABKIT_CACHE to a folder on another disk"
         write_whole(self.path(key), lambda path: path.write_bytes(data), remedy)
 
-    def evict(self) -> int:
-        """Remove the least recently used files until the folder fits; returns the bytes freed."""
-        files = []
-        for path in self.folder.glob("*/*.safetensors"):
-            try:
+    def evict(self, room: int = 0) -> int:
+        """Remove the least recently used files until the folder fits; returns the bytes freed.
+
+        What the sets of the running job need stays.
+
+        Args: room: bytes to be left free for what comes.
+        """
+        sweep(self.folder)
+        needed = {f"{key}.safetensors" for one in self.sets for key in one.stored_keys}
+        files, excess, freed = [], room - self.limit, 0
+        for path in self.folder.glob("*/*"):  # temporary files of living processes count too
+            with contextlib.suppress(OSError):  # another process was faster
                 stat = path.stat()
-            except OSError:  # another process was faster
-                continue
-            files.append((stat.st_mtime, stat.st_size, path))
-        excess, freed = sum(size for _, size, _ in files) - self.limit, 0
+                excess += stat.st_size
+                if path.suffix == ".safetensors" and path.name not in needed:
+                    files.append((stat.st_mtime, stat.st_size, path))
         for _, size, path in sorted(files):
             if freed >= excess:
                 break
             path.unlink(missing_ok=True)
             freed += size
         return freed
+
+    def make_room(self, stored: Sequence[str], to_come: int) -> None:
+        """Let more keys in, each as large as those that are stored.
+
+        Raises: ValueError if the running job's sets are larger than the cache may be.
+        """
+        size = sum(self.path(key).stat().st_size for key in stored) / len(stored)
+        whole = size * len({key for one in self.sets for key in one.stored_keys})
+        if whole > self.limit:
+            least = f"{math.ceil(whole / 1e7) / 100:g}"
+            raise ValueError(
+                f"The features of this job take {least} GB, the cache may hold "
+                f"{self.limit / 1e9:g}; set LABKIT_CACHE_GB={least} or more."
+            )
+        self.evict(math.ceil(size * to_come))
 
 
 @dataclass(eq=False, repr=False)
@@ -98,10 +126,12 @@ class FeatureSet:
     needs: Needs
     cache: FeatureCache = field(default_factory=FeatureCache)
     computed: int = field(default=0, init=False)  # images that went through the backbone
+    extracted: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.samples = tuple(self.samples)
-        self.keys = self._keys(self.backbone.fingerprint(self.needs))
+        self.keys = self.stored_keys = self._keys(self.backbone.fingerprint(self.needs))
+        self.cache.sets.add(self)
 
     def _keys(self, stamp: str) -> list[str]:
         marks = (f"{stamp}:{sample.fingerprint()}" for sample in self.samples)
@@ -130,9 +160,12 @@ class FeatureSet:
             with bar, ThreadPoolExecutor(2) as pool:
                 for indices, images in self._ahead(missing, batch, pool):
                     self._compute(indices, images)
+                    if indices[0] == missing[0]:  # the first batch tells their size
+                        keys = [key for k in indices for key in self.stored_keys[k :: len(self)]]
+                        per_image = len(keys) // len(indices)
+                        self.cache.make_room(keys, per_image * (len(missing) - len(indices)))
                     bar.update(len(indices))
-            if missing:
-                self.cache.evict()
+        self.extracted = True
         return self
 
     def batch(self, indices: Sequence[int]) -> Features:
@@ -149,6 +182,13 @@ class FeatureSet:
                 raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
             self._compute([index], self._read(index)[None])
             stored = self.cache.read(key) or {}
+            self.cache.evict()
+            if self.extracted:
+                warnings.warn(
+                    "Other jobs evict features that this one needs, so they are computed again; "
+                    "raise LABKIT_CACHE_GB.",
+                    stacklevel=2,
+                )
         return stored
 
     def batches(self, size: int = 32) -> Iterator[Features]:
@@ -189,6 +229,7 @@ class DefectSet(FeatureSet):
         super().__post_init__()
         self.side = self.backbone.image_size
         self.mask_keys = self._keys(f"mask:{self.side}")
+        self.stored_keys = self.keys + self.mask_keys
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
@@ -207,6 +248,21 @@ class DefectSet(FeatureSet):
         mask = (small * 255).ceil().to(torch.uint8)  # what is touched stays above 0
         self.cache.write(self.mask_keys[index], {"mask": mask})
         return image
+
+
+def _limit() -> int:
+    """`LABKIT_CACHE_GB`, or 10, in bytes.
+
+    Raises: ValueError if it is no number above 0.
+    """
+    text = os.environ.get("LABKIT_CACHE_GB", "10")
+    try:
+        limit = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise ValueError(f"LABKIT_CACHE_GB is {text!r}; it takes a number of GB, such as 10.")
+    return limit
 
 
 def _checksum(parts: dict[str, Tensor]) -> str:

@@ -12,7 +12,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit.core.files import read_table, write_whole
+from labkit.core.files import read_table, sweep, write_whole
 from labkit.evaluation.bootstrap import bootstrap_means, interval, pairwise_wins
 from labkit.studies import published
 from labkit.studies.spec import Study, Task
@@ -51,21 +51,23 @@ class Results:
 
     def read(self, task: Task) -> dict[str, Any] | None:
         """A task's record, or None if it is not finished; a damaged one counts as not finished."""
-        path = self._path(task, "json")
         try:
-            record = json.loads(path.read_text())
-            record["metrics"], record["labkit"], record["task"]
-        except (OSError, ValueError, KeyError, TypeError):
+            record = json.loads(self._path(task, "json").read_bytes())
+            same = record["task"]["set"] == json.loads(json.dumps(task.set))
+            inputs = record["config"]["input"] if "config" in record else {}
+            parts = (record["metrics"], inputs, record.get("seconds", {}))
+            whole = all(isinstance(part, dict) for part in parts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return record if record["task"]["set"] == json.loads(json.dumps(task.set)) else None
+        return record if same and whole and isinstance(record.get("labkit"), str) else None
 
     def write(self, task: Task, record: dict[str, Any], scores: pd.DataFrame | None) -> None:
         """Store a finished task, the scores first: the record says that it is done."""
-        head = {"task": asdict(task), "labkit": version("labkit")}
+        head, parts = {"task": asdict(task), "labkit": version("labkit")}, {}
         if scores is not None:
-            write_whole(self._path(task, "csv"), lambda path: scores.to_csv(path, index=False))
+            parts[self._path(task, "csv")] = partial(scores.to_csv, index=False)
         text = json.dumps(head | record, indent=1) + "\n"
-        write_whole(self._path(task, "json"), lambda path: path.write_text(text))
+        write_whole(self._path(task, "json"), lambda path: path.write_text(text), parts=parts)
         self.__dict__.pop("records", None)
 
     def scores(self, task: Task) -> pd.DataFrame:
@@ -194,10 +196,12 @@ class Results:
         return table.assign(ours=ours, row=ours.where(ours != "", table["variant"]))
 
     def save(self) -> None:
-        """Write results.csv and summary.csv."""
+        """Write results.csv and summary.csv, if they are not there as they are."""
         for name, table in {"results": self.table, "summary": self.summary}.items():
-            write = table.to_csv
-            write_whole(self.folder / f"{name}.csv", lambda p, write=write: write(p, index=False))
+            path, content = self.folder / f"{name}.csv", table.to_csv(index=False).encode()
+            if not path.is_file() or path.read_bytes() != content:
+                sweep(self.folder)
+                write_whole(path, partial(Path.write_bytes, data=content))
 
     def _path(self, task: Task, suffix: str) -> Path:
         return self.folder / "tasks" / f"{task.fingerprint}.{suffix}"

@@ -9,7 +9,6 @@ A finished study opens in a second: nothing heavy is imported before there is so
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from labkit.core.config import unknown
-from labkit.core.files import source
+from labkit.core.files import folder_of, source, sweep
 from labkit.studies.results import Results
 from labkit.studies.spec import Task, get, names
 
@@ -33,7 +32,7 @@ __all__ = ["folder", "get", "names", "run", "states", "stored"]
 
 def folder(name: str, budget: str) -> Path:
     """Where a study's results lie: `LABKIT_STUDIES`, or `studies` where you are, by budget."""
-    return Path(os.environ.get("LABKIT_STUDIES", "studies")) / f"{name}-{budget}"
+    return folder_of("LABKIT_STUDIES", "studies") / f"{name}-{budget}"
 
 
 def stored(
@@ -83,6 +82,8 @@ def run(
             f"{version('labkit')}; they are kept: give another --out, or --again to run anew."
         )
     missing = [t for t in results.tasks if again or t.fingerprint not in results.records]
+    if missing:
+        sweep(results.folder)
     for outcome in _outcomes(missing, engine, workers, gpus, progress, again) if missing else ():
         if outcome.error:
             results.failed[outcome.task.fingerprint] = outcome.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,41 @@ def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: Histo
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     notes = {"history": json.dumps(history)}
+    notes["sha256"] = _digest(tensors, notes["history"])
     write_whole(folder / CHECKPOINT, lambda path: save_file(tensors, path, metadata=notes))
 
 
 def load_checkpoint(folder: Path, method: Method) -> tuple[History, dict[str, Tensor]]:
-    """Put a checkpoint's weights into the method; its history and optimiser tensors, if any."""
+    """Put a checkpoint's weights into the method; its history and optimiser tensors, if any.
+
+    Raises: ValueError if it is not what was written; nothing of it is used then.
+    """
     path = folder / CHECKPOINT
-    if not path.exists():
+    if not path.is_file():
         return [], {}
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            history = json.loads(file.metadata()["history"])
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError(f"{path} is damaged; delete it to train from the start.") from None
-    weights = {name[7:]: value for name, value in tensors.items() if name.startswith("method.")}
-    method.load_state_dict(weights)
+            notes = file.metadata()
+        history = json.loads(notes["history"])
+        if notes["sha256"] != _digest(tensors, notes["history"]):
+            raise ValueError
+        weights = {n[7:]: value for n, value in tensors.items() if n.startswith("method.")}
+        method.load_state_dict(weights)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{path} is damaged or of an older labkit; delete it to train from the start."
+        ) from None
     return history, {n[10:]: v for n, v in tensors.items() if n.startswith("optimizer.")}
+
+
+def _digest(tensors: dict[str, Tensor], history: str) -> str:
+    """A hash of names, types, shapes and values, and of the history."""
+    digest = hashlib.sha256(history.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def restore_optimizer(optimizer: Any, tensors: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from labkit.data import catalogue, splits
 from labkit.data.entry import data_root
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
-from labkit.features.cache import DefectSet, FeatureSet
+from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.base import Method
 from labkit.training.fit import accelerator
 
@@ -129,6 +129,11 @@ class Experiment:
         """Sizes of one image's features."""
         return self.backbone.shapes(self.needs)
 
+    @cached_property
+    def _cache(self) -> FeatureCache:
+        """One for all its sets, so that none evicts what another needs."""
+        return FeatureCache()
+
     @property
     def stored_root(self) -> str | None:
         """The folder of data sets that a later process needs to find the images again."""
@@ -156,7 +161,7 @@ class Experiment:
 
     def feature_set(self, samples: Sequence[Sample]) -> FeatureSet:
         """The features of any images, nothing computed yet."""
-        return FeatureSet(samples, self.backbone, self.needs)
+        return FeatureSet(samples, self.backbone, self.needs, self._cache)
 
     def synthetic_defects(
         self, normals: Sequence[Sample] | None = None, progress: bool = True
@@ -176,7 +181,7 @@ class Experiment:
             )
 
         def defects(seed: int) -> DefectSet:
-            features = DefectSet(painted(seed), self.backbone, self.needs)
+            features = DefectSet(painted(seed), self.backbone, self.needs, self._cache)
             return features.extract("synthetic defects", progress)
 
         if not (self.needs.synthetic and painted(spec.seed)):

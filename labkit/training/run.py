@@ -1,6 +1,7 @@
 """A run: one folder that holds all that is needed to predict, and how to read it.
 
-run.json            config, backbone and data hashes, calibration, metrics, seconds
+run.json            config, backbone and data hashes, calibration, metrics, seconds; the hashes
+                    of the other files and its own
 history.csv         one row per epoch
 scores.csv          one row per calibration or test image
 model.safetensors   the method's weights and fixed statistics
@@ -9,22 +10,24 @@ checkpoint.safetensors   the last whole epoch, from which a killed or stopped ru
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from labkit import methods
 from labkit.core import config
-from labkit.core.files import read_table, write_whole
+from labkit.core.files import folder_of, read_table, write_whole
 from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
 from labkit.data.images import from_array, image_files, read_image
@@ -34,17 +37,16 @@ from labkit.evaluation.evaluate import evaluate
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
-from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.experiment import Experiment
+from labkit.training.stored import read, seal
 
-RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
 FINGERPRINT = 16  # hex digits of an image's that scores.csv holds
 FILES = ("run.json", "history.csv", "scores.csv", "model.safetensors")
 
 
 def runs_folder() -> Path:
     """`LABKIT_RUNS`, or `runs` where you are."""
-    return Path(os.environ.get("LABKIT_RUNS", "runs"))
+    return folder_of("LABKIT_RUNS", "runs")
 
 
 @dataclass
@@ -71,26 +73,37 @@ class Run:
                 raise ValueError(
                     f"{folder} has no {name}; it is not a finished run, train it again."
                 )
+        run = cls(folder, read(folder / "run.json"))
+        _ = run.config
+        return run
+
+    def check(self) -> Run:
+        """Raises: ValueError naming a file of it that is damaged; otherwise returns it."""
+        _ = self.history, self.scores, self._whole("model.safetensors", Path.stat)
+        return self
+
+    def _whole(self, name: str, load: Callable[[Path], Any]) -> Any:
+        """What `load` makes of a file, if its content is what run.json says."""
+        path, reason = self.folder / name, " or was replaced since run.json was read"
         try:
-            info = json.loads((folder / "run.json").read_text())
-            info["config"]["method"], info["calibration"], info["shapes"], info["weights"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-            raise ValueError(f"{folder / 'run.json'} is damaged; train the run again.") from None
-        info = {RENAMED.get(key, key): value for key, value in info.items()}
-        return cls(folder, info)
+            content = load(path)
+            expected = self.info["hashes"].get(name)
+            if expected in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+                return content
+        except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+            reason = f" ({str(error).splitlines()[0][:120]})"
+        raise ValueError(f"{path} is damaged{reason}; train the run again with --again.")
 
     @cached_property
     def config(self) -> config.Config:
         """The frozen specs it was trained with."""
-        stored = self.info["config"]
+        stored, path = self.info["config"], self.folder / "run.json"
         try:
             # before version 0.3 no white level was learned
             stored = stored | {"input": {"full_scale": 0.0} | stored["input"]}
             return config.restore(stored, methods.get(stored["method"]).Spec)
-        except (KeyError, TypeError):
-            raise ValueError(
-                f"{self.folder / 'run.json'} is damaged; train the run again."
-            ) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is of another labkit ({error}); train it again.") from None
 
     @cached_property
     def detector(self) -> Detector:
@@ -103,13 +116,11 @@ class Run:
                 f"{self.folder} was trained on other weights of {backbone.name}; give it those "
                 "weights again or train it anew."
             )
-        method = methods.build(spec, _shapes(self.info["shapes"]))
-        path = self.folder / "model.safetensors"
-        try:
-            method.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0][:120]
-            raise ValueError(f"{path} is damaged ({reason}); train the run again.") from None
+        shapes = TypeAdapter(Shapes).validate_python(self.info["shapes"])
+        if not self.info["hashes"] and shapes != backbone.shapes(methods.get(spec.method).needs):
+            raise ValueError(f"{self.folder / 'run.json'} is damaged; train the run again.")
+        method = methods.build(spec, shapes)
+        self._whole("model.safetensors", lambda path: method.load_state_dict(load_file(path)))
         return Detector(spec, backbone, method, Calibration.from_json(self.info["calibration"]))
 
     @cached_property
@@ -120,14 +131,13 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: loss terms in nats per dimension, rate, seconds."""
-        return _read_csv(self.folder / "history.csv", "epoch", "loss")
+        return self._whole("history.csv", partial(_table, pd.read_csv, ["epoch", "loss"], []))
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row per calibration or test image: key, split, defect, label, score, p_value."""
-        return _read_csv(
-            self.folder / "scores.csv", "key", "split", "defect", "label", "score", "p_value"
-        )
+        numbers, words = ["label", "score", "p_value"], ["key", "split", "defect"]
+        return self._whole("scores.csv", partial(_table, read_table, numbers, words))
 
     def samples(self, root: Path | str | None = None) -> list[Sample]:
         """The test images of its dataset that it was evaluated on, in the order of `scores`.
@@ -230,18 +240,16 @@ def store(
     history: pd.DataFrame,
     table: pd.DataFrame,
 ) -> None:
-    """Write each file under a temporary name and rename it, run.json last."""
+    """Write each file under a temporary name and rename them, run.json last."""
     state = {name: value.contiguous() for name, value in method.state_dict().items()}
-    writers = {
-        "model.safetensors": lambda path: save_file(state, path),
-        "history.csv": lambda path: history.to_csv(path, index=False),
-        "scores.csv": lambda path: table.to_csv(path, index=False),
-        "run.json": lambda path: path.write_text(json.dumps(info, indent=1) + "\n"),
+    files = {
+        "model.safetensors": save(state),
+        "history.csv": history.to_csv(index=False).encode(),
+        "scores.csv": table.to_csv(index=False).encode(),
     }
-    for name, write in writers.items():
-        write_whole(folder / name, write)
-    if "stopped" not in info:
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    text = json.dumps(seal(info, files), indent=1) + "\n"
+    parts = {folder / name: partial(Path.write_bytes, data=data) for name, data in files.items()}
+    write_whole(folder / "run.json", lambda path: path.write_text(text), parts=parts)
 
 
 def _each(images: Any) -> Iterator[Any]:
@@ -271,20 +279,17 @@ def _pixels(image: Any, white: float, name: str) -> np.ndarray:
     return image.read() if isinstance(image, Sample) else from_array(image, white, name)
 
 
-def _shapes(stored: dict[str, Any]) -> Shapes:
-    levels = tuple(map(tuple, stored["pyramid"]))
-    rotated = stored.get("rotated", stored.get("turned", (0, 0)))  # version 0.1: turned
-    patches = tuple(stored.get("patches", (0, 0)))
-    return Shapes(tuple(stored["image"]), levels, stored["token"], patches, tuple(rotated))
+def _table(
+    read_file: Callable[[Path], pd.DataFrame], numbers: list[str], words: list[str], path: Path
+) -> pd.DataFrame:
+    """A CSV file with some columns of finite numbers and some of words.
 
-
-def _read_csv(path: Path, *columns: str) -> pd.DataFrame:
-    try:
-        table = read_table(path) if "key" in columns else pd.read_csv(path)
-    except (OSError, ValueError):  # pandas' parser errors are ValueErrors
-        table = pd.DataFrame()
-    if not set(columns) <= set(table.columns):
-        raise ValueError(f"{path} is damaged; train the run again.")
+    Raises: ValueError if it has others.
+    """
+    table = read_file(path)
+    lacking = {*numbers, *words} - set(table)
+    if lacking or not np.isfinite(table[numbers].astype(float)).all(axis=None):
+        raise ValueError(f"no finite {', '.join(lacking or numbers)}")
     return table
 
 

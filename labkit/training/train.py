@@ -20,7 +20,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from labkit import methods
-from labkit.core.files import source
+from labkit.core.files import source, sweep, write_whole
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
@@ -72,20 +72,24 @@ def train(
         sys.exit(1)  # started by a script without a main guard, which it runs again; see `fit`
     opened = Experiment.of(method, data, budget, seed, root, overrides)
     folder = Path(out or Path(runs or runs_folder()) / _name(opened))
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        anew = folder / ANEW
-        stored = None if again or anew.exists() else _finished(folder, opened.hash)
-        if stored:
-            return stored
-        if again and not (anew.exists() and anew.read_text() == source()):
+    stored = None if again else _finished(folder, opened.hash)
+    if stored and not (folder / CHECKPOINT).exists():
+        return stored
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be used ({error}); give another --out.") from None
+    with lock:
+        stored = None if again else _finished(folder, opened.hash)
+        if not stored:
+            sweep(folder)
+            _claim(folder, opened.hash, again)
+            stored = _train(opened, folder, progress, on_epoch, stop)
+            (folder / ANEW).unlink(missing_ok=True)
+        if "stopped" not in stored.info:
             (folder / CHECKPOINT).unlink(missing_ok=True)
-            shutil.rmtree(folder / FOLDS, ignore_errors=True)
-            anew.write_text(source())
-        _claim(folder, opened.hash)
-        run = _train(opened, folder, progress, on_epoch, stop)
-        anew.unlink(missing_ok=True)
-        return run
+        return stored
 
 
 def _name(opened: Experiment) -> str:
@@ -97,28 +101,42 @@ def _name(opened: Experiment) -> str:
 
 
 def _finished(folder: Path, config_hash: str) -> Run | None:
-    """The finished run in a folder, if there is one.
+    """The finished run in a folder, if there is one and nobody was about to replace it.
 
-    Raises: ValueError if it is another experiment's.
+    Raises: ValueError if it is another experiment's, or damaged.
     """
-    if not all((folder / file).is_file() for file in FILES):
+    files = [(folder / file).is_file() for file in (*FILES, ANEW)]
+    if not all(files[:-1]) or files[-1]:
         return None
     stored = Run.load(folder)
     if stored.info["config_hash"] != config_hash:
         raise ValueError(
             f"{folder} holds another run; give another --out, or --again to replace it."
         )
-    return None if "stopped" in stored.info else stored
+    return None if "stopped" in stored.info else stored.check()
 
 
-def _claim(folder: Path, config_hash: str) -> None:
-    """Note whose checkpoint may lie here; one of another config is not resumed but refused."""
-    note = folder / ".digest"
-    if note.exists() and note.read_text() != config_hash and (folder / CHECKPOINT).exists():
+def _claim(folder: Path, config_hash: str, again: bool) -> None:
+    """Note whose checkpoint may lie here; one of another config is not resumed but refused.
+
+    Anew (`again`), it is resumed if this config and code wrote it since that was first asked.
+    """
+    note, anew, checkpoint = folder / ".digest", folder / ANEW, folder / CHECKPOINT
+    if again and (_text(anew), _text(note)) != (source(), config_hash):
+        checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(folder / FOLDS, ignore_errors=True)
+        write_whole(anew, lambda path: path.write_text(source()))
+    if checkpoint.exists() and _text(note) != config_hash:
         raise ValueError(
             f"{folder} holds another, unfinished run; give another --out, or --again."
         )
-    note.write_text(config_hash)
+    if _text(note) != config_hash:
+        write_whole(note, lambda path: path.write_text(config_hash))
+
+
+def _text(path: Path) -> str:
+    """The content of a small file of ours; empty if it is none."""
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _train(

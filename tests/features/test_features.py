@@ -84,7 +84,8 @@ def test_what_was_evicted_meanwhile_is_computed_again(backbone, tmp_path):
     data = feature_set(backbone, tmp_path).extract(progress=False)
     before = data.batch([3]).token
     data.cache.path(data.keys[3]).unlink()
-    torch.testing.assert_close(data.batch([3]).token, before)
+    with pytest.warns(UserWarning, match="evict features .* raise LABKIT_CACHE_GB"):
+        torch.testing.assert_close(data.batch([3]).token, before)
 
 
 def test_nothing_half_written_is_left(backbone, tmp_path):
@@ -148,3 +149,37 @@ def test_a_process_that_lacks_nothing_takes_no_lock(backbone, tmp_path, monkeypa
     assert feature_set(backbone, tmp_path).extract(progress=False).computed == 0
     with pytest.raises(AssertionError, match="locked"):
         feature_set(backbone, tmp_path, 7).extract(progress=False)
+
+
+def test_temporary_files_count_and_those_of_the_dead_go(backbone, tmp_path):
+    data = feature_set(backbone, tmp_path).extract(progress=False)
+    size = sum(data.cache.path(key).stat().st_size for key in data.keys)
+    living = data.cache.path(data.keys[0]).with_name(f".x.safetensors.{os.getpid()}.1")
+    dead = living.with_name(f".x.safetensors.{2**22 + 1}.1")
+    for path in (living, dead):
+        path.write_bytes(bytes(1000))
+    assert FeatureCache(tmp_path, limit=size + 1000).evict() == 0
+    assert (living.exists(), dead.exists()) == (True, False)
+    assert FeatureCache(tmp_path, limit=size).evict() > 0
+
+
+def test_a_job_larger_than_the_cache_is_refused(backbone, tmp_path):
+    with pytest.raises(ValueError, match=r"take 0\.01 GB.* set LABKIT_CACHE_GB=0\.01 or more"):
+        feature_set(backbone, tmp_path, 6, limit=10_000).extract(progress=False)
+
+
+def test_what_the_job_needs_stays_and_the_rest_makes_room(backbone, tmp_path):
+    other = feature_set(backbone, tmp_path).extract(progress=False)
+    size = other.cache.path(other.keys[0]).stat().st_size
+    cache = FeatureCache(tmp_path, limit=size * 6)
+    mine = FeatureSet(samples(8)[6:], backbone, NEEDS, cache).extract(progress=False)
+    both = [FeatureSet(samples(6)[:3], backbone, NEEDS, cache).extract(progress=False), mine]
+    assert all(cache.path(key).exists() for one in both for key in one.keys)
+    assert sum(path.stat().st_size for path in cache.folder.glob("*/*")) <= cache.limit
+
+
+@pytest.mark.parametrize("text", ["abc", "inf", "nan", "-1", "0", "1e400", "1e305", ""])
+def test_a_limit_that_is_none_is_named(monkeypatch, text):
+    monkeypatch.setenv("LABKIT_CACHE_GB", text)
+    with pytest.raises(ValueError, match=f"LABKIT_CACHE_GB is '{text}'; it takes a number of GB"):
+        FeatureCache()

@@ -1,5 +1,7 @@
 """What a study's numbers mean: the bootstrap of an AUROC, and differences between variants."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,19 @@ def test_the_bootstrap_is_the_aurocs():
     assert np.ptp(bootstrap_means(np.ones((4, 4)))) == 0
     shifted = bootstrap_means(np.clip(wins - 0.1, 0, 1), 4000)  # the same images are drawn
     assert (draws - shifted).std() < draws.std() / 2
+
+
+@pytest.mark.parametrize("odd", [{"metrics": [1]}, {"labkit": 3}, {"config": 1}, {"seconds": 2}])
+def test_an_odd_record_is_not_finished(tmp_path, odd):
+    study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
+                  data=("x",), variants=(Variant(name="base"),), base="base")  # fmt: skip
+    results = Results(study, "laptop", tmp_path, study.tasks())
+    task = results.tasks[0]
+    results.write(task, {"metrics": {"image_auroc": 0.5}}, pd.DataFrame({"score": [1.0]}))
+    assert results.read(task)
+    path = tmp_path / "tasks" / f"{task.fingerprint}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+    assert results.read(task) is None
 
 
 def test_a_difference_is_of_the_seeds_that_both_have(tmp_path):

@@ -13,6 +13,7 @@ from labkit.data import catalogue
 from labkit.data.splits import split
 from labkit.evaluation.calibration import Calibration
 from labkit.training import run as runs
+from labkit.training import stored
 from labkit.training.run import Run
 
 
@@ -89,6 +90,14 @@ def test_summary_has_what_the_command_promises(quick_run):
     json.dumps(quick_run.summary())
 
 
+def change(folder, **values):
+    """Other values in a run.json, as if the run had been stored with them."""
+    info = json.loads((folder / "run.json").read_text()) | values
+    files = {name: (folder / name).read_bytes() for name in info["hashes"]}
+    del info["seal"]
+    (folder / "run.json").write_text(json.dumps(stored.seal(info, files)))
+
+
 def copy(quick_run, tmp_path):
     return shutil.copytree(quick_run.folder, tmp_path / "run")
 
@@ -116,8 +125,7 @@ def test_a_damaged_file_is_named(quick_run, tmp_path, name):
 
 def test_other_weights_are_refused(quick_run, tmp_path):
     folder = copy(quick_run, tmp_path)
-    info = json.loads((folder / "run.json").read_text()) | {"weights": "0" * 64}
-    (folder / "run.json").write_text(json.dumps(info))
+    change(folder, weights="0" * 64)
     with pytest.raises(ValueError, match="was trained on other weights of efficientnet_lite0"):
         _ = Run.load(folder).detector
 

@@ -71,7 +71,7 @@ class Killed(Exception):
 
 
 def test_another_training_that_is_killed_goes_on(tmp_path):
-    whole = labkit.train(**GEAR, out=tmp_path, **SMALL)
+    whole = labkit.train(**GEAR, out=tmp_path, **SMALL).check()
 
     def killed(history):
         if len(history) == 2:

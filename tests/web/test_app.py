@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_runs import change
 
 from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
@@ -177,7 +178,7 @@ def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "moved")
     told = json.loads((folder / "run.json").read_text())
     told["config"]["data"] = str(tmp_path / "gone")
-    (folder / "run.json").write_text(json.dumps(told))
+    change(folder, config=told["config"])
     answer = tab.choose(Asked(), Desk(), str(folder), *LOOK)
     assert len(answer) == tab.SHOWN
     maps, verdict, histogram, *_, message, _, threshold = answer[:9]

@@ -1,0 +1,99 @@
+"""run.json: what it must hold, how it is sealed when written and checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt
+
+from labkit.core.records import Shapes
+
+FORMAT = 3  # of run.json; those of labkit 0.1 and 0.2 say none and hold no hashes
+RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
+Quantiles = Annotated[
+    dict[Literal["0.5", "0.99", "0.999", "1"], FiniteFloat], Field(min_length=4)
+]  # of a map's pixels
+
+
+class Ruler(BaseModel):
+    """Scores and maps of the held-out normals."""
+
+    scores: Annotated[list[FiniteFloat], Field(min_length=1)]
+    map_quantiles: dict[str, Quantiles]
+
+
+class Metrics(BaseModel):
+    """Those that every run has, if only as None."""
+
+    image_auroc: FiniteFloat | None
+    pixel_auroc: FiniteFloat | None
+    aupro: FiniteFloat | None
+
+
+class Stored(BaseModel):
+    """What readers of a run rely on; there may be more."""
+
+    labkit: str
+    config: dict[str, Any]
+    config_hash: str
+    weights: str
+    data_hash: str
+    shapes: Shapes
+    calibration: Ruler
+    metrics: Metrics
+    counts: dict[str, NonNegativeInt]
+    trainable_parameters: NonNegativeInt
+    train_seconds: FiniteFloat
+    seconds: dict[str, FiniteFloat]
+    root: str | None = None
+    stopped: str = ""
+
+
+def seal(info: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The content of run.json with the hash of each file of the run, and one of all this."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    body = json.loads(json.dumps({**info, "format": FORMAT, "hashes": hashes}))
+    return body | {"seal": _digest(body)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a run.json, complete and as it was written; `hashes` is empty before 0.3.
+
+    Raises: ValueError if it is damaged or of a later labkit.
+    """
+    try:
+        info = json.loads(path.read_bytes())
+        newer = info.get("format", 0) > FORMAT
+        if not newer:
+            info = {RENAMED.get(key, key): value for key, value in info.items()}
+            _check(info)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is damaged; train the run again with --again.") from None
+    if newer:
+        raise ValueError(
+            f"{path} is of labkit {info.get('labkit')}, later than this one; update labkit."
+        )
+    return info
+
+
+def _check(info: dict[str, Any]) -> None:
+    """Raises: ValueError, KeyError or TypeError if it is not complete and as it was written."""
+    if {"format", "seal"} & set(info):
+        whole = {key: value for key, value in info.items() if key != "seal"}
+        expected, digest = info["seal"], _digest(whole)
+    else:  # the name of a run of 0.1 or 0.2 is a hash of its settings
+        info["hashes"] = {}
+        info["shapes"].setdefault("rotated", info["shapes"].get("turned", (0, 0)))
+        parts = [info["config"], info["data_hash"], info["weights"]]
+        expected, digest = info["config_hash"], _digest(parts)[:8]
+    if digest != expected:
+        raise ValueError
+    Stored.model_validate(info)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

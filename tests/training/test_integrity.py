@@ -1,0 +1,212 @@
+"""A run, a checkpoint, a killed training: whole, or one sentence; never other numbers."""
+
+import json
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_runs import change
+from test_training import Killed, build, data, fit, weights  # noqa: F401
+
+import labkit
+from labkit.training import run as runs
+from labkit.training import train as trainings
+from labkit.training.checkpoints import CHECKPOINT
+from labkit.training.run import Run
+from labkit_apps.bench import fault_runs
+
+GEAR = {"method": "dnfad", "data": "procedural/gear", "budget": "quick", "progress": False}
+OLD = Path(__file__).parent / "v01" / "dnfad"
+
+
+@pytest.fixture
+def folder(quick_run, tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(quick_run.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", runs.FILES)
+def test_one_bit_in_any_file_is_found(folder, name):
+    content = (folder / name).read_bytes()
+    for place in (len(content) // 3, len(content) // 2, len(content) - 5):
+        flipped = bytearray(content)
+        flipped[place] ^= 4
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(ValueError, match=f"{name} is damaged") as told:
+            Run.load(folder).check()
+        assert "\n" not in str(told.value)
+    (folder / name).write_bytes(content)
+    Run.load(folder).check()
+
+
+def test_damaged_weights_neither_judge_nor_count_as_finished(folder):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-9] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or was replaced"):
+        _ = Run.load(folder).detector
+    with pytest.raises(ValueError, match="--again"):
+        labkit.train(**GEAR, limit=6, out=folder)
+    labkit.train(**GEAR, limit=6, out=folder, again=True).check()
+
+
+def test_a_run_of_a_later_labkit_is_named(folder):
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(info | {"format": 99, "labkit": "9.0.0"}))
+    with pytest.raises(ValueError, match=r"of labkit 9\.0\.0, later than this one; update"):
+        Run.load(folder)
+    change(folder, config=info["config"] | {"method": "tomorrows"})
+    with pytest.raises(ValueError, match=r"another labkit.*Unknown method 'tomorrows'"):
+        Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("config.flow.blocks", 10**6),
+        ("config.train.lr", 0.5),
+        ("data_digest", "0" * 64),
+        ("shapes.pyramid", [[10**6, 16, 16]]),
+        ("calibration.scores", []),
+        ("calibration.scores", [float("nan")]),
+        ("calibration.map_quantiles.fused.1", "high"),
+        ("metrics.image_auroc", "good"),
+        ("metrics", None),
+        ("counts", [1]),
+        ("seconds", {"fit_seconds": float("inf")}),
+    ],
+)
+def test_old_runs_have_no_hashes_but_are_checked(tmp_path, path, value):
+    folder = shutil.copytree(OLD, tmp_path / "old")
+    info = json.loads((folder / "run.json").read_text())
+    *outer, last = path.split(".")
+    inner = info
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        _ = Run.load(folder).detector
+
+
+def test_damaged_folders_are_one_sentence_everywhere(tmp_path):
+    found = fault_runs.report(24, seed=7)
+    assert found["failures"] == []
+    assert (found["tried"], found["clean"]) == (24, 24)
+    assert found["left_out"] > 18
+
+
+def test_killed_trainings_and_studies_go_on_to_the_same_bits():
+    code = (
+        "import json; from labkit_apps.bench import fault_kills;"
+        "print(json.dumps(fault_kills.report(3, 5)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["failures"] == []
+    assert found["clean"] == found["tried"] == 5
+    assert found["kills"] >= 3
+
+
+def test_a_finished_run_opens_without_a_write(folder, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for name in ("FileLock", "write_whole", "sweep"):
+        monkeypatch.setattr(trainings, name, refused)
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert labkit.train(**GEAR, limit=6, out=folder).folder == folder
+    with pytest.raises(ValueError, match=r"cannot be used \(.*Read-only.*; give another --out"):
+        labkit.train(**GEAR, limit=5, out=folder.with_name("new"))
+
+
+def test_files_honour_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = labkit.train(**GEAR, limit=2, epochs=1, out=tmp_path / "run").folder
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in runs.FILES} == {0o640}
+
+
+def test_what_dead_processes_left_is_swept(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f".model.safetensors.{dead.pid}.140").write_bytes(b"half")
+    labkit.train(**GEAR, limit=2, epochs=1, out=folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names - {".lock"} == {*runs.FILES, ".digest"}
+
+
+def header(path, edited):
+    """A safetensors file with another header."""
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    text = json.dumps(edited(json.loads(content[8 : 8 + size]))).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+
+
+def notes(**changed):
+    return lambda head: head | {"__metadata__": head["__metadata__"] | changed}
+
+
+def renamed(head):
+    name = next(key for key in head if key.startswith("method."))
+    return {("method.other" if key == name else key): value for key, value in head.items()}
+
+
+DAMAGE = {
+    "zeros": lambda path: path.write_bytes(path.read_bytes()[:-4000] + bytes(4000)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:500]),
+    "renamed": lambda path: header(path, renamed),
+    "no notes": lambda path: header(path, lambda head: head | {"__metadata__": {}}),
+    "history {}": lambda path: header(path, notes(history="{}")),
+    "history 5": lambda path: header(path, notes(history="5")),
+    "long history": lambda path: header(path, notes(history=json.dumps([{"epoch": 1}] * 99))),
+    "no hash": lambda path: header(path, lambda h: h | {"__metadata__": {"history": "[]"}}),
+}
+
+
+@pytest.mark.parametrize("way", DAMAGE)
+def test_a_damaged_checkpoint_is_not_resumed(data, tmp_path, way):  # noqa: F811
+    def stop(history):
+        raise Killed
+
+    with pytest.raises(Killed):
+        fit(data, folder=tmp_path, on_epoch=stop)
+    DAMAGE[way](tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors is damaged or .*; delete it"):
+        fit(data, folder=tmp_path)
+
+
+@pytest.mark.parametrize("note", [None, b"", b"\xff\xfe\xff", b"another"])
+def test_a_checkpoint_of_unknown_settings_is_not_resumed(tmp_path, note):
+    def stop(history):
+        raise Killed
+
+    small = GEAR | {"limit": 2, "epochs": 2, "out": tmp_path}
+    with pytest.raises(Killed):
+        labkit.train(**small, on_epoch=stop)
+    (tmp_path / ".digest").unlink()
+    if note is not None:
+        (tmp_path / ".digest").write_bytes(note)
+    with pytest.raises(ValueError, match="holds another, unfinished run; give another --out, or"):
+        labkit.train(**small)
+    run = labkit.train(**small, again=True)
+    assert len(run.history) == 2
+    labkit.train(**small | {"epochs": 1}, again=True)
+
+
+def test_a_folder_variable_that_names_a_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"LABKIT_RUNS is .*file, which is a file; set it to"):
+        runs.runs_folder()
