@@ -1,0 +1,62 @@
+"""`labkit bench faults`: damaged and hostile input of every kind, and what became of it.
+
+Each part is a module `fault_NAME` beside this one, found by its name. It has `COUNT`, how many
+cases the long form tries, `SHORT`, how many a test tries, and either `cases(seed, folder)` (see
+`trials`) or a `report(count, seed)` of its own that returns the same figures.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from labkit.core.config import unknown
+from labkit_apps import bench
+from labkit_apps.bench import trials
+
+PREFIX = "fault_"
+SHOWN = ("part", "tried", *trials.OUTCOMES, "peak_mib", "seconds")
+
+
+def parts() -> list[str]:
+    """The names of all parts."""
+    names = [module.name for module in pkgutil.iter_modules(bench.__path__)]
+    return [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+
+
+def module(name: str) -> ModuleType:
+    """The module of a part.
+
+    Raises: ValueError for a name that is none.
+    """
+    if name not in parts():
+        raise ValueError(unknown("part", name, parts()))
+    return importlib.import_module(f"{bench.__name__}.{PREFIX}{name}")
+
+
+def report(name: str, count: int | None = None, seed: int = 0) -> dict[str, Any]:
+    """The figures of a part: see `trials.report`; `COUNT` cases if no count is given."""
+    part = module(name)
+    count = part.COUNT if count is None else count
+    if own := getattr(part, "report", None):
+        return {"part": name} | own(count, seed)
+    return {"part": name} | trials.report(part.__name__, count, seed)
+
+
+def failed(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether any case was neither accepted nor refused, or took too much memory."""
+    return any(any(row[name] for name in trials.OUTCOMES[2:]) for row in rows) or any(
+        row["peak_mib"] > trials.MOST_MIB for row in rows
+    )
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """Each fault in a line; those of a part after its twentieth are only counted."""
+    lines = []
+    for row in rows:
+        lines += [f"{row['part']}: {fault}" for fault in row["faults"][:20]]
+        lines += [f"{row['part']}: {len(row['faults']) - 20} more"] * (len(row["faults"]) > 20)
+    return "\n".join(lines or ["Every case was read as it is or refused in one sentence."])
