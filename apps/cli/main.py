@@ -139,12 +139,15 @@ def main() -> None:
         code = app(prog_name="labkit", standalone_mode=False) or 0
     except typer.BadParameter.__mro__[1] as error:  # click's UsageError, of whichever click
         help_page = f"; see {error.ctx.command_path} --help." if error.ctx else "."
-        fault = " ".join(error.format_message().split()).rstrip(".") + help_page
+        fault = " ".join(error.format_message().split()).rstrip(".")[:400] + help_page
         if type(error).__name__ == "NoArgsIsHelpError":
             fault = error.format_message()
     except UnicodeEncodeError as error:
         fault = f"the name {ascii(error.object)[:LONGEST]} is not UTF-8; rename the file."
-    except (ValueError, OSError) as error:  # OSError: a folder that cannot be made or read
+    except OSError as error:  # a folder that cannot be made or read
+        place = f"{str(error.filename)[:LONGEST]}: " if error.filename else ""
+        fault = f"{place}{error.strerror or error}."
+    except ValueError as error:
         fault = str(error)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
