@@ -6,6 +6,7 @@ Nothing is to run for long: studies ask for a variant that does not exist, serve
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import random
@@ -75,7 +76,8 @@ def _filled(word: str, words: dict[str, str]) -> str:
 
 
 def _made(folder: Path) -> dict[str, str]:
-    """A folder of small images and a run on it; the process moves there."""
+    """A folder of small images and a run on it; the process moves there, all imports done."""
+    importlib.import_module("labkit_apps.web.app")
     (folder / "work").mkdir(exist_ok=True)
     os.chdir(folder / "work")  # so that ../x lies in the folder too
     names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/0.png"}

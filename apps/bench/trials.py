@@ -1,7 +1,8 @@
 """Many odd inputs, each tried in a worker process with a deadline: what became of them.
 
 A part of `labkit bench faults` is a module `fault_NAME`. Its `cases(seed, folder)` yields labels
-and calls, the same ones for a seed in every process. A call that returns has accepted its input;
+and calls, the same ones for a seed in every process; a folder stands for the call that reads it as
+a dataset. A call that returns has accepted its input;
 one that raises a ValueError of one line has refused it; `OtherScore` says that a score has changed
 without a word; whatever else is raised, or ends the process, counts as a traceback.
 """
@@ -14,6 +15,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +27,7 @@ from labkit_apps.bench import processes
 DEADLINE, PATIENCE = 20.0, 300.0  # seconds for a case, and to make the next one
 MOST_MIB = 2048
 OUTCOMES = ("accepted", "refused", "tracebacks", "hangs", "silent_other_scores")
-Case = tuple[str, Callable[[], object]]
+Case = tuple[str, Callable[[], object] | Path]
 
 
 class OtherScore(Exception):
@@ -106,8 +108,20 @@ def _work(part: str, seed: int, folder: Path, begun: int, count: int, pipe: Conn
     cases = importlib.import_module(part).cases(seed, folder)
     for label, call in islice(cases, begun, count):
         pipe.send(label)
+        call = partial(named, call, partial(_read, call)) if isinstance(call, Path) else call
         pipe.send((*_outcome(call), processes.peak()))
     pipe.send(None)
+
+
+def _read(folder: Path) -> None:
+    """All images and masks of a folder, as training and evaluation read them."""
+    from labkit.data import catalogue
+
+    dataset = catalogue.load(str(folder))
+    for sample in (*dataset.train, *dataset.test):
+        sample.read()
+        if sample.read_mask:
+            sample.read_mask()
 
 
 def _outcome(call: Callable[[], object]) -> tuple[str, str]:

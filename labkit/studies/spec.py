@@ -85,9 +85,7 @@ class Study:
     set: Settings = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     vary: dict[str, list[Any]] | None = None  # key -> values: the variants of a sweep
-    vary_published: Annotated[str, Field(max_length=60)] = (
-        ""  # template of the published name, such as "layers={blocks}"
-    )
+    vary_published: Annotated[str, Field(max_length=60)] = ""  # of a row, as "layers={blocks}"
     base: str  # the variant that the others are compared with
     metrics: Some[str] = ("image_auroc", "pixel_auroc", "aupro")
     published: tuple[Published, ...] = ()
@@ -269,10 +267,9 @@ def _value(node: yaml.Node, keys: tuple[str, ...], count: Iterator[int]) -> Any:
 
     Args: keys: where it stands; count: of the values read before it.
     """
-    where = ".".join(keys) or "it"
+    where = ".".join(keys)[:LONGEST] or "it"
     if next(count) > MOST_VALUES or len(keys) > MOST_LEVELS:
-        limit = f"more than {MOST_VALUES} values or {MOST_LEVELS} levels"
-        raise ValueError(f"{where[:LONGEST]} holds {limit}")
+        raise ValueError(f"{where} holds more than {MOST_VALUES} values or {MOST_LEVELS} levels")
     tag = node.tag.removeprefix(TAG)
     if tag == "seq":
         return [_value(one, (*keys, str(k)), count) for k, one in enumerate(node.value)]
@@ -307,7 +304,7 @@ def _mapping(
 def _sentence(error: ValidationError) -> str:
     """What pydantic says of the first thing that does not fit."""
     first = error.errors()[0]
-    key, sentence = ".".join(map(str, first["loc"])), first["msg"].lower()
+    key, sentence = ".".join(map(str, first["loc"])), first["msg"].lower().replace("tuple", "list")
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
