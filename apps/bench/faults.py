@@ -1,8 +1,8 @@
 """`labkit bench faults`: damaged and hostile input of every kind, and what became of it.
 
-Each part is a module `fault_NAME` beside this one, found by its name. It has `COUNT`, how many
-cases the long form tries, `SHORT`, how many a test tries, and either `cases(seed, folder)` (see
-`trials`) or a `report(count, seed)` of its own that returns the same figures.
+Each part is a module `fault_NAME` beside this one, found by its name. It has either
+`cases(seed, folder)` (see `trials`) or a `report(count, seed)` of its own that returns the same
+figures, and may say how many cases the long form tries, `COUNT`, and how many a test, `SHORT`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"{bench.__name__}.{PREFIX}{name}")
 
 
-def report(name: str, count: int | None = None, seed: int = 0) -> dict[str, Any]:
-    """The figures of a part: see `trials.report`; `COUNT` cases if no count is given."""
+def report(
+    name: str, count: int | None = None, seed: int = 0, short: bool = False
+) -> dict[str, Any]:
+    """The figures of a part, see `trials.report`; as many cases as it is made for by default."""
     part = module(name)
-    count = part.COUNT if count is None else count
+    count = count or getattr(part, "SHORT" if short else "COUNT", 20 if short else 160)
     if own := getattr(part, "report", None):
         return {"part": name} | own(count, seed)
     return {"part": name} | trials.report(part.__name__, count, seed)
