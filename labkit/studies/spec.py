@@ -111,11 +111,9 @@ class Study:
         for layer in (self, *self.budgets.values(), *self.rows):
             for key in RESERVED.keys() & layer.set:
                 raise ValueError(f"set: {unknown('key', key, ())}")
-        points = [row.set[self.axis] for row in self.rows if self.axis in row.set]
-        if self.figure == "curve" and not (points and all(map(_is_number, points))):
-            raise ValueError(
-                f"axis = {self.axis!r} does not fit: name a key with numbers to draw."
-            )
+        points = [type(row.set[self.axis]) for row in self.rows if self.axis in row.set]
+        if self.figure == "curve" and not {int, float} >= {*points} > set():
+            raise ValueError(f"axis = {self.axis!r} does not fit: name a key of numbers to draw.")
         return self
 
     @cached_property
@@ -129,10 +127,7 @@ class Study:
             for key, value in chosen.items():
                 printed = printed.replace(f"{{{key}}}", str(value))
             if "{" in printed:
-                raise ValueError(
-                    f"vary_published = {self.vary_published!r} does not fit: "
-                    "braces hold a key of vary, as in layers={blocks}."
-                )
+                raise ValueError(f"vary_published = {printed!r}: braces hold a key of vary.")
             sweep.append(Variant(name=name, set=chosen, published=printed or None))
         return (*self.variants, *sweep)
 
@@ -315,10 +310,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"].startswith("missing"):
         return f"the key {key!r} is missing."
     return f"{key} = {str(first['input'])[:60]!r} does not fit: {sentence}."
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> str:
