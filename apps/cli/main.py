@@ -137,13 +137,16 @@ def main() -> None:
     fault, code = "stopped; the same command goes on from the last epoch.", 2
     try:
         code = app(prog_name="labkit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except typer.BadParameter.__mro__[1] as error:  # click's UsageError, of whichever click
         help_page = f"; see {error.ctx.command_path} --help." if error.ctx else "."
         fault = " ".join(error.format_message().split()).rstrip(".")[:400] + help_page
         if type(error).__name__ == "NoArgsIsHelpError":
             fault = error.format_message()
     except UnicodeEncodeError as error:
-        fault = f"the name {ascii(error.object)[:LONGEST]} is not UTF-8; rename the file."
+        name = ascii(error.object[: error.end])[-LONGEST:]
+        fault = f"the name {name} is not UTF-8; rename the file."
     except OSError as error:  # a folder that cannot be made or read
         place = f"{str(error.filename)[:LONGEST]}: " if error.filename else ""
         fault = f"{place}{error.strerror or error}."
@@ -153,9 +156,7 @@ def main() -> None:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         fault = "there is not enough memory; set a smaller batch, image_size or network."
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    if code in (2, 130):
+    if code in (2, 130) and fault:  # a group without a command has shown its help
         print(f"labkit: {fault}", file=sys.stderr)
     sys.exit(code)
 
