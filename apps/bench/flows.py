@@ -21,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit.core.config import unknown
+from labkit.data import catalogue
 from labkit.evaluation import metrics
 from labkit_apps.bench import processes
 from labkit_apps.bench.contenders import BATCH, PEER, RACES, Contender, Job
@@ -61,6 +62,7 @@ def race(
     for name in names:
         if name not in RACES:
             raise ValueError(unknown("race", name, RACES))
+    catalogue.load(job.data)  # what is wrong with it is said before anybody starts
     pairs = [(name, who) for name in names for who in RACES[name]]
     empty = dict.fromkeys((*KEYS.values(), "image_auroc", "image_auroc_alone", "ratios", "note"))
     for name, who in tqdm(pairs, "flows", leave=False, unit="contender", disable=not progress):

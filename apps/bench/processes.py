@@ -82,9 +82,14 @@ def _kib(file: str, key: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
 
 
-if __name__ == "__main__":
-    if resource and (free := _kib("/proc/meminfo", "MemAvailable")):  # it takes four fifths
+def limit_memory() -> None:
+    """Let this process take four fifths of the free memory and no more; Linux only."""
+    if resource and (free := _kib("/proc/meminfo", "MemAvailable")):
         resource.setrlimit(resource.RLIMIT_DATA, (free * 820, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    limit_memory()
     module, function, given = sys.argv[1:]
     result = getattr(importlib.import_module(module), function)(**json.loads(given))
     print(json.dumps(result))

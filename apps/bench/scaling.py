@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from labkit import methods
 from labkit.core.config import unknown
 from labkit.core.files import write_whole
+from labkit.data import catalogue
 from labkit.figures.style import SERIES
 from labkit_apps.bench import flows, processes
 from labkit_apps.bench.contenders import Job, ours
@@ -76,6 +77,7 @@ def scale(
     grids = [n for n in methods.names() if "grid" in methods.get(n).Spec.__dataclass_fields__]
     if method not in grids:
         raise ValueError(unknown("method with a grid", method, grids))
+    catalogue.load(data)  # what is wrong with it is said before anything starts
     rows, points = [], sizes(data, epochs, most)
     for size in tqdm(points, "scaling", unit="size", leave=False, disable=not progress):
         arguments = {"method": method, "job": asdict(size.job), "settings": size.settings}

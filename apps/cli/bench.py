@@ -1,4 +1,4 @@
-"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, and `all` of them."""
+"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, `all` of them, and `faults`."""
 
 from __future__ import annotations
 
@@ -94,6 +94,34 @@ def complexity(
     echo(rows, json, lambda: _text("complexity", rows))
 
 
+@app.command()
+def faults(
+    only: Annotated[str | None, typer.Option(help="Parts, as images,studies; else all.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Cases of each part; else as many as it is made for.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same cases again for the same seed.")] = 0,
+    json: Json = False,
+) -> None:
+    """Damaged and hostile input of every kind; exit code 1 if any of it does harm.
+
+    Example: labkit bench faults --only images --count 1000
+    """
+    import labkit_apps.bench.faults as bench
+
+    names = only.split(",") if only else bench.parts()
+    for name in names:
+        bench.module(name)
+    rows = []
+    for name in names:
+        rows.append(bench.report(name, count, seed))
+        if not json:
+            print(table([{key: rows[-1].get(key) for key in bench.SHOWN}]), flush=True)
+    echo(rows, json, lambda: bench.verdict(rows))
+    if bench.failed(rows):
+        raise typer.Exit(1)
+
+
 @app.command("all")
 def everything(
     out: Annotated[Path, typer.Option(help="Results; what is there is not run again.")] = Path(
@@ -134,4 +162,4 @@ def _text(name: str, rows: list[dict[str, Any]]) -> str:
         done = [complexity.readable(row) for row in done]
     else:
         done = [{key: row[key] for key in bench.SHOWN} for row in done]
-    return "\n\n".join([table(done)] * bool(done) + [bench.verdict(rows)])
+    return "\n\n".join([*([table(done)] if done else []), bench.verdict(rows)])

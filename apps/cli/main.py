@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from labkit.core.config import LONGEST, RESERVED, unknown
 from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
 from labkit_apps.cli.book import book
@@ -177,20 +178,39 @@ def serve(
 
 
 def main() -> None:
-    """Run the command line; a ValueError is one line on stderr and exit code 2."""
+    """Run the command line; what a user can mend is one line on stderr and exit code 2."""
     warnings.formatwarning = lambda message, *_: f"labkit: note: {message}\n"
+    fault, code = "stopped; the same command goes on from the last epoch.", 2
     try:
-        app()
-    except (ValueError, OSError) as error:  # OSError: a folder that cannot be made or read
-        print(f"labkit: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("labkit: stopped; the same command goes on from the last epoch.", file=sys.stderr)
-        sys.exit(130)
+        code = app(prog_name="labkit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except typer.BadParameter.__mro__[1] as error:  # click's UsageError, of whichever click
+        help_page = f"; see {error.ctx.command_path} --help." if error.ctx else "."
+        fault = " ".join(error.format_message().split()).rstrip(".")[:400] + help_page
+        if type(error).__name__ == "NoArgsIsHelpError":
+            fault = error.format_message()
+    except UnicodeEncodeError as error:
+        name = ascii(error.object[: error.end])[-LONGEST:]
+        fault = f"the name {name} is not UTF-8; rename the file."
+    except OSError as error:  # a folder that cannot be made or read
+        place = f"{str(error.filename)[:LONGEST]}: " if error.filename else ""
+        fault = f"{place}{error.strerror or error}."
+    except ValueError as error:
+        fault = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        fault = "there is not enough memory; set a smaller batch, image_size or network."
+    if code in (2, 130) and fault:  # a group without a command has shown its help
+        print(f"labkit: {fault}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set {text} has no '='; write --set blocks=4.")
-    return key.strip(), value.strip()
+    key, equals, value = map(str.strip, text.partition("="))
+    if not (key and equals):
+        raise ValueError(f"--set {text[:LONGEST]} has no '=' after a key; write --set blocks=4.")
+    if key in RESERVED:
+        raise ValueError(unknown("key", key, ()))
+    return key, value

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labkit.core.config import checked_seed
 from labkit_apps.cli.output import Budget, Json, echo, table
 
 if TYPE_CHECKING:  # pandas is imported where a study is read
@@ -57,7 +58,7 @@ def study(
     """
     from labkit.studies import runner as lab
 
-    numbers = [_seed(text) for text in seeds.split(",")] if seeds else None
+    numbers = [checked_seed(text) for text in seeds.split(",")] if seeds else None
     datasets = data.split(",") if data else None
     results = lab.run(
         name, budget, numbers, datasets, variant, engine, workers, gpus, out, again=again
@@ -67,12 +68,6 @@ def study(
     echo(_record(results), json, lambda: _page(results))
     if results.failed:
         raise typer.Exit(1)
-
-
-def _seed(text: str) -> int:
-    if not text.strip().isdigit():
-        raise ValueError(f"--seeds {text!r} is no whole number; write --seeds 0,1,2.")
-    return int(text)
 
 
 def _document(budget: str) -> str:

@@ -20,8 +20,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+LONGEST = 100  # characters of a name or value that a message repeats
 Budget = Literal["quick", "laptop", "paper"]
-Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+UpTo512 = Annotated[int, Field(gt=0, le=512)]  # steps of a chain, a side of a grid
+UpTo4096 = Annotated[int, Field(gt=0, le=4096)]  # channels of a subnet
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 
@@ -55,7 +59,7 @@ class TrainSpec:
 
     epochs: Annotated[int, Field(ge=0)] = 4
     batch: Positive = 16  # images
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
@@ -69,6 +73,12 @@ class TrainSpec:
     devices: Positive = 1  # more than one: DDP
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
+
+RESERVED = {  # arguments of `labkit.train` that are no key of a spec -> what gives them
+    "method": "labkit train METHOD DATA", "data": "labkit train METHOD DATA",
+    "budget": "--budget quick", "seed": "--seed 3", "out": "--out FOLDER", "runs": "--out FOLDER",
+    "root": "--root FOLDER", "again": "--again",
+} | dict.fromkeys(("stop", "progress", "on_epoch"), "labkit.train in Python")  # fmt: skip
 
 SHARED = {"input": InputSpec, "split": SplitSpec, "train": TrainSpec}
 
@@ -150,7 +160,18 @@ def resolve(
                 raise ValueError(unknown("key", key, home))
             chosen[home[key]][key] = value
     built = {section: _build(spec, chosen[section]) for section, spec in specs.items()}
-    return Config(method=method, data=data, budget=budget, seed=seed, **built)
+    return Config(method=method, data=data, budget=budget, seed=checked_seed(seed), **built)
+
+
+def checked_seed(value: int | str) -> int:
+    """A seed that every generator takes; text as on a command line.
+
+    Raises: ValueError if it is negative, too large or no whole number.
+    """
+    try:
+        return TypeAdapter(Seed).validate_python(value)
+    except ValidationError:
+        raise ValueError(f"seed={value!r:.60} does not fit: take 0, 1, 2 or so.") from None
 
 
 def change(config: Config, **flow: Any) -> Config:
@@ -176,9 +197,13 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     >>> unknown("method", "cflw", ["cflow", "dnfad"])
     "Unknown method 'cflw'; did you mean 'cflow'?"
     """
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(names))}."
-    return f"Unknown {what} {name!r}; {hint}"
+    if what == "key" and name in RESERVED:
+        return f"Unknown key {name!r}; use {RESERVED[name]}."
+    every, name = sorted(names), name[:LONGEST]  # comparing takes the square of the lengths
+    short = [one for one in every if len(one) <= LONGEST]
+    near = difflib.get_close_matches(name, short, n=1, cutoff=0.4)
+    known = f"known are {', '.join(every)}." if every else "there is none to choose from."
+    return f"Unknown {what} {name!r}; {f'did you mean {near[0]!r}?' if near else known}"
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.core.config import Above0, Positive, TrainSpec
+from labkit.core.config import Above0, TrainSpec, UpTo512
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
@@ -27,7 +27,7 @@ from labkit.flows.whitening import Shrinkage, Whitening
 class FlowSpec:
     """The switches that flows share; as given, none departs from a paper."""
 
-    blocks: Positive = 8
+    blocks: UpTo512 = 8
     coupling: Coupling = "affine"  # or one of FrEIA's blocks, see `freia.coupling_step`
     clamp: Above0 = 2.0  # largest log-scale of a coupling, nats
     zero_init: bool = False  # couplings start as the identity
@@ -40,7 +40,7 @@ class GridSpec(FlowSpec):
     """Those of flows on feature maps."""
 
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
-    grid: Positive | None = None  # common grid of the levels, or finest of a level; None: as it is
+    grid: UpTo512 | None = None  # common grid of the levels, or finest of a level; None: as it is
     top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
 
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.core.config import Positive
+from labkit.core.config import UpTo512, UpTo4096
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput, SideBySide, cut, side_by_side
 from labkit.flows.freia import coupling_step
@@ -47,9 +47,9 @@ Grid = tuple[int, int]
 class CSFlowSpec(PyramidSpec):
     """Every switch of CS-Flow, with the values of the paper."""
 
-    blocks: Positive = 4
+    blocks: UpTo512 = 4
     clamp: float = 3.0  # largest log-scale of a half-step, nats
-    hidden: Positive = 1024  # inner channels of a cross-scale subnet
+    hidden: UpTo4096 = 1024  # inner channels of a cross-scale subnet
     last_kernel: Literal[3, 5] = 5  # of the last block's subnets; the others have 3
     zero_init: bool = True  # gamma starts at 0, False: at 1
     logdet: bool = False  # the flow's log-det in maps and score

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.core.config import Above0, AtLeast0, Positive, TrainSpec
+from labkit.core.config import Above0, AtLeast0, TrainSpec, UpTo512, UpTo4096
 from labkit.core.records import Batch, Features, Map, Maps, Shapes
 from labkit.flows.likelihood import blurred, log_density, upsample
 from labkit.methods import fastflow
@@ -49,10 +49,10 @@ REBUILD, FLOW = "reconstruction", "likelihood"  # the stages
 class DADFSpec(FastFlowSpec):
     """Every switch of the paper's ablations and ours, with the values of the paper."""
 
-    embed: Positive = 480  # D, token channels of each level
-    depth: Positive = 8
-    heads: Positive = 8
-    tokens: Positive | None = None  # side of the token grid; None: the coarsest level's
+    embed: UpTo4096 = 480  # D, token channels of each level
+    depth: UpTo512 = 8
+    heads: UpTo512 = 8
+    tokens: UpTo512 | None = None  # side of the token grid; None: the coarsest level's
     memory_qk: Literal["paper", "official"] = "paper"
     memory_residual: Literal["own", "none", "query"] = "own"
     share_weights: bool = True  # between the two streams

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.core.config import Above0, Positive
+from labkit.core.config import Above0, UpTo4096
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import AtPositions, Flow, FlowInput
 from labkit.flows.freia import coupling_step
@@ -40,7 +40,7 @@ Copies = Annotated[int, Field(gt=0, le=ROTATIONS)]
 class DifferNetSpec(FlowSpec):
     """Every switch of DifferNet, with the values of the paper."""
 
-    hidden: Positive = 2048  # width of a subnet's three inner layers
+    hidden: UpTo4096 = 2048  # width of a subnet's three inner layers
     clamp: Above0 = 3.0  # largest log-scale of a coupling, nats
     turns: Copies = ROTATIONS  # copies of an image that a step sees
     test_turns: Copies = ROTATIONS  # copies that score; paper 64

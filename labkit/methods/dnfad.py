@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from labkit.core.config import Above0, Positive
+from labkit.core.config import Above0, UpTo512
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput, position_code
 from labkit.flows.freia import coupling_step
@@ -52,7 +52,7 @@ class DNFADSpec(GridSpec):
     """Every switch of DNFAD's ablations, with the values this lab recommends."""
 
     branches: Literal["both", "global", "local"] = "both"  # Table 6
-    blocks: Positive = 6  # Table 7; official code 4
+    blocks: UpTo512 = 6  # Table 7; official code 4
     dsam: bool = True  # Table 6
     branch_arch: Literal["paper", "official"] = "paper"  # one block for both, or the code's two
     local_kernel: Literal[1, 3] = 3  # 1: no DSAM in the local branch; eq. 12 is literally true

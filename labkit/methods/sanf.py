@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.core.config import Above0, Positive
+from labkit.core.config import Above0, UpTo512
 from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
@@ -46,10 +46,10 @@ class SANFSpec(FlowSpec):
 
     fusion: Literal["none", "mean", "query", "token"] = "token"  # Table 3: without, M1, M2, M3
     main_input: Literal["y_sem", "y_spa"] = "y_sem"  # Table 4; the other one is the condition
-    blocks: Positive = 4  # Table 10
+    blocks: UpTo512 = 4  # Table 10
     coupling: Literal["affine"] = "affine"  # FrEIA's blocks cannot hand tokens to a subnet
     hidden: Above0 = 1.0  # width of the MLP / channels of a token
-    heads: Positive = 4
+    heads: UpTo512 = 4
     token_pool: Literal[1, 3] = 3  # side of the blocks of patch tokens that are averaged
     official_layout: bool = False  # pool as the code does, in a scrambled layout
     aligned: bool = True  # patch tokens follow the permutations of what flows

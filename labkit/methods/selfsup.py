@@ -34,7 +34,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit.core.config import Above0, AtLeast0, Positive
+from labkit.core.config import Above0, AtLeast0, UpTo512
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.data.synthetic import bank
 from labkit.flows.flow import Flow, FlowInput
@@ -50,10 +50,10 @@ class SelfSupSpec(GridSpec):
     """Every switch of the paper's ablations and ours, with the values of the paper."""
 
     supervision: bool = True  # Table 9; off: the plain flow, on normal images alone
-    blocks: Positive = 5
+    blocks: UpTo512 = 5
     subnet: Literal["residual", "plain", "convolution"] = "residual"  # Table 10
     hidden: Above0 = 0.5  # subnet's inner channels / its input channels
-    heads: Positive = 4
+    heads: UpTo512 = 4
     zero_init: bool = True
     threshold: AtLeast0 | None = 1.0  # c, below the mean l_d; none: off
     minimum: bool = True  # a defect below every normal image of the step is left alone

@@ -10,20 +10,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from labkit.core.config import BUDGETS, unknown
+from labkit.core.config import BUDGETS, LONGEST, RESERVED, Seed, checked_seed, unknown
 from labkit.data import catalogue
+from labkit.studies import published
 
 FOLDER = Path(__file__).parents[1] / "ablations"
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 2**15, 5_000, 12  # of a file; a shipped one has 2 kB
+MOST_VARIANTS, MOST_TASKS = 500, 20_000
+TAG = "tag:yaml.org,2002:"
+One = TypeVar("One")
+Some = Annotated[tuple[One, ...], Field(min_length=1)]
 Settings = dict[str, Any]
 Budget = Literal["quick", "laptop", "paper"]
 declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
@@ -56,8 +63,8 @@ class Published:
 class Layer:
     """What a budget does otherwise."""
 
-    data: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
+    data: Some[str] | None = None
+    seeds: Some[Seed] | None = None
     base: str | None = None
     set: Settings = field(default_factory=dict)
 
@@ -72,15 +79,15 @@ class Study:
     paper: str
     source: str  # the table or figure, or "ours"
     method: str
-    data: tuple[str, ...]
+    data: Some[str]
     claim: str = ""  # of the paper, in our words
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Some[Seed] = (0, 1, 2)
     set: Settings = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     vary: dict[str, list[Any]] | None = None  # key -> values: the variants of a sweep
-    vary_published: str = ""  # template of the published name, such as "layers={blocks}"
+    vary_published: Annotated[str, Field(max_length=60)] = ""  # of a row, as "layers={blocks}"
     base: str  # the variant that the others are compared with
-    metrics: tuple[str, ...] = ("image_auroc", "pixel_auroc", "aupro")
+    metrics: Some[str] = ("image_auroc", "pixel_auroc", "aupro")
     published: tuple[Published, ...] = ()
     notebook: str = ""
     note: str = ""  # what the reader should know of our setting
@@ -91,6 +98,9 @@ class Study:
 
     @model_validator(mode="after")
     def _check_names(self) -> Study:
+        count = len(self.variants) + math.prod(map(len, (self.vary or {"": ()}).values()))
+        if count > MOST_VARIANTS:
+            raise ValueError(f"it makes {count} variants; the most are {MOST_VARIANTS}.")
         names = [variant.name for variant in self.rows]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -98,6 +108,12 @@ class Study:
         for base in (self.base, *(layer.base for layer in self.budgets.values())):
             if base and base not in names:
                 raise ValueError(f"base: {unknown('variant', base, names)}")
+        for layer in (self, *self.budgets.values(), *self.rows):
+            for key in RESERVED.keys() & layer.set:
+                raise ValueError(f"set: {unknown('key', key, ())}")
+        points = [type(row.set[self.axis]) for row in self.rows if self.axis in row.set]
+        if self.figure == "curve" and not {int, float} >= {*points} > set():
+            raise ValueError(f"axis = {self.axis!r} does not fit: name a key of numbers to draw.")
         return self
 
     @cached_property
@@ -107,8 +123,12 @@ class Study:
         for combination in itertools.product(*keys.values()) if keys else ():
             chosen = dict(zip(keys, combination, strict=True))
             name = ", ".join(f"{key}={_plain(value)}" for key, value in chosen.items())
-            published = self.vary_published.format(**chosen) or None
-            sweep.append(Variant(name=name, set=chosen, published=published))
+            printed = self.vary_published
+            for key, value in chosen.items():
+                printed = printed.replace(f"{{{key}}}", str(value))
+            if "{" in printed:
+                raise ValueError(f"vary_published = {printed!r}: braces hold a key of vary.")
+            sweep.append(Variant(name=name, set=chosen, published=printed or None))
         return (*self.variants, *sweep)
 
     def tasks(
@@ -133,6 +153,10 @@ class Study:
                 raise ValueError(unknown(f"variant of {self.name}", wanted, names))
         layer = self.budgets.get(budget, Layer())
         datasets = catalogue.expand(data or layer.data or self.data)
+        seeds = [checked_seed(seed) for seed in seeds or layer.seeds or self.seeds]
+        count = len(datasets) * len(seeds) * len(variants or names)
+        if count > MOST_TASKS:
+            raise ValueError(f"{self.name} makes {count} tasks; the most are {MOST_TASKS}.")
         tasks = [
             Task(
                 study=self.name,
@@ -146,7 +170,7 @@ class Study:
                 measure=self.measure,
             )
             for dataset in datasets
-            for seed in seeds or layer.seeds or self.seeds
+            for seed in seeds
             for variant in self.rows
             if budget in variant.budgets and variant.name in (variants or names)
         ]
@@ -200,25 +224,82 @@ def get(name: str | Path) -> Study:
 
 
 def read(path: Path) -> Study:
-    """The study that a YAML file declares."""
+    """The study that a YAML file declares.
+
+    Raises: ValueError in one sentence: the file, the key, what it holds and what fits.
+    """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        if not path.is_file():  # a pipe would never end
+            raise ValueError("there is no such file")
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        text = path.read_text("utf-8")
+        if text.count("[") + text.count("{") > MOST_VALUES // 4:  # each costs a search of its own
+            raise ValueError("it has too many brackets")
+        node = yaml.compose(text, yaml.SafeLoader)
+        content = _value(node, (), itertools.count()) if node else None
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read: it is nested too deeply.") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no keys; compare it with another study.")
     if "cells" in content:
         raise ValueError(f"{path}: the key 'cells' of version 0.1 is now 'variants'; rename it.")
     try:
-        return Study(**content | {"name": path.stem})
+        study = TypeAdapter(Study).validate_python(content | {"name": path.stem})
+        for table in study.published:
+            published.rows(table.file, **table.where)
     except ValidationError as error:
         raise ValueError(f"{path}: {_sentence(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: published: {error}") from None
+    return study
+
+
+def _value(node: yaml.Node, keys: tuple[str, ...], count: Iterator[int]) -> Any:
+    """What a YAML node holds, of what JSON knows; an alias counts each time that it is used.
+
+    Args: keys: where it stands; count: of the values read before it.
+    """
+    where = ".".join(keys)[:LONGEST] or "it"
+    if next(count) > MOST_VALUES or len(keys) > MOST_LEVELS:
+        raise ValueError(f"{where} holds more than {MOST_VALUES} values or {MOST_LEVELS} levels")
+    tag = node.tag.removeprefix(TAG)
+    if tag == "seq":
+        return [_value(one, (*keys, str(k)), count) for k, one in enumerate(node.value)]
+    if tag == "map":
+        return _mapping(node, keys, count)
+    if tag in ("str", "timestamp"):
+        return node.value
+    try:
+        if tag in ("null", "bool", "int", "float"):
+            value = yaml.SafeLoader("").construct_object(node)
+            return json.loads(json.dumps(value, allow_nan=False))
+    except (ValueError, LookupError, OverflowError):
+        raise ValueError(f"{where} = {node.value[:LONGEST]!r} is no {tag} that fits") from None
+    raise ValueError(f"{where} has the tag {tag!r}; write plain text, numbers, lists and keys")
+
+
+def _mapping(
+    node: yaml.MappingNode, keys: tuple[str, ...], count: Iterator[int]
+) -> dict[str, Any]:
+    merged, own = {}, {}
+    for key, inner in node.value:
+        if key.tag == f"{TAG}merge" and inner.tag == f"{TAG}map":
+            merged |= _value(inner, keys, count)
+            continue
+        if (twice := key.tag == f"{TAG}str" and key.value in own) or key.tag != f"{TAG}str":
+            fault = "stands twice" if twice else "is no text; put it in quotes"
+            raise ValueError(f"the key {'.'.join((*keys, str(key.value)))[:LONGEST]} {fault}")
+        own[key.value] = _value(inner, (*keys, key.value), count)
+    return merged | own
 
 
 def _sentence(error: ValidationError) -> str:
     """What pydantic says of the first thing that does not fit."""
     first = error.errors()[0]
-    key, sentence = ".".join(map(str, first["loc"])), first["msg"].lower()
+    key, sentence = ".".join(map(str, first["loc"])), first["msg"].lower().replace("tuple", "list")
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":

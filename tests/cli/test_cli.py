@@ -1,6 +1,8 @@
 """The commands as a user types them; bad input is one line and exit code 2."""
 
 import json
+import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -132,6 +134,21 @@ def test_unusual_but_whole_images_just_work(labkit, quick_run, tmp_path, mode):
         (["train", "dnfad", "elpv/mono", "--backbone", "resnet81"], "did you mean 'resnet18'"),
         (["train", "dnfad", "elpv/mono", "--set", "blcks=4"], "did you mean 'blocks'"),
         (["train", "dnfad", "elpv/mono", "--set", "blocks"], "has no '='"),
+        (["train", "dnfad", "elpv/mono", "--set", "seed=3"], "Unknown key 'seed'; use --seed 3."),
+        (["train", "dnfad", "elpv/mono", "--set", "root=/"], "use --root FOLDER"),
+        (["train", "dnfad", "elpv/mono", "--set", "stop=1"], "use labkit.train in Python"),
+        (["train", "dnfad", "elpv/mono", "--set", "lr=10"], "less than or equal to 1"),
+        (["train", "dnfad", "elpv/mono", "--set", "blocks=1000000"], "equal to 512"),
+        (["train", "knn", "elpv/mono", "--set", "preset=x"], "there is none to choose from"),
+        (["train", "dnfad", "elpv/mono", "--seed", "-1"], "seed=-1 does not fit"),
+        (["train", "dnfad", "elpv/mono", "--seed", "9" * 19], "does not fit"),
+        (["train", "dnfad", "elpv/mono", "--seed", "x"], "'--seed'"),
+        (["train", "dnfad"], "Missing argument 'data'; see labkit train --help."),
+        (["train", "x" * 50_000, "elpv/mono"], "Unknown method"),
+        (["study", "dnfad-depth", "--seeds", "²"], "seed='²' does not fit"),
+        (["bench", "flows", "--data", "nope"], "There is no dataset or folder 'nope'"),
+        (["bench", "scaling", "--data", "nope"], "There is no dataset or folder 'nope'"),
+        (["bench", "faults", "--only", "imgs"], "did you mean 'images'"),
         (["train", "dnfad", "elpv/mono", "--budget", "huge"], "quick, laptop, paper"),
         (["evaluate", "nowhere"], "There is no run folder nowhere"),
         (["data", "check", "elpv/quarto"], "elpv/"),
@@ -143,6 +160,39 @@ def test_unknown_names_are_one_sentence(labkit, arguments, said):
     assert out == ""
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_name_that_is_no_utf_8_is_one_sentence(labkit, tmp_path):
+    for k in range(20):
+        Image.new("L", (32, 32), k).save(tmp_path / f"{k}.png")
+    os.rename(tmp_path / "3.png", os.fsencode(tmp_path) + b"/odd\xff.png")
+    code, _, err = labkit("train", "knn", tmp_path, "--budget", "quick", "--set", "image_size=32")
+    assert code in (0, 2)
+    assert code == 0 or ("odd\\udcff" in err and err.count("\n") == 1)
+
+
+def test_a_group_without_a_command_shows_its_help(labkit):
+    code, out, err = labkit("data")
+    assert code == 2
+    assert "labkit data [OPTIONS]" in out + err
+
+
+def test_what_does_not_fit_into_memory_is_one_sentence(labkit, monkeypatch):
+    fault = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    monkeypatch.setattr("labkit.training.train.train", partial(_fails, RuntimeError(fault)))
+    code, _, err = labkit("train", "knn", "elpv/mono")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is not enough memory" in err
+    monkeypatch.setattr("labkit.training.train.train", partial(_fails, RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        labkit("train", "knn", "elpv/mono")
+    monkeypatch.setattr("labkit.training.train.train", partial(_fails, KeyboardInterrupt()))
+    code, _, err = labkit("train", "knn", "elpv/mono")
+    assert (code, err) == (130, "labkit: stopped; the same command goes on from the last epoch.\n")
+
+
+def _fails(error, *arguments, **settings):
+    raise error
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -89,3 +89,16 @@ def test_specs_are_frozen():
 def test_methods_are_found_by_name_and_near_misses_are_told():
     with pytest.raises(ValueError, match="did you mean 'dnfad'"):
         methods.get("dnfd")
+
+
+@pytest.mark.parametrize("key", list(config.RESERVED))
+def test_a_reserved_name_says_what_gives_it(key):
+    with pytest.raises(ValueError, match=f"Unknown key '{key}'; use ") as error:
+        methods.resolve("dnfad", "elpv/mono", overrides={key: "3"})
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 9 * 10**18, "x", 1.5])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(ValueError, match="does not fit"):
+        methods.resolve("dnfad", "elpv/mono", seed=seed)

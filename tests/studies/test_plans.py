@@ -1,5 +1,7 @@
 """Ablations as data: every shipped study is sound, and a wrong file is told in one sentence."""
 
+import os
+
 import pytest
 import yaml
 
@@ -97,6 +99,19 @@ def test_settings_are_layered_and_fingerprints_follow_them(tmp_path):
         ({"variants": [{"name": "x", "sett": {}}]}, "did you mean 'set'"),
         ({"seeds": "many"}, "seeds = 'many' does not fit"),
         ({"measure": "time"}, "measure = 'time' does not fit"),
+        ({"seeds": []}, "seeds = .* does not fit"),
+        ({"seeds": [-1]}, "seeds.0 = '-1' does not fit"),
+        ({"set": {"seed": 3}}, "set: Unknown key 'seed'; use --seed 3"),
+        ({"set": {"lr": float("nan")}}, "set.lr = '.nan' is no float that fits"),
+        ({"set": {1: 2}}, "the key set.1 is no text"),
+        ({"vary": {f"k{k}": list(range(30)) for k in range(8)}}, "it makes 656100000000 variants"),
+        ({"variants": [{"name": f"v{k}"} for k in range(501)]}, "the most are 500"),
+        ({"vary_published": "{nokey}"}, "braces hold a key of vary"),
+        ({"vary_published": "{blocks:>2000000000}"}, "braces hold a key of vary"),
+        ({"vary_published": "{blocks.__class__}"}, "braces hold a key of vary"),
+        ({"figure": "curve", "axis": "lr"}, "axis = 'lr' does not fit"),
+        ({"published": [{"file": "../../etc/passwd"}]}, "published: Unknown published table"),
+        ({"note": "x" * 40_000}, "more than 32768 bytes"),
         ({"cells": [{"name": "x"}]}, "the key 'cells' of version 0.1 is now 'variants'"),
     ],
 )
@@ -106,6 +121,61 @@ def test_a_wrong_key_is_one_sentence_with_the_file(tmp_path, changes, sentence):
         plans.get(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+LAUGHS = "[&a [x, x, x, x, x, x, x, x, x]" + "".join(
+    f", &{name} [{', '.join([f'*{before}'] * 9)}]"
+    for name, before in zip("bcdefghi", "abcdefgh", strict=True)
+) + "]"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (f"title: {LAUGHS}", "title.3.* holds more than 5000 values"),
+        (f"set: {{lr: {LAUGHS}}}", "set.lr.* holds more than 5000 values"),
+        ("note: " + "[" * 5_000, "too many brackets"),
+        ("note: " + "[" * 900 + "]" * 900, "nested too deeply"),
+        ("note: [[[[[[[[[[[[[[1]]]]]]]]]]]]]]", "note.0.* holds .* 12 levels"),
+        ("set: &c {lr: *c}", "set.lr.lr.* holds .* 12 levels"),
+        ("seeds: [2020-99-99]", "seeds.0 = '2020-99-99' does not fit"),
+        ("set: {lr: !!binary aGVsbG8=}", "set.lr has the tag 'binary'"),
+        ("note: !foo bar", "note has the tag '!foo'"),
+        ("seeds: [!!int abc]", "seeds.0 = 'abc' is no int that fits"),
+        (f"seeds: [{'9' * 5000}]", "seeds.0 = '999.* is no int that fits"),
+        ("title: again", "the key title stands twice"),
+        ("set: {? [1] : 2}", "the key set.* is no text"),
+        ("title: \0", "cannot be read"),
+    ],
+)
+def test_an_odd_file_is_one_sentence_with_the_key(tmp_path, line, sentence):
+    path = written(tmp_path)
+    others = [one for one in GOOD if one != line.split(":")[0] or line == "title: again"]
+    path.write_text(yaml.safe_dump({key: GOOD[key] for key in others}) + line)
+    with pytest.raises(ValueError, match=sentence) as error:
+        plans.get(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
+
+
+def test_aliases_dates_and_merged_keys_are_read(tmp_path):
+    path = written(tmp_path, vary=None, base="a")
+    text = "set: {<<: &few {epochs: 1}, lr: 1.0e-3}\nvariants: [{name: a, set: *few}]\n"
+    path.write_text(f"{path.read_text()}note: 2020-01-01\n{text}")
+    study = plans.get(path)
+    assert study.set == {"epochs": 1, "lr": 1e-3}
+    assert (study.rows[0].set, study.note) == ({"epochs": 1}, "2020-01-01")
+
+
+def test_a_pipe_is_refused_and_tasks_are_bounded(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ValueError, match="there is no such file"):
+        plans.get(tmp_path / "pipe.yaml")
+    with pytest.raises(ValueError, match="the most are 20000"):
+        plans.get("dnfad-depth").tasks(seeds=range(20_000))
+    with pytest.raises(ValueError, match="seed=-1 does not fit"):
+        plans.get("dnfad-depth").tasks(seeds=[-1])
 
 
 def test_what_is_no_study_is_told(tmp_path):
