@@ -21,7 +21,8 @@ QUICK = {"limit": "6", "blocks": "1"}
 
 def order(runs, data="procedural/gear", method="dnfad", budget="quick", seed=0, backbone="",
           device="auto", text="limit=6"):  # fmt: skip
-    return views.order(runs, data, method, budget, seed, backbone, device, text)
+    trainer = runs if isinstance(runs, Trainer) else Trainer(runs)
+    return views.order(trainer, data, method, budget, seed, backbone, device, text)
 
 
 def wait(job, seconds=60):
@@ -34,7 +35,8 @@ def wait(job, seconds=60):
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainers, "forecast", lambda *told: None)
+    for name in ("forecast", "read"):
+        monkeypatch.setattr(trainers, name, lambda *given: None)
     one = Trainer(tmp_path)
     yield one
     one.close()
@@ -96,7 +98,7 @@ def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_r
     monkeypatch.setenv("LABKIT_DATA", str(root))
     assert train_data.allowed("mine", tmp_path) == str(root / "mine")
     assert train_data.allowed(str(root / "mine"), tmp_path) == str(root / "mine")
-    assert ("folder mine", str(root / "mine")) in train_data.choices(tmp_path)
+    assert ("folder mine", "mine") in train_data.choices(tmp_path)
     outside = ("", ".", "..", "/", "/etc", "../private", str(tmp_path / "private"),
                "mine/../../private", str(root), "nowhere/../../private")  # fmt: skip
     for asked in outside:
@@ -107,29 +109,30 @@ def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_r
     other = tmp_path / "other"  # as with --root
     shutil.copytree(root / "mine", other / "mine")
     assert train_data.allowed("mine", tmp_path, other) == str(other / "mine")
-    assert ("folder mine", str(other / "mine")) in train_data.choices(tmp_path, other)
+    assert ("folder mine", "mine") in train_data.choices(tmp_path, other)
     for asked in (*outside, str(root / "mine")):
         with pytest.raises(ValueError, match="neither a dataset of this machine nor a folder"):
             train_data.allowed(asked, tmp_path / "runs", other)
 
 
 def test_a_zip_of_good_images_becomes_data(parts, tmp_path):
-    place = train_data.upload(parts, tmp_path / "runs")
-    assert place.startswith(str(tmp_path / "runs" / "uploads" / "my-parts-"))
-    assert train_data.upload(parts, tmp_path / "runs") == place
-    assert train_data.allowed(place, tmp_path / "runs") == place
+    runs = Trainer(tmp_path / "runs")
+    place = train_data.upload(parts, runs)
+    assert place.startswith("uploads/my-parts-")
+    assert train_data.upload(parts, runs) == place
+    assert train_data.allowed(place, runs.folder) == str(runs.folder / place)
     assert train_data.choices(tmp_path / "runs")[0][1] == place
     few = tmp_path / "few.zip"
     with zipfile.ZipFile(few, "w") as archive:
         archive.write(tmp_path / "one.png", "a.png")
     with pytest.raises(ValueError, match=r"few.zip holds 1 good") as told:
-        train_data.upload(few, tmp_path / "runs")
+        train_data.upload(few, runs)
     assert str(tmp_path) not in str(told.value)
     assert len(list((tmp_path / "runs" / "uploads").iterdir())) == 1
 
 
 def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
-    place = train_data.upload(parts, tmp_path)
+    place = train_data.upload(parts, trainer)
     job = wait(trainer.add(order(tmp_path, place, text="limit=4 epochs=2 blocks=1")))
     assert job.phase == DONE, job.words
     assert job.run.folder.parent == tmp_path
@@ -224,8 +227,8 @@ def test_choices_are_what_this_machine_has():
 
 
 def test_the_cost_is_told_before(tmp_path):
-    told = views.draw_cost(order(tmp_path))
+    told = views.draw_cost(order(tmp_path), Trainer(tmp_path))
     assert "all together" in told
     assert "images are new to the backbone" in told
     with pytest.raises(ValueError, match="procedural"):
-        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0))
+        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0), Trainer(tmp_path))
