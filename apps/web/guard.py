@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gradio.routes import App, ORJSONResponse
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,7 +33,8 @@ class GuardedApp(App):
 
     def __init__(self, host: str, names: Sequence[str] = ()) -> None:
         super().__init__(default_response_class=ORJSONResponse)
-        self._host, self._names = host, names
+        self._host, self._names = host, checked(names)
+        self.add_exception_handler(TypeError, _nameless)
 
     def build_middleware_stack(self) -> ASGIApp:
         """All that Gradio has, behind the guard."""
@@ -43,11 +45,10 @@ class Guard:
     """Lets through what the own page, a program or a typed address asks.
 
     Args:   host: what the server listens on; names: others it is known by, as behind a proxy.
-    Raises: ValueError for a name that is no host name.
     """
 
-    def __init__(self, app: ASGIApp, host: str, names: Sequence[str] = ()) -> None:
-        self.app, self.names = app, checked(names)
+    def __init__(self, app: ASGIApp, host: str, names: set[str]) -> None:
+        self.app, self.names = app, names
         self.hosts = {*LOCAL, *self.names, host.strip("[]").lower()}
         if host in EVERYWHERE:
             own = socket.gethostname().lower()
@@ -72,13 +73,7 @@ class Guard:
             _keep_cookies_home(message)
             await send(message)
 
-        try:
-            await self.app(scope, receive, answer)
-        except TypeError as error:  # Gradio of a part that is no file: it has no name
-            if not scope["path"].rstrip("/").endswith("/upload"):
-                raise
-            log.warning("refused an upload: %s", error)
-            await PlainTextResponse("A file has no name.", 400)(scope, receive, send)
+        await self.app(scope, receive, answer)
 
     def _fault(self, scope: Scope) -> str:
         """Why a request is not answered, or nothing."""
@@ -121,6 +116,13 @@ def checked(names: Sequence[str]) -> set[str]:
         if not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"--name {name} is no host name; give one such as app.example.org.")
     return {name.lower() for name in names}
+
+
+def _nameless(request: Request, error: Exception) -> PlainTextResponse:
+    """Gradio takes the upload of a part without a file name for a fault of its own."""
+    if not request.url.path.endswith("/upload"):
+        raise error
+    return PlainTextResponse("A file has no name; give it one.", 400)
 
 
 def _name(place: str) -> str:

@@ -156,8 +156,8 @@ def offer(run: str | None) -> Any:
 def pick(run: str | None, index: float, step: float) -> Any:
     """A test image, by its place in the gallery."""
     offered = spread(run)
-    if not 0 <= int(index) < len(offered):
-        raise ValueError(f"There is no sample {index:g}; there are {len(offered)}.")
+    if index is None or not 0 <= int(index) < len(offered):
+        raise ValueError(f"There is no sample {index}; choose one of {len(offered)}, from 0 on.")
     return _started(views.Specimen(run, "sample", offered[int(index)][2]), step)
 
 

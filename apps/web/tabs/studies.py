@@ -47,6 +47,8 @@ def offer(chosen: str | None) -> Any:
 
 def study(name: str) -> Any:
     """A study at the budget that got furthest: head, table, figure, notes."""
+    if not name:
+        raise ValueError("Choose a study at the left first.")
     budgets = views.budgets(name)
     best = max(budgets, key=lambda one: budgets[one][0])
     choice = gr.update(choices=list(budgets), value=best, visible=len(budgets) > 1)
