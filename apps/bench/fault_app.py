@@ -30,7 +30,7 @@ from labkit_apps.web import app, shelf
 from labkit_apps.web.views.judged_image import judge_file
 
 COUNT, SHORT = 300, 5  # seconds of load
-USERS, ROUNDS, PATIENCE = 8, 6, 120.0  # visitors, odd calls of an endpoint, seconds
+USERS, PATIENCE = 8, 120.0  # visitors; seconds that an answer may take
 OWN = {"stop", "train", "estimate"}  # endpoints that odd values may not set going
 FILE = {"_type": "gradio.FileData"}
 ODD = (
@@ -52,7 +52,7 @@ def report(count: int, seed: int) -> dict[str, Any]:
         demo, url = app.serve(folder, root=folder / "data")
         logging.getLogger("labkit_apps.web").setLevel(logging.ERROR)
         try:
-            outcomes = [*_strangers(url), *_archives(url, seed), *_odd(url, seed)]
+            outcomes = [*_strangers(url), *_archives(url, seed), *_odd(url, seed, 1 + count // 60)]
             load = _crowd(url, folder, count, seed)
         finally:
             demo.trainer.close()
@@ -111,8 +111,8 @@ def _archives(url: str, seed: int) -> Iterator[Outcome]:
         yield f"archive {name}", _asked(url, "upload", [_sent(url, "mine.zip", content)])
 
 
-def _odd(url: str, seed: int) -> Iterator[Outcome]:
-    """Values of other kinds, too few and too many, for each endpoint."""
+def _odd(url: str, seed: int, rounds: int) -> Iterator[Outcome]:
+    """Values of other kinds, or too few of them, for each endpoint."""
     rng, picture = random.Random(seed), _sent(url, "x.png", _png(0))
     endpoints = httpx.get(f"{url}gradio_api/info").json()["named_endpoints"]
     for name, endpoint in endpoints.items():
@@ -120,7 +120,7 @@ def _odd(url: str, seed: int) -> Iterator[Outcome]:
             picture if one["component"] == "File" else one.get("parameter_default")
             for one in endpoint["parameters"]
         ]
-        for k in range(ROUNDS):
+        for k in range(rounds):
             values = [rng.choice(ODD) if rng.random() < 0.5 else value for value in usual]
             values = values[:-1] if k == 1 else values
             if name.strip("/") in OWN:

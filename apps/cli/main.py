@@ -7,6 +7,7 @@ exit code 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -141,6 +142,8 @@ def serve(
         echo({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
     launch(runs, host, port, open_, ready, auth, root, name or (), allowance)
+    sys.stdout.flush()
+    os._exit(0)  # an ordinary end would break off torch's own threads with a message of theirs
 
 
 def main() -> None:
