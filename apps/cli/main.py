@@ -136,12 +136,13 @@ def serve(
     from labkit_apps.web.allowance import Allowance
     from labkit_apps.web.app import launch
 
-    allowance = Allowance(paper, uploads * 1e9, upload_days)
-
     def ready(url: str) -> None:
         echo({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
-    launch(runs, host, port, open_, ready, auth, root, name or (), allowance)
+    launch(
+        open_, ready, runs=runs, host=host, port=port, auth=auth, root=root, names=name or (),
+        allowance=Allowance(paper, uploads * 1e9, upload_days),
+    )  # fmt: skip
     sys.stdout.flush()
     os._exit(0)  # an ordinary end would break off torch's own threads with a message of theirs
 

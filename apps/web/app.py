@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import torch
@@ -173,22 +174,13 @@ def serve(
     return demo, url
 
 
-def launch(
-    runs: Path | str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    open_: bool = False,
-    ready: Callable[[str], None] = print,
-    auth: str | None = None,
-    root: Path | None = None,
-    names: Sequence[str] = (),
-    allowance: Allowance = USUAL,
-) -> None:
-    """Serve the app until Ctrl+C; `ready` is told the address once it answers.
+def launch(open_: bool = False, ready: Callable[[str], None] = print, **options: Any) -> None:
+    """Serve the app, as `serve` with these options, until Ctrl+C.
 
+    Args:   open_: also show it in a browser; ready: is told the address once it answers.
     Raises: ValueError as `serve`.
     """
-    demo, url = serve(runs, host, port, auth, root, names, allowance)
+    demo, url = serve(**options)
     try:
         ready(url)
         if open_:
