@@ -51,7 +51,7 @@ def build(
         with gr.Row(equal_height=True, elem_id="head"):
             gr.HTML(TITLE, min_width=300)
             run = gr.Dropdown(
-                here, value=here[0][1] if here else None, min_width=320, elem_id="run",
+                here, value=None, min_width=320, elem_id="run",  # given when the page is loaded
                 label="Run: method · data · budget · seed · image AUROC",
             )  # fmt: skip
         messages = gr.HTML(notice(folder), visible=bool(notice(folder)))

@@ -122,11 +122,12 @@ def swipe(below: str, above: str, left: str, right: str) -> str:
     )
 
 
-def foot(bars: Sequence[str], threshold: float | None, truth: bool) -> str:
+def foot(bars: Sequence[str], edge: float | None, truth: bool) -> str:
     """Below the pictures: their colour bars and what the lines mean."""
     keys = []
-    if threshold is not None:
-        keys.append(f'<span><u class="lk-dash"></u>threshold {threshold:.4g}</span>')
+    if edge is not None:
+        words = f"{edge:.4g}, which 1 in 1000 normal pixels exceeds"
+        keys.append(f'<span><u class="lk-dash"></u>{words}</span>')
     if truth:
         keys.append('<span><u class="lk-solid"></u>annotated defect</span>')
     legend = f'<div class="lk-keys">{"".join(keys)}</div>' if keys else ""
@@ -137,6 +138,7 @@ def verdict(
     name: str,
     label: str,
     unusual: bool,
+    far: bool,
     sentence: str,
     stats: Sequence[tuple[str, str, str]],
     link: str = "",
@@ -144,6 +146,7 @@ def verdict(
 ) -> str:
     """The result card: decision, sentence, three numbers with what they mean, a link to copy."""
     mark, word, role = ("▲", "Unusual", "bad") if unusual else ("●", "Looks normal", "good")
+    word = "Unlike anything in training" if far else word
     cells = "".join(
         f"<div><dt>{text(tags)}</dt><dd>{text(value)}</dd><p>{text(hint)}</p></div>"
         for tags, value, hint in stats

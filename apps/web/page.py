@@ -43,16 +43,13 @@ class Page:
 
     def on_run(
         self, handler: Callable, inputs: Sequence, outputs: Sequence, name: str, **how: Any
-    ) -> tuple[Dependency, Dependency]:
-        """Ask the handler when the page opens and whenever another run is chosen.
+    ) -> Dependency:
+        """Ask the handler when the page has its run, and whenever that is another one.
 
         Args:    name: of the endpoint that programs may call.
-        Returns: both events, to chain more to them.
+        Returns: the event, to chain more to it.
         """
-        first = self.start.then(
-            handler, inputs, outputs, api_name=f"{name}_first", **PRIVATE, **how
-        )
-        return first, self.run.input(handler, inputs, outputs, api_name=name, **how)
+        return self.run.change(handler, inputs, outputs, api_name=name, **how)
 
 
 def explained(handler: Callable) -> Callable:

@@ -4,20 +4,14 @@ It describes the choice of test images only, neither seeds nor training. Draws w
 the same for every set of as many images: two detectors on the same images are thereby paired.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from labkit.evaluation.curves import Thresholds
 from labkit.evaluation.metrics import NAMES, by_label
+from labkit.evaluation.pixels import Array
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Array: TypeAlias = "np.ndarray | Tensor"
 DRAWS, LEVEL = 1000, 0.95
 
 

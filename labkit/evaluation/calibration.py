@@ -17,6 +17,24 @@ from labkit.core.records import Scores
 
 QUANTILES = ("0.5", "0.99", "0.999", "1")  # of the pixels of calibration maps
 KEPT_PER_MAP = 4096  # order statistics that stand for one map when quantiles are pooled
+FAR = 3.0  # ranges of the held-out scores above their median, of an image of something else
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of an image, and why.
+
+    flagged   whether p <= max(alpha, 1 / (n + 1)), so that n images can always flag one
+    p_value   conformal; floor, whether it is the smallest that n images can show
+    beyond    the image is unlike anything in training, all over: perhaps of another product
+    sentence  the reason in words, without the image's name and without "flagged"
+    """
+
+    flagged: bool
+    p_value: float
+    floor: bool
+    beyond: bool
+    sentence: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +112,38 @@ class Calibration:
         below = np.searchsorted(self.scores, values, side="left")
         count = self.scores.size
         return Scores(values, below / count, (1 + count - below) / (count + 1))
+
+    def verdict(
+        self,
+        score: float,
+        false_alarm: float = 0.05,
+        name: str | None = None,
+        values: np.ndarray | None = None,
+    ) -> Verdict:
+        """Whether an image is flagged, and the reason in words.
+
+        beyond  <=>  s > median + 3 (max - min) of the held-out scores, and half of the pixels of
+                     its map exceed the 0.999 quantile: a defect, however strong, is somewhere
+
+        Args:   name, values: of the map that scores, (H, W), if there is one.
+        Raises: ValueError if the score is not finite.
+        """
+        scores, count = self.scores, self.scores.size
+        p_value = float(self.rank(score).p_value[0])
+        higher = int(count - np.searchsorted(scores, score, side="left"))
+        far = np.median(scores) + FAR * (scores[-1] - scores[0])
+        beyond = count > 1 and higher == 0 and score > far
+        if beyond and values is not None and name in self.map_quantiles:
+            beyond = float(np.median(values)) > self.map_quantiles[name]["0.999"]
+        if higher:
+            text = f"{higher} of {count} held-out good images scored as high (p = {p_value:.2g})."
+        else:
+            text = f"None of {count} held-out good images scored as high (p ≤ {p_value:.2g}, "
+            text += f"the least that {count} {'images' if count > 1 else 'image'} can show)."
+        if beyond:
+            text += " It is unlike anything in training: is this the right model?"
+        flagged = p_value <= max(false_alarm, self.smallest)
+        return Verdict(flagged, p_value, higher == 0, bool(beyond), text)
 
     def threshold(self, false_alarm: float) -> float:
         """The raw score above which an image is called anomalous at a given false-alarm rate.

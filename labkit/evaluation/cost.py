@@ -7,8 +7,6 @@ so hold theirs against ours and against half of it.
 Counting needs shapes alone and is done on the meta device, without weights or data.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Sequence

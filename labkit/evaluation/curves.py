@@ -5,8 +5,6 @@ scores are only counted, at the distinct anomalous scores, ties merged: the curv
 those of *every* distinct score as a threshold, at a fraction of the memory.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

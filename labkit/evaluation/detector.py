@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labkit.core.config import Config, unknown
 from labkit.core.records import Features, Maps
-from labkit.evaluation.calibration import Calibration
+from labkit.evaluation.calibration import Calibration, Verdict
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
@@ -35,14 +35,18 @@ class Prediction:
     p_value: float
     maps: dict[str, np.ndarray]
     main: str | None
+    calibration: Calibration = field(repr=False)
+
+    def verdict(self, false_alarm: float = 0.05) -> Verdict:
+        """Whether the image is flagged, and why."""
+        main = self.maps.get(self.main)
+        return self.calibration.verdict(self.score, false_alarm, self.main, main)
 
     def sentence(self, false_alarm: float = 0.05) -> str:
         """The verdict in words."""
-        verdict = "unusual" if self.p_value <= false_alarm else "not unusual"
-        return (
-            f"{self.name}: {verdict}. Of 100 normal images about {100 * self.p_value:.0f} would "
-            f"look at least this unusual (p = {self.p_value:.3f}, score {self.score:.4f})."
-        )
+        verdict = self.verdict(false_alarm)
+        word = "flagged" if verdict.flagged else "not flagged"
+        return f"{self.name}: {word}, anomaly score {self.score:.4g}. {verdict.sentence}"
 
 
 class Detector:
@@ -118,7 +122,9 @@ class Detector:
             scores = self.calibration.rank(raw)
             arrays = {n: maps[n].values[0].float().cpu().numpy() for n in maps}
             values = (scores.raw[0], scores.quantile[0], scores.p_value[0])
-            answers.append(Prediction(name, image, *map(float, values), arrays, maps.main))
+            answers.append(
+                Prediction(name, image, *map(float, values), arrays, maps.main, self.calibration)
+            )
         return answers
 
     def calibrate(self, features: FeatureSet) -> np.ndarray:

@@ -5,10 +5,7 @@ AUROC, AP and F1-max for images; those of pixels and regions are in `pixels.py`,
 missing, the answer is None. All metrics but `d_prime` are in [0, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,14 +13,10 @@ import pandas as pd
 from labkit.core.arrays import as_numpy, finite
 from labkit.core.records import GOOD
 from labkit.evaluation.curves import CURVE_POINTS, Curve, evenly
-from labkit.evaluation.pixels import PixelMetrics
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from labkit.evaluation.pixels import Array, PixelMetrics
 
 __all__ = ["Curve", "PixelMetrics"]  # also offered here
 
-Array: TypeAlias = "np.ndarray | Tensor"
 NAMES = ("image_auroc", "image_ap", "image_f1_max")
 
 

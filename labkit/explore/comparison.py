@@ -4,8 +4,6 @@ A map's values are compared by how rare they are among the pixels of the run's o
 images, scores by their p-values and ranks; curves and kinds of defects by the same test images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -52,7 +50,7 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
     rank_*      place of the score among these images, in [0, 1]; ties share the mean
     quantile_*  share of the run's own calibration scores below, in [0, 1]
     unusual_*   whether the p-value is at most `false_alarm`, or the smallest its calibration has
-    gap         quantile_1 - quantile_2, and by a thousandth of it the difference of the ranks
+    gap         rank_1 - rank_2, the distance from the diagonal of `scatter_figure`
 
     Args:   tables as `Run.scores`, all splits.
     Raises: ValueError if they have no test image in common.
@@ -71,12 +69,12 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
         raise ValueError("The runs have no test image in common; choose runs of one dataset.")
     for k in (1, 2):
         both[f"rank_{k}"] = (rankdata(both[f"score_{k}"]) - 0.5) / len(both)
-    both["gap"] = both.eval("quantile_1 - quantile_2 + 1e-3 * (rank_1 - rank_2)")
+    both["gap"] = both["rank_1"] - both["rank_2"]
     return both
 
 
 def disagreements(both: pd.DataFrame, count: int = 8) -> pd.DataFrame:
-    """The images whose calibrated ranks differ most, the largest difference first."""
+    """The images whose ranks differ most, the largest difference first."""
     order = both["gap"].abs().sort_values(ascending=False, kind="stable").index
     return both.loc[order[:count]].reset_index(drop=True)
 

@@ -8,23 +8,19 @@ so the energy 1/2 x_k^2, the log-det and their difference, -log p_k, can be draw
 and given in nats per channel; the last step is the density that scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import kurtosis
 from torch import Tensor
 
 from labkit.core.records import FlowOut
 from labkit.evaluation.detector import Detector
-from labkit.figures.latents import density, draw_density
+from labkit.figures.latents import density
 from labkit.figures.maps import map_grid
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, legend, new_figure
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import LOG_2PI, anomaly, log_density
 from labkit.flows.steps import zeros_per_position
@@ -184,50 +180,6 @@ def maps_figure(
     titles = [f"scale {k + 1}" for k in range(count)] if count > 1 else None
     masks = None if mask is None else [mask] * count
     return map_grid([image] * count, maps, limits(view.steps), masks, titles, UNITS)
-
-
-def values_figure(view: View, step: int, normal: View | None = None) -> Figure:
-    """The values after a step against N(0, 1), and -log p after each step with this one marked.
-
-    Args: normal: a good image's way through the same flow, drawn beside it.
-    """
-    figure, now = new_figure(9.6, 3.6), view.steps[step]
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    draw_density(left, "x", now.shares, now.outside, "values")
-    moments = f"mean {now.mean:.2f}, variance {now.variance:.3g}\n"
-    moments += f"excess kurtosis {now.kurtosis:.2f}"
-    left.set_title(moments, fontsize=TYPE, color=INK, loc="left")
-    progress(right, view.steps, step, normal.steps if normal else ())
-    legend(figure, [one for ax in (left, right) for one in ax.get_legend_handles_labels()[0]])
-    return figure
-
-
-def progress(
-    ax: Axes, steps: Sequence[StepView], step: int, normal: Sequence[StepView] = ()
-) -> None:
-    """-log p of a flow that stops after each step, nats per dimension, and where we are.
-
-    The raw input may be far off the others: an arrow stands for it then.
-    """
-    values, good = ([one.nll for one in some] for some in (steps, normal))
-    dress(ax, "", "−log p so far\n[nats per dimension]", grid="y")
-    near = [*(values[1:] or values), *good[1:]]
-    room = max(max(near) - min(near), 0.1)
-    top = max(near) + 0.45 * room
-    ax.set(xlim=(-0.5, len(steps) - 0.5), ylim=(min(*near, values[0]) - 0.2 * room, top))
-    if good:
-        ax.plot(good, "--", color=NORMAL, linewidth=1.2, label="a good image")
-    ax.plot(values, "o-", color=QUIET, markersize=4, linewidth=1.4, label="this image")
-    if values[0] > top and step:
-        text = {"fontsize": TYPE, "color": QUIET, "ha": "center", "va": "top"}
-        ax.text(0, top, f"{values[0]:.3g} ↑", **text)
-    shown, first = min(values[step], top), step < len(steps) / 2
-    ax.plot(step, shown, "o", color=ANOMALOUS, markersize=9, clip_on=False)
-    text = {"textcoords": "offset points", "fontsize": TYPE, "color": INK}
-    text["ha"] = "left" if first else "right"
-    ax.annotate(f"{values[step]:.3f}", (step, shown), (9 if first else -7, 8), **text)
-    names = [one.name.split(" of ")[0].replace("channel ", "") for one in steps]
-    ax.set_xticks(range(len(steps)), names, rotation=40, ha="right")
 
 
 def sentence(view: View, step: int) -> str:

@@ -4,8 +4,6 @@ What the maps are is settled by the training; how much each counts, and how many
 not. Both can be tried on maps that are computed once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.core.records import Features, Sample
-from labkit.evaluation.detector import Detector
+from labkit.core.records import Sample
 from labkit.evaluation.metrics import image_auroc
-from labkit.features.cache import FeatureSet
-from labkit.figures.images import spread
 from labkit.flows.likelihood import anomaly, top_mean
 from labkit.training.run import Run
-
-MOST = 48  # images that are judged unless others are given
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,34 +58,22 @@ class Branches:
         return image_auroc(self.scores(weights, top_k), [one.label for one in self.samples])
 
 
-def judge(run: Run, samples: Sequence[Sample] = ()) -> Branches:
-    """The maps of a run's branches: of given images, or of as many good as bad test images.
+@torch.no_grad()
+def judge(run: Run, samples: Sequence[Sample]) -> Branches:
+    """The maps of a run's branches, of some images.
 
     Raises: ValueError if the run's method has not two branches with a map each.
     """
-    if not samples:
-        groups = ([s for s in run.samples() if s.label == label] for label in (0, 1))
-        samples = [sample for group in groups for sample in spread(group, MOST // 2)]
     detector = run.detector
-    features = FeatureSet(samples, detector.backbone, detector.method.needs)
-    features.extract("images to weigh", progress=False)
-    batches: dict[str, list[Tensor]] = {}
-    with torch.no_grad():
-        for batch in features.batches():
-            maps = detector.maps_and_scores(batch)[0]
-            for name in batches or _names(detector, batch):  # a second pass of the flow, once
-                batches.setdefault(name, []).append(maps[name].values.float().cpu())
-    unit = detector.legend[next(iter(batches))][1]
-    return Branches(samples, {n: torch.cat(m) for n, m in batches.items()}, "nats" in unit)
-
-
-def _names(detector: Detector, batch: Features) -> list[str]:
-    """The maps that belong to a flow each, where there are several."""
-    moved = batch.map(lambda t: t.to(detector.device))
-    names = [name for name in detector.method.latents(moved) if name in detector.legend]
+    answers = detector.predict([sample.read() for sample in samples])
+    image = detector.backbone.preprocess(answers[0].image)[None].to(detector.backbone.mean.device)
+    features = detector.backbone(image, detector.method.needs).map(lambda t: t.to(detector.device))
+    names = [name for name in detector.method.latents(features) if name in detector.legend]
     if len(names) < 2:
         raise ValueError(
             f"{detector.config.method} has no two branches with a map each; weigh those of a run "
             "of dnfad, cflow, fastflow or sanflow."
         )
-    return names
+    stacks = {name: np.stack([one.maps[name] for one in answers]) for name in names}
+    maps = {name: torch.from_numpy(stack) for name, stack in stacks.items()}
+    return Branches(samples, maps, "nats" in detector.legend[names[0]][1])

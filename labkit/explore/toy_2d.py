@@ -4,8 +4,6 @@ Points of a two-dimensional toy, a chain of affine couplings trained by maximum 
 the density of a flow that stops after some of its steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -110,17 +108,12 @@ def subnet(c_in: int, c_out: int) -> nn.Sequential:
     )
 
 
-def after(flow: Flow, steps: int) -> Flow:
-    """The first steps of a flow, with the same weights."""
-    return Flow(flow.steps[:steps])
-
-
 @torch.no_grad()
 def density(flow: Flow, steps: int, span: float = SPAN, pixels: int = PIXELS) -> np.ndarray:
     """exp(log N(f_k(x)) + log-det_k) at the middles of pixels x in [-span, span]^2, (y, x)."""
     ends = (torch.arange(pixels) + 0.5) / pixels * 2 * span - span
     y, x = torch.meshgrid(ends, ends, indexing="ij")
-    out = after(flow, steps)(torch.stack([x.ravel(), y.ravel()], 1))
+    out = flow[:steps](torch.stack([x.ravel(), y.ravel()], 1))
     return (2 * log_likelihood(out)).exp().reshape(pixels, pixels).numpy()
 
 

@@ -1,43 +1,72 @@
 """Panels for notebooks: ipywidgets over `labkit.figures`; move a slider and the figure follows.
 
-Nothing is computed here. A panel is one widget with a picture inside; where nothing is live (a
-notebook on a web page, or executed with LABKIT_STATIC=1, as the committed ones are) its picture
-is shown instead, as it was when the panel was made.
+`Panel` makes one of any function that draws. It is one widget with a picture inside; where
+nothing is live (a notebook on a web page, or executed with LABKIT_STATIC=1, as the committed ones
+are) its picture is shown instead, as it was when the panel was made.
 """
 
-from __future__ import annotations
-
+import base64
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from labkit import figures
-from labkit.core.records import Dataset, Sample
+from labkit.core.records import Sample
 from labkit.data import images
-from labkit.data.synthetic import bank
 from labkit.evaluation.detector import Prediction
-from labkit.explore import microscope, reweigh
-from labkit.explore.panel import Drawing, Panel
-from labkit.figures.images import rows
 from labkit.training.run import Run
 
 LIMIT = 32  # predictions that a panel keeps
-ALL = "all kinds"
-TOPS = (0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)  # shares of the pixels; 0: the largest one
-STEPS = {  # of a synthetic defect
-    "half-widths": "Patches: {count}. Half the height and width of each are drawn, then where it "
-    "is cut from another normal image.",
-    "patch": "Each patch is resized by a factor that is drawn, and a place for it too.",
-    "mask": "Where the patch or the image below shows the object, the defect will count.",
-    "blend": "The patch keeps its gradients but meets the pixels around it (Poisson).",
-    "change": "{share:.1%} of the image is marked as defective; it changed by {change:.0f} grey "
-    "levels of 255 there, on average.",
-}
+VIEW = "application/vnd.jupyter.widget-view+json"
+Drawing = tuple[Figure, str]
+
+
+class Panel(ipywidgets.interactive):
+    """Controls above a sentence and a figure; any change draws both anew.
+
+    Args: draw: values of the controls, by name -> figure of the lab and sentence; its ValueError
+          is shown in place of the sentence, and the figure stays; controls: name -> widget with
+          a value, or what `ipywidgets.interactive` makes one of, such as (least, most).
+    """
+
+    def __init__(self, draw: Callable[..., Drawing], **controls: object) -> None:
+        self.sentence = ipywidgets.HTML()
+        still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
+        self.picture = ipywidgets.Image(layout=still)
+        super().__init__(draw, **controls)
+        self.controls = {control._kwarg: control for control in self.kwargs_widgets}
+        for control in self.kwargs_widgets:
+            control.style.description_width = "7em"
+            control.layout.width = control.layout.width or "30em"
+            control.continuous_update = False  # a figure takes too long to follow every pixel
+        self.children = [*self.kwargs_widgets, self.sentence, self.picture]
+
+    def update(self, *_changes: object) -> None:
+        """Draw with the values that the controls have now."""
+        values = {control._kwarg: control.value for control in self.kwargs_widgets}
+        try:
+            figure, sentence = self.f(**values)
+        except ValueError as error:
+            self.sentence.value = f"<b>{escape(str(error))}</b>"
+            return
+        extension = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
+        self.picture.format = extension
+        self.picture.value = getattr(figure, f"_repr_{extension}_")()
+        self.sentence.value = escape(sentence)
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        picture = base64.b64encode(self.picture.value).decode()
+        still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
+        live = {} if os.environ.get("LABKIT_STATIC") else super()._repr_mimebundle_(**options)
+        return still | {VIEW: live[VIEW]} if live and VIEW in live else still
 
 
 def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
@@ -66,9 +95,10 @@ def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
     @lru_cache(LIMIT)
     def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
         file = Path(path).expanduser()
-        image = (
-            images.read_image(file) if path else example if data is None else _decoded(name, data)
-        )
+        if path:
+            image = images.read_image(file)
+        else:
+            image = example if data is None else _decoded(name, data)
         return run.detector.predict([image], [file.name or name])[0]
 
     def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
@@ -107,111 +137,6 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
     rate = ipywidgets.FloatSlider(0.05, min=0.01, max=0.5, step=0.01, readout_format=".0%")
     rate.description = "false alarms"
     return Panel(draw, false_alarm=rate)
-
-
-def data_panel(dataset: Dataset, note: str | None = None) -> Panel:
-    """Choose which kinds of a data set's images to see, how many of each, and the outlines."""
-    samples = rows(dataset)
-
-    def draw(row: str, columns: int, outlines: bool) -> Drawing:
-        names = list(samples) if row == ALL else [row]
-        figure = figures.contact_sheet(dataset, columns, names, outlines, note)
-        count = sum(len(samples[name]) for name in names)
-        return figure, f"{dataset.name}: {count} images, {columns} of each kind at most are shown."
-
-    return Panel(
-        draw,
-        row=ipywidgets.Dropdown(options=[ALL, *samples], description="images"),
-        columns=ipywidgets.IntSlider(6, 2, 10, description="of each kind"),
-        outlines=ipywidgets.Checkbox(dataset.has_masks, description="outlines of defects"),
-    )
-
-
-def defect_panel(
-    normals: Sequence[Sample], spec: bank.Spec, size: int | None = 256, note: str | None = None
-) -> Panel:
-    """Follow a synthetic defect as it is made: choose the normal image, the seed and the step.
-
-    Args: normals: what the defects are painted on and cut from; size: side to which images are
-          brought first, pixels, as in `bank.bank`.
-    """
-    keys = [sample.key for sample in normals]
-
-    def draw(image: str, seed: int, step: str) -> Drawing:
-        sample = bank.bank(normals, spec, seed, size=size)[keys.index(image)]
-        made, number = sample.steps(), list(STEPS).index(step) + 1
-        text = STEPS[step].format(
-            count=len(made.patches), share=made.mask.mean(), change=made.change[made.mask].mean()
-        )
-        sentence = f"Step {number} of {len(STEPS)}, {step}. {text}"
-        if step == "change":
-            return figures.defect_gallery([sample], note), sentence
-        return figures.defect_steps(made, note, number), sentence
-
-    steps = ipywidgets.SelectionSlider(options=list(STEPS), value="blend")
-    return Panel(draw, image=keys, seed=ipywidgets.IntSlider(0, 0, 99), step=steps)
-
-
-def microscope_panel(run: Run, image: np.ndarray, mask: np.ndarray | None = None) -> Panel:
-    """Step through the flows of a run on one image: maps, or values against N(0, 1), of a step.
-
-    Args:   image: (H, W, 3) uint8; mask: (H, W), its defect, where known.
-    Raises: ValueError if the run's method has no flow.
-    """
-    views = microscope.views(run.detector, image)
-    last = max(len(view.steps) for view in views.values()) - 1
-
-    def draw(flow: str, step: int, show: str) -> Drawing:
-        view = views[flow]
-        step = min(step, len(view.steps) - 1)
-        maps = microscope.maps_figure(view, step, image, mask) if show == "maps" else None
-        return maps or microscope.values_figure(view, step), microscope.sentence(view, step)
-
-    shows = ("maps", "values") if next(iter(views.values())).steps[0].energy else ("values",)
-    steps = ipywidgets.IntSlider(last, 0, last)
-    return Panel(draw, flow=list(views), step=steps, show=ipywidgets.ToggleButtons(options=shows))
-
-
-def branch_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:
-    """Weigh a run's branches or scales anew, and choose how many pixels score.
-
-    The outline on the fused map holds the pixels that make the score.
-
-    Args:   samples: what to judge, as many good as bad test images if none are given.
-    Raises: ValueError if the run's method has not two branches with a map each.
-    """
-    branches, calibration = reweigh.judge(run, samples), run.detector.calibration
-    keys = [sample.key for sample in branches.samples]
-    limits, unit = calibration.limits(run.detector.localises), run.detector.unit
-
-    def draw(image: str, top_k: float, opacity: float, **weights: float) -> Drawing:
-        index = keys.index(image)
-        sample, fused = branches.samples[index], branches.fused(weights, index).numpy()
-        count = max(1, int(top_k * fused.size + 1e-6))
-        edge = float(np.partition(fused, -count, None)[-count])
-        maps = {name: family[index].numpy() for name, family in branches.maps.items()}
-        figure = figures.overlay(
-            sample.read(), maps | {"fused": fused}, limits, opacity, {"fused": edge},
-            _mask(sample), unit, note,
-        )  # fmt: skip
-        shares = ", ".join(
-            f"{name} {w / sum(weights.values()):.0%}" for name, w in weights.items()
-        )
-        text = f"{shares}: score {branches.scores(weights, top_k)[index]:.4g}."
-        area, even = (branches.auroc(w, top_k) for w in (weights, dict.fromkeys(weights, 1.0)))
-        if area is not None:
-            text += f" Image AUROC over {len(keys)} images {area:.3f}; equal weights {even:.3f}."
-        return figure, text
-
-    own = getattr(run.detector.method.spec, "top_k", 0)
-    tops = [(f"{share:.1%}" if share else "the largest", share) for share in sorted({*TOPS, own})]
-    return Panel(
-        draw,
-        image=ipywidgets.Dropdown(options=keys, value=keys[-1]),
-        top_k=ipywidgets.SelectionSlider(options=tops, value=own, description="top pixels"),
-        opacity=ipywidgets.FloatSlider(0.5, max=1),
-        **{name: ipywidgets.FloatSlider(1, max=1, step=0.05) for name in branches.maps},
-    )
 
 
 def _mask(sample: Sample) -> np.ndarray | None:
@@ -261,7 +186,6 @@ def _decoded(name: str, data: bytes) -> np.ndarray:
     try:
         picture = Image.open(io.BytesIO(data), formats=images.FORMATS)
     except (OSError, SyntaxError):
-        suffixes = " ".join(sorted(s[1:] for s in images.SUFFIXES))
-        text = f"{name} is not an image that can be read; use one of {suffixes}."
+        text = f"{name} is not an image that can be read; use one of {images.ENDINGS}."
         raise ValueError(text) from None
     return images.to_rgb(picture, name)

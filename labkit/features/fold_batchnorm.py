@@ -7,8 +7,6 @@ In eval mode a convolution and the normalisation of its output are one convoluti
 so the features are the same up to rounding, and a pass over every map of the network is saved.
 """
 
-from __future__ import annotations
-
 import copy
 from contextlib import ExitStack
 

@@ -1,7 +1,5 @@
 """Groups of points in one plane, and rows of numbers as distances from the first row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import cycle
 

@@ -1,7 +1,5 @@
 """Contact sheets of data sets, and synthetic defects beside the images they are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 

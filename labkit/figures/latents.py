@@ -1,7 +1,5 @@
 """Latent values of a flow against the N(0, 1) that it is trained towards."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Pictures and maps side by side, on colour scales that they share."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 

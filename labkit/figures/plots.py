@@ -4,8 +4,6 @@ They never show, save or use pyplot; notebooks display what is returned, the app
 Every figure takes `note`, grey text below it, usually `caption(...)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

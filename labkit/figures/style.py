@@ -5,8 +5,6 @@ signed differences `PuOr` centred on 0. Nothing here touches pyplot or rcParams,
 drawn from several threads and are freed with their last reference.
 """
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Iterable, Sequence

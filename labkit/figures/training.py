@@ -1,7 +1,5 @@
 """What training in stages shows: the loss of each, and what DADF's transformer rebuilds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

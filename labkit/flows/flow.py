@@ -1,7 +1,5 @@
 """Flows: chains of steps that are steps themselves, and what a method gives them to transform."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -39,7 +37,7 @@ class Flow(Step):
         super().__init__()
         self.steps = nn.ModuleList(steps)
 
-    def __getitem__(self, some: slice) -> Flow:
+    def __getitem__(self, some: slice) -> "Flow":
         return Flow(self.steps[some])
 
     def __len__(self) -> int:
@@ -128,7 +126,7 @@ class FlowInput(NamedTuple):
     cond: Tensor | None = None
     grids: Mapping[str, Grid] | None = None
 
-    def learned(self) -> FlowInput:
+    def learned(self) -> "FlowInput":
         """The same past a first step that is fixed: what training has to look at."""
         first = self.flow.steps[0]
         return self._replace(flow=self.flow[1:], x=first(self.x).z) if first.fixed else self

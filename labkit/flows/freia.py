@@ -6,8 +6,6 @@ single position, dims (C,), gives the log-det at each position of a map. `AllInO
 numbers changed for that (`_PositionalAllInOne`). Any other block runs on rows (`AtPositions`).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """From latents to log-densities to anomaly maps; the sign flips here and nowhere else."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, TypeVar
 

@@ -11,8 +11,6 @@ do not see neighbours (kernel 1). FrEIA's blocks join in through `freia.py`; the
 reference in the tests.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import Literal

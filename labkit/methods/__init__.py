@@ -1,7 +1,5 @@
 """The methods by name: a new one is one file and one line here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from labkit.core import config

@@ -16,8 +16,6 @@ Where we differ, and why (each is a switch of `CFLOWSpec`):
   "none" leave it as printed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal

@@ -19,8 +19,6 @@ Where we differ, and why:
 - z^2 is halved in maps as it is in the score, so that they have one unit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -21,8 +21,6 @@ Where we differ, and why (each is a switch of `DADFSpec`, but for the first thre
   of the joined features are taken between the stages. As printed: "none", False, 1, None, 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple

@@ -14,8 +14,6 @@ Where we differ, and why:
   identity (`zero_init`); the paper does neither.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal

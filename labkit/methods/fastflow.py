@@ -19,8 +19,6 @@ Where we differ, and why (each is a switch of `FastFlowSpec`):
   position makes an exact density; with kernel 3 only the sum over positions is exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

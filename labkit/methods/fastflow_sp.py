@@ -3,8 +3,6 @@
 Trained on normal images alone, by NLL and KL (Kim et al., SANFlow, NeurIPS 2023, Table S5).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The baseline of SANF's Tables 6 to 8. Its code scores with the sum of squared L2
 five nearest training features; their mean, used here, ranks alike and compares across k.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

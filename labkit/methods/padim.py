@@ -8,8 +8,6 @@ a flow that starts from `Whitening("whiten")` starts from.
 Where we differ: the covariance is divided by the number of images, not by one less.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar

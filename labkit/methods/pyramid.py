@@ -4,8 +4,6 @@ Fixed statistics of each place, a chain of one-sided affine couplings, one log-d
 and level, and how the levels become one map and one score. A method says what the subnets see.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

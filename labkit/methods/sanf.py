@@ -22,8 +22,6 @@ eq. 11, eq. 17, eq. 18, eq. 19 in `fusion.FFM`; eq. 12, eq. 13, eq. 14, eq. 15, 
 `fusion.CrossAttention`; eq. 20, eq. 21, eq. 22 in `SANF.loss`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal

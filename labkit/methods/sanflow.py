@@ -23,8 +23,6 @@ Where the equations are: eq. 1, eq. 2, eq. 3, the change of variables, in
 `likelihood.log_density`; eq. 4, eq. 5, eq. 6, eq. 7, eq. 8, eq. 9 in `statistics.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, get_args

@@ -1,7 +1,5 @@
 """Statistics prediction behind flows on a pyramid: SANFlow's base where N(0, I) stood."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

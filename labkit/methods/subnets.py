@@ -1,7 +1,5 @@
 """The small networks inside couplings that several methods share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

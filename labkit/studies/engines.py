@@ -7,8 +7,6 @@ same everywhere, so are their numbers. Processes are joblib's (loky); on a clust
 task of Ray's own, since joblib's Ray backend gives results only when all are there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -5,8 +5,6 @@ oracle  the best epoch on the test set is reported, as most official codes do; i
         compared with and is always named so
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory

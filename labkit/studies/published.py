@@ -1,7 +1,5 @@
 """The papers' own numbers: one tidy table a printed table, never mixed with what we measure."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

@@ -6,8 +6,6 @@ apart to be told from each other (Demšar, JMLR 7, 2006). Datasets count as inde
 those made of the same cells or drawn by the same hand are not.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

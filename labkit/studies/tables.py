@@ -1,7 +1,5 @@
 """A study as a table to read: published and measured side by side, never in one column."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,5 +1,6 @@
 """The catalogue knows its datasets without reading them; the solar cells are split as shipped."""
 
+import hashlib
 import importlib.util
 import json
 import pickle
@@ -123,14 +124,26 @@ def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
     assert rows["procedural/weave"]["found"]
 
 
+def rank(name):
+    return hashlib.sha256(f"{elpv.SEED}/{name}".encode()).hexdigest()
+
+
+def half_spoilt(held_out):
+    """Half of the cells with the name of a defect that is drawn on them."""
+    ranked = sorted(held_out, key=lambda name: rank(f"drawn/{name}"))
+    half = len(ranked) // 2
+    bad = {name: cracks.KINDS[k % len(cracks.KINDS)] for k, name in enumerate(ranked[half:])}
+    return dict.fromkeys(ranked[:half], GOOD) | bad
+
+
 @has_cells
 @pytest.mark.parametrize("crystal", elpv.TYPES)
 def test_the_shipped_split_is_what_its_rule_makes(crystal):
     lines = (elpv.data_folder() / "labels.csv").read_text().splitlines()
     fields = [line.split() for line in lines if line.split()[2:] == [crystal]]
     labels = {image.split("/")[1].removesuffix(".png"): float(p) for image, p, _ in fields}
-    normal = sorted((name for name, label in labels.items() if label == 0), key=elpv._rank)
-    train = normal[: round(elpv.TRAIN_SHARE * len(normal))]
+    normal = sorted((name for name, label in labels.items() if label == 0), key=rank)
+    train = normal[: round(0.7 * len(normal))]
     split = {name: "test" if label in (0, 1) else "uncertain" for name, label in labels.items()}
     split |= dict.fromkeys(train, "train")
     shipped = elpv.shipped_split(crystal)
@@ -139,6 +152,17 @@ def test_the_shipped_split_is_what_its_rule_makes(crystal):
         name: f"{label:.3f}" for name, label in labels.items()
     }
     assert [row["image"] for row in shipped] == sorted(labels)
+    chosen = sorted(train, key=lambda name: rank(f"choice/{name}"))
+    kept = round(0.7 * len(chosen))
+    real = {n: GOOD if label == 0 else "defective" for n, label in labels.items()}
+    plans = {}
+    for column, least in (("elpv", 1), ("elpv-likely", 0.5)):
+        tested = {n: part for n, part in real.items() if labels[n] == 0 or labels[n] >= least}
+        plans[column] = tested | dict.fromkeys(train, "train")
+    plans["elpv-cracks"] = half_spoilt(set(normal) - set(train)) | dict.fromkeys(train, "train")
+    plans["elpv-choice"] = half_spoilt(chosen[kept:]) | dict.fromkeys(chosen[:kept], "train")
+    for column, parts in plans.items():
+        assert {row["image"]: row[column] for row in shipped if row[column]} == parts, column
 
 
 @pytest.mark.parametrize(

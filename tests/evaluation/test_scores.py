@@ -90,6 +90,42 @@ def test_false_alarms_on_new_normal_images_stay_at_alpha():
     assert np.mean(rates) == pytest.approx(0.1, abs=0.01)
 
 
+HELD_OUT = Calibration(np.linspace(1, 8.5, 41), {"map": {"0.5": 0.0, "0.999": 5.0}})
+
+
+@pytest.mark.parametrize(
+    ("score", "flagged", "beyond", "says"),
+    [
+        (9.0, True, False, "None of 41 held-out good images scored as high (p ≤ 0.024, the least"),
+        (8.5, True, False, "1 of 41 held-out good images scored as high (p = 0.048)"),
+        (-3.0, False, False, "41 of 41 held-out good images scored as high (p = 1)."),
+        (122.0, True, True, "is this the right model?"),
+    ],
+)
+def test_a_verdict_says_what_the_held_out_images_can_show(score, flagged, beyond, says):
+    verdict = HELD_OUT.verdict(score)
+    assert (verdict.flagged, verdict.beyond) == (flagged, beyond)
+    assert says in verdict.sentence
+    assert "e+" not in verdict.sentence
+    assert verdict.floor == ("None of 41" in verdict.sentence)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 14, 185, 5000])
+@pytest.mark.parametrize("false_alarm", [0.0, 0.05])
+def test_however_few_images_calibrate_one_can_be_flagged(count, false_alarm):
+    calibration = Calibration(np.arange(float(count)))
+    assert calibration.verdict(count, false_alarm).flagged
+    assert not calibration.verdict(0.0, false_alarm).flagged
+    assert f"least that {count} image" in calibration.verdict(count).sentence
+
+
+def test_a_strong_defect_is_somewhere_and_another_product_everywhere():
+    defect = np.zeros((8, 8))
+    defect[:2] = 122
+    assert not HELD_OUT.verdict(122.0, name="map", values=defect).beyond
+    assert HELD_OUT.verdict(122.0, name="map", values=defect + 6).beyond
+
+
 @pytest.mark.parametrize(
     ("scores", "says"), [([], "empty"), ([1.0, np.nan], "1 of 2"), ([np.inf], "not finite")]
 )

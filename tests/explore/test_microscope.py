@@ -9,6 +9,7 @@ from labkit.figures import latents
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute
+from labkit_apps.web.views.step_figures import values_figure
 
 
 def convolution(c_in, c_out):
@@ -88,7 +89,7 @@ def test_an_image_as_a_whole_has_numbers_and_no_maps():
     given_flow = FlowInput(Flow([AffineCoupling(6, linear)]), torch.randn(1, 6))
     view = microscope.follow(given_flow)
     assert microscope.maps_figure(view, 1, np.zeros((4, 4, 3), np.uint8)) is None
-    assert len(microscope.values_figure(view, 1, view).axes) == 2
+    assert len(values_figure(view, 1, view).axes) == 2
 
 
 def test_a_run_has_a_view_of_each_branch(seen, quick_run):
@@ -118,7 +119,7 @@ def test_figures_and_sentences_say_their_units(seen):
         said = microscope.sentence(view, step)
         assert "nats per dimension" in said
         assert "nats per image" in said
-        labels = [ax.get_ylabel() for ax in microscope.values_figure(view, step).axes]
+        labels = [ax.get_ylabel() for ax in values_figure(view, step).axes]
         assert labels == ["density [per unit of x]", "−log p so far\n[nats per dimension]"]
     assert "likely" in microscope.sentence(view, 1)
 

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit.core import config
-from labkit.core.records import GOOD, Sample
-from labkit.data import catalogue
-from labkit.data.splits import split
-from labkit.data.synthetic import bank
+from labkit import figures
 from labkit.evaluation.detector import Detector
-from labkit.explore import widgets
-from labkit.explore.panel import VIEW
+from labkit.explore import microscope, reweigh, widgets
+from labkit.explore.widgets import VIEW
 
 EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -137,59 +133,36 @@ def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
     assert len(panel.picture.value) < 60_000
 
 
-def test_a_defect_is_made_step_by_step():
-    normals = split(catalogue.load("procedural/gear"), config.SplitSpec(limit=3), 0)
-    panel = widgets.defect_panel(normals["train"], bank.spec_for("gear"), note="gear")
-    slider, pictures = panel.controls["step"], []
-    for k, step in enumerate(widgets.STEPS, start=1):
-        slider.value = step
-        pictures.append(panel.picture.value)
-        assert panel.sentence.value.startswith(f"Step {k} of 5, {step}.")
-    assert len(set(pictures)) == 5
-    painted = bank.bank(normals["train"], bank.spec_for("gear"), 0, size=256)[0].steps()
-    assert f"{painted.mask.mean():.1%} of the image is marked" in panel.sentence.value
-    for name in ("seed", "image"):
-        control = panel.controls[name]
-        control.value = 7 if name == "seed" else control.options[-1]
-        assert panel.picture.value != pictures[-1]
-        pictures.append(panel.picture.value)
+def test_a_panel_of_ones_own_steps_through_a_flow(quick_run):
+    views = microscope.views(quick_run.detector, quick_run.samples()[-1].read())
+    last = max(len(view.steps) for view in views.values()) - 1
 
+    def draw(flow, step):
+        view = views[flow]
+        image = np.zeros((64, 64, 3), np.uint8)
+        return microscope.maps_figure(view, step, image), microscope.sentence(view, step)
 
-def test_a_defect_that_cannot_be_made_is_said():
-    flat = [
-        Sample(f"train/good/{k}", GOOD, EXAMPLE.copy, lambda k=k: f"flat {k}") for k in range(2)
-    ]
-    panel = widgets.defect_panel(flat, bank.NsaSpec(), size=None)
-    assert "shows on train/good/0/0 after 20 attempts" in panel.sentence.value
-
-
-def test_the_microscope_steps_through_a_flow(quick_run):
-    panel = widgets.microscope_panel(quick_run, quick_run.samples()[-1].read())
-    last, pictures = panel.controls["step"].max, set()
-    assert f"Step {last} of {last}" in panel.sentence.value
-    for show in panel.controls["show"].options:
-        panel.controls["show"].value = show
-        for step in (0, last):
-            panel.controls["step"].value = step
-            pictures.add(panel.picture.value)
-            assert "nats per dimension" in panel.sentence.value
-    assert len(pictures) == 4
-
-
-def test_branches_are_weighed_and_their_top_pixels_score(quick_run):
-    samples, run = quick_run.samples(), quick_run.detector
-    panel, sample = widgets.branch_panel(quick_run, samples[:2] + samples[-4:]), samples[-1]
-    assert panel.controls["image"].value == sample.key
-    assert "Image AUROC over 6 images" in panel.sentence.value
-    assert panel.controls["top_k"].value == run.method.spec.top_k
-    score = run.predict([sample.read()])[0].score
-    shown = float(panel.sentence.value.partition("score ")[2].partition(". ")[0])
-    assert shown == pytest.approx(score, rel=2e-2)  # features are cached in float16
-    pictures = {panel.picture.value}
-    for name, value in {"local": 0.0, "top_k": 1, "opacity": 0.1}.items():
-        panel.controls[name].value = value
+    panel = widgets.Panel(draw, flow=list(views), step=(0, last))
+    pictures = set()
+    for step in (0, last):
+        panel.controls["step"].value = step
         pictures.add(panel.picture.value)
-    assert len(pictures) == 4
-    assert panel.sentence.value.startswith("global 100%, local 0%: score")
-    panel.controls["global"].value = 0.0
+        assert f"Step {step} of {last}" in panel.sentence.value
+    assert len(pictures) == 2
+
+
+def test_a_panel_of_ones_own_says_what_its_figure_refuses(quick_run):
+    branches = reweigh.judge(quick_run, quick_run.samples()[-2:])
+    scale = quick_run.detector.calibration.limits("fused")
+
+    def draw(**weights):
+        fused = {"fused": branches.fused(weights, 0).numpy()}
+        return figures.overlay(branches.samples[0].read(), fused, scale), "weighed"
+
+    panel = widgets.Panel(draw, **dict.fromkeys(branches.maps, (0.0, 1.0, 0.05)))
+    assert panel.sentence.value == "weighed"
+    before = panel.picture.value
+    for name in branches.maps:
+        panel.controls[name].value = 0.0
     assert "weights must not be below 0, nor all 0" in panel.sentence.value
+    assert panel.picture.value != before  # the last one that could be drawn

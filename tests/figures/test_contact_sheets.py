@@ -11,7 +11,6 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from labkit.data import catalogue
-from labkit.explore import widgets
 from labkit.figures import contact_sheet, images, style
 from labkit_apps.cli import main
 
@@ -98,13 +97,3 @@ def test_the_command_writes_a_png(tmp_path, monkeypatch, capsys, loco):
         main.main()
     assert stop.value.code == 2
     assert "sheet.jpg does not end in .png" in capsys.readouterr().err
-
-
-def test_the_panel_follows_its_controls(loco):
-    panel = widgets.data_panel(loco)
-    assert "pushpins: 9 images" in panel.sentence.value
-    for name, value in (("row", "calibration"), ("columns", 3), ("outlines", False)):
-        before = panel.picture.value
-        panel.controls[name].value = value
-        assert (panel.picture.value != before) == (name != "outlines")  # none of good images
-    assert "pushpins: 2 images, 3 of each kind at most" in panel.sentence.value

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import socket
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from PIL import Image
 
 from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
+from labkit_apps.web.desk import Desk
 from labkit_apps.web.tabs import inspect as tab
 from labkit_apps.web.views import about, gallery, inspect, place
 from labkit_apps.web.views.inspect import ViewOptions
-from labkit_apps.web.views.judged_image import judge_again, judge_file, judge_sample
+from labkit_apps.web.views.judged_image import judge_file, judge_sample
 
-LOOK = ("Swipe", 0.6, 1.5, None, None, True, -1, -1)
+LOOK = ("Swipe", 0.6, None, None, True, -1, -1)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
 
 
@@ -66,14 +69,14 @@ def test_choices_have_distinct_labels_newest_first(runs_folder, run):
 
 def test_a_method_without_maps_offers_none(run, defective, monkeypatch):
     names = ("opacity", "mode", "first", "second")
-    with_maps = dict(zip(names, tab.choose(Asked(), run, None, *LOOK)[2:6], strict=True))
+    scales = slice(tab.SHOWN - tab.SCALES + 3, tab.SHOWN - 2)
+    with_maps = dict(zip(names, tab.choose(Asked(), Desk(), run, *LOOK)[scales], strict=True))
     assert all(with_maps[name]["visible"] for name in ("opacity", "mode", "first", "second"))
     monkeypatch.setitem(shelf.opened(run).__dict__, "limits", {})
     monkeypatch.setattr(shelf.OpenRun, "legend", {})
     monkeypatch.setattr(shelf.OpenRun, "main", None)
-    without = dict(zip(names, tab.choose(Asked(), run, None, *LOOK)[2:6], strict=True))
+    without = dict(zip(names, tab.choose(Asked(), Desk(), run, *LOOK)[scales], strict=True))
     assert not any(without[name]["visible"] for name in names)
-    assert without["mode"]["value"] == inspect.SIDE
     seen = judge_file(run, defective)
     assert place.draw_place(seen, None) == markup.message(place.WHOLE)
     assert "This place" not in place.draw_place(seen, (0.5, 0.5))
@@ -150,10 +153,11 @@ def test_a_look_changes_the_maps_only(run):
     look = ViewOptions(threshold=(low + high) / 2)
     drawn = inspect.draw_maps(seen, look)
     assert drawn == inspect.draw_maps(seen, look)
-    others = [{"opacity": 0.2}, {"threshold": low}, {"truth": False}, {"place": (0.2, 0.8)},
+    assert drawn == inspect.draw_maps(seen, dataclasses.replace(look, threshold=low))
+    others = [{"opacity": 0.2}, {"truth": False}, {"place": (0.2, 0.8)},
               {"mode": inspect.OVER}, {"mode": inspect.SWIPE, "second": "local"}]  # fmt: skip
     looks = [dataclasses.replace(look, **other) for other in others]
-    assert len({drawn, *(inspect.draw_maps(seen, one) for one in looks)}) == 7
+    assert len({drawn, *(inspect.draw_maps(seen, one) for one in looks)}) == 6
     for name in ("image", "global", "local", "fused"):
         assert f'data-map="{name}"' in drawn
     assert "nats per channel" in drawn
@@ -174,10 +178,10 @@ def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
     told = json.loads((folder / "run.json").read_text())
     told["config"]["data"] = str(tmp_path / "gone")
     (folder / "run.json").write_text(json.dumps(told))
-    with pytest.warns(UserWarning, match="gone"):
-        threshold, *_, maps, verdict, histogram, _, _, _ = tab.choose(
-            Asked(), str(folder), None, *LOOK
-        )
+    answer = tab.choose(Asked(), Desk(), str(folder), *LOOK)
+    assert len(answer) == tab.SHOWN
+    maps, verdict, histogram, *_, message, _, threshold = answer[:9]
+    assert "gone" in message["value"]
     own = shelf.opened(run)
     assert threshold["value"] == own.threshold(own.rates[1])
     assert (threshold["minimum"], threshold["maximum"]) == own.ruler[:2]
@@ -190,8 +194,13 @@ def test_the_verdict_follows_the_threshold(run):
     score = seen.answer.score
     assert "Unusual" in inspect.draw_verdict(seen, score - 1e-3)
     assert "Looks normal" in inspect.draw_verdict(seen, score + 1e-3)
-    assert "lies above all" in inspect.draw_verdict(seen, 1e6)
-    assert "Of 100 normal images about" in inspect.draw_verdict(seen, 0.0)
+    assert "and none of them exceeds it" in inspect.draw_verdict(seen, 1e6)
+    low, high, _ = shelf.opened(run).ruler
+    assert "which about 100 % of good images exceed" in inspect.draw_verdict(seen, low - 1)
+    for threshold in (low, score, high):
+        drawn = inspect.draw_verdict(seen, threshold)
+        assert "held-out good images scored as high (p" in drawn
+        assert not re.search(r"\de[+-]\d", drawn.split("</dl>")[0].split("<dl>")[0])
 
 
 def test_files_hold_what_is_shown(run):
@@ -237,11 +246,71 @@ def test_the_nearest_normal_patch_of_a_training_image_is_itself(run):
 
 def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
     other = next(path for _, path in shelf.choices(runs_folder) if path != run)
-    uploaded = judge_file(run, defective)
-    assert judge_again(other, uploaded).answer.name == "gear.png"
-    sample = judge_sample(run, shelf.opened(run).first)
-    assert judge_again(run, sample).source == sample.source
-    assert judge_again(other, sample).source == ("sample", shelf.opened(other).first)
+    desk, shown = Desk(), shelf.opened(run)
+    for source in (("file", defective), ("sample", shown.test["key"].iloc[-1])):
+        for folder, expected in ((run, source), (other, source)):
+            with desk.newest(*((run, source) if folder == run else ())):
+                desk.open(folder)
+                desk.judge()
+            if source[0] == "sample" and folder == other:  # other data: its own first image
+                expected = ("sample", shelf.opened(other).first)
+            assert (desk.image.run, desk.image.source) == (folder, expected)
+            assert desk.threshold == desk.threshold_of(folder)
+
+
+def test_of_several_requests_the_newest_wins_and_none_is_lost(run, defective):
+    """An upload and a change of run wait for each other in every order of their arrival."""
+    desk, first = Desk(), threading.Event()
+    source, answers = ("file", defective), {}
+
+    def ask(name, *wanted):
+        with desk.newest(*wanted) as newest:
+            if name == "busy":
+                first.set()
+                time.sleep(0.3)
+            answers[name] = newest
+            if newest:
+                desk.open(run)
+                desk.judge()
+
+    threads = [threading.Thread(target=ask, args=("busy",))]
+    threads[0].start()
+    first.wait()
+    for name, *wanted in (("upload", run, source), ("run",)):
+        threads.append(threading.Thread(target=ask, args=(name, *wanted)))
+        threads[-1].start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert answers == {"busy": True, "upload": False, "run": True}
+    assert desk.image.source == source  # asked for by a request that another overtook
+
+
+def test_an_image_that_cannot_be_read_leaves_the_one_in_view(run, defective, tmp_path):
+    desk, broken = Desk(), tmp_path / "words.png"
+    broken.write_text("no image")
+    tab.image(desk, run, defective, *LOOK)
+    maps, verdict, *_ = answer = tab.image(desk, run, str(broken), *LOOK)
+    message = answer[len(answer) - tab.SCALES - 1]
+    assert "words.png" in message["value"]
+    assert "What is shown is gear.png" in message["value"]
+    assert ("gear.png" in verdict, 'data-map="fused"' in maps) == (True, True)
+    again = tab.image(desk, run, defective, *LOOK)
+    assert not again[len(again) - tab.SCALES - 1]["visible"]
+
+
+def test_a_threshold_of_another_run_is_not_taken(runs_folder, run, defective):
+    other = next(path for _, path in shelf.choices(runs_folder) if path != run)
+    desk = Desk()
+    tab.image(desk, run, defective, *LOOK)
+    start = desk.threshold
+    tab.decide(desk, other, 0.0, 0.0)
+    tab.allow(desk, other, 50.0, 50.0)
+    assert desk.threshold == start
+    high = shelf.opened(run).ruler[1]
+    *_, message = tab.decide(desk, run, high, 1e9)
+    assert (desk.threshold, message["visible"]) == (high, True)
+    assert "1e+09 counts as" in message["value"]
 
 
 def test_odd_images_are_judged(run, tmp_path):

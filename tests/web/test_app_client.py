@@ -39,7 +39,7 @@ def test_bad_input_through_the_client(client, defective, tmp_path):
 
 
 def test_a_session_keeps_its_image_to_itself(client, defective, run):
-    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
+    look = ("Side by side", 0.6, "fused", "global", True, -1, -1)
     maps, verdict, histogram, *_ = client.predict(
         run, handle_file(defective), *look, api_name="/image"
     )
@@ -53,21 +53,22 @@ def test_a_session_keeps_its_image_to_itself(client, defective, run):
     key = shelf.opened(run).first
     sampled = client.predict(run, key, *look, api_name="/sample")
     assert "labelled" in sampled[1]
-    with pytest.raises(AppError, match="no test image 'nothing'"):
-        client.predict(run, "nothing", *look, api_name="/sample")
+    *_, message = client.predict(run, "nothing", *look, api_name="/sample")[:7]
+    assert "no test image" in message["value"]
     assert "mean z²" in client.predict(0.5, 0.5, api_name="/place")
     assert "Distance" in client.predict(0.5, 0.5, api_name="/nearest")
     assert "labkit-" in client.predict(*look, api_name="/files")
 
 
 def test_both_thresholds_move_the_decision(client, defective, run):
-    look = ("Side by side", 0.6, 1.5, "fused", "global", True, -1, -1)
+    look = ("Side by side", 0.6, "fused", "global", True, -1, -1)
     client.predict(run, handle_file(defective), *look, api_name="/image")
-    score, _, verdict, _ = client.predict(run, 30, *look, api_name="/allow")
+    score, verdict, *_ = client.predict(run, 30, 30, api_name="/allow")
     assert score == shelf.opened(run).threshold(30)
     assert f"a score of {score:.4g}" in verdict
-    rate, _, verdict, _ = client.predict(run, *look[:2], score, *look[3:], api_name="/decide")
-    assert rate["value"] == pytest.approx(shelf.opened(run).rate(score), abs=0.1)
+    rate, verdict, _, message = client.predict(run, score, score, api_name="/decide")
+    assert rate == pytest.approx(shelf.opened(run).rate(score), abs=0.1)
+    assert not message["visible"]
 
 
 def test_about_through_the_client(client, run):

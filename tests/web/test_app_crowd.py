@@ -13,7 +13,7 @@ from labkit_apps.web.views.judged_image import judge_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine
-LOOK = ("Side by side", 0.6, 1.5, None, None, True, -1, -1)
+LOOK = ("Side by side", 0.6, None, None, True, -1, -1)
 
 
 @pytest.fixture(scope="module")

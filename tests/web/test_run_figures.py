@@ -8,7 +8,7 @@ from test_comparison import table
 from labkit.evaluation import metrics
 from labkit.explore import toy_2d
 from labkit_apps.web.views.about import defect_table
-from labkit_apps.web.views.compare_runs import by_kind, roc_figure
+from labkit_apps.web.views.compare_runs import by_kind, common, roc_figure
 from labkit_apps.web.views.microscope import View, inverse_words
 from labkit_apps.web.views.toy_figure import toy_figure
 
@@ -34,6 +34,18 @@ def test_kinds_are_the_metrics_of_each_run():
     test = TABLES["b"][TABLES["b"].split == "test"]
     area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
     assert kinds.loc["b", "all"] == pytest.approx(area)
+
+
+def test_runs_are_compared_on_the_images_that_all_have():
+    table = TABLES["a"]
+    fewer = table[(table["split"] != "test") | (table.index % 3 == 0)]
+    shared = common({"a": table, "fewer": fewer})
+    test = fewer[fewer["split"] == "test"]
+    assert [len(one) for one in shared.values()] == [len(test)] * 2
+    assert set(shared["a"]["key"]) == set(test["key"]) < set(table["key"])
+    assert by_kind(shared).nunique().max() == 1  # the same images, the same scores, no winner
+    with pytest.raises(ValueError, match="0 test images in common"):
+        common({"a": table, "b": table.assign(key=table["key"] + "x")})
 
 
 def test_curves_name_the_runs_and_their_areas():

@@ -10,49 +10,54 @@ import gradio as gr
 from gradio.events import Dependency
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import ALARM, KEEP, NOTICE, PRIVATE, QUIET, Page, explained
-from labkit_apps.web.shelf import opened
+from labkit_apps.web.desk import Desk, Source
+from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, explained
+from labkit_apps.web.shelf import brief, opened
 from labkit_apps.web.style import static
 from labkit_apps.web.tabs import picking
 from labkit_apps.web.views import inspect as views
 from labkit_apps.web.views import place
 from labkit_apps.web.views.inspect import ViewOptions
-from labkit_apps.web.views.judged_image import (
-    NO_IMAGE,
-    JudgedImage,
-    judge_again,
-    judge_file,
-    judge_sample,
-)
 
-WIDE = 1e6  # a threshold's range until a run gives its own
 NOWHERE = -1.0  # x and y as long as no place is chosen
+CLAMPED = """(desk, run, typed) => {
+  const { min, max } = document.querySelector("#%s input[type=range]");
+  return [desk, run, Math.min(max, Math.max(min, typed)), typed];
+}"""  # while a number is typed it may lie outside; leaving the box brings it back
+OPENING = "The run is being opened ..."
+SHOWN, SCALES = 16, 9  # outputs of an image or a run, and those of them that are controls
+IMAGES = {
+    "concurrency_id": "images",
+    "trigger_mode": "multiple",
+}  # in the order they are asked for
 
 
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    c.options = [c.mode, c.opacity, c.threshold, c.first, c.second, c.truth, c.x, c.y]
-    c.answer = [c.image, c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest]
-    scales = [c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second]
-    outputs = [*scales, c.x, c.y, *c.answer]
-    chosen = page.on_run(choose, [page.run, c.image, *c.options], outputs, "choose")
-    _on_failure(chosen, page.run, c)
+    c.look = [c.mode, c.opacity, c.first, c.second, c.truth, c.x, c.y]
+    c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second, c.x, c.y]
+    c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest, c.message]
+    c.shown = [*c.answer, *c.scales]
+    chosen = page.on_run(choose, [c.desk, page.run, *c.look], c.shown, "choose", **IMAGES)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
-    _wire_options(page.run, c)
+    _wire_options(c)
     _wire_place(c)
 
 
 def _layout() -> SimpleNamespace:
-    c = SimpleNamespace(image=gr.State(time_to_live=KEEP))
+    c = SimpleNamespace(desk=gr.State(Desk, time_to_live=KEEP))
+    c.ruler = gr.Textbox("", visible=False)  # the run whose threshold the slider shows
+    c.typed = gr.Number(0, visible=False)  # what came into a slider, also outside its range
     c.x, c.y = (gr.Number(NOWHERE, visible=False) for _ in range(2))
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             picking.layout(c)
         with gr.Column(scale=8, min_width=320):
+            c.message = gr.HTML(elem_id="message", visible=False)
             c.verdict = gr.HTML(elem_id="verdict", js_on_load=static("verdict.js"))
             _controls(c)
-            words = markup.message("The run is being opened ...")
+            words = markup.message(OPENING)
             c.maps = gr.HTML(words, elem_id="maps", js_on_load=static("inspect.js"))
             c.place = gr.HTML(markup.message(place.ASK), elem_id="place")
             c.nearest = gr.HTML(elem_id="nearest")
@@ -66,7 +71,7 @@ def _layout() -> SimpleNamespace:
 def _controls(c: SimpleNamespace) -> None:
     with gr.Row(elem_id="scales"):
         c.threshold = gr.Slider(
-            -WIDE, WIDE, 0, label="Threshold: raw score", info="Unusual above it", min_width=240,
+            0, 1, 0, label="Threshold: raw score", info="Unusual above it", min_width=240,
             elem_id="threshold",
         )  # fmt: skip
         c.alarm = gr.Slider(0, 100, 5, step=0.1, **ALARM, min_width=240, elem_id="alarm")
@@ -87,124 +92,176 @@ def _controls(c: SimpleNamespace) -> None:
 
 def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> None:
     """A sample, a file or a camera picture is judged once; the controls only draw it again."""
-    events = [
-        picked.then(sample, [run, c.key, *c.options], c.answer, api_name="sample"),
-        c.upload.upload(image, [run, c.upload, *c.options], c.answer, api_name="image"),
-        c.camera.change(image, [run, c.camera, *c.options], c.answer, api_name="camera"),
-    ]
-    _on_failure(events, run, c)
-    events[1].success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    inputs = [c.desk, run]
+    picked.then(sample, [*inputs, c.key, *c.look], c.shown, api_name="sample", **IMAGES)
+    sent = c.upload.upload(
+        image, [*inputs, c.upload, *c.look], c.shown, api_name="image", **IMAGES
+    )
+    c.camera.change(image, [*inputs, c.camera, *c.look], c.shown, api_name="camera", **IMAGES)
+    sent.success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
 
 
-def _wire_options(run: gr.Dropdown, c: SimpleNamespace) -> None:
-    moved = [c.opacity.input, c.first.input, c.second.input, c.truth.input]
-    gr.on(moved, redraw, [c.image, *c.options], c.maps, api_name="maps", **QUIET)
+def _wire_options(c: SimpleNamespace) -> None:
+    moved, inputs = [c.opacity.input, c.first.input, c.second.input, c.truth.input], [c.desk]
+    gr.on(moved, redraw, [*inputs, *c.look], c.maps, api_name="maps", **QUIET)
     outputs = [c.first, c.second, c.maps]
-    c.mode.input(view, [c.image, *c.options], outputs, api_name="view", **QUIET)
-    answer = [c.maps, c.verdict, c.histogram]
-    inputs = [run, c.image, *c.options]
-    c.threshold.input(decide, inputs, [c.alarm, *answer], api_name="decide", **QUIET)
-    inputs = [run, c.image, c.alarm, *c.options]
-    c.alarm.input(allow, inputs, [c.threshold, *answer], api_name="allow", **QUIET)
-    c.keep.click(keep, [c.image, *c.options], c.files, api_name="files")
+    c.mode.input(view, [*inputs, *c.look], outputs, api_name="view", **QUIET)
+    inputs, outputs = [c.desk, c.ruler], [c.verdict, c.histogram, c.message]
+    for slider, other, handler in ((c.threshold, c.alarm, decide), (c.alarm, c.threshold, allow)):
+        slider.input(
+            handler, [*inputs, slider, c.typed], [other, *outputs], js=CLAMPED % slider.elem_id,
+            api_name=handler.__name__, **QUIET,
+        )  # fmt: skip
+    c.keep.click(keep, [c.desk, *c.look], c.files, api_name="files")
 
 
 def _wire_place(c: SimpleNamespace) -> None:
     """A click marks the place at once; its latents follow, then the search for its like."""
     clicked = c.maps.select(spot, None, [c.x, c.y], show_progress="hidden", **PRIVATE)
-    marked = clicked.then(redraw, [c.image, *c.options], c.maps, show_progress="hidden", **PRIVATE)
-    shown = marked.then(show_place, [c.image, c.x, c.y], c.place, api_name="place")
-    shown.success(nearest, [c.image, c.x, c.y], c.nearest, api_name="nearest")
-
-
-def _on_failure(events: Sequence[Dependency], run: gr.Dropdown, c: SimpleNamespace) -> None:
-    outputs = [c.image, c.verdict, c.maps, c.histogram, c.upload]
-    for event in events:
-        event.failure(clear, [run, c.threshold], outputs, **PRIVATE)
+    marked = clicked.then(redraw, [c.desk, *c.look], c.maps, show_progress="hidden", **PRIVATE)
+    shown = marked.then(show_place, [c.desk, c.x, c.y], c.place, api_name="place")
+    shown.success(nearest, [c.desk, c.x, c.y], c.nearest, api_name="nearest")
 
 
 @explained
-def choose(request: gr.Request, run: str | None, image: JudgedImage | None, *values: Any) -> Any:
+def choose(request: gr.Request, desk: Desk, run: str | None, *look: Any) -> Any:
     """The scales of a run, and the image in view, or of the link, as this run judges it."""
-    if not run:
-        return (gr.skip(),) * 15
-    shown, wanted = opened(run), picking.linked(run, request)
-    try:
-        image = judge_sample(run, wanted) if wanted and image is None else judge_again(run, image)
-    except ValueError as error:  # its data may be elsewhere; uploads need the run's own scales
-        gr.Warning(markup.text(error), duration=NOTICE)
-        image = None
-    least, rate = shown.rates
-    low, high, step = shown.ruler
-    start = shown.threshold(rate)
-    threshold = gr.update(minimum=low, maximum=high, step=step, value=start, info=shown.unit)
-    names = list(shown.legend)
+    return _show(desk, run, None, look, request)
+
+
+@explained
+def sample(desk: Desk, run: str, key: str, *look: Any) -> Any:
+    """One of the run's test images, by its key."""
+    return _show(desk, run, ("sample", key), look) if key else (gr.skip(),) * SHOWN
+
+
+@explained
+def image(desk: Desk, run: str | None, file: str | None, *look: Any) -> Any:
+    """An image file that the user sends; it waits for the run if that is being opened."""
+    return _show(desk, run, ("file", file), look) if file else (gr.skip(),) * SHOWN
+
+
+def _show(
+    desk: Desk,
+    run: str | None,
+    source: Source | None,
+    look: Sequence[Any],
+    request: gr.Request | None = None,
+) -> tuple:
+    """A run and an image of it, all at once, unless the visitor has asked for others since."""
+    with desk.newest(run, source) as newest:
+        if not (newest and run):
+            return (gr.skip(),) * SHOWN
+        words, fresh = "", False
+        try:
+            fresh = desk.open(run)
+            desk.judge(request and picking.linked(run, request))
+        except ValueError as error:
+            words = f"{error} What is shown is {desk.image.answer.name}." if desk.image else error
+        if not desk.run:  # no run answers, so nothing of the one before stays
+            return *_nothing(words), *(gr.skip(),) * SCALES
+        scales = _scales(desk, look) if fresh else (gr.skip(),) * SCALES
+        return *_answer(desk, _options(desk, look, fresh)), _said(words), *scales
+
+
+def _nothing(words: object) -> tuple:
+    """An empty view, and why."""
+    return markup.message(views.NO_IMAGE), "", "", gr.update(visible=False), "", "", _said(words)
+
+
+def _answer(desk: Desk, options: ViewOptions) -> tuple:
+    image = desk.image
+    report = place.draw_place(image, options.place), place.draw_nearest(image, options.place)
+    box = gr.update(visible=image is not None and image.mask is not None)
+    return views.draw_maps(image, options), *_decision(desk), box, *report
+
+
+def _decision(desk: Desk) -> tuple[str, str]:
+    """The verdict and the histogram at the threshold in view."""
+    figure = views.draw_histogram(desk.run, desk.image, desk.threshold)
+    chart = markup.chart(figure, "histogram of image scores with this image marked")
+    return views.draw_verdict(desk.image, desk.threshold), chart
+
+
+def _scales(desk: Desk, look: Sequence[Any]) -> tuple:
+    """The controls, as a run needs them that has just been opened."""
+    shown = opened(desk.run)
+    (low, high, step), (least, rate), names = shown.ruler, shown.rates, list(shown.legend)
+    threshold = gr.update(
+        minimum=low, maximum=high, step=step, value=desk.threshold, info=shown.unit
+    )
     first = shown.main or (names[-1] if names else views.PICTURE)
     second = names[0] if len(names) > 1 else views.PICTURE
-    pictures, mode = [views.PICTURE, *names], values[0] if names else views.SIDE
     several = [
-        gr.update(choices=pictures, value=name, visible=needed)
-        for name, needed in zip((first, second), _needed(mode), strict=True)
+        gr.update(choices=[views.PICTURE, *names], value=name, visible=bool(names) and needed)
+        for name, needed in zip((first, second), _needed(look[0]), strict=True)
     ]
-    given = (mode, values[1], start, first, second, values[5], NOWHERE, NOWHERE)
-    scales = threshold, gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
-    chosen = gr.update(value=mode, visible=bool(names)), *several, NOWHERE, NOWHERE
-    return *scales, *chosen, *_page(run, image, given)
+    seen = gr.update(visible=bool(names))
+    scales = desk.run, threshold, gr.update(minimum=least, value=rate), seen, seen
+    return *scales, *several, NOWHERE, NOWHERE
 
 
 @explained
-def sample(run: str, key: str, *values: Any) -> Any:
-    """One of the run's test images, by its key."""
-    if not key:
-        return (gr.skip(),) * 7
-    return _page(run, judge_sample(run, key), values)
-
-
-@explained
-def image(run: str, file: str | None, *values: Any) -> Any:
-    """An image file that the user sends."""
-    if not file:
-        return (gr.skip(),) * 7
-    return _page(run, judge_file(run, file), values)
-
-
-@explained
-def redraw(image: JudgedImage | None, *values: Any) -> Any:
+def redraw(desk: Desk, *look: Any) -> Any:
     """The maps in another look."""
-    return views.draw_maps(image, _options(values))
+    with desk.still():
+        return views.draw_maps(desk.image, _options(desk, look))
 
 
 @explained
-def view(image: JudgedImage | None, *values: Any) -> Any:
+def view(desk: Desk, *look: Any) -> Any:
     """The maps in another mode, and the choices of maps that it needs."""
-    return *(gr.update(visible=needed) for needed in _needed(values[0])), redraw(image, *values)
+    return *(gr.update(visible=needed) for needed in _needed(look[0])), redraw(desk, *look)
 
 
 @explained
-def decide(run: str, image: JudgedImage | None, *values: Any) -> Any:
-    """The false-alarm rate, contour and decision at a raw score."""
-    rate = gr.update(value=round(opened(run).rate(values[2]), 1))
-    return rate, *_answer(run, image, _options(values))
+def decide(desk: Desk, run: str, threshold: float, typed: float) -> Any:
+    """The false-alarm rate and decision at a raw score of the run in view."""
+    with desk.still():
+        if run != desk.run:  # it is of another run's ruler
+            return (gr.skip(),) * 4
+        shown = opened(run)
+        desk.threshold = threshold
+        rate = max(round(shown.rate(threshold), 1), shown.rates[0])
+        return rate, *_decision(desk), _clamped("threshold", typed, *shown.ruler[:2], shown.unit)
 
 
 @explained
-def allow(run: str, image: JudgedImage | None, alarm: float, *values: Any) -> Any:
-    """The raw score, contour and decision at a false-alarm rate."""
-    start = opened(run).threshold(alarm)
-    given = _options((*values[:2], start, *values[3:]))
-    return start, *_answer(run, image, given)
+def allow(desk: Desk, run: str, alarm: float, typed: float) -> Any:
+    """The raw score and decision at a false-alarm rate of the run in view."""
+    with desk.still():
+        if run != desk.run:
+            return (gr.skip(),) * 4
+        shown = opened(run)
+        desk.threshold = shown.threshold(alarm)
+        words = _clamped("false-alarm rate", typed, shown.rates[0], 100.0, "%")
+        return desk.threshold, *_decision(desk), words
+
+
+def _clamped(name: str, typed: float, low: float, high: float, unit: str) -> Any:
+    """A sentence if a number was typed that lies outside the range; it counts as the end."""
+    if low <= typed <= high:
+        return _said("")
+    end = low if typed < low else high
+    ends = f"from {brief(low)} to {brief(high)} {unit}"
+    return _said(f"The {name} goes {ends}; {brief(typed)} counts as {brief(end)}.")
+
+
+def _said(words: object) -> Any:
+    """An inline message, or none."""
+    return gr.update(value=markup.message(str(words)) if words else "", visible=bool(words))
 
 
 @explained
-def show_place(image: JudgedImage | None, x: float | None, y: float | None) -> Any:
+def show_place(desk: Desk, x: float | None, y: float | None) -> Any:
     """What each map and latent says of a place."""
-    return place.draw_place(image, _spot(x, y))
+    return place.draw_place(desk.image, _spot(x, y))
 
 
 @explained
-def nearest(image: JudgedImage | None, x: float | None, y: float | None) -> Any:
+def nearest(desk: Desk, x: float | None, y: float | None) -> Any:
     """The training patch that is most like a place."""
-    return place.draw_nearest(image, _spot(x, y))
+    return place.draw_nearest(desk.image, _spot(x, y))
 
 
 def spot(event: gr.SelectData) -> tuple[float, float]:
@@ -213,24 +270,16 @@ def spot(event: gr.SelectData) -> tuple[float, float]:
 
 
 @explained
-def keep(image: JudgedImage | None, *values: Any) -> Any:
+def keep(desk: Desk, *look: Any) -> Any:
     """Links to the picture, the maps and the answer as files."""
     mimes = {"png": "image/png", "npy": "application/octet-stream", "npz": "application/zip",
              "json": "application/json"}  # fmt: skip
-    parts = views.files(image, _options(values)).items()
+    with desk.still():
+        parts = views.files(desk.image, _options(desk, look)).items()
     ended = [(name, content, name.rsplit(".", 1)[1]) for name, content in parts]
     return "".join(
         markup.download(content, name, end.upper(), mimes[end]) for name, content, end in ended
     )
-
-
-def clear(run: str, threshold: float) -> tuple:
-    """Nothing in view; so no map stays beside an image it does not belong to."""
-    try:
-        histogram = _histogram(run, None, threshold)
-    except ValueError:  # the run itself cannot be used, which has been said
-        histogram = ""
-    return None, "", markup.message(NO_IMAGE), histogram, None
 
 
 def _needed(mode: str) -> tuple[bool, bool]:
@@ -238,30 +287,14 @@ def _needed(mode: str) -> tuple[bool, bool]:
     return mode != views.SIDE, mode == views.SWIPE
 
 
-def _options(values: Sequence[Any]) -> ViewOptions:
-    *rest, x, y = values
-    return ViewOptions(*rest, _spot(x, y))
+def _options(desk: Desk, look: Sequence[Any], fresh: bool = False) -> ViewOptions:
+    """How the controls say to draw; names and places of another run count no more."""
+    mode, opacity, first, second, truth, x, y = look
+    if fresh:
+        first = second = None
+        x = y = NOWHERE
+    return ViewOptions(mode, opacity, desk.threshold, first, second, truth, _spot(x, y))
 
 
-def _spot(x: float, y: float) -> tuple[float, float] | None:
+def _spot(x: float | None, y: float | None) -> tuple[float, float] | None:
     return None if NOWHERE in (x, y) or x is None or y is None else (x, y)
-
-
-def _page(run: str, image: JudgedImage | None, values: Sequence[Any]) -> tuple:
-    options, box = (
-        _options(values),
-        gr.update(visible=image is not None and image.mask is not None),
-    )
-    maps, verdict, histogram = _answer(run, image, options)
-    report = place.draw_place(image, options.place)
-    return image, maps, verdict, histogram, box, report, place.draw_nearest(image, options.place)
-
-
-def _answer(run: str, image: JudgedImage | None, options: ViewOptions) -> tuple[str, str, str]:
-    verdict = views.draw_verdict(image, options.threshold)
-    return views.draw_maps(image, options), verdict, _histogram(run, image, options.threshold)
-
-
-def _histogram(run: str, image: JudgedImage | None, threshold: float) -> str:
-    figure = views.draw_histogram(run, image, threshold)
-    return markup.chart(figure, "histogram of image scores with this image marked")

@@ -28,7 +28,7 @@ def tab(page: Page) -> None:
         with gr.Tab("Points in a plane"):
             p = _toy_layout()
     shown = [c.gallery, c.state, c.flow, c.bar, c.panel]
-    page.run.input(offer, page.run, shown, api_name="microscope_samples", show_progress="hidden")
+    page.on_run(offer, [page.run], shown, "microscope_samples", show_progress="hidden")
     _wire_image(page, c)
     _wire_toy(p)
 

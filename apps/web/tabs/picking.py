@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from labkit_apps.web import markup
+from labkit_apps.web.desk import Desk
 from labkit_apps.web.page import PRIVATE, QUIET, Page, explained
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import gallery as views
@@ -43,16 +43,15 @@ def layout(c: SimpleNamespace) -> None:
         )  # fmt: skip
 
 
-def wire(page: Page, c: SimpleNamespace, chosen: Sequence[Dependency]) -> Dependency:
+def wire(page: Page, c: SimpleNamespace, chosen: Dependency) -> Dependency:
     """The gallery follows the run, its filters and, where they ask for it, the threshold.
 
     Returns: the event of a thumbnail that was clicked; its key is known then.
     """
     shelf = [c.gallery, c.keys, c.count, c.page]
-    for event in chosen:
-        event.success(start, [page.run, c.threshold], [c.defect, c.decision, *shelf],
-                      show_progress="hidden", **PRIVATE)  # fmt: skip
-    filters = [page.run, c.defect, c.decision, c.threshold]
+    chosen.success(start, [c.desk, page.run], [c.defect, c.decision, *shelf],
+                   show_progress="hidden", **PRIVATE)  # fmt: skip
+    filters = [c.desk, page.run, c.defect, c.decision]
     changed = [c.defect.input, c.decision.input]
     gr.on(changed, browse, filters, shelf, api_name="gallery", show_progress="hidden")
     moved = [c.threshold.change]
@@ -75,34 +74,36 @@ def linked(run: str, request: gr.Request) -> str | None:
 
 
 @explained
-def start(run: str | None, threshold: float) -> Any:
+def start(desk: Desk, run: str | None) -> Any:
     """Filters and first thumbnails of a run."""
     if not run:
         return (gr.skip(),) * 6
     defects = gr.update(choices=views.defects(run), value=views.ALL)
-    return defects, views.ALL, *_shelf(views.browse(run, views.ALL, views.ALL, threshold))
+    return (
+        defects,
+        views.ALL,
+        *_shelf(views.browse(run, views.ALL, views.ALL, desk.threshold_of(run))),
+    )
 
 
 @explained
-def browse(run: str | None, defect: str, decision: str, threshold: float) -> Any:
+def browse(desk: Desk, run: str | None, defect: str, decision: str) -> Any:
     """The test images of a filter, most unusual first: thumbnails, keys, how many."""
-    return _shelf(views.browse(run, defect, decision, threshold))
+    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run)))
 
 
 @explained
-def turn(
-    run: str | None, defect: str, decision: str, threshold: float, page: int, step: float
-) -> Any:
+def turn(desk: Desk, run: str | None, defect: str, decision: str, page: int, step: float) -> Any:
     """The thumbnails before or after."""
-    return _shelf(views.browse(run, defect, decision, threshold, page + step))
+    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run), page + step))
 
 
 @explained
-def follow(run: str | None, defect: str, decision: str, threshold: float, page: int) -> Any:
+def follow(desk: Desk, run: str | None, defect: str, decision: str, page: int) -> Any:
     """The thumbnails again, where the threshold decides which they are."""
     if decision == views.ALL or not run:
         return (gr.skip(),) * 4
-    return _shelf(views.browse(run, defect, decision, threshold, page))
+    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run), page))
 
 
 def key_of(keys: list[str], event: gr.SelectData) -> str:

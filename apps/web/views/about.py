@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 import pandas as pd
@@ -64,15 +64,18 @@ def regions(run: str, tick: Callable[[int, int], None] = lambda done, total: Non
     return _curves(run, overlap(run, tick))
 
 
-def overlap(run: str, tick: Callable[[int, int], None]) -> metrics.Curve:
-    """The region-overlap curve of a run.
+def overlap(
+    run: str, tick: Callable[[int, int], None], keys: Container[str] | None = None
+) -> metrics.Curve:
+    """The region-overlap curve of a run, on those of its test images or all.
 
     Raises: ValueError as `regions`.
     """
     shown, pixels = opened(run), metrics.PixelMetrics()
     if shown.main is None:
         raise ValueError(f"{WHOLE} Regions cannot be compared.")
-    masked = [sample for sample in shown.samples.values() if sample.read_mask]
+    samples = shown.samples.values()
+    masked = [s for s in samples if s.read_mask and (keys is None or s.key in keys)]
     if not any(sample.label for sample in masked):
         raise ValueError(f"{shown.run.config.data} has no masks, so regions cannot be compared.")
     for index, sample in enumerate(masked):

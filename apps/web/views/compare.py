@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from labkit_apps.web import markup, shelf
 from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
 from labkit_apps.web.views import about
-from labkit_apps.web.views.compare_runs import by_kind, pro_figure, roc_figure
+from labkit_apps.web.views.compare_runs import by_kind, common, pro_figure, roc_figure
 from labkit_apps.web.views.pictures import read, thumbnail
 
 LEAST, MOST = 2, 6  # runs
@@ -99,17 +99,26 @@ def test_set(runs: Sequence[str]) -> str:
     """ROC curves and AUROC by kind of defect of runs on one dataset (HTML)."""
     kept, sentence = of_one_dataset(runs)
     tables = {name: _table(run) for run, name in kept.items()}
-    chart = markup.chart(roc_figure(tables), "ROC curves of the chosen runs")
-    kinds = by_kind(tables)
+    shared = common(tables)
+    tested = {name: (table["split"] == "test").sum() for name, table in tables.items()}
+    chart = markup.chart(roc_figure(shared), "ROC curves of the chosen runs")
+    kinds = by_kind(shared)
+    numbers = {name: f"{len(shared[name])} of {count} images" for name, count in tested.items()}
     return (
         f'<p class="lk-small">{markup.text(sentence)}</p><div class="lk-two">{chart}'
-        f"<div>{kind_table(kinds)}</div></div>"
+        f"<div>{kind_table(kinds, numbers)}</div></div>"
     )
 
 
-def kind_table(kinds: pd.DataFrame) -> str:
-    """Image AUROC, one row per defect, one column per run, the best of a row bold (HTML)."""
-    head = "".join(f'<th scope="col">{markup.text(name)}</th>' for name in kinds.index)
+def kind_table(kinds: pd.DataFrame, numbers: Mapping[str, str]) -> str:
+    """Image AUROC, one row per defect, one column per run, the best of a row bold (HTML).
+
+    Args: numbers: how many of its test images stand behind a run's column.
+    """
+    head = "".join(
+        f'<th scope="col">{markup.text(name)}<br><small>{numbers[name]}</small></th>'
+        for name in kinds.index
+    )
     rows, count = [], kinds.attrs["count"]
     for defect in kinds.columns if len(kinds.columns) > 2 else ["all"]:
         values = kinds[defect].round(3)
@@ -119,7 +128,8 @@ def kind_table(kinds: pd.DataFrame) -> str:
                     f'<td class="lk-number">{count[defect]}</td>{cells}</tr>')  # fmt: skip
     return (
         '<div class="lk-scroll"><table class="lk-table lk-kinds"><caption>Image AUROC: share of '
-        "pairs of a good and a defective image in the right order. Bold: highest of the row; "
+        "pairs of a good and a defective image in the right order, on the images that all runs "
+        "were tested on. Bold: highest of the row; "
         "differences of a few thousandths mean nothing.</caption><thead><tr>"
         f'<th scope="col">kind of defect</th><th scope="col">images</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -150,12 +160,12 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
     sentence = (
         f"{len(both)} images. Spearman's rank correlation {comparison.agreement(both):.3f}. At "
         f"{100 * ALARM:g} % false alarms, or the least that a run's calibration supports, the two "
-        f"decide differently on {differ.sum()}. The numbered images differ most in their "
-        "calibrated rank: the share of each run's held-out normal images that score lower."
+        f"decide differently on {differ.sum()}. The numbered images lie farthest from the "
+        "diagonal: their ranks among the test images differ most."
     )
     pictures = [
-        (thumbnail(first, row.key), f"{k}. {words(row.defect)} · {100 * row.quantile_1:.0f} % "
-         f"against {100 * row.quantile_2:.0f} %")
+        (thumbnail(first, row.key), f"{k}. {words(row.defect)} · ranks higher than "
+         f"{100 * row.rank_1:.0f} % across, {100 * row.rank_2:.0f} % up")
         for k, row in enumerate(marked.itertuples(), start=1) if row.key in opened(first).samples
     ]  # fmt: skip
     chart = markup.chart(figure, f"ranks under {names[0]} and {names[1]}")
@@ -228,11 +238,13 @@ def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
     Raises: ValueError if the data has no masks or no run has a map.
     """
     kept, _ = of_one_dataset(checked(runs))
+    shared = common({run: _table(run) for run in kept})
+    keys = set(shared[runs[0]]["key"])
     curves = {}
     for k, (run, name) in enumerate(kept.items()):
         if opened(run).main is not None:
             step = partial(_share, tick, k, len(kept))
-            curves[name] = about.overlap(run, step)
+            curves[name] = about.overlap(run, step, keys)
     if not curves:
         raise ValueError("None of the runs has a map, so regions cannot be compared.")
     left = [name for name in kept.values() if name not in curves]

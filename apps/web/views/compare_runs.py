@@ -12,6 +12,22 @@ from labkit.figures import style
 from labkit.figures.style import QUIET, dress, new_figure
 
 
+def common(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Each run's test rows of those images that all runs were tested on.
+
+    Raises: ValueError if they have no image in common, or only good or only defective ones.
+    """
+    tests = {name: table[table["split"] == "test"] for name, table in tables.items()}
+    keys = set.intersection(*(set(test["key"]) for test in tests.values()))
+    shared = {name: test[test["key"].isin(keys)] for name, test in tests.items()}
+    if next(iter(shared.values()))["label"].nunique() < 2:
+        raise ValueError(
+            f"The runs have {len(keys)} test images in common, too few of one sort to compare; "
+            "choose runs that were tested on the same images."
+        )
+    return shared
+
+
 def by_kind(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Image AUROC of each run (rows) over all defects and for each kind (columns).
 

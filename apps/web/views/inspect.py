@@ -28,7 +28,7 @@ class ViewOptions:
 
     mode       all beside the image, one large over the image, or two under a swipe
     opacity    of a map over the picture, 0 to 1
-    threshold  raw score; on the main map a contour
+    threshold  raw score above which an image is unusual
     first, second  names of maps, or PICTURE: the large one, and the one that a swipe uncovers
     truth      outline the annotated defect
     place      x and y as shares of width and height, marked on every picture
@@ -55,11 +55,11 @@ def draw_maps(image: JudgedImage | None, options: ViewOptions) -> str:
     panels = [_panel(image, name, options) for name in names]
     units_shown = [shown.legend[name][1] for name in names if name != PICTURE]
     units = dict.fromkeys(units_shown if options.mode != SIDE else shown.limits)
-    edges = {_marked(shown): options.threshold}  # by unit
+    edge = shown.edge if shown.main in names else None
+    edges = {shown.unit: edge}
     bars = [markup.colour_bar(shown.limits[unit], edges.get(unit), unit) for unit in units]
     row = markup.swipe(*panels, *names[::-1]) if options.mode == SWIPE else markup.row(panels)
     truth = options.truth and image.mask is not None
-    edge = options.threshold if shown.main in names else None
     page = row + markup.foot(bars, edge, truth)
     return page if shown.main else page + markup.message(WHOLE)
 
@@ -69,26 +69,27 @@ def draw_verdict(image: JudgedImage | None, threshold: float) -> str:
     if image is None:
         return ""
     answer, shown = image.answer, opened(image.run)
-    count, rate = shown.calibration.scores.size, shown.rate(threshold)
-    sentence = (
-        f"Of 100 normal images about {100 * answer.p_value:.0f} would look at least this unusual."
-        f" The threshold, a score of {threshold:.4g}, "
-    )
-    if threshold > shown.calibration.scores[-1]:
-        sentence += (
-            f"lies above all {count} held-out normal images: fewer than {rate:.2g} % of good "
-        )
-        sentence += "ones should exceed it."
+    count, verdict = shown.calibration.scores.size, answer.verdict()
+    if threshold >= shown.calibration.scores[-1]:
+        share = "and none of them exceeds it"
     else:
-        sentence += f"lets about {rate:.2g} % of good images be called unusual."
+        share = f"which about {_percent(shown.rate(threshold))} of good images exceed"
+    sentence = f"{verdict.sentence} The threshold is a score of {threshold:.4g}, {share}."
     stats = [
         ("raw score", f"{answer.score:.4g}", shown.unit),
         ("quantile", f"{100 * answer.quantile:.1f} %", f"of {count} held-out normals score lower"),
-        ("p-value", f"{answer.p_value:.3g}", "conformal; small means unusual"),
+        ("p-value", f"{'≤ ' * verdict.floor}{answer.p_value:.3g}", "conformal; small is unusual"),
     ]
     unusual = answer.score > threshold
     copies = "Copy link" if image.source[0] == "sample" else "Copy link to the run"
-    return markup.verdict(answer.name, image.label, unusual, sentence, stats, image.link, copies)
+    return markup.verdict(
+        answer.name, image.label, unusual, verdict.beyond, sentence, stats, image.link, copies
+    )
+
+
+def _percent(share: float) -> str:
+    """A share in per cent, two digits and never an exponent."""
+    return f"{float(f'{share:.2g}'):g} %"
 
 
 def draw_histogram(run: str, image: JudgedImage | None, threshold: float) -> Figure:
@@ -113,7 +114,8 @@ def files(image: JudgedImage | None, options: ViewOptions) -> dict[str, bytes]:
     shown, answer = opened(image.run), image.answer
     name, stem = options.first or shown.main or PICTURE, f"labkit-{Path(answer.name).stem}"
     picture, alone, arrays = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    Image.fromarray(_mixed(image, name, options, options.threshold)).save(picture, "png")
+    edge = shown.edge if shown.main else None
+    Image.fromarray(_mixed(image, name, options, edge)).save(picture, "png")
     np.savez_compressed(arrays, **answer.maps)
     record = {
         "image": answer.name, "run": Path(image.run).name, "link": image.link,
@@ -142,10 +144,6 @@ def _names(shown: OpenRun, options: ViewOptions) -> list[str]:
     return [second, first] if options.mode == SWIPE else list(dict.fromkeys([PICTURE, first]))
 
 
-def _marked(shown: OpenRun) -> str | None:
-    return shown.unit if shown.main else None
-
-
 def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
     shown, size = opened(image.run), image.answer.image.shape[:2]
     edge, contour = "", ""
@@ -154,9 +152,9 @@ def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
     if name == PICTURE:
         meaning = "as the file shows it"
     else:
-        meaning, unit = shown.legend[name]
-        if unit == _marked(shown):
-            contour = markup.outline(image.answer.maps[name], options.threshold, size)
+        meaning = shown.legend[name][0]
+        if name == shown.main:
+            contour = markup.outline(image.answer.maps[name], shown.edge, size)
     mixed, main = _mixed(image, name, options), name == shown.main
     return markup.panel(name, meaning, mixed, contour, edge, main, options.place)
 

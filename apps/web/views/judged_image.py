@@ -66,16 +66,6 @@ def judge_file(run: str, path: str) -> JudgedImage:
     return _judge(run, ("file", str(path)), image, name)
 
 
-def judge_again(run: str, image: JudgedImage | None) -> JudgedImage | None:
-    """The same image under another run where that has it, else that run's first sample."""
-    origin, what = image.source if image else ("", "")
-    if origin == "file" and Path(what).is_file():
-        return judge_file(run, what)
-    same = origin == "sample" and opened(image.run).run.config.data == opened(run).run.config.data
-    key = what if same and what in opened(run).samples else opened(run).first
-    return judge_sample(run, key) if key else None
-
-
 def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
     """The main map over the image, with the contour of what few normal pixels exceed.
 

@@ -15,6 +15,7 @@ from labkit.explore.microscope import View
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened, words, written
 from labkit_apps.web.views.pictures import read
+from labkit_apps.web.views.step_figures import values_figure
 from labkit_apps.web.views.toy_figure import toy_figure
 
 SHOWN, KEPT, DRAWINGS = 320, 6, 96  # pixels of a picture; images and drawings that are kept
@@ -82,7 +83,7 @@ def _page(specimen: Specimen, flow: str, step: int, _written: int) -> str:
         parts.append(markup.message("This flow sees the image as a whole: it has no maps."))
     else:
         parts.append(markup.chart(maps, f"maps of {label} after step {step}", pictures=True))
-    values = microscope.values_figure(view, step, _typical(specimen.run).get(flow))
+    values = values_figure(view, step, _typical(specimen.run).get(flow))
     parts.append(markup.chart(values, f"values after step {step}, and how likely by step"))
     return "".join(parts)
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from labkit.explore import toy_2d
-from labkit.explore.microscope import progress
 from labkit.explore.toy_2d import SPAN
 from labkit.figures.style import INK, MAP_COLOURS, TYPE, dress, dress_bar, new_figure
+from labkit_apps.web.views.step_figures import progress
 
 LINES, FINE, GRID = 13, 121, "#b9c4cc"  # of the grid: lines each way, points of a line, colour
 REACH = 4.2  # half-width of the panel of points
@@ -32,7 +32,7 @@ def toy_figure(toy: toy_2d.Toy, step: int) -> Figure:
 @torch.no_grad()
 def _points(ax: Axes, toy: toy_2d.Toy, step: int) -> None:
     """Where points and the lines of a square grid have come to, and circles of N(0, I)."""
-    flow, start = toy_2d.after(toy.flow, step), toy.points[: toy_2d.SHOWN]
+    flow, start = toy.flow[:step], toy.points[: toy_2d.SHOWN]
     along, across = torch.linspace(-SPAN, SPAN, FINE), torch.linspace(-SPAN, SPAN, LINES)
     upright = torch.stack(torch.meshgrid(across, along, indexing="ij"), 2)  # (lines, points, 2)
     grid = torch.cat([upright, upright.flip(2)])

@@ -10,8 +10,6 @@ degrees in monocrystalline cells (the cleavage planes) and meander in polycrysta
 run across the busbars and die between two of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

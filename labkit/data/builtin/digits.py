@@ -9,8 +9,6 @@ starts anew every 124 to 130 images. The first nine forms (1,157 images) train, 
 class, and the rest (640 of all classes) tests, so that nobody should be on both sides.
 """
 
-from __future__ import annotations
-
 import hashlib
 from functools import lru_cache, partial
 from pathlib import Path

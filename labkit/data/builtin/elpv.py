@@ -12,11 +12,10 @@ it: 0, 1/3, 2/3 or 1 (Buerhop-Lutz et al. 2018, Deitsch et al. 2019, 2021). Per 
 
 70 % of the normal cells train. The cells come from 44 modules and the package does not say which
 cell came from which, so cells of one module are on both sides of the split: results can profit
-from knowing a module's look. The split ships with labkit (`splits/*.csv`): the normal cells with
-the smallest hash of seed and name train, the others test together with every defective cell.
+from knowing a module's look. The split ships with labkit (`splits/*.csv`, a column per data set):
+the normal cells with the smallest hash of seed and name train, the others test together with every
+defective cell; of held-out normal cells the half with the larger hash gets the drawn defects.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -34,7 +33,6 @@ from labkit.data.entry import Entry, Samples
 
 TYPES = ("mono", "poly")
 DEFECTIVE = "defective"
-TRAIN_SHARE = 0.7
 SEED = 2624  # of the split and of the drawn defects
 VERSION = 1  # raise it when the drawing of defects changes: it is part of their fingerprints
 LICENCE = "CC BY-NC-SA 4.0"
@@ -42,7 +40,7 @@ SIZE = 90_801_454  # bytes of the package
 HOW_TO_GET = "pip install 'labkit[elpv]'"
 SPLITS = Path(__file__).parent / "splits"
 
-Row = dict[str, str]  # image, label, split
+Row = dict[str, str]  # image, label, split; its part of each data set, "" if it has none
 Plan = tuple[list[str], list[str], list[tuple[str, str]]]  # train, test good, (test bad, defect)
 
 
@@ -70,14 +68,15 @@ def entries() -> dict[str, Entry]:
     table: dict[str, Entry] = {}
     for crystal in TYPES:
         cells = f"{crystal}crystalline solar cells, electroluminescence (Buerhop-Lutz et al. 2018"
-        cracked = f"{cells}) with drawn defects"
-        leak = f"{cells}; cells of one module may be in train and test)"
-        likely = f"{cells}; anomalous from 2/3 on)"
-        choice = f"{cracked}, elpv's training cells alone"
-        table[f"elpv/{crystal}"] = _entry(crystal, leak, _real(crystal, 1.0))
-        table[f"elpv/{crystal}-likely"] = _entry(crystal, likely, _real(crystal, 0.5))
-        table[f"elpv-cracks/{crystal}"] = _entry(crystal, cracked, _cracked(crystal))
-        table[f"elpv-choice/{crystal}"] = _entry(crystal, choice, _choice(crystal))
+        titles = {
+            "elpv": f"{cells}; cells of one module may be in train and test)",
+            "elpv-likely": f"{cells}; anomalous from 2/3 on)",
+            "elpv-cracks": f"{cells}) with drawn defects",
+            "elpv-choice": f"{cells}) with drawn defects, elpv's training cells alone",
+        }
+        for column, title in titles.items():
+            name = f"elpv/{crystal}-likely" if "likely" in column else f"{column}/{crystal}"
+            table[name] = _entry(crystal, title, _plan(crystal, column))
     return table
 
 
@@ -97,8 +96,11 @@ def _entry(crystal: str, title: str, plan: Plan) -> Entry:
     )
 
 
-def _rank(name: str) -> str:
-    return hashlib.sha256(f"{SEED}/{name}".encode()).hexdigest()
+def _plan(crystal: str, column: str) -> Plan:
+    """The cells that train, the good and the bad ones that test, by a column of the split."""
+    parts = [(row["image"], row[column]) for row in shipped_split(crystal) if row[column]]
+    train, good = ([name for name, part in parts if part == one] for one in ("train", GOOD))
+    return train, good, [pair for pair in parts if pair[1] not in ("train", GOOD)]
 
 
 def _present(root: Path | None) -> bool:
@@ -106,32 +108,6 @@ def _present(root: Path | None) -> bool:
         return data_folder().is_dir()
     except ValueError:
         return False
-
-
-def _real(crystal: str, from_label: float) -> Plan:
-    rows = shipped_split(crystal)
-    train = [row["image"] for row in rows if row["split"] == "train"]
-    good = [r["image"] for r in rows if r["split"] == "test" and float(r["label"]) == 0]
-    bad = [(row["image"], DEFECTIVE) for row in rows if float(row["label"]) >= from_label]
-    return train, good, bad
-
-
-def _cracked(crystal: str) -> Plan:
-    train, held_out, _ = _real(crystal, 1.0)
-    return train, *_half_spoilt(held_out)
-
-
-def _choice(crystal: str) -> Plan:
-    ranked = sorted(_real(crystal, 1.0)[0], key=lambda name: _rank(f"choice/{name}"))
-    kept = round(TRAIN_SHARE * len(ranked))
-    return sorted(ranked[:kept]), *_half_spoilt(ranked[kept:])
-
-
-def _half_spoilt(held_out: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    ranked = sorted(held_out, key=lambda name: _rank(f"drawn/{name}"))
-    half = len(ranked) // 2
-    bad = [(name, cracks.KINDS[k % len(cracks.KINDS)]) for k, name in enumerate(ranked[half:])]
-    return sorted(ranked[:half]), sorted(bad)
 
 
 def _samples(crystal: str, plan: Plan, root: Path | None) -> Samples:

@@ -1,7 +1,5 @@
 """Surface defects that every drawn product can have: scratch, stain, specks, a loose fibre."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A drawn object: a blister of coloured pills, and its structural and logical defects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A drawn object: a populated circuit board, and its structural and logical defects."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache

@@ -4,8 +4,6 @@ Images are (H, W, 3) float32 in [0, 1]; fields are (H, W) float32; lengths are i
 are anti-aliased by turning a signed distance (negative inside) into coverage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -7,8 +7,6 @@ missing pill belongs); outside of it the two are equal. Nothing is pasted from o
 these defects share no generator with the synthetic ones that methods train on (`data/synthetic`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from functools import partial

@@ -5,8 +5,6 @@ and its structural defects, which change the scene or the surface. Surface defec
 product shares are in `blemishes.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

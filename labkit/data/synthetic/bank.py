@@ -8,8 +8,6 @@ share their random numbers: what two of them have in common stays where it is. T
 labkit tests on (`data/procedural`) come from other generators.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

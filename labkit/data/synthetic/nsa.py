@@ -8,8 +8,6 @@ resizing, and the label: it keeps what an earlier patch changed where a later on
 marks the background where light spills on it visibly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar

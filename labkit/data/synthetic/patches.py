@@ -8,8 +8,6 @@ beforehand, scars rotated by up to 45 degrees, the source at 1.5 times its size,
 jitter up to 0.2 for a whole run; `OFFICIAL` comes near to it, with jitter drawn for each sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args

@@ -6,8 +6,6 @@ transform there and one back solve it to rounding error: 1 to 5 ms for 100 x 100
 that is no rectangle, and weighs 150 MB; NSA's blending mask always is a rectangle (`nsa.py`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import fft
 

@@ -1,7 +1,5 @@
 """How one synthetic defect was made: every array on the way, as the generators use them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DNFAD's dynamic spatial attention module: which positions a coupling subnet listens to."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -5,8 +5,6 @@ M are learned. F attends to itself; M is read by attention alone, so that an ima
 among what the memory holds and add nothing to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

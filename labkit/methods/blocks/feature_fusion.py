@@ -4,8 +4,6 @@ Ma et al., "Semantic-Aware Normalizing Flow with Feature Fusion", eq. 10-19. Row
 (B, Q, h) the passive half of what flows, Y (B, M, h) the matching half of the condition.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

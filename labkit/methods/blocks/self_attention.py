@@ -5,8 +5,6 @@ Chiu & Lai, section 3.2.1 and Figure 6. The text names "1*1 and 3*3 convolution 
 stand in a figure that our text lacks. Those here give the 3.5 M parameters of Table 8.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -16,8 +16,6 @@ The paper prints eq. 6 without the number of channels in its first two terms; th
 the right weight on the second (`log_variance_weight` = 1).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,7 +70,7 @@ class Statistics:
     log_beta: Tensor | None = None
     mean: Tensor | None = None
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Statistics:
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Statistics":
         """The same with `change` applied to each that is there."""
         parts = (self.log_alpha, self.log_beta, self.mean)
         return Statistics(*(part if part is None else change(part) for part in parts))
@@ -161,7 +159,7 @@ class SemanticBase(nn.Module):
         mean = self.spec.margin if stats.mean is None else stats.mean + self.spec.margin
         return base_density(z, mean, *self._scale(stats, how))
 
-    def step(self, stats: Statistics) -> PredictedBase:
+    def step(self, stats: Statistics) -> Step:
         """One more step of a flow, from N(mu_i, s2_i I), s2_i at its mode, to N(0, I)."""
         precision, log_variance = self._scale(stats, "mode")
         return PredictedBase(0.0 if stats.mean is None else stats.mean, precision, log_variance)
