@@ -81,11 +81,8 @@ def _layout() -> SimpleNamespace:
 
 
 def rates(run: str | None) -> Any:
-    """The false-alarm rates that the run's calibration supports."""
-    if not run:
-        return gr.skip()
-    least, rate = opened(run).rates
-    return gr.update(minimum=least, value=rate)
+    """The false-alarm rate to begin with, which the run's calibration supports."""
+    return gr.update(value=opened(run).rates[1]) if run else gr.skip()
 
 
 def judge(

@@ -20,7 +20,8 @@ from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
 
 EVERY = 1.5  # seconds between two looks at a training that runs
-BUDGET = "quick: seconds, its numbers mean nothing · laptop: minutes · paper: wants a GPU"
+BUDGETS = {"quick": "seconds, its numbers mean nothing", "laptop": "minutes",
+           "paper": "wants a GPU"}  # fmt: skip
 
 
 def tab(page: Page) -> None:
@@ -81,7 +82,8 @@ def _choices(c: SimpleNamespace, budgets: list[str]) -> None:
     gr.HTML(markup.heading("What to train", "each trains on images without defects"))
     c.method = gr.Dropdown(methods, value=methods[0][1], label="Method", elem_id="method")
     with gr.Row():
-        c.budget = gr.Radio(budgets, value="laptop", label="Budget", info=BUDGET,
+        info = " · ".join(f"{name}: {BUDGETS[name]}" for name in budgets)
+        c.budget = gr.Radio(budgets, value="laptop", label="Budget", info=info,
                             elem_id="budget", min_width=200)  # fmt: skip
         c.seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=80,
                            info="Same seed, same run", elem_id="seed")  # fmt: skip
