@@ -148,7 +148,7 @@ def _crowd(url: str, folder: Path, count: int, seed: int) -> dict[str, Any]:
             seconds.append(time.monotonic() - began)
             row = answer[0] if status == "complete" else {"image": "", "score": np.nan}
             if row["image"] != places[k].name or not np.isclose(row["score"], scores[k], 1e-6, 0):
-                mixed.append(f"visitor {k} was told {str(answer)[:120]}")
+                mixed.append(f"visitor {k} was answered {str(answer)[:120]}")
             turns = [("several", [runs[k % 2], [picture], 10, 10]), ("runs", [])]
             turns += [("about", [runs[k % 2]]), ("compare", [runs])]
             name, values = turns[turn % len(turns)]
@@ -183,8 +183,8 @@ def _called(url: str, name: str, values: list[Any]) -> tuple[str, Any]:
     if started.status_code != 200:
         return str(started.status_code), started.text
     number = started.json()["event_id"]
-    told = httpx.get(f"{url}gradio_api/call/{name}/{number}", timeout=PATIENCE).text
-    event, _, data = told.strip().rpartition("event: ")[2].partition("\ndata: ")
+    reply = httpx.get(f"{url}gradio_api/call/{name}/{number}", timeout=PATIENCE).text
+    event, _, data = reply.strip().rpartition("event: ")[2].partition("\ndata: ")
     return event, json.loads(data or "null")
 
 
