@@ -60,14 +60,7 @@ def forecast(
     Args:   check: asked between steps; what it raises ends the forecast. images: at most so many.
     Raises: ValueError for whatever would fail in the run itself; TooLong after DEADLINE.
     """
-    end = time.monotonic() + DEADLINE
-
-    def hurry() -> bool:
-        check()
-        if time.monotonic() > end:
-            raise TooLong(f"No estimate within {DEADLINE:.0f} s; choose a smaller image_size.")
-        return False
-
+    hurry = _hurry(check)
     opened = Experiment(spec, root)
     if images and len(opened.samples) > images:
         raise ValueError(f"{len(opened.samples)} images are more than {images}; set limit.")
@@ -112,6 +105,19 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 0.5 or seconds == 0 else "under 1 s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _hurry(check: Callable[[], None]) -> Callable[[], bool]:
+    """To be asked between steps, as `fit` asks for a stop: raises once the time is up."""
+    end = time.monotonic() + DEADLINE
+
+    def hurry() -> bool:
+        check()
+        if time.monotonic() > end:
+            raise TooLong(f"No estimate within {DEADLINE:.0f} s; choose a smaller image_size.")
+        return False
+
+    return hurry
 
 
 def _trial(opened: Experiment, stop: Callable[[], bool]) -> tuple[Method, FeatureSet, list[float]]:
