@@ -8,6 +8,7 @@ exit code 2.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 import warnings
 from csv import DictWriter
@@ -165,16 +166,31 @@ def serve(
             metavar="USER:PASSWORD", envvar="LABKIT_AUTH", help="Ask every visitor for these."
         ),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Another host name it answers to, as behind a proxy; repeatable."),
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Visitors may train at it.")] = False,
+    uploads: Annotated[float, typer.Option(min=0, help="GB that visitors' data may fill.")] = 10,
+    upload_days: Annotated[
+        float, typer.Option(min=0, help="Days that an upload without a run stays.")
+    ] = 30,
     root: Root = None,
     json: Json = False,
 ) -> None:
     """Serve the app on stored runs. Example: labkit app --port 7861 --auth me:secret"""
+    from labkit_apps.web.allowance import Allowance
     from labkit_apps.web.app import launch
 
     def ready(url: str) -> None:
         echo({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")
 
-    launch(runs, host, port, open_, ready, auth, root)
+    launch(
+        open_, ready, runs=runs, host=host, port=port, auth=auth, root=root, names=name or (),
+        allowance=Allowance(paper, uploads * 1e9, upload_days),
+    )  # fmt: skip
+    sys.stdout.flush()
+    os._exit(0)  # an ordinary end would break off torch's own threads with a message of theirs
 
 
 def main() -> None:

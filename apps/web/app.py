@@ -6,17 +6,22 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import torch
 
 from labkit.training.run import runs_folder
-from labkit_apps.web import markup, programs, shelf, style
+from labkit_apps.web import guard, markup, programs, shelf, style
+from labkit_apps.web.allowance import USUAL, Allowance
 from labkit_apps.web.page import KEEP, PRIVATE, TITLE, Page
+from labkit_apps.web.refusals import ExplainedBlocks, names_only
 from labkit_apps.web.tabs import about, batch, compare, inspect, microscope, studies, train
+from labkit_apps.web.trainer import Trainer
+from labkit_apps.web.views import train_data
 
 SESSIONS, USERS = 64, 4  # sessions remembered; answers of one kind at a time
 LARGEST = "100mb"  # of an uploaded file
@@ -32,12 +37,15 @@ TABS: dict[str, Callable[[Page], None]] = {
 }
 
 
-def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks:
+def build(
+    runs: Path | str | None = None, root: Path | None = None, allowance: Allowance = USUAL
+) -> gr.Blocks:
     """The page over folders of runs and of data, laid out and wired; no model is loaded yet."""
     folder = Path(runs or runs_folder())
+    trainer = Trainer(folder, root, allowance)
     here = shelf.choices(folder)
     keep = (KEEP, 24 * KEEP)
-    with gr.Blocks(
+    with ExplainedBlocks(
         title="labkit", analytics_enabled=False, delete_cache=keep, fill_width=True
     ) as demo:
         with gr.Row(equal_height=True, elem_id="head"):
@@ -58,10 +66,11 @@ def build(runs: Path | str | None = None, root: Path | None = None) -> gr.Blocks
             }
             for name, tab in TABS.items():
                 with tabs[name]:
-                    tab(Page(folder, root, run, start, tabs[name]))
+                    tab(Page(folder, trainer, run, start, tabs[name]))
         needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
         start.then(partial(show, len(needing)), run, needing, **PRIVATE)
         programs.wire(folder)
+    demo.trainer = trainer
     return demo
 
 
@@ -85,9 +94,10 @@ def notice(folder: Path) -> str:
     """No run yet, or runs that cannot be opened (HTML); empty if all is well."""
     parts = []
     if not shelf.choices(folder):
-        words = f"There is no run in {folder} yet. Train one below, or type this and reload:"
+        words = f"There is no run in {folder.name} yet. Train one below, or type this and reload:"
         parts.append(markup.message(words, shelf.TRAIN))
-    parts += [markup.message(f"Left out: {problem}") for problem in shelf.problems(folder)]
+    left_out = map(names_only, shelf.problems(folder))
+    parts += [markup.message(f"Left out: {problem}") for problem in left_out]
     return "".join(parts)
 
 
@@ -131,23 +141,28 @@ def serve(
     port: int = 0,
     auth: str | None = None,
     root: Path | None = None,
+    names: Sequence[str] = (),
+    allowance: Allowance = USUAL,
 ) -> tuple[gr.Blocks, str]:
     """Start the server in threads of its own; returns the page, to be closed, and its address.
 
     Args:   auth: "user:password", asked of every visitor; without it nobody is asked.
             root: folder of the owner's data, which visitors may train on; None: LABKIT_DATA.
-    Raises: ValueError if the port cannot be used, or `auth` is not of that form.
+            names: host names it answers to, beside its own; allowance: what visitors may order.
+    Raises: ValueError if the port cannot be used, or `auth` or a name is not of that form.
     """
     login, port = credentials(auth), free_port(host, port)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
-    demo = build(runs, root).queue(default_concurrency_limit=USERS)
+    guarded = guard.GuardedApp(host, names)
+    demo = build(runs, root, allowance).queue(default_concurrency_limit=USERS)
+    train_data.sweep(demo.trainer)
     try:
         _, url, _ = demo.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
             auth=login, allowed_paths=[], show_error=False, footer_links=["api"],
             run_history=False, ssr_mode=False, pwa=False, state_session_capacity=SESSIONS,
             max_file_size=LARGEST, theme=style.theme(), css=style.css(),
-            js=style.static("page.js"),
+            js=style.static("page.js"), _app=guarded,
         )  # fmt: skip
     except OSError:
         raise ValueError(f"Port {port} was taken just now; give another --port.") from None
@@ -159,20 +174,13 @@ def serve(
     return demo, url
 
 
-def launch(
-    runs: Path | str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    open_: bool = False,
-    ready: Callable[[str], None] = print,
-    auth: str | None = None,
-    root: Path | None = None,
-) -> None:
-    """Serve the app until Ctrl+C; `ready` is told the address once it answers.
+def launch(open_: bool = False, ready: Callable[[str], None] = print, **options: Any) -> None:
+    """Serve the app, as `serve` with these options, until Ctrl+C.
 
+    Args:   open_: also show it in a browser; ready: is told the address once it answers.
     Raises: ValueError as `serve`.
     """
-    demo, url = serve(runs, host, port, auth, root)
+    demo, url = serve(**options)
     try:
         ready(url)
         if open_:
@@ -184,4 +192,5 @@ def launch(
     except KeyboardInterrupt:
         pass
     finally:
+        demo.trainer.close()
         demo.close(verbose=False)

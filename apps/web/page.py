@@ -12,6 +12,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
+from labkit_apps.web.trainer import Trainer
+
 TITLE = (
     '<div class="lk-title"><h1>labkit</h1><p>Where and why an image is unusual, '
     "by the likelihood of a normalizing flow</p></div>"
@@ -27,14 +29,14 @@ class Page:
     """The page as a tab sees it.
 
     folder   of the runs that may be opened
-    root     folder of the owner's data, which may be trained on; LABKIT_DATA if None
+    trainer  does what visitors train, on the owner's data and their own
     run      the choice of a run above the tabs; its value is that run's folder
     start    the event that has filled the choice, once per visitor
     tab      the tab itself: what it shows may wait until it is opened
     """
 
     folder: Path
-    root: Path | None
+    trainer: Trainer
     run: gr.Dropdown
     start: Dependency
     tab: gr.Tab

@@ -8,7 +8,6 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from labkit_apps.web.page import explained
 from labkit_apps.web.views import programs as views
 
 
@@ -17,7 +16,6 @@ def wire(folder: Path) -> None:
     file, name = gr.File(visible=False), gr.Textbox("", visible=False)
     answer, picture = gr.JSON(visible=False), gr.Image(visible=False)
 
-    @explained
     def predict(image: str | None, run: str = "") -> tuple[dict[str, object], np.ndarray]:
         """Score, quantile and p-value of an image file, and a picture of its main map.
 

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from labkit import methods
 from labkit.core.config import Config
 from labkit.training.run import Run
 from labkit.training.train import train
-from labkit_apps.web.forecast import Forecast, forecast
+from labkit_apps.web.allowance import USUAL, Allowance
+from labkit_apps.web.forecast import Forecast, TooLong, forecast, read
+from labkit_apps.web.refusals import names_only
 
 WAITING, MEASURING, READING, FITTING, SCORING, DONE, FAILED = (
     "waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"
@@ -126,8 +129,10 @@ class Training:
 class Trainer:
     """The trainings of one server, over its folders of runs and of data."""
 
-    def __init__(self, folder: Path, root: Path | None = None) -> None:
-        self.folder, self.root = folder, root
+    def __init__(
+        self, folder: Path, root: Path | None = None, allowance: Allowance = USUAL
+    ) -> None:
+        self.folder, self.root, self.allowance = folder, root, allowance
         self._lock = threading.Lock()
         self._jobs: list[Training] = []
         self._workers: list[threading.Thread] = []  # one at most
@@ -162,6 +167,12 @@ class Trainer:
             running = (job for job in self._jobs if job.active)
             return next(running, self._jobs[-1] if self._jobs else None)
 
+    @property
+    def jobs(self) -> list[Training]:
+        """All that were ordered."""
+        with self._lock:
+            return list(self._jobs)
+
     def stop(self, job: Training) -> None:
         """End a training with its last whole epoch, or take it out of the queue."""
         with self._lock:
@@ -174,6 +185,19 @@ class Trainer:
         """How many others come before it."""
         with self._lock:
             return sum(other.active for other in self._jobs[: job.number - 1])
+
+    def forecast(self, order: Order, check: Callable[[], None] | None = None) -> Forecast:
+        """What an order should take on this machine.
+
+        Args:   check: asked between steps; what it raises ends the forecast.
+        Raises: ValueError for what would fail in the training, or is more than is allowed.
+        """
+        return forecast(order.config, self.root, check or self.check_open, self.allowance.images)
+
+    def check_open(self) -> None:
+        """Raises: ValueError once the server ends."""
+        if self._closed.is_set():
+            raise ValueError("The server ended; the same training goes on from its last epoch.")
 
     def _work(self) -> None:
         while True:
@@ -190,28 +214,34 @@ class Trainer:
         try:
             self._train(job)
         except ValueError as error:
-            job.words = str(error)
+            job.words = names_only(error)
         except Exception as error:  # a page waits for an answer, whatever went wrong
             logging.getLogger(__name__).exception("training %s", job.order)
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = names_only(f"{type(error).__name__}: {error}".splitlines()[0])
             job.words = f"The training failed ({reason}); the server's log says more."
         job.ended = time.monotonic()
         job.enter(DONE if job.run else FAILED)
 
     def _train(self, job: Training) -> None:
         order = job.order
-        with contextlib.suppress(ValueError):  # the training itself will say so
-            job.forecast = forecast(order.config, self.root)
+        with contextlib.suppress(TooLong):  # then nobody knows how long it takes
+            job.forecast = self.forecast(order, lambda: self._unstopped(job))
         job.enter(READING)
+        read(order.config, self.root, lambda: self._unstopped(job))
         job.run = train(
             order.method, order.data, order.budget, order.seed, progress=False, runs=self.folder,
             root=self.root, on_epoch=job.epoch, stop=lambda: self._asked(job), **order.settings,
         )  # fmt: skip
 
     def _asked(self, job: Training) -> bool:
-        if self._closed.is_set():
-            raise ValueError("The server ended; the same training goes on from its last epoch.")
+        self.check_open()
         return job.asked()
+
+    def _unstopped(self, job: Training) -> None:
+        """Before the first epoch, a stop leaves nothing."""
+        self.check_open()
+        if job.stopping:
+            raise ValueError("It was stopped before its first step; there is no run.")
 
 
 def _end(closed: threading.Event, workers: list[threading.Thread]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from labkit_apps.bench import fault_app
 from labkit_apps.web import shelf
 from labkit_apps.web.views.judged_image import judge_file
 
@@ -67,3 +68,10 @@ def test_the_first_map_follows_an_upload_soon(url, runs, pictures):
         assert 'data-map="fused"' in maps
     assert spent[0] < COLD
     assert spent[1] < WARM
+
+
+def test_hostile_requests_and_a_crowd_in_short():
+    figures = fault_app.report(fault_app.SHORT, seed=1)
+    assert not figures["faults"]
+    assert figures["refused"] > 100
+    assert figures["calls"] >= fault_app.USERS

@@ -1,6 +1,7 @@
 """Hostile uploads, foreign paths, names with markup: one sentence or a right answer, no more."""
 
 import io
+import socket
 import struct
 import zlib
 
@@ -10,8 +11,10 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
-from labkit_apps.web import app, markup, shelf
+from labkit_apps.web import app, guard, markup, shelf
 from labkit_apps.web.views import inspect, programs
 from labkit_apps.web.views.inspect import ViewOptions
 from labkit_apps.web.views.judged_image import judge_file
@@ -210,6 +213,137 @@ def test_a_password_is_asked_for(runs_folder):
         assert known.predict(api_name="/runs")
     finally:
         demo.close(verbose=False)
+
+
+def guarded(host="127.0.0.1", names=(), status=200):
+    """A server of nothing but the guard, and what it is asked by a browser."""
+
+    async def inner(scope, receive, send):
+        answer = PlainTextResponse("inside", status)
+        answer.set_cookie("token", "x", samesite="none", secure=True)
+        await answer(scope, receive, send)
+
+    return TestClient(guard.Guard(inner, host, guard.checked(names)), "http://127.0.0.1:7860")
+
+
+OWN = [
+    {}, {"host": "localhost:7860"}, {"host": "[::1]:7860"}, {"host": "LOCALHOST."},
+    {"origin": "http://127.0.0.1:7860"}, {"sec-fetch-site": "same-origin"},
+    {"host": "localhost:8888", "origin": "http://localhost:8888"},  # JupyterLab's proxy
+    {"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"},  # a link that was followed
+]  # fmt: skip
+FOREIGN = [
+    {"host": "evil.example"}, {"host": "evil.example", "origin": "http://evil.example"},
+    {"host": "192.168.0.5:7860"}, {"host": "[::"}, {"host": ""}, {"host": "localhost.evil.com"},
+    {"host": "0.0.0.0:7860"}, {"origin": "http://evil.example"}, {"origin": "null"},
+    {"origin": "http://localhost:9999"}, {"origin": "http://127.0.0.1:9999"}, {"origin": ""},
+    {"origin": "http://127.0.0.1:7860.evil.example"}, {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site", "sec-fetch-dest": "iframe"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", OWN)
+def test_the_own_page_and_programs_are_answered(headers):
+    assert guarded().get("/", headers=headers).text == "inside"
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_other_hosts_and_pages_are_refused_in_one_line(headers, caplog):
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = guarded().request(method, "/", headers=headers)
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    assert len(caplog.messages) == 3
+
+
+def test_a_server_for_all_answers_to_its_machine_and_the_names_it_was_given():
+    own, proxy = socket.gethostname(), {"origin": "https://app.example.org"}
+    shared = guarded("0.0.0.0", ["app.example.org"])
+    for host in (own, f"{own.lower()}:7860", "app.example.org", "127.0.0.1:7860"):
+        assert shared.get("/", headers={"host": host}).status_code == 200
+    for host in ("evil.example", "10.9.8.7"):
+        assert shared.get("/", headers={"host": host}).status_code == 403
+    assert shared.get("/", headers=proxy | {"host": "app.example.org"}).status_code == 200
+    assert shared.get("/", headers=proxy | {"host": "localhost:7860"}).status_code == 200
+    assert shared.get("/", headers={"origin": "https://evil.example"}).status_code == 403
+    with pytest.raises(ValueError, match="host name; give one such as"):
+        guard.GuardedApp("127.0.0.1", ["https://app.example.org/"])
+
+
+def test_cookies_stay_with_the_own_page():
+    assert "samesite=lax" in guarded().get("/").headers["set-cookie"].lower()
+
+
+def test_wrong_passwords_wait(monkeypatch):
+    wrong, right = guarded(status=400), guarded(status=200)
+    codes = [wrong.post("/login").status_code for _ in range(guard.TRIES + 2)]
+    assert codes == [400] * guard.TRIES + [429] * 2
+    assert [right.post("/login").status_code for _ in range(20)] == [200] * 20
+    later = guard.time.monotonic() + guard.LOCK + 1
+    monkeypatch.setattr(guard.time, "monotonic", lambda: later)
+    assert wrong.post("/login").status_code == 400
+
+
+def test_another_page_cannot_upload_or_call(url):
+    evil = {"Origin": "http://evil.example"}
+    sent = {"files": {"files": ("a.png", b"x")}, "headers": evil}
+    assert httpx.post(f"{url}gradio_api/upload", **sent).status_code == 403
+    asked = evil | {"Access-Control-Request-Method": "POST"}
+    for answer in (
+        httpx.post(f"{url}gradio_api/call/runs", json={"data": []}, headers=evil),
+        httpx.options(f"{url}gradio_api/call/train", headers=asked),
+    ):
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    own = httpx.post(f"{url}gradio_api/call/runs", json={"data": []}, headers={"Origin": url[:-1]})
+    assert own.status_code == 200
+
+
+FILE = {"meta": {"_type": "gradio.FileData"}}
+UNFIT = [
+    ("predict", [{"path": "/etc/passwd", **FILE}, ""], "was not uploaded"),
+    ("predict", [{"path": "http://127.0.0.1:9/x.png", **FILE}, ""], "was not uploaded"),
+    ("predict", [{"path": None, **FILE}, ""], "was not uploaded"),
+    ("predict", ["/etc/passwd", ""], "was not uploaded"),
+    ("predict", [None, 5], "give text"),
+    ("compare", [1e308], "names, in a list"),
+    ("compare", [[None]], "a list of names"),
+    ("microscope_sample", ["", 1e308, 0], "give a number"),
+    ("microscope_sample", ["", None, 0], "choose"),
+    ("toy_train", ["two moons", 4, None], "give a number"),
+    ("study", [None], "Choose a study"),
+    ("study", [{}], "give a name"),
+    ("estimate", ["/srv/lab/secret/parts", "dnfad", "quick", 0, "", "auto", ""], "neither"),
+    ("about", [], "belong"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "words"), UNFIT)
+def test_what_does_not_fit_is_a_sentence_and_a_line(url, run, name, values, words, capfd, caplog):
+    values = [run if value == "" and name == "microscope_sample" else value for value in values]
+    started = httpx.post(f"{url}gradio_api/call/{name}", json={"data": values})
+    answer = httpx.get(
+        f"{url}gradio_api/call/{name}/{started.json()['event_id']}", timeout=60
+    ).text
+    assert "event: error" in answer
+    assert words in answer
+    assert "/srv/lab/secret" not in answer.partition("neither")[2]
+    assert str(run) not in answer
+    assert len([line for line in caplog.messages if line.startswith("refused")]) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_fault_keeps_its_traceback(url, monkeypatch, capfd):
+    monkeypatch.setattr(shelf, "choices", lambda folder: 1 / 0)
+    started = httpx.post(f"{url}gradio_api/call/runs", json={"data": []})
+    answer = httpx.get(f"{url}gradio_api/call/runs/{started.json()['event_id']}").text
+    assert "its log says why" in answer
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_nameless_upload_is_refused(url):
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("", b"x")})
+    assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("auth", ["", "teacher", "teacher:", ":secret"])

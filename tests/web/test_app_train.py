@@ -1,5 +1,6 @@
 """Training for visitors: what may be trained on, the queue, stopping, and what a page is told."""
 
+import os
 import shutil
 import threading
 import time
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from labkit import methods
+from labkit_apps.web import forecast as forecasts
 from labkit_apps.web import shelf
 from labkit_apps.web import trainer as trainers
+from labkit_apps.web.allowance import Allowance
 from labkit_apps.web.forecast import Forecast
 from labkit_apps.web.trainer import DONE, FAILED, Order, Trainer
 from labkit_apps.web.views import train as views
@@ -21,7 +24,8 @@ QUICK = {"limit": "6", "blocks": "1"}
 
 def order(runs, data="procedural/gear", method="dnfad", budget="quick", seed=0, backbone="",
           device="auto", text="limit=6"):  # fmt: skip
-    return views.order(runs, data, method, budget, seed, backbone, device, text)
+    trainer = runs if isinstance(runs, Trainer) else Trainer(runs)
+    return views.order(trainer, data, method, budget, seed, backbone, device, text)
 
 
 def wait(job, seconds=60):
@@ -34,7 +38,8 @@ def wait(job, seconds=60):
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainers, "forecast", lambda *told: None)
+    for name in ("forecast", "read"):
+        monkeypatch.setattr(trainers, name, lambda *given: None)
     one = Trainer(tmp_path)
     yield one
     one.close()
@@ -86,6 +91,57 @@ def test_an_order_is_checked_before_it_is_taken(tmp_path):
             order(tmp_path, **wrong)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("image_size=2048", "image_size"), ("batch=100000", "batch"), ("epochs=100000", "epochs"),
+     ("blocks=1000000", "blocks"), ("hidden=1e9", "hidden"),
+     ("image_size=1024 batch=64", "batch x")],
+)  # fmt: skip
+def test_an_order_is_bounded(tmp_path, text, key):
+    with pytest.raises(ValueError, match=f"{key}.* is more than this app trains"):
+        order(tmp_path, text=text)
+
+
+def test_the_usual_settings_of_every_method_are_allowed(tmp_path):
+    owner = Trainer(tmp_path, allowance=Allowance(paper=True))
+    for method in methods.names():
+        for budget in ("quick", "laptop", "paper"):
+            order(owner, method=method, budget=budget, text="")
+    with pytest.raises(ValueError, match="budget paper is closed"):
+        order(tmp_path, budget="paper")
+
+
+def test_a_forecast_has_a_deadline_and_counts_the_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(forecasts, "DEADLINE", -1.0)
+    with pytest.raises(forecasts.TooLong, match="No estimate within"):
+        Trainer(tmp_path).forecast(order(tmp_path))
+    with pytest.raises(ValueError, match="more than 3; set limit"):
+        Trainer(tmp_path, allowance=Allowance(images=3)).forecast(order(tmp_path))
+
+
+@pytest.mark.parametrize("step", ["forecast", "read"])
+def test_a_stop_ends_measuring_and_reading(trainer, monkeypatch, step):
+    def work(config, root, check, *more):
+        while True:
+            check()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(trainers, step, work)
+    job = trainer.add(Order("dnfad", "procedural/gear", "quick", 0))
+    while job.phase != {"forecast": trainers.MEASURING, "read": trainers.READING}[step]:
+        time.sleep(0.01)
+    trainer.stop(job)
+    assert "there is no run" in wait(job, 5).words
+
+
+def test_reading_stores_every_image(tmp_path):
+    asked = []
+    spec = order(tmp_path).config
+    forecasts.read(spec, None, lambda: asked.append(True))
+    assert asked
+    assert forecasts.forecast(spec).new == 0
+
+
 def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_run):
     root = tmp_path / "data"
     images = [s.read() for s in quick_run.samples()[:2]] * 5
@@ -96,7 +152,7 @@ def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_r
     monkeypatch.setenv("LABKIT_DATA", str(root))
     assert train_data.allowed("mine", tmp_path) == str(root / "mine")
     assert train_data.allowed(str(root / "mine"), tmp_path) == str(root / "mine")
-    assert ("folder mine", str(root / "mine")) in train_data.choices(tmp_path)
+    assert ("folder mine", "mine") in train_data.choices(tmp_path)
     outside = ("", ".", "..", "/", "/etc", "../private", str(tmp_path / "private"),
                "mine/../../private", str(root), "nowhere/../../private")  # fmt: skip
     for asked in outside:
@@ -107,29 +163,70 @@ def test_a_typed_folder_must_lie_in_the_data_root(tmp_path, monkeypatch, quick_r
     other = tmp_path / "other"  # as with --root
     shutil.copytree(root / "mine", other / "mine")
     assert train_data.allowed("mine", tmp_path, other) == str(other / "mine")
-    assert ("folder mine", str(other / "mine")) in train_data.choices(tmp_path, other)
+    assert ("folder mine", "mine") in train_data.choices(tmp_path, other)
     for asked in (*outside, str(root / "mine")):
         with pytest.raises(ValueError, match="neither a dataset of this machine nor a folder"):
             train_data.allowed(asked, tmp_path / "runs", other)
 
 
 def test_a_zip_of_good_images_becomes_data(parts, tmp_path):
-    place = train_data.upload(parts, tmp_path / "runs")
-    assert place.startswith(str(tmp_path / "runs" / "uploads" / "my-parts-"))
-    assert train_data.upload(parts, tmp_path / "runs") == place
-    assert train_data.allowed(place, tmp_path / "runs") == place
+    runs = Trainer(tmp_path / "runs")
+    place = train_data.upload(parts, runs)
+    assert place.startswith("uploads/my-parts-")
+    assert train_data.upload(parts, runs) == place
+    assert train_data.allowed(place, runs.folder) == str(runs.folder / place)
     assert train_data.choices(tmp_path / "runs")[0][1] == place
     few = tmp_path / "few.zip"
     with zipfile.ZipFile(few, "w") as archive:
         archive.write(tmp_path / "one.png", "a.png")
     with pytest.raises(ValueError, match=r"few.zip holds 1 good") as told:
-        train_data.upload(few, tmp_path / "runs")
+        train_data.upload(few, runs)
     assert str(tmp_path) not in str(told.value)
     assert len(list((tmp_path / "runs" / "uploads").iterdir())) == 1
 
 
+def test_text_files_are_no_images(tmp_path):
+    path = tmp_path / "words.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(12):
+            archive.writestr(f"{index}.png", "no picture")
+    with pytest.raises(ValueError, match=r"words.zip.* not an image") as refusal:
+        train_data.upload(path, Trainer(tmp_path / "runs"))
+    assert str(tmp_path) not in str(refusal.value)
+    assert not list((tmp_path / "runs" / "uploads").iterdir())
+
+
+def test_uploads_have_a_quota_and_an_age(parts, tmp_path, trainer, held):
+    full = Trainer(tmp_path, allowance=Allowance(uploads=1000))
+    with pytest.raises(ValueError, match=r"my parts.zip: the uploads here are full"):
+        train_data.upload(parts, full)
+    place = tmp_path / train_data.upload(parts, trainer)
+    assert train_data.sweep(trainer) > parts.stat().st_size / 2
+    old = time.time() - 86_400 * 31
+    os.utime(place, (old, old))
+    job = trainer.add(order(trainer, f"uploads/{place.name}"))
+    train_data.sweep(trainer)
+    assert place.is_dir()  # a training waits for it
+    held[0].set()
+    wait(job)
+    train_data.sweep(trainer)
+    assert not place.exists()
+
+
+def test_an_upload_that_a_run_needs_is_not_swept(trainer, parts, tmp_path):
+    place = tmp_path / train_data.upload(parts, trainer)
+    job = wait(trainer.add(order(trainer, f"uploads/{place.name}", text="limit=4 epochs=1")))
+    assert job.phase == DONE, job.words
+    os.utime(place, (0, 0))
+    train_data.sweep(trainer)
+    assert place.is_dir()
+    shutil.rmtree(job.run.folder)
+    train_data.sweep(trainer)
+    assert not place.exists()
+
+
 def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
-    place = train_data.upload(parts, tmp_path)
+    place = train_data.upload(parts, trainer)
     job = wait(trainer.add(order(tmp_path, place, text="limit=4 epochs=2 blocks=1")))
     assert job.phase == DONE, job.words
     assert job.run.folder.parent == tmp_path
@@ -224,8 +321,8 @@ def test_choices_are_what_this_machine_has():
 
 
 def test_the_cost_is_told_before(tmp_path):
-    told = views.draw_cost(order(tmp_path))
+    told = views.draw_cost(order(tmp_path), Trainer(tmp_path))
     assert "all together" in told
     assert "images are new to the backbone" in told
     with pytest.raises(ValueError, match="procedural"):
-        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0))
+        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0), Trainer(tmp_path))

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import Page, explained
+from labkit_apps.web.page import Page
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import about as views
 
@@ -34,7 +34,6 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@explained
 def about(run: str | None) -> Any:
     """Metrics, curves, defects and training of a run."""
     if not run:
@@ -47,7 +46,6 @@ def about(run: str | None) -> Any:
     return views.metric_table(run), first, charts, gr.update(visible=masked)
 
 
-@explained
 def regions(run: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """ROC, precision-recall and region-overlap curves of a run."""
     figure = views.regions(run, lambda done, total: progress((done, total), unit="images"))

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, explained
+from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.style import static
 from labkit_apps.web.views import batch as views
@@ -80,16 +80,11 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@explained
 def rates(run: str | None) -> Any:
-    """The false-alarm rates that the run's calibration supports."""
-    if not run:
-        return gr.skip()
-    least, rate = opened(run).rates
-    return gr.update(minimum=least, value=rate)
+    """The false-alarm rate to begin with, which the run's calibration supports."""
+    return gr.update(value=opened(run).rates[1]) if run else gr.skip()
 
 
-@explained
 def judge(
     run: str | None,
     files: list[str] | None,
@@ -111,7 +106,6 @@ def judge(
     return rows, batch, *answer, scale, shown, gr.update(visible=True), reports
 
 
-@explained
 def decide(batch: views.JudgedBatch | None, alarm: float, discovery: float) -> Any:
     """The same batch at other rates; nothing is judged anew."""
     if batch is None:
@@ -119,7 +113,6 @@ def decide(batch: views.JudgedBatch | None, alarm: float, discovery: float) -> A
     return *_answer(batch, Rates.of(alarm, discovery)), gr.update(value=None, visible=False)
 
 
-@explained
 def report(cache: Path, batch: views.JudgedBatch | None, alarm: float, discovery: float) -> Any:
     """CSV and HTML of the batch as it was last judged, in a folder that Gradio clears."""
     if batch is None:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, Page, explained
+from labkit_apps.web.page import KEEP, PRIVATE, Page
 from labkit_apps.web.views import compare as views
 from labkit_apps.web.views.pictures import spread
 
@@ -124,7 +124,6 @@ def offer(folder: Path, run: str | None, state: list[str] | None) -> Any:
     return gr.update(choices=choices) if state else gr.update(choices=choices, value=start)
 
 
-@explained
 def compare(folder: Path, runs: list[str] | None) -> Any:
     """ROC, AUROC by kind of defect and the first pair's ranks of several runs."""
     runs = views.listed(folder, runs)
@@ -141,7 +140,6 @@ def compare(folder: Path, runs: list[str] | None) -> Any:
     return runs, charts, *pairs, *answer, *shown, ""
 
 
-@explained
 def begin(folder: Path, state: list[str] | None, runs: list[str] | None) -> Any:
     """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
     if state or len(runs or ()) < views.LEAST:
@@ -149,7 +147,6 @@ def begin(folder: Path, state: list[str] | None, runs: list[str] | None) -> Any:
     return compare(folder, runs)
 
 
-@explained
 def samples(runs: list[str] | None) -> Any:
     """Test images of the first run to choose from, and the key of the most unusual one."""
     offered = spread(runs[0]) if runs else []
@@ -158,13 +155,11 @@ def samples(runs: list[str] | None) -> Any:
     return pictures, keys, keys[0] if keys else ""
 
 
-@explained
 def pair(runs: list[str] | None, first: str, second: str) -> Any:
     """Two runs' ranks of the same images, and where they disagree most."""
     return views.pair(_compared(runs), first, second)
 
 
-@explained
 def regions(runs: list[str] | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """Region-overlap curves of the runs that have maps."""
     return views.regions(
@@ -177,7 +172,6 @@ def key_of(keys: list[str], event: gr.SelectData) -> str:
     return keys[event.index]
 
 
-@explained
 def sample(runs: list[str] | None, key: str, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """A test image of the first run under each run."""
     if not key:
@@ -185,7 +179,6 @@ def sample(runs: list[str] | None, key: str, progress: gr.Progress = gr.Progress
     return _maps(runs, ("sample", key), progress)
 
 
-@explained
 def image(runs: list[str] | None, file: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """An image file under each run."""
     return _maps(runs, ("file", str(file)), progress) if file else gr.skip()

@@ -11,7 +11,7 @@ import gradio as gr
 
 from labkit.explore.toy_2d import TOYS
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page, explained
+from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page
 from labkit_apps.web.views import microscope as views
 from labkit_apps.web.views.pictures import spread
 
@@ -131,7 +131,6 @@ def index(event: gr.SelectData) -> int:
     return event.index
 
 
-@explained
 def begin(run: str | None, specimen: views.Specimen | None, step: float) -> Any:
     """When the tab is opened on a run for the first time: its most unusual test image."""
     if not run or (specimen and specimen.run == run):
@@ -144,7 +143,6 @@ def begin(run: str | None, specimen: views.Specimen | None, step: float) -> Any:
     return pictures, *_started(views.Specimen(run, "sample", offered[0][2]), step)
 
 
-@explained
 def offer(run: str | None) -> Any:
     """The run's test images, and what to do first or why nothing can be shown."""
     if not run:
@@ -155,16 +153,14 @@ def offer(run: str | None) -> Any:
     return pictures, None, hidden, hidden, message
 
 
-@explained
 def pick(run: str | None, index: float, step: float) -> Any:
     """A test image, by its place in the gallery."""
     offered = spread(run)
-    if not 0 <= int(index) < len(offered):
-        raise ValueError(f"There is no sample {index:g}; there are {len(offered)}.")
+    if index is None or not 0 <= int(index) < len(offered):
+        raise ValueError(f"There is no sample {index}; choose one of {len(offered)}, from 0 on.")
     return _started(views.Specimen(run, "sample", offered[int(index)][2]), step)
 
 
-@explained
 def send(run: str | None, file: str | None, step: float) -> Any:
     """An image file that the user sends."""
     if not file:
@@ -188,13 +184,11 @@ def _started(specimen: views.Specimen, step: float) -> tuple:
     )
 
 
-@explained
 def draw(specimen: views.Specimen | None, flow: str, step: float) -> Any:
     """One step of the image's way through a flow."""
     return views.draw(specimen, flow, step) if specimen else gr.skip()
 
 
-@explained
 def other(specimen: views.Specimen | None, flow: str, step: float) -> Any:
     """The same image in another flow of the method."""
     if not specimen:
@@ -210,7 +204,6 @@ def forget() -> tuple:
     return None, hidden, hidden, markup.message(views.ASK), None
 
 
-@explained
 def train(name: str, blocks: float, step: float) -> Any:
     """A toy's flow, trained once per server."""
     blocks = int(blocks)
@@ -221,7 +214,6 @@ def train(name: str, blocks: float, step: float) -> Any:
     return (name, blocks), gr.update(visible=True), slider, blocks, panel
 
 
-@explained
 def draw_toy(chosen: tuple[str, int] | None, step: float) -> Any:
     """One step of a toy's flow."""
     return views.draw_toy(*chosen, step) if chosen else gr.skip()

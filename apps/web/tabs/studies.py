@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import PRIVATE, Page, explained
+from labkit_apps.web.page import PRIVATE, Page
 from labkit_apps.web.views import studies as views
 
 HEAVY = {"concurrency_limit": 1, "concurrency_id": "studies"}
@@ -40,22 +40,21 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-@explained
 def offer(chosen: str | None) -> Any:
     """Every study with its question and state; the chosen one stays chosen."""
     return gr.update(choices=views.offered(), value=chosen)
 
 
-@explained
 def study(name: str) -> Any:
     """A study at the budget that got furthest: head, table, figure, notes."""
+    if not name:
+        raise ValueError("Choose a study at the left first.")
     budgets = views.budgets(name)
     best = max(budgets, key=lambda one: budgets[one][0])
     choice = gr.update(choices=list(budgets), value=best, visible=len(budgets) > 1)
     return choice, views.head(name, best), views.report(name, best)
 
 
-@explained
 def budget(name: str, chosen: str) -> Any:
     """The same study at another budget."""
     return views.head(name, chosen), views.report(name, chosen)

@@ -13,20 +13,21 @@ from typing import Any
 
 import gradio as gr
 
-from labkit.core.config import BUDGETS
 from labkit_apps.web import markup, shelf
-from labkit_apps.web.page import PRIVATE, Page, explained
+from labkit_apps.web.page import PRIVATE, Page
 from labkit_apps.web.trainer import Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
 
 EVERY = 1.5  # seconds between two looks at a training that runs
-BUDGET = "quick: seconds, its numbers mean nothing · laptop: minutes · paper: wants a GPU"
+BUDGETS = {"quick": "seconds, its numbers mean nothing", "laptop": "minutes",
+           "paper": "wants a GPU"}  # fmt: skip
 
 
 def tab(page: Page) -> None:
     """Lay out and wire."""
-    c, trainer = _layout(), Trainer(page.folder, page.root)
+    trainer = page.trainer
+    c = _layout(trainer.allowance.budgets)
     asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
     answer = [c.status, c.curve, c.stop, c.timer, page.run, c.fingerprint, c.facts]
     ask = partial(progress, trainer)
@@ -50,12 +51,12 @@ def tab(page: Page) -> None:
         event.success(ask, [c.number, c.fingerprint], answer, show_progress="hidden", **PRIVATE)
 
 
-def _layout() -> SimpleNamespace:
+def _layout(budgets: list[str]) -> SimpleNamespace:
     c = SimpleNamespace(fingerprint=gr.State(), number=gr.Number(visible=False, precision=0))
     c.facts, c.timer = gr.JSON(visible=False), gr.Timer(EVERY, active=False)
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
-            _choices(c)
+            _choices(c, budgets)
         with gr.Column(scale=7, min_width=320):
             c.status = gr.HTML(markup.message(views.IDLE), elem_id="job")
             c.stop = gr.Button("Stop and keep the last whole epoch", variant="stop",
@@ -65,7 +66,7 @@ def _layout() -> SimpleNamespace:
     return c
 
 
-def _choices(c: SimpleNamespace) -> None:
+def _choices(c: SimpleNamespace, budgets: list[str]) -> None:
     """What to train on, what to train, and how."""
     methods, devices = views.method_choices(), views.device_choices()
     gr.HTML(markup.heading("What to train on", "normal images only"))
@@ -81,7 +82,8 @@ def _choices(c: SimpleNamespace) -> None:
     gr.HTML(markup.heading("What to train", "each trains on images without defects"))
     c.method = gr.Dropdown(methods, value=methods[0][1], label="Method", elem_id="method")
     with gr.Row():
-        c.budget = gr.Radio(list(BUDGETS), value="laptop", label="Budget", info=BUDGET,
+        info = " · ".join(f"{name}: {BUDGETS[name]}" for name in budgets)
+        c.budget = gr.Radio(budgets, value="laptop", label="Budget", info=info,
                             elem_id="budget", min_width=200)  # fmt: skip
         c.seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=80,
                            info="Same seed, same run", elem_id="seed")  # fmt: skip
@@ -103,16 +105,14 @@ def first(trainer: Trainer) -> tuple:
     return gr.update(choices=data), *progress(trainer, None, None)
 
 
-@explained
 def add(trainer: Trainer, file: str | None) -> Any:
     """Unpack a ZIP of good images; returns the name to train on."""
     if not file:
         return gr.skip()
-    place = train_data.upload(Path(file), trainer.folder)
+    place = train_data.upload(Path(file), trainer)
     return gr.update(choices=train_data.choices(trainer.folder, trainer.root), value=place)
 
 
-@explained
 def estimate(
     trainer: Trainer,
     data: str,
@@ -125,10 +125,9 @@ def estimate(
 ) -> Any:
     """What the training would take on this machine, from a few steps timed now."""
     chosen = (data, method, budget, seed, backbone, device, settings)
-    return views.draw_cost(views.order(trainer.folder, *chosen, trainer.root), trainer.root)
+    return views.draw_cost(views.order(trainer, *chosen), trainer)
 
 
-@explained
 def start(
     trainer: Trainer,
     data: str,
@@ -141,10 +140,9 @@ def start(
 ) -> Any:
     """Put a training in the queue; returns its number, to ask `/training` with."""
     chosen = (data, method, budget, seed, backbone, device, settings)
-    return trainer.add(views.order(trainer.folder, *chosen, trainer.root)).number
+    return trainer.add(views.order(trainer, *chosen)).number
 
 
-@explained
 def stop(trainer: Trainer, number: float | None) -> Any:
     """End a training with its last whole epoch, or take it out of the queue."""
     job = trainer.get(number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,7 +12,7 @@ from labkit import methods
 from labkit.features import backbones
 from labkit.figures import style, training_curves
 from labkit_apps.web import markup
-from labkit_apps.web.forecast import Forecast, duration, forecast
+from labkit_apps.web.forecast import Forecast, duration
 from labkit_apps.web.shelf import data_name
 from labkit_apps.web.trainer import (
     DONE,
@@ -24,6 +23,7 @@ from labkit_apps.web.trainer import (
     SCORING,
     WAITING,
     Order,
+    Trainer,
     Training,
 )
 from labkit_apps.web.views import train_data
@@ -69,12 +69,11 @@ def device_choices() -> list[tuple[str, str]]:
 
 
 def order(
-    runs: Path, data: str, method: str, budget: str, seed: float, backbone: str, device: str,
-    text: str, root: Path | None = None,
+    trainer: Trainer, data: str, method: str, budget: str, seed: float, backbone: str,
+    device: str, text: str,
 ) -> Order:  # fmt: skip
     """What a visitor asks for, once all of it is known to fit.
 
-    Args:   runs, root: folders of the runs, with the uploads, and of the owner's data.
     Raises: ValueError naming what does not: the data, the method, a key or its value.
     """
     settings: dict[str, str] = {"backbone": backbone} if backbone else {}
@@ -88,15 +87,15 @@ def order(
         settings[key] = value
     if seed is None or not 0 <= seed < 2**31 or seed != int(seed):
         raise ValueError(f"The seed {seed} does not fit; give a whole number from 0 on.")
-    place = train_data.allowed((data or "").strip(), runs, root)
+    place = train_data.allowed((data or "").strip(), trainer.folder, trainer.root)
     asked = Order(method, place, budget, int(seed), settings)
-    _ = asked.config
+    trainer.allowance.check(asked.config)
     return asked
 
 
-def draw_cost(asked: Order, root: Path | None = None) -> str:
+def draw_cost(asked: Order, trainer: Trainer) -> str:
     """What the training should take, from a few steps timed now (HTML)."""
-    return _cost(forecast(asked.config, root), asked)
+    return _cost(trainer.forecast(asked), asked)
 
 
 def draw_state(job: Training | None, ahead: int) -> str:

@@ -11,11 +11,13 @@ import os
 import re
 import secrets
 import shutil
+import time
 from pathlib import Path
 
 from labkit.data import catalogue, folder, images
 from labkit.data.entry import data_root
-from labkit_apps.web import archives
+from labkit_apps.web import archives, shelf
+from labkit_apps.web.trainer import Trainer
 
 UPLOADS = "uploads"  # below the folder of runs
 DEFAULT = "procedural/gear"  # ships with labkit and has masks
@@ -28,9 +30,9 @@ def choices(runs: Path, root: Path | None = None) -> list[tuple[str, str]]:
     taken = {Path(row["root"]).absolute() for row in rows if row["root"]}
     own = [path for path in _inside(data_root(root)) if path.absolute() not in taken]
     return [
-        *((f"your upload {path.name}", str(path)) for path in _inside(runs / UPLOADS)),
+        *((f"your upload {p.name}", f"{UPLOADS}/{p.name}") for p in _inside(runs / UPLOADS)),
         *named,
-        *((f"folder {path.name}", str(path.absolute())) for path in own),
+        *((f"folder {path.name}", path.name) for path in own),
     ]
 
 
@@ -45,42 +47,64 @@ def allowed(data: str, runs: Path, root: Path | None = None) -> str:
     if data in catalogue.names():
         return data
     base = data_root(root)
-    asked = Path(os.path.abspath(base / data))  # without following links: they are the owner's
     places = [Path(os.path.abspath(place)) for place in (base, runs / UPLOADS)]
-    if not data or not any(asked.is_relative_to(place) and asked != place for place in places):
+    texts = [Path(os.path.abspath(start / data)) for start in (runs, base)]  # no link is followed
+    inside = [one for one in texts if any(one != p and one.is_relative_to(p) for p in places)]
+    if not data or not inside:
         raise ValueError(
-            f"{data!r} is neither a dataset of this machine nor a folder in {base}; choose one of "
-            "the list, or upload a ZIP of good images."
+            f"{data!r} is neither a dataset of this machine nor a folder of its owner; choose one "
+            "of the list, or upload a ZIP of good images."
         )
+    asked = next((one for one in inside if one.is_dir()), inside[-1])
     folder.scan(asked)
     return str(asked)
 
 
-def upload(path: Path, runs: Path) -> str:
-    """Unpack a ZIP of good images, or of MVTec AD's layout, beside the runs; returns its folder.
+def upload(path: Path, trainer: Trainer) -> str:
+    """Unpack a ZIP of good images, or of MVTec AD's layout, beside the runs; returns its name.
 
-    The same ZIP again gives the same folder. It stays until somebody deletes it: the run that is
-    trained on it shows its test images from there.
+    The same ZIP again gives the same folder. It stays while a run needs it, to show its test
+    images, and else for the days that the owner allows.
 
-    Raises: ValueError in one sentence if the ZIP is not safe or its images cannot be trained on.
+    Raises: ValueError in one sentence if the ZIP is not safe, its images cannot be trained on, or
+            there is no room for it.
     """
     fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:6]
     name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.")[:40] or "images"
-    target = runs / UPLOADS / f"{name}-{fingerprint}"
+    place, called = trainer.folder / UPLOADS, f"{name}-{fingerprint}"
+    left = trainer.allowance.uploads - sweep(trainer)
+    target, work = place / called, place / f".{name}-{secrets.token_hex(4)}"
     if target.is_dir():
-        return str(target.absolute())
-    work = runs / UPLOADS / f".{name}-{secrets.token_hex(4)}"
+        os.utime(target)
+        return f"{UPLOADS}/{called}"
+    if left < path.stat().st_size:
+        raise ValueError(f"There is no room for {path.name}: the uploads here are full.")
     try:
-        archives.unpack(path, work)
+        archives.unpack(path, work, archives.Limits(size=min(int(left), archives.Limits.size)))
         inner = _top(work)
         try:
-            folder.scan(inner)
+            for picture in folder.scan(inner).pictures:
+                images.shape_of(picture.path)
         except ValueError as error:
             raise ValueError(str(error).replace(str(inner), path.name)) from None
         inner.rename(target)
+        os.utime(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return str(target.absolute())
+    return f"{UPLOADS}/{called}"
+
+
+def sweep(trainer: Trainer) -> int:
+    """Remove old uploads that no run and no order needs; returns the bytes that are left."""
+    place, size = trainer.folder / UPLOADS, 0
+    needed = {Path(job.order.data) for job in trainer.jobs if job.active}
+    needed |= {Path(shelf.summary(run)["data"]) for _, run in shelf.choices(trainer.folder)}
+    for path in place.iterdir() if place.is_dir() else ():
+        old = time.time() - path.stat().st_mtime > 86_400 * trainer.allowance.days
+        if old and path.absolute() not in needed:
+            shutil.rmtree(path, ignore_errors=True)
+        size += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return size
 
 
 def _top(work: Path) -> Path:
