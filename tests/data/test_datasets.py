@@ -98,20 +98,6 @@ def test_the_table_has_a_line_a_source(tmp_path):
     assert (bottle["train"], bottle["calibration"], bottle["bad"]) == (209, None, 63)
 
 
-def test_a_source_is_no_dataset():
-    with pytest.raises(
-        ValueError, match="mvtec_ad holds 15 datasets; give one, such as mvtec_ad/"
-    ):
-        catalogue.load("mvtec_ad")
-
-
-def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(ValueError, match="nearest name is 'elpv/mono', and a folder of images"):
-        catalogue.load("elvp/mono")
-    with pytest.raises(ValueError, match="nearest name is 'procedural/weave'"):
-        catalogue.load("weave")
-
-
 def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(

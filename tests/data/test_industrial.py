@@ -159,13 +159,15 @@ def test_a_mask_of_another_size_is_resized_and_told(tmp_path):
     layouts.mask(place / "bottle/ground_truth/bent/000_mask.png", size=(80, 48), box=(0, 0, 8, 4))
     sample = next(s for s in catalogue.load("mvtec_ad/bottle", place).test if s.defect == "bent")
     with pytest.warns(
-        UserWarning, match="000_mask.png is 80x48 pixels, its image 40x24; it is re"
+        UserWarning, match="000_mask.png is 80x48 pixels, its image 40x24, so it is re"
     ):
         mask = sample.read_mask()
     assert mask.shape == (24, 40)
     assert mask.sum() == 8
     layouts.mask(place / "bottle/ground_truth/bent/000_mask.png", value=0)
-    with pytest.warns(UserWarning, match="000_mask.png marks no pixel, but .*000.png is not good"):
+    with pytest.warns(
+        UserWarning, match="000_mask.png marks no pixel, but its image .*000.png is not g"
+    ):
         sample.read_mask()
 
 

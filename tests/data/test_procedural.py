@@ -1,5 +1,7 @@
 """Drawn images depend on nothing but their key, and a mask holds the whole difference."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,8 @@ def test_unknown_names_say_what_there_is():
         ValueError, match=r"has no defect 'burn'; use good or one of.*surface_stain"
     ):
         products.draw("weave", "burn")
+
+
+def test_drawn_defects_share_no_code_with_the_synthetic_ones():
+    for path in Path(products.__file__).parent.glob("*.py"):
+        assert "data.synthetic" not in path.read_text()
