@@ -61,9 +61,7 @@ def check(data: str | Path | Mapping[str, str], root: Path | str | None = None) 
     elif not any(row.present(base) for row in rows.values()):
         rows[members[0]].samples(base)  # says how to get it
     listed = [_opened(member, row, base) for member, row in rows.items()]
-    reports = [
-        _report(images.scaled(dataset), scan, rows[dataset.name], base) for dataset, scan in listed
-    ]
+    reports = [_report(images.scaled(one), files, rows[one.name], base) for one, files in listed]
     if members in ([], [name]):
         return reports[0]
     ok = all(report["ok"] for report in reports)

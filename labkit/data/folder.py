@@ -87,9 +87,8 @@ def _only_good(root: Path) -> dict[Path, str]:
         return {file: file.stem for file in loose}
     inner = [f for f in folders if layout.folders(layout.subfolder(f, TRAIN))]
     if inner:
-        raise ValueError(
-            f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
-        )
+        sentence = f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
+        raise ValueError(sentence)
     others = f"the folders {', '.join(names[:5])}" if names else "no folders"
     raise ValueError(
         f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; keep only good images "

@@ -194,9 +194,8 @@ def _at(sample: Sample, full_scale: float) -> Sample:
     """A sample with its white level, if it is of a file."""
     if not isinstance(sample, FileSample):
         return sample
-    read, fingerprint = (
-        partial(f, sample.path, full_scale) for f in (read_image, file_fingerprint)
-    )
+    read = partial(read_image, sample.path, full_scale)
+    fingerprint = partial(file_fingerprint, sample.path, full_scale)
     return replace(sample, read=read, fingerprint=fingerprint)
 
 

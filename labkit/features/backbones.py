@@ -74,9 +74,7 @@ class Backbone(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.is_transformer = hasattr(model, "num_prefix_tokens")
         last_of = {info["reduction"]: k for k, info in enumerate(model.feature_info)}
-        usual = tuple(last_of[s] for s in (8, 16) if s in last_of) or (
-            len(model.feature_info) - 1,
-        )
+        usual = tuple(last_of[s] for s in (8, 16) if s in last_of) or (max(last_of.values()),)
         if self.is_transformer:
             usual = (len(model.feature_info) * 7 // 12,)
         self.taps = tuple(taps or usual)

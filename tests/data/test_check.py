@@ -179,7 +179,7 @@ def test_a_source_is_checked_with_all_its_datasets(tmp_path, bottle):
 
 def test_a_source_that_is_not_there_says_how_to_get_it(tmp_path):
     for name in ("mvtec_ad", "mvtec_ad/bottle", "lbot"):
-        with pytest.raises(ValueError, match=r"has no folder .*; to have .*ROOT/"):
+        with pytest.raises(ValueError, match=r"is not in .*; .*ROOT/"):
             check(name, tmp_path)
     with pytest.raises(ValueError, match="no dataset or folder 'mvtec'"):
         check("mvtec", tmp_path)

@@ -67,10 +67,8 @@ def test_nothing_changes_outside_of_the_patches_and_the_steps_make_the_image(pai
             top, left, bottom, right = patch.box
             image[top:bottom, left:right] = patch.result
             touched[top:bottom, left:right] = True
-            place = patch.source_box
-            assert np.array_equal(
-                patch.cut, steps.source[place[0] : place[2], place[1] : place[3]]
-            )
+            a, b, c, d = patch.source_box
+            assert np.array_equal(patch.cut, steps.source[a:c, b:d])
         assert np.array_equal(image, steps.image)
         assert not (steps.change > 0)[~touched].any()
         assert not (steps.mask & ~touched).any()

@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.data import entry, layout
 from labkit.data.benchmarks import dagm, loco, mvtec, visa
-from labkit.data.entry import Entry, Source, data_root
+from labkit.data.entry import Entry, Source
 from labkit.data.layout import Scan
 
 BINARY = frozenset({0, 255})
@@ -81,8 +81,6 @@ def _scan(source: Source, category: str, read: Callable[[Path], Scan], root: Pat
     """
     home = _home(source, category, root)
     if home is None:
-        place = source.place(root)
-        missing, where = (category, place) if place else (source.folders[0], data_root(root))
-        fault = f"has no folder {missing}" if where.is_dir() else "is no folder"
-        raise ValueError(f"{where} {fault}; to have {source.name}: {source.how_to_get}.")
+        where = source.folder(root)
+        raise ValueError(f"{where} has no folder {category}; {source.how_to_get}.")
     return read(home)

@@ -105,7 +105,6 @@ def _value(path: Path) -> int:
         values = np.unique(np.asarray(image))
     positive = values[values > 0].tolist()
     if len(positive) != 1:
-        raise ValueError(
-            f"{path} holds the values {positive or 'only 0'}; a region has exactly one above 0."
-        )
+        held = positive or "only 0"
+        raise ValueError(f"{path} holds the values {held}; a region has exactly one above 0.")
     return positive[0]

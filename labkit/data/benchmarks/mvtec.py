@@ -80,9 +80,8 @@ def _listed(
             elif defect != GOOD:
                 sentence = f"{inner} is not good, but only good images are trained on; move it to "
                 sentence += f"{layout.subfolder(folder, TEST) / inner.name}."
-                faults.append(
-                    Fault(SURPLUS, f"{split}/{defect}", sentence, own and split == TRAIN)
-                )
+                key, fatal = f"{split}/{defect}", own and split == TRAIN
+                faults.append(Fault(SURPLUS, key, sentence, fatal))
                 continue
             else:
                 faults += layout.not_good(files)
