@@ -42,7 +42,7 @@ def opened(path: Path) -> Image.Image:
         fault = "not an image that can be read" if path.stat().st_size else "an empty file"
         reason = f"{path} is {fault}; use one of {ENDINGS}."
     except Exception as error:
-        reason = f"{path} cannot be opened ({_first_line(error)}); save it again as PNG."
+        reason = f"{path} cannot be opened ({first_line(error)}); save it again as PNG."
     raise ValueError(reason)
 
 
@@ -121,11 +121,12 @@ def _decoding(name: Path | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = f"{name} cannot be decoded ({_first_line(error)}); save it again as PNG."
+        reason = f"{name} cannot be decoded ({first_line(error)}); save it again as PNG."
         raise ValueError(reason) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, in 160 characters; its type if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 

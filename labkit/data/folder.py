@@ -13,21 +13,16 @@ is counted. One nested folder of the same name is entered. `globs.py` reads the 
 
 from __future__ import annotations
 
-import itertools
-import os
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from labkit.core.records import GOOD, Dataset
 from labkit.data import globs, images, layout
 from labkit.data.benchmarks import mvtec
 from labkit.data.layout import MISMATCHED, TEST, TRAIN, Fault, Picture, Scan
-
-LAYOUT = "put good images into train/good and images to test into test/good and test/<defect>"
 
 
 def load(path: Path | str) -> Dataset:
@@ -49,65 +44,37 @@ def scan(path: Path | str) -> Scan:
 
     Raises: ValueError if it is no folder, or one whose layout is not understood.
     """
+    by_globs = globs.fits(str(path))
     try:
-        listed = globs.scan(str(path)) if globs.fits(str(path)) else _folder(_entered(Path(path)))
+        listed = globs.scan(str(path)) if by_globs else _folder(Path(path))
     except OSError as error:
         reason = f"{error.filename or path} cannot be read ({error.strerror})"
         raise ValueError(f"{reason}; check its permissions.") from None
     n_train = sum(picture.split == TRAIN for picture in listed.pictures)
-    only_test = globs.fits(str(path)) and not globs.parse(str(path))["good"]
+    only_test = by_globs and not globs.parse(str(path))["good"]
     if n_train < layout.MIN_GOOD and not only_test:
+        note = f" ({listed.note})" if listed.note else ""
         raise ValueError(
-            f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD}"
-            + (f" ({listed.note})." if listed.note else ".")
+            f"{path} holds {n_train} good training images; give at least {layout.MIN_GOOD}{note}."
         )
     faults = (*_unnamed(listed.pictures), *listed.faults, *_unequal(listed.pictures))
-    return replace(listed, faults=faults, sample=partial(layout.sample_of, read=_marked))
+    return replace(listed, faults=faults, sample=partial(layout.sample_of, own=True))
 
 
-def _folder(root: Path) -> Scan:
+def _folder(path: Path) -> Scan:
     """The files of a folder."""
-    if not layout.subfolder(root, TRAIN).is_dir():
-        files = _only_good(root)
-        pictures = tuple(Picture(TRAIN, GOOD, file, None, name) for file, name in files.items())
-        listed = Scan(pictures, (*layout.not_good(files), *layout.twins(pictures)))
-    else:
-        _check_folders(root)
-        listed = mvtec.scan(root, masks=None, whole=False)
-    used = {file for image in listed.pictures for file in (image.path, *(image.masks or ()))}
-    return replace(listed, note=layout.unused(root, used))
-
-
-def _entered(path: Path) -> Path:
-    """The folder itself, or the one nested in it under the same name."""
-    if not path.exists():
-        raise ValueError(f"There is no folder {path}; check the path.")
     if not path.is_dir():
         what = "a file" if path.is_file() else "no folder"
         raise ValueError(f"{path} is {what}; give the folder that holds the images.")
-    nested = path / path.resolve().name
-    split = layout.subfolder(path, TRAIN)
-    return nested if nested.is_dir() and not (images.image_files(path) or split.is_dir()) else path
-
-
-def _check_folders(root: Path) -> None:
-    """Only good images are trained on, and each test image lies in a folder of its defect."""
-    train, test = (layout.subfolder(root, split) for split in (TRAIN, TEST))
-    names = [folder.name for folder in layout.folders(train)]
-    others = [name for name in names if mvtec.meaning(name) != GOOD]
-    if others:
-        raise ValueError(
-            f"{train} has the folder {others[0]!r} beside 'good', but only good images "
-            f"are trained on; move it to {test / others[0]}."
-        )
-    if not names:
-        raise ValueError(f"{train} has no folder 'good'; {LAYOUT}.")
-    loose = images.image_files(test)
-    if loose:
-        raise ValueError(
-            f"{loose[0]} lies directly in {test}; move it to {test / GOOD} or to a "
-            "folder named after its defect."
-        )
+    root = layout.entered(path)
+    if layout.subfolder(root, TRAIN).is_dir():
+        listed = mvtec.scan(root, masks=None, own=True)
+    else:
+        files = _only_good(root)
+        pictures = tuple(Picture(TRAIN, GOOD, file, None, name) for file, name in files.items())
+        listed = Scan(pictures, (*layout.not_good(files), *layout.twins(pictures)))
+    used = {file for image in listed.pictures for file in (image.path, *(image.masks or ()))}
+    return replace(listed, note=layout.unused(root, used))
 
 
 def _only_good(root: Path) -> dict[Path, str]:
@@ -120,27 +87,14 @@ def _only_good(root: Path) -> dict[Path, str]:
         return {file: file.stem for file in loose}
     inner = [f for f in folders if layout.folders(layout.subfolder(f, TRAIN))]
     if inner:
-        raise ValueError(
-            f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
-        )
+        sentence = f"{root} holds {len(inner)} datasets; give one of them, such as {inner[0]}."
+        raise ValueError(sentence)
     others = f"the folders {', '.join(names[:5])}" if names else "no folders"
     raise ValueError(
-        f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; either keep only "
-        f"good images in it, or {LAYOUT}, or name them where they lie: {_options(root, names)}."
+        f"{root} holds {len(loose)} images ({images.ENDINGS}) and {others}; keep only good images "
+        "in it, or put good ones into train/good and those to test into test/good and "
+        f"test/<defect>, or name them where they lie: --good '{root}/...' --bad '{root}/...'."
     )
-
-
-def _options(root: Path, names: list[str]) -> str:
-    """The options by which a folder of another layout could be used as it is."""
-    if any(mvtec.meaning(name) == GOOD for name in names):
-        fields = {name: "masks" if name.lower() in layout.MASKS else "bad" for name in names}
-        fields |= {name: "good" for name in names if mvtec.meaning(name) == GOOD}
-        return " ".join(f"--{fields[name]} '{root / name}'" for name in names[:5])
-    sizes = {
-        place: sum(Path(file).suffix.lower() in images.SUFFIXES for file in files)
-        for place, _, files in itertools.islice(os.walk(root), 1000)
-    }
-    return f"--good '{max(sizes, key=sizes.__getitem__)}' (the folder with the most images)"
 
 
 def _unnamed(pictures: tuple[Picture, ...]) -> list[Fault]:
@@ -155,42 +109,10 @@ def _unequal(pictures: tuple[Picture, ...]) -> list[Fault]:
     faults = []
     for picture in pictures:
         for mask in picture.masks or ():
-            try:
+            with suppress(ValueError):
                 (h, w), (mask_h, mask_w) = map(images.shape_of, (picture.path, mask))
-            except ValueError:
-                continue
-            if (h, w) != (mask_h, mask_w):
                 sentence = f"{mask} is {mask_w}x{mask_h} pixels, but its image {picture.path} is "
                 sentence += f"{w}x{h}; save the mask at the size of its image."
-                faults.append(Fault(layout.MISMATCHED, picture.key, sentence))
+                if (h, w) != (mask_h, mask_w):
+                    faults.append(Fault(MISMATCHED, picture.key, sentence))
     return faults
-
-
-def _marked(masks: tuple[Path, ...], image: Path) -> np.ndarray:
-    """The mask of an image; the owner can mend one that marks nothing or all, so it is refused."""
-    if not masks:
-        return np.zeros(images.shape_of(image), bool)
-    values = np.logical_or.reduce([_dark_on_light(mask) for mask in masks])
-    if values.all() or not values.any():
-        share = "every" if values.any() else "no"
-        raise ValueError(
-            f"{masks[0]} marks {share} pixel, but its image {image} is not good; mark the defect "
-            "or move the image to test/good."
-        )
-    return values
-
-
-def _dark_on_light(path: Path) -> np.ndarray:
-    """A mask; one that marks its whole border and more than half is inverted, with a warning."""
-    mask = images.read_mask(path)
-    border = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
-    if 0.5 < mask.mean() < 1:
-        inverted = all(side.all() for side in border)
-        doubt = "so what is unmarked is taken as the defect" if inverted else "which is much"
-        warnings.warn(
-            f"{path} marks {mask.mean():.0%} of its image{' and all of its border' * inverted}, "
-            f"{doubt}; see that the defect alone is white.",
-            stacklevel=2,
-        )
-        return mask ^ inverted
-    return mask

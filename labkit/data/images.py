@@ -67,9 +67,12 @@ def scaled(dataset: Dataset, full_scale: float | None = None) -> Dataset:
             f"{level or CONTAINER:g}; if their white is another, give full_scale=VALUE.",
             stacklevel=2,
         )
-    parts = {"train": dataset.train, "test": dataset.test, "calibration": dataset.calibration}
-    if level:
-        parts = {name: tuple(_at(sample, level) for sample in parts[name]) for name in parts}
+    if not level:
+        return dataset
+    parts = {
+        name: tuple(_at(sample, level) for sample in getattr(dataset, name))
+        for name in ("train", "test", "calibration")
+    }
     return replace(dataset, **parts, full_scale=level)
 
 
@@ -191,10 +194,9 @@ def _at(sample: Sample, full_scale: float) -> Sample:
     """A sample with its white level, if it is of a file."""
     if not isinstance(sample, FileSample):
         return sample
+    read = partial(read_image, sample.path, full_scale)
     fingerprint = partial(file_fingerprint, sample.path, full_scale)
-    return replace(
-        sample, read=partial(read_image, sample.path, full_scale), fingerprint=fingerprint
-    )
+    return replace(sample, read=read, fingerprint=fingerprint)
 
 
 def _is_deep(path: Path, full_scale: float = 0.0) -> bool:
@@ -284,12 +286,11 @@ def _drawn_image(draw: Callable[..., Any], facts: tuple[Any, ...]) -> np.ndarray
 
 
 @lru_cache(maxsize=4096)  # an eighth of its size, about 10 kB; evaluation asks for each once a run
-def _packed(draw: Callable[..., Any], facts: tuple[Any, ...]) -> tuple[bytes, tuple[int, int]]:
+def _packed(draw: Callable[..., Any], facts: tuple[Any, ...]) -> tuple[np.ndarray, int]:
     mask = _draw(draw, facts)[1]
-    return np.packbits(mask).tobytes(), mask.shape
+    return np.packbits(mask, axis=1), mask.shape[1]
 
 
 def _drawn_mask(draw: Callable[..., Any], facts: tuple[Any, ...]) -> np.ndarray:
-    bits, shape = _packed(draw, facts)
-    values = np.unpackbits(np.frombuffer(bits, np.uint8), count=shape[0] * shape[1])
-    return values.astype(bool).reshape(shape)
+    bits, width = _packed(draw, facts)
+    return np.unpackbits(bits, axis=1, count=width).astype(bool)

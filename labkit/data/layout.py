@@ -94,44 +94,58 @@ class Scan:
         )
 
 
-def sample_of(
-    picture: Picture, read: Callable[[tuple[Path, ...], Path], np.ndarray] | None = None
-) -> Sample:
-    """A picture as a sample; `read` makes the mask of mask files and image, else `read_masks`."""
+def sample_of(picture: Picture, own: bool = False) -> Sample:
+    """A picture as a sample; `own`: its masks are the owner's, see `marked`."""
     masks = picture.masks
-    read_mask = None if masks is None else partial(read or read_masks, masks, picture.path)
+    read_mask = None if masks is None else partial(read_masks, masks, picture.path, own)
     return images.file_sample(picture.key, picture.path, read_mask)
 
 
-def read_masks(masks: tuple[Path, ...], image: Path) -> np.ndarray:
-    """The union of mask files as (H, W) bool at the size of their image; zeros if there are none.
-
-    It warns of a mask of another size, which is resized, and of masks that mark nothing or more
-    than half.
-    """
-    shape = images.shape_of(image)
-    union = np.zeros(shape, bool)
-    for path in masks:
-        union |= fitted(images.read_mask(path), shape, path)
-    if masks and not union.any():
-        warnings.warn(f"{masks[0]} marks no pixel, but {image} is not good.", stacklevel=2)
+def read_masks(masks: tuple[Path, ...], image: Path, own: bool = False) -> np.ndarray:
+    """The mask of an image as `marked` makes it; it warns of what is odd and of more than half."""
+    union, odd = marked(masks, image, own)
     if union.mean() > 0.5:
-        warnings.warn(
-            f"{masks[0]} marks {union.mean():.0%} of {image}; see that it marks the defect.",
-            stacklevel=2,
-        )
+        odd.append(f"{masks[0]} marks {union.mean():.0%} of its image, which is much")
+    for fault in odd:
+        warnings.warn(f"{fault}; see that the defect alone is white.", stacklevel=2)
     return union
 
 
-def fitted(mask: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
-    """A mask at (H, W) = shape by nearest neighbour, with a warning if it had another size."""
-    if mask.shape == shape:
-        return mask
-    (h, w), (mask_h, mask_w) = shape, mask.shape
-    warnings.warn(
-        f"{path} is {mask_w}x{mask_h} pixels, its image {w}x{h}; it is resized.", stacklevel=3
-    )
-    return np.asarray(Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST))
+def marked(
+    masks: tuple[Path, ...], image: Path, own: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """The union of mask files, (H, W) bool at the size of their image, and what is odd in them.
+
+    A mask of another size is resized. One of the owner's that marks its whole border and more
+    than half of it is inverted.
+
+    Raises: ValueError if a mask of the owner's, who can mend it, marks nothing or all.
+    """
+    shape = images.shape_of(image)
+    union, odd = np.zeros(shape, bool), []
+    for path in masks:
+        mask = images.read_mask(path)
+        if mask.shape != shape:
+            sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, its image {shape[1]}x{shape[0]}"
+            odd.append(f"{path} is {sizes}, so it is resized")
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        inverted = own and border.all() and 0.5 < mask.mean() < 1
+        if inverted:
+            share = f"{mask.mean():.0%} of its image and all of its border"
+            odd.append(f"{path} marks {share}, so what is unmarked is taken as the defect")
+        union |= fitted(mask, shape) ^ inverted
+    if masks and (not union.any() or (own and union.all())):
+        share = "every" if union.any() else "no"
+        sentence = f"{masks[0]} marks {share} pixel, but its image {image} is not good"
+        if own:
+            raise ValueError(f"{sentence}; mark the defect or move the image to test/good.")
+        odd.append(sentence)
+    return union, odd
+
+
+def fitted(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A mask at (H, W) = shape by nearest neighbour."""
+    return np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.NEAREST))
 
 
 def paired(
@@ -144,20 +158,19 @@ def paired(
     Args: masks: picture key -> its mask files, or None if the dataset has none;
           wanted: where a picture's mask should lie.
     """
-    listed, faults = [], []
-    for picture in pictures:
-        files = (masks or {}).get(picture.key, ())
-        if picture.defect != GOOD and not files and masks is not None:
-            sentence = f"{picture.path} has no mask, but other images have one; add "
-            faults.append(Fault(MISSING, picture.key, f"{sentence}{wanted(picture)}."))
-        own = () if picture.defect == GOOD else files
-        listed.append(replace(picture, masks=None if masks is None else own))
-    good = {picture.key for picture in listed if picture.defect == GOOD}
-    bad = {picture.key for picture in listed} - good
-    for key, files in (masks or {}).items():
-        if key not in bad:
-            why = "its image is good" if key in good else "it has no image"
-            faults.append(Fault(SURPLUS, key, f"{files[0]} is a mask, but {why}.", fatal=False))
+    given, pictures = masks or {}, tuple(pictures)
+    kinds = {picture.key: picture.defect for picture in pictures}
+    own = {key: files for key, files in given.items() if kinds.get(key, GOOD) != GOOD}
+    listed = [replace(p, masks=None if masks is None else own.get(p.key, ())) for p in pictures]
+    faults = [
+        Fault(MISSING, p.key, f"{p.path} has no mask, but other images have one; add {wanted(p)}.")
+        for p in listed
+        if p.defect != GOOD and p.masks == ()
+    ]
+    for key in [key for key in given if key not in own]:
+        why = "its image is good" if key in kinds else "it has no image"
+        sentence = f"{given[key][0]} is a mask, but {why}."
+        faults.append(Fault(SURPLUS, key, sentence, fatal=False))
     return Scan(tuple(listed), (*faults, *twins(listed)))
 
 
@@ -167,10 +180,8 @@ def twins(pictures: Iterable[Picture]) -> list[Fault]:
     for picture in pictures:
         other = first.setdefault(picture.key, picture)
         if other is not picture:
-            sentence = f"{picture.path} and {other.path.name} differ only in their suffix; "
-            if other.path.parent != picture.path.parent:
-                sentence = f"{picture.path} and {other.path} are both {picture.key}; "
-            faults.append(Fault(SURPLUS, picture.key, sentence + "rename one."))
+            sentence = f"{picture.path} and {other.path} are both {picture.key}; rename one."
+            faults.append(Fault(SURPLUS, picture.key, sentence))
     return faults
 
 
@@ -264,19 +275,20 @@ def unused(root: Path, used: Collection[Path]) -> str:
             own = path.name.lower() in parts if here == root else not is_hidden(path.name)
             if path.is_symlink() or not own:
                 inner.remove(path.name)
-                hidden = is_hidden(path.name)
-                reasons["hidden" if hidden else f"folder {path.relative_to(root)}"] += 1
-        reasons.update(_reason(here / name) for name in files if here / name not in used)
+                reasons[_reason(path, root)] += 1
+        reasons.update(_reason(here / name, root) for name in files if here / name not in used)
     listed = [f"{-n} {reason}" for n, reason in sorted((-n, key) for key, n in reasons.items())]
     total = f"{sum(reasons.values())} of the files and folders in {root} are not used"
     shown = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
     return f"{total}: {shown}" if set(reasons) - {"hidden"} else ""
 
 
-def _reason(path: Path) -> str:
-    """Why a file is not used."""
+def _reason(path: Path, root: Path) -> str:
+    """Why a file or folder is not used."""
     if is_hidden(path.name):
         return "hidden"
+    if path.is_dir():
+        return f"folder {path.relative_to(root)}"
     if not path.is_file():
         return "no regular file" if path.exists() else "broken link"
     suffix = path.suffix.lower() or "without a suffix"
@@ -314,5 +326,5 @@ def subfolder(folder: Path, part: str) -> Path:
 
 def entered(path: Path) -> Path:
     """The folder nested in it under the same name, as some archives unpack, else itself."""
-    nested = path / path.name
-    return nested if nested.is_dir() else path
+    nested, split = path / path.resolve().name, subfolder(path, TRAIN)
+    return nested if nested.is_dir() and not (images.image_files(path) or split.is_dir()) else path

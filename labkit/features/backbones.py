@@ -34,6 +34,7 @@ from torchvision.transforms.functional import rotate
 from labkit.core.config import unknown
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
+from labkit.data.decode import first_line
 from labkit.features.fold_batchnorm import folded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
@@ -72,13 +73,16 @@ class Backbone(nn.Module):
         self.name, self.image_size = name, image_size
         self.model = model.eval().requires_grad_(False)
         self.is_transformer = hasattr(model, "num_prefix_tokens")
-        strides = [info["reduction"] for info in model.feature_info]
-        self.taps = tuple(taps) if taps else self._default_taps(strides)
+        last_of = {info["reduction"]: k for k, info in enumerate(model.feature_info)}
+        usual = tuple(last_of[s] for s in (8, 16) if s in last_of) or (max(last_of.values()),)
+        if self.is_transformer:
+            usual = (len(model.feature_info) * 7 // 12,)
+        self.taps = tuple(taps or usual)
         self.stages = _stages(model)
-        bad = [tap for tap in self.taps if not 0 <= tap < len(self.stages)]
-        if bad:
-            last = len(self.stages) - 1
-            raise ValueError(f"{name} has taps 0 to {last}; there is no tap {bad[0]}.")
+        last = len(self.stages) - 1
+        for tap in self.taps:
+            if not 0 <= tap <= last:
+                raise ValueError(f"{name} has taps 0 to {last}; there is no tap {tap}.")
         cfg = model.pretrained_cfg
         for key in ("mean", "std"):
             value = torch.tensor(cfg[key]).reshape(1, 3, 1, 1)
@@ -92,12 +96,6 @@ class Backbone(nn.Module):
             fixed = torch.Generator().manual_seed(0)
             image = torch.rand(1, 3, image_size, image_size, generator=fixed)
             self.model = folded(self.model, image)
-
-    def _default_taps(self, strides: list[int]) -> tuple[int, ...]:
-        if self.is_transformer:
-            return (len(strides) * 7 // 12,)
-        last_of = {stride: k for k, stride in enumerate(strides)}
-        return tuple(last_of[s] for s in (8, 16) if s in last_of) or (len(strides) - 1,)
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (3, S, S) float in [0, 1], resized bicubically without a crop."""
@@ -143,8 +141,8 @@ class Backbone(nn.Module):
             else:
                 patches = by_tap[last].flatten(2).transpose(1, 2).contiguous()
                 token = by_tap[last].mean((2, 3))
-            parts |= {"token": token} if needs.token else {}
-            parts |= {"patches": patches} if needs.patches else {}
+            parts |= {"token": token if needs.token else None}
+            parts |= {"patches": patches if needs.patches else None}
         return Features(**parts)
 
     def _tapped(self, x: Tensor, *taps: int) -> dict[int, Tensor]:
@@ -216,10 +214,9 @@ class Backbone(nn.Module):
         """Changes with weights, preprocessing, taps or needs: the key of cached features."""
         parts = replace(needs, synthetic=False)  # features of an image do not depend on it
         facts = (self.weights, self.image_size, self.taps, "bicubic", "float16, one by one", parts)
-        if needs.rotations:  # not in the text of `Needs`, so that all other keys stay as they were
-            facts += ("rotated", needs.rotations)
-        if needs.scales > 1:
-            facts += ("scales", needs.scales)
+        # not in the text of `Needs`, so that all other keys stay as they were
+        facts += ("rotated", needs.rotations) * (needs.rotations > 0)
+        facts += ("scales", needs.scales) * (needs.scales > 1)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
@@ -302,14 +299,12 @@ def _from_file(path: Path, image_size: int) -> nn.Module:
             "such as resnet18.tv_in1k.safetensors."
         )
     arch = stem if timm.is_model_pretrained(stem) else stem.split(".")[0]
+    weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
     try:
-        return _create(
-            arch, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(path)}
-        )
+        return _create(arch, image_size, **weights)
     except Exception as error:
-        raise ValueError(
-            f"{path} does not hold the weights of {stem}: {_first_line(error)}"
-        ) from None
+        reason = f"{path} does not hold the weights of {stem}: {first_line(error)}"
+        raise ValueError(reason) from None
 
 
 def _from_hub(name: str, image_size: int) -> nn.Module:
@@ -319,7 +314,7 @@ def _from_hub(name: str, image_size: int) -> nn.Module:
         raise
     except Exception as error:  # timm and the hub raise whatever their transports raise
         raise ValueError(
-            f"The weights of {name} could not be fetched ({_first_line(error)}); put them in a "
+            f"The weights of {name} could not be fetched ({first_line(error)}); put them in a "
             f"file {name}.safetensors and give its path, or use --backbone efficientnet_lite0, "
             "which needs no hub."
         ) from None
@@ -331,8 +326,3 @@ def _stages(model: nn.Module) -> list[int]:
         return list(range(len(model.feature_info)))
     rest = set(range(1, len(model.blocks) + 1)) - set(model.stage_ends)
     return [*model.stage_ends, *sorted(rest)]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]

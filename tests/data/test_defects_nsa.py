@@ -3,33 +3,14 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from test_defects import GEAR, rng, smooth
 
-from labkit.core.records import GOOD
-from labkit.core.seeds import generator
-from labkit.data.procedural import products
 from labkit.data.synthetic import nsa
 from labkit.data.synthetic.bank import NsaSpec, make, spec_for
 from labkit.data.synthetic.poisson import clone, solve
 from labkit.data.synthetic.steps import resized
 
-
-def rng(*key):
-    return generator("test", *key)
-
-
-def smooth(seed, shape=(60, 80)):
-    """A coloured picture without steps, its levels between 60 and 180."""
-    noise = ndimage.gaussian_filter(rng(seed).standard_normal((*shape, 3)), (5, 5, 0))
-    return np.round(120 + 60 * noise / np.abs(noise).max()).astype(np.uint8)
-
-
-GEAR = spec_for("procedural/gear")
 SPECS = {"texture": NsaSpec(), "object": GEAR}
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return [products.draw("gear", GOOD, k)[0] for k in range(2)]
 
 
 def test_the_solver_inverts_the_five_point_laplacian():

@@ -4,21 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_defects import rng
 
-from labkit.core.records import GOOD
-from labkit.core.seeds import generator
-from labkit.data.procedural import products
 from labkit.data.synthetic import patches
 from labkit.data.synthetic.bank import PatchSpec, make
-
-
-def rng(*key):
-    return generator("test", *key)
-
-
-@pytest.fixture(scope="module")
-def pair():
-    return [products.draw("gear", GOOD, k)[0] for k in range(2)]
 
 
 def test_sizes_are_uniform_in_their_range_and_follow_the_shorter_side():

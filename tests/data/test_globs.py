@@ -40,9 +40,8 @@ def test_an_own_layout(parts, monkeypatch):
     }
     monkeypatch.chdir("/")
     again = catalogue.load(data.name)
-    assert [s.key for s in (*again.train, *again.test)] == [
-        s.key for s in (*data.train, *data.test)
-    ]
+    keys = [[s.key for s in (*one.train, *one.test)] for one in (again, data)]
+    assert keys[0] == keys[1]
     assert check(data.name)["ok"]
 
 

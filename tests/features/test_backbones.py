@@ -134,28 +134,22 @@ def test_a_local_file_is_read_and_hashed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "sentence"),
     [
         ("resnet81", "did you mean 'resnet18'"),
         ("efficientnet_lite00", "did you mean 'efficientnet_lite0'"),
         ("nowhere.safetensors", "There is no weight file nowhere.safetensors"),
         ("random/resnet19", "Unknown backbone"),
+        ("resnet18.safetensors", "does not hold the weights of resnet18"),
+        ("my_model.pth", "name it after a timm model"),
     ],
 )
-def test_unknown_names_are_one_sentence(name, said):
-    with pytest.raises(ValueError, match=said):
+def test_unknown_names_and_files_are_one_sentence(tmp_path, monkeypatch, name, sentence):
+    monkeypatch.chdir(tmp_path)
+    for file in ("resnet18.safetensors", "my_model.pth"):
+        (tmp_path / file).write_bytes(b"not weights")
+    with pytest.raises(ValueError, match=sentence):
         backbones.load(name, 64)
-
-
-def test_a_file_that_is_not_weights_or_not_named(tmp_path):
-    bad = tmp_path / "resnet18.safetensors"
-    bad.write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="does not hold the weights of resnet18"):
-        backbones.load(str(bad), 64)
-    other = tmp_path / "my_model.pth"
-    other.write_bytes(b"")
-    with pytest.raises(ValueError, match="name it after a timm model"):
-        backbones.load(str(other), 64)
 
 
 def test_weights_that_cannot_be_fetched_name_the_alternative(monkeypatch):
@@ -193,20 +187,6 @@ def test_turned_copies_are_pooled_at_three_sizes():
     torch.testing.assert_close(upright[:, 0], turned[:, 1], rtol=1e-3, atol=1e-3)
 
 
-def test_rotated_copies_have_keys_of_their_own():
-    backbone = backbones.load("random/resnet18", 128)
-    marks = {backbone.fingerprint(Needs(token=True, rotations=count)) for count in (0, 2, 4)}
-    assert len(marks) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "side"), [("random/resnet18", 64), ("random/vit_tiny_patch16_224", 128)]
-)
-def test_what_cannot_be_turned_is_named(name, side):
-    with pytest.raises(ValueError, match="convolutional network and image_size="):
-        backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(rotations=4))
-
-
 def test_the_image_at_several_sizes_is_the_last_tap_of_each():
     backbone = backbones.load("random/resnet18", 128, taps=(1, 2))
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -222,19 +202,25 @@ def test_the_image_at_several_sizes_is_the_last_tap_of_each():
     assert more.token.shape == (2, 512)
 
 
-def test_several_sizes_have_keys_of_their_own_and_one_keeps_the_old():
+def test_rotations_and_sizes_have_keys_of_their_own_and_one_keeps_the_old():
     backbone = backbones.load("random/resnet18", 128)
-    marks = {backbone.fingerprint(Needs(pyramid=True, scales=scales)) for scales in (1, 2, 3)}
-    assert len(marks) == 3
+    several = [{"rotations": 2}, {"rotations": 4}, {"scales": 2}, {"scales": 3}, {}]
+    assert len({backbone.fingerprint(Needs(token=True, **more)) for more in several}) == 5
     assert repr(Needs(scales=3)) == repr(Needs())  # what the keys of one size are made of
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("random/resnet18", 40), ("random/vit_tiny_patch16_224", 128)]
+    ("name", "side", "needs", "words"),
+    [
+        ("resnet18", 64, Needs(rotations=4), "convolutional network and image_size="),
+        ("vit_tiny_patch16_224", 128, Needs(rotations=4), "convolutional network and image_size="),
+        ("resnet18", 40, Needs(pyramid=True, scales=3), "its stride and 4 divide; got random/"),
+        ("vit_tiny_patch16_224", 128, Needs(pyramid=True, scales=3), "stride and 4 divide; got"),
+    ],
 )
-def test_what_cannot_be_halved_is_named(name, side):
-    with pytest.raises(ValueError, match="image_size that its stride and 4 divide; got random/"):
-        backbones.load(name, side)(torch.zeros(1, 3, side, side), Needs(pyramid=True, scales=3))
+def test_what_cannot_be_rotated_or_halved_is_named(name, side, needs, words):
+    with pytest.raises(ValueError, match=words):
+        backbones.load(f"random/{name}", side)(torch.zeros(1, 3, side, side), needs)
 
 
 def test_stages_of_an_efficientnet_that_timm_leaves_out_are_further_taps():

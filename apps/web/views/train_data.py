@@ -56,7 +56,7 @@ def allowed(data: str, runs: Path, root: Path | None = None) -> str:
             "of the list, or upload a ZIP of good images."
         )
     asked = next((one for one in inside if one.is_dir()), inside[-1])
-    folder.scan(asked)
+    folder.scan(asked).samples()
     return str(asked)
 
 
@@ -83,7 +83,9 @@ def upload(path: Path, trainer: Trainer) -> str:
         archives.unpack(path, work, archives.Limits(size=min(int(left), archives.Limits.size)))
         inner = _top(work)
         try:
-            for picture in folder.scan(inner).pictures:
+            listed = folder.scan(inner)
+            listed.samples()  # refuses what does not fit
+            for picture in listed.pictures:
                 images.shape_of(picture.path)
         except ValueError as error:
             raise ValueError(str(error).replace(str(inner), path.name)) from None

@@ -24,11 +24,9 @@ def scan(folder: Path) -> Scan:
     for split, name in FOLDERS.items():
         listed = folder / name / "Label" / "Labels.txt"
         files = {file.stem: file for file in images.image_files(folder / name)}
-        if not files:
-            faults.append(layout.absent(folder, name))
-            continue
-        if not listed.is_file():
-            faults.append(layout.absent(folder, f"{name}/Label/Labels.txt"))
+        if not files or not listed.is_file():
+            absent = f"{name}/Label/Labels.txt" if files else name
+            faults.append(layout.absent(folder, absent))
             continue
         flags = read_flags(listed)
         labels = images.image_files(folder / name / "Label")
@@ -61,16 +59,14 @@ def _unlisted(
     listed: Path, flags: dict[str, bool], files: dict[str, Path], marked: dict[str, Path]
 ) -> list[Fault]:
     """Where list, images and masks contradict each other; paired images are looked at later."""
-    faults = [
-        Fault(layout.MISSING, stem, f"{listed} names {stem}, but there is no such image.")
-        for stem in flags
-        if stem not in files
-    ]
-    for stem, file in files.items():
-        if stem not in flags:
-            faults.append(Fault(layout.MISSING, stem, f"{listed} does not name {file.name}."))
-        elif stem in marked and not flags[stem]:
-            sentence = f"{marked[stem]} is a mask, but {listed.name} says that its image is good; "
-            sentence += "it is taken for defective."
+    faults = []
+    for stem in sorted(flags.keys() ^ files.keys(), key=lambda stem: (stem in files, stem)):
+        what = f"names {stem}, but there is no such image"
+        what = f"does not name {files[stem].name}" if stem in files else what
+        faults.append(Fault(layout.MISSING, stem, f"{listed} {what}."))
+    for stem, mask in marked.items():
+        if stem in files and not flags.get(stem, True):
+            sentence = f"{mask} is a mask, but {listed.name} says that its image is good; it is "
+            sentence += "taken for defective."
             faults.append(Fault(layout.SURPLUS, stem, sentence, fatal=False))
     return faults

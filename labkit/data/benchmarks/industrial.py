@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.data import entry, layout
 from labkit.data.benchmarks import dagm, loco, mvtec, visa
-from labkit.data.entry import Entry, Source, data_root
+from labkit.data.entry import Entry, Source
 from labkit.data.layout import Scan
 
 BINARY = frozenset({0, 255})
@@ -58,7 +58,7 @@ def _entry(
         masks=block.get("reader", {}).get("masks", True),
         how_to_get=source.how_to_get,
         samples=lambda root: scan(root).samples(),
-        present=partial(_present, source, category),
+        present=lambda root: _home(source, category, root) is not None,
         source=source,
         scan=scan,
         defects=bad if isinstance(bad, dict) else {},
@@ -67,15 +67,11 @@ def _entry(
     )
 
 
-def _home(place: Path, category: str) -> Path:
-    """The folder of a category in its dataset's; VisA's other copy has it one deeper."""
-    outer = place / category
-    return layout.entered(outer if outer.is_dir() else place / "1cls" / category)
-
-
-def _present(source: Source, category: str, root: Path | None) -> bool:
+def _home(source: Source, category: str, root: Path | None) -> Path | None:
+    """The folder of a category, or None; VisA's other copy has it one deeper in its dataset's."""
     place = source.place(root)
-    return place is not None and _home(place, category).is_dir()
+    outer = [place / category, place / "1cls" / category] if place else []
+    return next((layout.entered(folder) for folder in outer if folder.is_dir()), None)
 
 
 def _scan(source: Source, category: str, read: Callable[[Path], Scan], root: Path | None) -> Scan:
@@ -83,9 +79,8 @@ def _scan(source: Source, category: str, read: Callable[[Path], Scan], root: Pat
 
     Raises: ValueError if its folder is not there.
     """
-    place, base = source.place(root), data_root(root)
-    if place is None or not _home(place, category).is_dir():
-        missing, where = (category, place) if place else (source.folders[0], base)
-        fault = f"has no folder {missing}" if where.is_dir() else "is no folder"
-        raise ValueError(f"{where} {fault}; to have {source.name}: {source.how_to_get}.")
-    return read(_home(place, category))
+    home = _home(source, category, root)
+    if home is None:
+        where = source.folder(root)
+        raise ValueError(f"{where} has no folder {category}; {source.how_to_get}.")
+    return read(home)

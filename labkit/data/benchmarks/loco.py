@@ -29,14 +29,13 @@ Saturations = Mapping[int, tuple[float, bool]]  # pixel value -> threshold, whet
 def scan(folder: Path) -> Scan:
     """The files of one category; its samples know their regions."""
     files = mvtec.scan(folder)
-    if not (folder / CONFIG).is_file():
-        return replace(files, faults=(layout.absent(folder, CONFIG), *files.faults))
     try:
-        saturations = read_config(folder / CONFIG)
+        return replace(files, sample=partial(sample_of, read_config(folder / CONFIG)))
     except ValueError as error:
         fault = Fault(layout.MISMATCHED, CONFIG, str(error))
-        return replace(files, faults=(fault, *files.faults))
-    return replace(files, sample=partial(sample_of, saturations))
+    if not (folder / CONFIG).is_file():
+        fault = layout.absent(folder, CONFIG)
+    return replace(files, faults=(fault, *files.faults))
 
 
 def read_config(path: Path) -> dict[int, tuple[float, bool]]:
@@ -45,11 +44,12 @@ def read_config(path: Path) -> dict[int, tuple[float, bool]]:
     Raises: ValueError if the file is not the list of entries that it should be.
     """
     try:
-        rows = json.loads(path.read_text())
-        shares = [bool(row["relative_saturation"]) for row in rows]
-        thresholds = [float(row["saturation_threshold"]) for row in rows]
-        values = [int(row["pixel_value"]) for row in rows]
-        return dict(zip(values, zip(thresholds, shares, strict=True), strict=True))
+        return {
+            int(row["pixel_value"]): (
+                float(row["saturation_threshold"]), bool(row["relative_saturation"])
+            )
+            for row in json.loads(path.read_text())
+        }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error!r}); it is a list of entries with pixel_value, "
@@ -81,7 +81,7 @@ def read_regions(
                 "unpack the archive again."
             )
         threshold, relative = saturations[value]
-        region = layout.fitted(mask, shape, path)
+        region = layout.fitted(mask, shape)
         if not relative:  # pixels of the file, which `fitted` may have resized
             threshold = round(threshold * region.size / mask.size)
         regions.append((region, saturation(int(region.sum()), threshold, relative)))
@@ -103,9 +103,8 @@ def _value(path: Path) -> int:
     """The one value above 0 in a region's file."""
     with Image.open(path) as image:
         values = np.unique(np.asarray(image))
-    positive = [int(value) for value in values if value > 0]
+    positive = values[values > 0].tolist()
     if len(positive) != 1:
-        raise ValueError(
-            f"{path} holds the values {positive or 'only 0'}; a region has exactly one above 0."
-        )
+        held = positive or "only 0"
+        raise ValueError(f"{path} holds the values {held}; a region has exactly one above 0.")
     return positive[0]

@@ -24,17 +24,17 @@ def scan(
     folder: Path,
     names: Mapping[str, str] | None = None,
     masks: bool | None = True,
-    whole: bool = True,
+    own: bool = False,
 ) -> Scan:
     """The files of one category.
 
     Args: names: folder names, in lower case -> what they mean, besides `NAMES`, the usual name of
           the good ones first; masks: whether the dataset has them, None if that shows from
-          the files; whole: without normals to train on, good or defective test images or masks
-          it is incomplete.
+          the files; own: it is the owner's, who can mend it but may have fewer parts; others are
+          incomplete without normals to train on, good or defective test images or masks.
     """
-    own = dict(names or {GOOD: GOOD})
-    pictures, files, faults = _listed(folder, NAMES | own)
+    names = dict(names or {GOOD: GOOD})
+    pictures, files, faults = _listed(folder, NAMES | names, own)
     if masks is None:
         masks = any(not name.startswith(f"{GOOD}/") for name, _ in files)
     truth = layout.subfolder(folder, layout.TRUTH)
@@ -43,8 +43,8 @@ def scan(
         layout.masks_of(pictures, files) if masks else None,
         lambda p: truth / f"{p.key.partition('/')[2]}_mask.png",
     )
-    if whole:
-        good = next(name for name, defect in own.items() if defect == GOOD)
+    if not own:
+        good = next(name for name, defect in names.items() if defect == GOOD)
         faults = [*_gaps(folder, pictures, good, masks), *faults]
     return Scan(listed.pictures, (*faults, *listed.faults))
 
@@ -59,11 +59,14 @@ def meaning(name: str, names: Mapping[str, str] = NAMES) -> str:
 
 
 def _listed(
-    folder: Path, names: Mapping[str, str]
+    folder: Path, names: Mapping[str, str], own: bool
 ) -> tuple[list[Picture], list[tuple[str, Path]], list[Fault]]:
     """Pictures, masks by the key or its end, and what is among the good images but is not good."""
     pictures, masks, faults = [], [], []
     truths = [layout.subfolder(folder, layout.TRUTH)]
+    for path in images.image_files(layout.subfolder(folder, TEST)):
+        sentence = f"{path} lies in no folder of its defect, or {GOOD}; move it to one."
+        faults.append(Fault(SURPLUS, str(path), sentence, fatal=own))
     for split in layout.SPLITS:
         for inner in layout.folders(layout.subfolder(folder, split)):
             if inner.name.lower() == layout.TRUTH:  # MVTec AD 2
@@ -75,8 +78,10 @@ def _listed(
                 marks |= {path: files.pop(path) for path in layout.beside(files)}
                 masks += [(f"{defect}/{name}", path) for path, name in marks.items()]
             elif defect != GOOD:
-                sentence = f"{inner} is not good; it is not trained on."
-                faults.append(Fault(SURPLUS, f"{split}/{defect}", sentence, fatal=False))
+                sentence = f"{inner} is not good, but only good images are trained on; move it to "
+                sentence += f"{layout.subfolder(folder, TEST) / inner.name}."
+                key, fatal = f"{split}/{defect}", own and split == TRAIN
+                faults.append(Fault(SURPLUS, key, sentence, fatal))
                 continue
             else:
                 faults += layout.not_good(files)

@@ -14,12 +14,9 @@ Skip-GANomaly and its successors B.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from labkit.core.records import GOOD, Sample
 from labkit.data import entry, images
@@ -30,39 +27,27 @@ FIRST_TEST_PET = 10_000
 UNREADABLE_PETS = {("cat", 666), ("dog", 11702)}  # of the original archive; left out everywhere
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """An image and its class, before a protocol says what is normal."""
-
-    label: str
-    stem: str
-    read: Callable[[], np.ndarray]
-    fingerprint: Callable[[], str]
-
-    def sample(self, split: str, defect: str) -> Sample:
-        """This image as a `Sample` of the given split, labelled good or with the defect's name."""
-        return Sample(f"{split}/{defect}/{self.stem}", defect, self.read, self.fingerprint)
+Parts = tuple[list[Sample], list[Sample]]  # train and test of all classes, as the authors split
 
 
-Parts = tuple[list[Labelled], list[Labelled]]  # train and test as the authors split them
+def one_class(parts: Parts, label: str, protocol: str) -> Samples:
+    """Train and test samples of a class.
 
-
-def one_class_normal(parts: Parts, label: str) -> Samples:
-    """Protocol A: the class's training images train, all test images test."""
+    A: its training images train, all test images test. B: the other classes train; the class's
+    images of both parts are the anomalies.
+    """
     train, test = parts
-    normal = tuple(image.sample("train", GOOD) for image in train if image.label == label)
-    good = tuple(image.sample("test", GOOD) for image in test if image.label == label)
-    bad = sorted((image for image in test if image.label != label), key=lambda image: image.label)
-    return normal, good + tuple(image.sample("test", image.label) for image in bad)
+    normal = {label} if protocol == "A" else {image.defect for image in test} - {label}
+    good = [[image for image in part if image.defect in normal] for part in parts]
+    bad = [i for i in (test if protocol == "A" else train + test) if i.defect not in normal]
+    tested = [_as(image, "test", GOOD) for image in good[1]]
+    tested += [_as(image, "test", image.defect) for image in sorted(bad, key=lambda i: i.defect)]
+    return tuple(_as(image, "train", GOOD) for image in good[0]), tuple(tested)
 
 
-def one_class_abnormal(parts: Parts, label: str) -> Samples:
-    """Protocol B: the other classes train; the class's images of both parts are the anomalies."""
-    train, test = parts
-    normal = tuple(image.sample("train", GOOD) for image in train if image.label != label)
-    good = (image.sample("test", GOOD) for image in test if image.label != label)
-    bad = (image.sample("test", label) for image in (*train, *test) if image.label == label)
-    return normal, (*good, *bad)
+def _as(image: Sample, split: str, defect: str) -> Sample:
+    """An image, whose defect was its class, as what a protocol takes it for."""
+    return replace(image, key=f"{split}/{defect}/{image.key}", defect=defect)
 
 
 def entries() -> dict[str, Entry]:
@@ -110,7 +95,7 @@ def _entry(name: str, label: str, protocol: str, train: int, good: int, bad: int
 def _samples(name: str, label: str, protocol: str, root: Path | None) -> Samples:
     place = entry.source(name).folder(root)
     parts = pets(place) if name == "cats_vs_dogs" else batches(name, place)
-    return (one_class_normal if protocol == "A" else one_class_abnormal)(parts, label)
+    return one_class(parts, label, protocol)
 
 
 def batches(name: str, folder: Path) -> Parts:
@@ -123,9 +108,9 @@ def batches(name: str, folder: Path) -> Parts:
     names = classes(name)
     train, test = (
         [
-            Labelled(
-                names[label],
+            Sample(
                 _stem(name, part, row),
+                names[label],
                 partial(arrays.image, name, folder, part, row),
                 partial(arrays.fingerprint, name, folder, part, row),
             )
@@ -146,8 +131,7 @@ def _stem(name: str, part: str, row: int) -> str:
 
 def pets(folder: Path) -> Parts:
     """Cats and dogs: `Cat/0.jpg` and `Dog/0.jpg`, or Kaggle's `cat.0.jpg` and `dog.0.jpg`."""
-    train: list[Labelled] = []
-    test: list[Labelled] = []
+    train, test = [], []
     for label in PETS:
         inner = folder / label.capitalize()
         pattern = r"(\d+)" if inner.is_dir() else rf"{label}\.(\d+)"
@@ -159,7 +143,7 @@ def pets(folder: Path) -> Parts:
         for number, file in numbered:
             if (label, number) not in UNREADABLE_PETS:
                 part = train if number < FIRST_TEST_PET else test
-                read = partial(images.read_image, file)
-                fingerprint = partial(images.file_fingerprint, file)
-                part.append(Labelled(label, f"{label}-{number:05d}", read, fingerprint))
+                readers = (images.read_image, images.file_fingerprint)
+                key, functions = f"{label}-{number:05d}", (partial(one, file) for one in readers)
+                part.append(Sample(key, label, *functions))
     return train, test

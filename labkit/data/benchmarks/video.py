@@ -106,9 +106,8 @@ def _test(clip: Path) -> list[Sample]:
     """The frames of a test clip, each with its row of the clip's masks."""
     frames, testing = _numbered(clip), clip.parent.parent
     shape = images.shape_of(frames[0]) if frames else ()
-    arrays = {
-        part: testing / f"test_{part}_mask" / f"{clip.name}.npy" for part in ("frame", "pixel")
-    }
+    file = f"{clip.name}.npy"
+    arrays = {part: testing / f"test_{part}_mask" / file for part in ("frame", "pixel")}
     for part, wanted in (("frame", (len(frames),)), ("pixel", (len(frames), *shape))):
         stored = _array(arrays[part]).shape
         if stored != wanted:

@@ -27,7 +27,7 @@ import numpy as np
 
 from labkit.core.records import GOOD, Sample
 from labkit.core.seeds import generator
-from labkit.data import images
+from labkit.data import images, layout
 from labkit.data.builtin import cracks
 from labkit.data.entry import Entry, Samples
 
@@ -91,7 +91,7 @@ def _entry(crystal: str, title: str, plan: Plan) -> Entry:
         masks=all(defect != DEFECTIVE for _, defect in bad),
         how_to_get=HOW_TO_GET,
         samples=partial(_samples, crystal, plan),
-        present=_present,
+        present=lambda root: importlib.util.find_spec("elpv_dataset") is not None,
         size=SIZE,
     )
 
@@ -101,13 +101,6 @@ def _plan(crystal: str, column: str) -> Plan:
     parts = [(row["image"], row[column]) for row in shipped_split(crystal) if row[column]]
     train, good = ([name for name, part in parts if part == one] for one in ("train", GOOD))
     return train, good, [pair for pair in parts if pair[1] not in ("train", GOOD)]
-
-
-def _present(root: Path | None) -> bool:
-    try:
-        return data_folder().is_dir()
-    except ValueError:
-        return False
 
 
 def _samples(crystal: str, plan: Plan, root: Path | None) -> Samples:
@@ -124,7 +117,8 @@ def _cell(folder: Path, split: str, name: str, defect: str, mono: bool = False) 
     if defect in cracks.KINDS:
         facts = (path, defect, mono)
         return images.drawn_sample(key, _spoil, facts, partial(_spoilt_fingerprint, *facts))
-    return images.file_sample(key, path, partial(_no_mask, path) if defect == GOOD else None)
+    masks = () if defect == GOOD else None
+    return layout.sample_of(layout.Picture(split, defect, path, masks))
 
 
 def _spoil(path: Path, defect: str, mono: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +131,3 @@ def _spoil(path: Path, defect: str, mono: bool) -> tuple[np.ndarray, np.ndarray]
 def _spoilt_fingerprint(path: Path, defect: str, mono: bool) -> str:
     key = f"elpv/{VERSION}/{SEED}/{defect}/{mono}/{images.file_fingerprint(path)}"
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _no_mask(path: Path) -> np.ndarray:
-    return np.zeros(images.shape_of(path), bool)

@@ -38,9 +38,8 @@ def stain(
     """A translucent blot with a darker rim, as a dried liquid leaves."""
     x, y = d.grid()
     away = d.blot_distance(rng, x, y, d.anywhere(rng, where), rng.uniform(*radius), rough)
-    body = (
-        rng.uniform(*strength) * d.coverage(away, 3) * (1 + 0.2 * d.noise(rng, (16, 16), x.shape))
-    )
+    body = rng.uniform(*strength) * d.coverage(away, 3)
+    body = body * (1 + 0.2 * d.noise(rng, (16, 16), x.shape))
     rim = rng.uniform(0.1, 0.3) * np.exp(-((away / 2.2) ** 2))
     cover = np.clip(body + rim, 0, 0.95) * (where > 0.5)
     tint = np.asarray(colour, np.float32) * (0.35 + 0.65 * image.mean(-1, keepdims=True) / 0.6)

@@ -74,22 +74,22 @@ def render_blister(scene: Blister) -> np.ndarray:
     image = table[..., None] * np.array([1.02, 0.99, 0.95], np.float32)
     image = image * (1 - 0.45 * np.roll(d.coverage(edge, 8), (4, 4), (0, 1)))[..., None]
     knurl = 0.020 * np.cos(x * 1.15) * np.cos(y * 1.15)
-    foil = (
-        0.70 + knurl + 0.030 * d.noise(rng, (7, 7), shape) + 0.012 * d.noise(rng, (99, 99), shape)
-    )
+    foil = 0.70 + knurl + 0.030 * d.noise(rng, (7, 7), shape)
+    foil = foil + 0.012 * d.noise(rng, (99, 99), shape)
     mould = np.minimum.reduce([d.box_distance(x - u, y - v, 21, 27, 19) for u, v in cavities()])
     height = 2 * d.coverage(edge, 4) - 5.0 * d.coverage(mould, 6)
     tone = foil - 0.09 * d.coverage(mould, 3) + d.relief(height, scene.light, 0.26)
-    image = d.over(
-        image, d.coverage(edge), tone[..., None] * np.array([1.0, 1.01, 1.03], np.float32)
-    )
+    colour = tone[..., None] * np.array([1.0, 1.01, 1.03], np.float32)
+    image = d.over(image, d.coverage(edge), colour)
     glare = np.clip(d.noise(rng, (5, 5), shape), 0, 2) * d.coverage(mould, 4) * 0.05
     for pill in scene.pills:
         image = lay_pill(image, scene, pill)
     return (image + glare[..., None]).astype(np.float32)
 
 
-def pill_shape(scene: Blister, pill: Pill, window: tuple[slice, slice]) -> tuple[Field, ...]:
+def pill_shape(
+    scene: Blister, pill: Pill, window: tuple[slice, slice] = (slice(None), slice(None))
+) -> tuple[Field, ...]:
     """Signed distance to a pill's contour and its own coordinates u, v."""
     x, y = scene.pose.frame(window)
     u, v = d.rotated(x - np.float32(pill.x), y - np.float32(pill.y), pill.turn)
@@ -116,8 +116,7 @@ def lay_pill(image: np.ndarray, scene: Blister, pill: Pill) -> np.ndarray:
 
 def footprint(scene: Blister, pill: Pill) -> Field:
     """The pixels that a pill covers."""
-    everywhere = (slice(None), slice(None))
-    return d.coverage(pill_shape(scene, pill, everywhere)[0])
+    return d.coverage(pill_shape(scene, pill)[0])
 
 
 def foil_area(scene: Blister) -> Field:
@@ -167,8 +166,8 @@ def swapped_pills(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
 def broken_pill(scene: Blister, image: np.ndarray, rng: Rng) -> Change:
     """A piece of a pill has broken off; crumbs lie beside it."""
     k = int(rng.integers(len(scene.pills)))
-    pill, everywhere = scene.pills[k], (slice(None), slice(None))
-    away, u, v = pill_shape(scene, pill, everywhere)
+    pill = scene.pills[k]
+    away, u, v = pill_shape(scene, pill)
     side, _ = d.rotated(u, v, rng.uniform(0, 2 * np.pi))
     ragged = 1.0 * d.noise(rng, (24, 24), u.shape) + 0.4 * d.noise(rng, (80, 80), u.shape)
     beyond = side + ragged - PILLS[pill.type][0] * rng.uniform(0.05, 0.6)

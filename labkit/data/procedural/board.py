@@ -15,6 +15,7 @@ from labkit.data.procedural.drawing import SIZE, Change, Colour, Defect, Field, 
 TIN = np.array([0.80, 0.80, 0.78])
 MASK = np.array([0.10, 0.36, 0.24])  # solder mask
 COPPER = np.array([0.17, 0.47, 0.31])  # copper under the mask
+HOLES = ((-102, -102), (-102, 102), (102, -102), (102, 102))
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def artwork() -> np.ndarray:
         for sheet, radius in ((copper, 6), (tin, 4)):
             cx, cy = points[-1]
             sheet.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), 255)
-    for x, y in ((-102, -102), (102, -102), (-102, 102), (102, 102)):
+    for x, y in HOLES:
         cx, cy = 2 * (x + SIZE / 2), 2 * (y + SIZE / 2)
         tin.ellipse((cx - 13, cy - 13, cx + 13, cy + 13), 255)
     return np.stack([np.asarray(sheet, np.float32) / 255 for sheet in sheets])
@@ -112,10 +113,8 @@ def laid(sheet: np.ndarray, pose: Pose) -> Field:
     """A sheet of the artwork as the board lies in the image."""
     c, s = np.cos(pose.turn), np.sin(pose.turn)
     middle = SIZE - 0.5
-    move = [2 * pose.x, 2 * pose.y]
-    shift = [middle - c * (middle + move[0]) - s * (middle + move[1])]
-    shift.append(middle + s * (middle + move[0]) - c * (middle + move[1]))
-    affine = (c, s, shift[0], -s, c, shift[1])
+    x, y = middle + 2 * pose.x, middle + 2 * pose.y
+    affine = (c, s, middle - c * x - s * y, -s, c, middle + s * x - c * y)
     picture = Image.fromarray(sheet).transform(
         (2 * SIZE, 2 * SIZE), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
     )
@@ -127,9 +126,8 @@ def render_board(scene: Board) -> np.ndarray:
     rng, shape = generator("board", scene.key), (SIZE, SIZE)
     x, y = scene.pose.frame()
     edge = d.box_distance(x, y, 112, 112, 5)
-    table = 0.55 * (
-        1 + 0.03 * d.noise(rng, (110, 110), shape) + 0.02 * d.noise(rng, (6, 6), shape)
-    )
+    table = 1 + 0.03 * d.noise(rng, (110, 110), shape)
+    table = 0.55 * (table + 0.02 * d.noise(rng, (6, 6), shape))
     image = table[..., None] * np.array([1.0, 0.98, 0.95], np.float32)
     image = image * (1 - 0.5 * np.roll(d.coverage(edge, 7), (4, 4), (0, 1)))[..., None]
     cloth = 1 + 0.035 * d.noise(rng, (9, 9), shape) + 0.03 * d.noise(rng, (128, 128), shape)
@@ -137,11 +135,9 @@ def render_board(scene: Board) -> np.ndarray:
     laminate = d.over(cloth[..., None] * MASK, copper, COPPER)
     laminate = laminate * scene.green + d.relief(1.2 * copper, scene.light, 0.05)[..., None]
     laminate = d.over(laminate, tin, TIN * 0.9)
-    for hx in (-102, 102):
-        for hy in (-102, 102):
-            laminate = d.over(
-                laminate, d.coverage(np.hypot(x - hx, y - hy) - 4), (0.15, 0.14, 0.14)
-            )
+    for hx, hy in HOLES:
+        hole = d.coverage(np.hypot(x - hx, y - hy) - 4)
+        laminate = d.over(laminate, hole, (0.15, 0.14, 0.14))
     image = d.over(image, d.coverage(edge), laminate).astype(np.float32)
     tones = generator("parts", scene.key).normal(1, 0.035, len(LAYOUT) + 1)
     for part, tone in zip(scene.parts, tones, strict=False):
@@ -193,11 +189,8 @@ def markings(part: Part, u: Field, v: Field) -> Iterator[tuple[Field, Colour, fl
         yield np.hypot(u, v) - 4.5, (0.20, 0.19, 0.19), 1.0
     elif part.type == "crystal":
         yield np.abs(d.box_distance(u, v, w - 2, h - 2, 4)) - 0.4, (0.55, 0.55, 0.53), 0.7
-        yield (
-            np.maximum(d.box_distance(u, v, w * 0.5, 1.3), np.abs(np.mod(u, 3) - 1.5) - 1),
-            (0.35,) * 3,
-            0.8,
-        )
+        letters = np.abs(np.mod(u, 3) - 1.5) - 1
+        yield np.maximum(d.box_distance(u, v, w * 0.5, 1.3), letters), (0.35,) * 3, 0.8
     else:
         yield np.hypot(u, v) - 4, (0.98, 0.86, 0.78), 0.35
 

@@ -109,9 +109,8 @@ def gear_crack(scene: Gear, image: np.ndarray, rng: Rng) -> Change:
     width = rng.uniform(0.4, 0.9) * (1.2 - along)
     lip = 0.3 * d.coverage(np.abs(away - 1.6) - 0.5) * gear_body(scene)
     image = d.over(image, lip, (0.85, 0.85, 0.86))
-    return d.over(
-        image, 0.85 * d.coverage(away - width) * gear_body(scene), (0.08, 0.07, 0.07)
-    ), None
+    cover = 0.85 * d.coverage(away - width) * gear_body(scene)
+    return d.over(image, cover, (0.08, 0.07, 0.07)), None
 
 
 def missing_hole(scene: Gear, image: np.ndarray, rng: Rng) -> Change:
@@ -125,9 +124,8 @@ def misplaced_hole(scene: Gear, image: np.ndarray, rng: Rng) -> Change:
     """One hole of the web was drilled at a wrong angle."""
     k, shift = int(rng.integers(len(HOLES))), rng.choice([-1, 1]) * rng.uniform(0.16, 0.42)
     moved = replace(scene, holes=(*HOLES[:k], HOLES[k] + shift, *HOLES[k + 1 :]))
-    return render_gear(moved), np.abs(
-        d.coverage(gear_holes(scene)) - d.coverage(gear_holes(moved))
-    )
+    change = d.coverage(gear_holes(scene)) - d.coverage(gear_holes(moved))
+    return render_gear(moved), np.abs(change)
 
 
 DEFECTS: dict[str, Defect] = {

@@ -55,12 +55,10 @@ def render_weave(scene: Weave) -> np.ndarray:
     rise, fall = (i + v) / 4, (u + j) / 4  # each yarn goes over two, then under two
     warp = round_u * np.sin(2 * np.pi * (rise - np.floor(rise)))
     weft = -round_v * np.sin(2 * np.pi * (fall - np.floor(fall)))
-    if scene.floating:
-        yarn, start, stop = scene.floating
-        warp = np.where((i == yarn) & (v > start) & (v < stop), 0.95 * round_u, warp)
-    if scene.missing:
-        yarn, start, stop = scene.missing
-        warp = np.where((i == yarn) & (v > start) & (v < stop), -0.9, warp)
+    for run, height in ((scene.floating, 0.95 * round_u), (scene.missing, -0.9)):
+        if run:
+            yarn, start, stop = run
+            warp = np.where((i == yarn) & (v > start) & (v < stop), height, warp)
     shades = rng.normal(1, 0.05, (2, 96)).astype(np.float32)
     fibre = [d.noise(rng, (30, 260), shape), d.noise(rng, (260, 30), shape)]
     on_top = warp > weft
@@ -205,9 +203,8 @@ def render_terrazzo(scene: Terrazzo) -> np.ndarray:
     canvas = Image.new("RGB", (SIZE * scale, SIZE * scale), tone)
     pen = ImageDraw.Draw(canvas)
     turn = rng.uniform(0, 2 * np.pi, len(scene.chips))
-    for (x, y, r), outline, colour, t in zip(
-        scene.chips, scene.outlines, scene.tones, turn, strict=True
-    ):
+    stones = zip(scene.chips, scene.outlines, scene.tones, turn, strict=True)
+    for (x, y, r), outline, colour, t in stones:
         angles = np.linspace(0, 2 * np.pi, 9)[:-1] + t
         corners = np.stack([np.cos(angles), np.sin(angles)], 1) * (outline * r)[:, None]
         points = (corners + (x, y) + SIZE / 2) * scale

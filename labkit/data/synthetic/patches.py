@@ -147,7 +147,6 @@ def _rotated(patch: np.ndarray, angle: float, sides: tuple[int, int]) -> np.ndar
     bicubic = Image.Resampling.BICUBIC
     whole = np.asarray(padded.rotate(-angle, bicubic, expand=True, fillcolor=(255, 255, 255)))
     surplus = [max(n - side, 0) for n, side in zip(whole.shape[:2], sides, strict=True)]
-    rows, columns = (
-        slice(m // 2, n - m + m // 2) for m, n in zip(surplus, whole.shape[:2], strict=True)
-    )
+    cuts = zip(surplus, whole.shape[:2], strict=True)
+    rows, columns = (slice(m // 2, n - m + m // 2) for m, n in cuts)
     return whole[rows, columns]

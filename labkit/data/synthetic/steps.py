@@ -52,9 +52,8 @@ def checked(base: np.ndarray, source: np.ndarray) -> np.ndarray:
     """
     for name, image in (("base", base), ("source", source)):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"The {name} of a defect is {image.shape} {image.dtype}; give (H, W, 3) uint8."
-            )
+            given = f"{image.shape} {image.dtype}"
+            raise ValueError(f"The {name} of a defect is {given}; give (H, W, 3) uint8.")
     height, width = base.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
