@@ -94,9 +94,7 @@ def get(source: Source, root: Path | str | None = None, progress: bool = True) -
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise ValueError(
-            f"The disk of {work} is full; free some space and run the command again."
-        ) from None
+        raise ValueError(f"The disk of {work} is full; free some space, run it again.") from None
     finally:
         if work.is_dir() and all(path.name == ".lock" for path in work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)  # there is nothing to go on from
@@ -154,9 +152,8 @@ def unpack(path: Path, folder: Path) -> None:
     except _DAMAGED as error:
         path.unlink()
         reason = str(error).partition("\n")[0].rstrip(":")
-        raise ValueError(
-            f"{path} is damaged ({reason}); it was removed, run the command again."
-        ) from None
+        text = f"{path} is damaged ({reason}); it was removed, run the command again."
+        raise ValueError(text) from None
 
 
 def target_of(source: Source, root: Path | str | None = None) -> Path:

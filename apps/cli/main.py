@@ -74,10 +74,8 @@ def train(
     from labkit.training.train import train as run_training
 
     overrides = dict(_setting(text) for text in set_ or [])
-    if backbone:
-        overrides["backbone"] = backbone
-    if shots is not None:
-        overrides["shots"] = shots
+    options = {"backbone": backbone or None, "shots": shots}
+    overrides |= {key: value for key, value in options.items() if value is not None}
     data = chosen(data, good=good, bad=bad, masks=masks)
     run = run_training(method, data, budget, seed, out, again=again, root=root, **overrides)
     summary = run.summary()

@@ -54,12 +54,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         grid.add_row(*[escape(short(value)) for value in row.values()])
     terminal = sys.stdout.isatty()
-    page = StringIO()
-    console = Console(
-        file=page, width=Console().width if terminal else 160, force_terminal=terminal
-    )
+    width = None if terminal else 160
+    console = Console(file=StringIO(), width=width, force_terminal=terminal)
     console.print(grid)
-    return page.getvalue().rstrip()
+    return console.file.getvalue().rstrip()
 
 
 def short(value: Any) -> str:
