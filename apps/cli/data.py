@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from labkit_apps.cli.output import Json, Root, echo, pairs, table
 
@@ -15,20 +16,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show, write.")
 Row = dict[str, Any]  # of `catalogue.describe`, or a report of `check`
-Good = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Good images, as 'parts/ok/*.png'.")
-]
-Bad = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Defective images.")]
-Masks = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Masks of the defects.")]
+Good = Annotated[list[str] | None, Option(metavar="GLOB", help="As 'ok/*.png', good images.")]
+Bad = Annotated[list[str] | None, Option(metavar="GLOB", help="Defective images.")]
+Masks = Annotated[list[str] | None, Option(metavar="GLOB", help="Masks of the defects.")]
 COUNTS = {"train": "n_train", "test good": "n_test_good", "bad": "n_test_bad"}
 SHOWN = 10  # faults of a group in the text; the report holds all
 
 
 @app.command("list")
 def data_list(
-    name: Annotated[
-        str | None, typer.Argument(help="Only this source, its datasets one by one.")
-    ] = None,
+    name: Annotated[str | None, Argument(help="Only this source, one by one.")] = None,
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +39,7 @@ def data_list(
 
 @app.command("check")
 def data_check(
-    name: Annotated[str | None, typer.Argument()] = None,
+    name: Annotated[str | None, Argument()] = None,
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
@@ -65,8 +62,8 @@ def data_check(
 @app.command("show")
 def data_show(
     name: str,
-    out: Annotated[Path | None, typer.Option(help="PNG file; named after the data.")] = None,
-    columns: Annotated[int, typer.Option(min=1, max=12, help="Images per row.")] = 6,
+    out: Annotated[Path | None, Option(help="PNG file; named after the data.")] = None,
+    columns: Annotated[int, Option(min=1, max=12, help="Images per row.")] = 6,
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -86,7 +83,7 @@ def data_show(
 @app.command("make")
 def data_make(
     name: str,
-    out: Annotated[Path, typer.Option(help="New folder, in MVTec layout.")],
+    out: Annotated[Path, Option(help="New folder, in MVTec layout.")],
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -101,7 +98,7 @@ def data_make(
 def data_get(
     name: str,
     root: Root = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Download a dataset and unpack it under the root. Example: labkit data get mvtec_ad"""

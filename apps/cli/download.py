@@ -94,7 +94,9 @@ def get(source: Source, root: Path | str | None = None, progress: bool = True) -
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise ValueError(f"The disk of {work} is full; free some space, run it again.") from None
+        raise ValueError(
+            f"The disk of {work} is full; free some space and run it again."
+        ) from None
     finally:
         if work.is_dir() and all(path.name == ".lock" for path in work.iterdir()):
             shutil.rmtree(work, ignore_errors=True)  # there is nothing to go on from

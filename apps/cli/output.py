@@ -9,15 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Root = Annotated[
-    Path | None, typer.Option(help="Folder that holds the datasets; LABKIT_DATA if left out.")
-]
-Budget = Annotated[
-    str, typer.Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")
-]
+Json = Annotated[bool, Option("--json", help="One JSON object on stdout.")]
+Root = Annotated[Path | None, Option(help="Folder of the datasets, else LABKIT_DATA.")]
+Budget = Annotated[str, Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")]
 
 
 def echo(value: Any, json: bool, plain: Callable[[], str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from labkit.core.config import checked_seed
 from labkit_apps.cli.output import Budget, Json, echo, table
@@ -20,9 +21,7 @@ if TYPE_CHECKING:  # pandas is imported where a study is read
 def studies(
     budget: Budget = "laptop",
     json: Json = False,
-    markdown: Annotated[
-        bool, typer.Option(help="The tables of finished studies, as a document.")
-    ] = False,
+    markdown: Annotated[bool, Option(help="Tables of finished studies.")] = False,
 ) -> None:
     """Every ablation: how far it got, what it cost, its best and worst variant.
 
@@ -39,18 +38,16 @@ def studies(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A name of `labkit studies`, or a YAML file.")],
+    name: Annotated[str, Argument(help="A name of `labkit studies`, or a YAML file.")],
     budget: Budget = "laptop",
-    seeds: Annotated[str | None, typer.Option(help="As 0,1,2; else the study's.")] = None,
-    data: Annotated[str | None, typer.Option(help="As elpv/mono,elpv/poly.")] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option(help="Only this variant; repeatable.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes at once.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
-    again: Annotated[bool, typer.Option(help="Run anew what is finished.")] = False,
+    seeds: Annotated[str | None, Option(help="As 0,1,2; else the study's.")] = None,
+    data: Annotated[str | None, Option(help="As elpv/mono,elpv/poly.")] = None,
+    variant: Annotated[list[str] | None, Option(help="Only this variant; repeatable.")] = None,
+    engine: Annotated[str, Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
+    workers: Annotated[int | None, Option(min=1, help="Processes at once.")] = None,
+    gpus: Annotated[float, Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
+    out: Annotated[Path | None, Option(help="Folder of the results.")] = None,
+    again: Annotated[bool, Option(help="Run anew what is finished.")] = False,
     json: Json = False,
 ) -> None:
     """Run an ablation, or what it still lacks. Example: labkit study dnfad-depth --seeds 0,1

@@ -11,7 +11,6 @@ from threading import Lock
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
@@ -122,10 +121,8 @@ class OpenRun(Run):
     @cached_property
     def normals(self) -> NormalPatches:
         """The patches of its training images, to be searched."""
-        detector = self.detector
-        return NormalPatches.of(
-            self.experiment.parts["train"], detector.backbone, detector.method.needs
-        )
+        normals, detector = self.experiment.parts["train"], self.detector
+        return NormalPatches.of(normals, detector.backbone, detector.method.needs)
 
     @property
     def first(self) -> str | None:
@@ -227,8 +224,8 @@ def _listing(folder: Path | str) -> tuple[list[dict], list[str]]:
 def fit(image: np.ndarray, longest: int) -> np.ndarray:
     """A picture brought to that many pixels on its longer side."""
     factor = longest / max(image.shape[:2])
-    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return style.resized(image, (height, width))
 
 
 def data_name(data: str) -> str:

@@ -94,8 +94,8 @@ class Training:
         plan, done = self.forecast, len(self.history)
         if plan is None or not self.active:
             return None
-        planned = plan.epochs[:done]
-        scale = sum(row["seconds"] for row in self.history) / sum(planned) if planned else 1.0
+        expected = sum(plan.epochs[:done])
+        scale = sum(row["seconds"] for row in self.history) / expected if expected else 1.0
         epoch, *later = [scale * seconds for seconds in plan.epochs[done:]] or [0.0]
         now, then = {
             "reading": (plan.features, epoch + sum(later) + plan.scoring),

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import HIDDEN, KEEP, PRIVATE, Page, gallery, key_of, ticker
+from labkit_apps.web.page import HIDDEN, KEEP, PRIVATE, Page, gallery, key_of, ticker, upload
 from labkit_apps.web.views import compare as views
 from labkit_apps.web.views.gallery import spread
 from labkit_apps.web.views.judged_image import Source
@@ -66,9 +66,7 @@ def _layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             c.gallery = gallery(3, height=320, elem_id="compare-samples")
-            c.upload = gr.File(
-                show_label=False, height=140, elem_id="compare-upload", elem_classes="lk-paste"
-            )
+            c.upload = upload(140, "compare-upload")
         with gr.Column(scale=8, min_width=320):
             c.maps = gr.HTML(markup.message(views.ASK), elem_id="compare-maps")
     return c

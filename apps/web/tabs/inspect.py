@@ -184,17 +184,16 @@ def _scales(desk: Desk, look: Sequence[Any]) -> tuple:
     """The controls, as a run needs them that has just been opened."""
     shown = opened(desk.run)
     (low, high, step), (least, rate), names = shown.ruler, shown.rates, list(shown.legend)
-    threshold = gr.update(
-        minimum=low, maximum=high, step=step, value=desk.threshold, info=shown.unit
-    )
+    now, unit = desk.threshold, shown.unit
+    threshold = gr.update(minimum=low, maximum=high, step=step, value=now, info=unit)
     first = shown.main or (names[-1] if names else views.PICTURE)
     second = names[0] if len(names) > 1 else views.PICTURE
     several = [
         gr.update(choices=[views.PICTURE, *names], value=name, visible=bool(names) and needed)
         for name, needed in zip((first, second), _needed(look[0]), strict=True)
     ]
-    alarm, seen = gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
-    return desk.run, threshold, alarm, seen, seen, *several, NOWHERE, NOWHERE
+    alarm, needing = gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
+    return desk.run, threshold, alarm, needing, needing, *several, NOWHERE, NOWHERE
 
 
 def redraw(desk: Desk, *look: Any) -> Any:
@@ -263,9 +262,8 @@ def keep(desk: Desk, *look: Any) -> Any:
     """Links to the picture, the maps and the answer as files."""
     with desk.turn:
         parts = views.files(desk.image, _options(desk, look)).items()
-    return "".join(
-        markup.download(content, name, name.rpartition(".")[2].upper()) for name, content in parts
-    )
+    links = (markup.download(part, name, name.rpartition(".")[2].upper()) for name, part in parts)
+    return "".join(links)
 
 
 def _needed(mode: str) -> tuple[bool, bool]:

@@ -32,16 +32,13 @@ def tab(page: Page) -> None:
     asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
     answer = [c.status, c.curve, c.stop, c.timer, page.run, c.fingerprint, c.facts]
     ask = partial(progress, trainer)
-    page.start.then(
-        partial(first, trainer), None, [c.data, *answer], api_name="train_first", **PRIVATE
-    )
+    begin, store = partial(first, trainer), partial(add, trainer)
+    page.start.then(begin, None, [c.data, *answer], api_name="train_first", **PRIVATE)
     c.timer.tick(
         ask, [c.number, c.fingerprint], answer, api_name="training", show_progress="hidden",
         concurrency_limit=None,
     )  # fmt: skip
-    c.upload.upload(
-        partial(add, trainer), c.upload, c.data, api_name="upload", concurrency_limit=1
-    )
+    c.upload.upload(store, c.upload, c.data, api_name="upload", concurrency_limit=1)
     cost = partial(ordered, partial(views.draw_cost, trainer), trainer)
     c.estimate.click(
         cost, asked, c.cost, api_name="estimate",

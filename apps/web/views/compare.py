@@ -206,9 +206,8 @@ def _titled_map(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, n
 
 def _panel(name: str, meaning: str, picture: np.ndarray, edge: str) -> str:
     name, meaning = markup.text(name), markup.text(meaning)
-    drawing = markup.drawing(
-        picture, {"lk-truth": edge}, f'role="img" aria-label="{name}: {meaning}"'
-    )
+    label = f'role="img" aria-label="{name}: {meaning}"'
+    drawing = markup.drawing(picture, {"lk-truth": edge}, label)
     return (
         f'<figure class="lk-shot"><figcaption><b>{name}</b></figcaption>{drawing}'
         f'<p class="lk-small">{meaning}</p></figure>'

@@ -34,20 +34,18 @@ def draw_place(image: JudgedImage | None, place: tuple[float, float] | None) -> 
     with torch.no_grad():
         outs = shown.detector.method.latents(_features(image))
     latents = position.latents(outs, place)
-    rows = [_values(image, name, place) for name in shown.legend]
-    where = f"{place[0]:.0%} from the left, {place[1]:.0%} down"
-    parts = [
-        markup.heading("This place", where),
-        markup.table(rows, ("map", "here", "1 in 1000 normal", "unit")),
-    ] if rows else []  # fmt: skip
+    rows, parts = [_values(image, name, place) for name in shown.legend], []
+    if rows:
+        where = f"{place[0]:.0%} from the left, {place[1]:.0%} down"
+        parts.append(markup.heading("This place", where))
+        parts.append(markup.table(rows, ("map", "here", "1 in 1000 normal", "unit")))
     if latents:
         where = "of this place" if shown.main else "of the image"
         hint = "each channel should look drawn from N(0, 1)"
         parts.append(markup.heading(f"The latent z {where}", hint))
         parts.append(_latent_table(latents))
-        parts.append(
-            markup.chart(position_latents(latents), "histograms of the latent against N(0, 1)")
-        )
+        figure = position_latents(latents)
+        parts.append(markup.chart(figure, "histograms of the latent against N(0, 1)"))
     else:
         parts.append(markup.message("This method has no flow, so there is no latent to look at."))
     return "".join(parts)
