@@ -271,6 +271,7 @@ def refusal(call):
     return ""
 
 
+@pytest.mark.filterwarnings("ignore:.*see that the defect:UserWarning")
 def test_strange_folders_are_read_or_refused_in_a_sentence(tmp_path):
     for changes, place in fault_folders.cases(seed=0, folder=tmp_path, n=90):
         samples = []
