@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from labkit_apps.cli.output import Budget, Json, echo, pairs
 
 
 def book(
     budget: Budget = "laptop",
-    notebooks: Annotated[Path, typer.Option(help="Folder of the notebooks.")] = Path("notebooks"),
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this one, as 00, 00_dnfad or dnfad; repeatable.")
-    ] = None,
-    as_stored: Annotated[
-        bool, typer.Option(help="Run nothing: bind the outputs that the notebooks hold.")
-    ] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the book.")] = Path("book"),
-    workers: Annotated[int, typer.Option(min=1, help="Notebooks at once.")] = 1,
-    again: Annotated[bool, typer.Option(help="Run anew what has run.")] = False,
+    notebooks: Annotated[Path, Option(help="Folder of the notebooks.")] = Path("notebooks"),
+    only: Annotated[list[str] | None, Option(help="As 00, 00_dnfad or dnfad; repeatable.")] = None,
+    as_stored: Annotated[bool, Option(help="Bind stored outputs, run none.")] = False,
+    out: Annotated[Path, Option(help="Folder of the book.")] = Path("book"),
+    workers: Annotated[int, Option(min=1, help="Notebooks at once.")] = 1,
+    again: Annotated[bool, Option(help="Run anew what has run.")] = False,
     json: Json = False,
 ) -> None:
     """Execute the notebooks and bind one HTML book. Example: labkit book --only 10 --budget quick

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from labkit_apps.cli.output import Json, Root, echo, table
+from labkit_apps.cli.output import Json, Root, echo, pairs, table
 
 if TYPE_CHECKING:
     from labkit.data.entry import Source
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show, write.")
 Row = dict[str, Any]  # of `catalogue.describe`, or a report of `check`
-Good = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Good images, as 'parts/ok/*.png'.")
-]
-Bad = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Defective images.")]
-Masks = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Masks of the defects.")]
+Good = Annotated[list[str] | None, Option(metavar="GLOB", help="As 'ok/*.png', good images.")]
+Bad = Annotated[list[str] | None, Option(metavar="GLOB", help="Defective images.")]
+Masks = Annotated[list[str] | None, Option(metavar="GLOB", help="Masks of the defects.")]
+COUNTS = {"train": "n_train", "test good": "n_test_good", "bad": "n_test_bad"}
 SHOWN = 10  # faults of a group in the text; the report holds all
 
 
 @app.command("list")
 def data_list(
-    name: Annotated[
-        str | None, typer.Argument(help="Only this source, its datasets one by one.")
-    ] = None,
+    name: Annotated[str | None, Argument(help="Only this source, one by one.")] = None,
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +39,7 @@ def data_list(
 
 @app.command("check")
 def data_check(
-    name: Annotated[str | None, typer.Argument()] = None,
+    name: Annotated[str | None, Argument()] = None,
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
@@ -65,8 +62,8 @@ def data_check(
 @app.command("show")
 def data_show(
     name: str,
-    out: Annotated[Path | None, typer.Option(help="PNG file; named after the data.")] = None,
-    columns: Annotated[int, typer.Option(min=1, max=12, help="Images per row.")] = 6,
+    out: Annotated[Path | None, Option(help="PNG file; named after the data.")] = None,
+    columns: Annotated[int, Option(min=1, max=12, help="Images per row.")] = 6,
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -86,7 +83,7 @@ def data_show(
 @app.command("make")
 def data_make(
     name: str,
-    out: Annotated[Path, typer.Option(help="New folder, in MVTec layout.")],
+    out: Annotated[Path, Option(help="New folder, in MVTec layout.")],
     root: Root = None,
     json: Json = False,
 ) -> None:
@@ -101,7 +98,7 @@ def data_make(
 def data_get(
     name: str,
     root: Root = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
     """Download a dataset and unpack it under the root. Example: labkit data get mvtec_ad"""
@@ -136,17 +133,10 @@ def _by_source(rows: list[Row]) -> list[Row]:
     for row in rows:
         groups.setdefault(str(row["name"]).split("/")[0], []).append(row)
     return [
-        {
-            "name": name,
-            "datasets": len(group),
-            "train": _span(group, "n_train"),
-            "test good": _span(group, "n_test_good"),
-            "bad": _span(group, "n_test_bad"),
-            "masks": all(row["masks"] for row in group),
-            "download": _bytes(group[0]["size"]),
-            "licence": group[0]["licence"],
-            "here": _here(group),
-        }
+        {"name": name, "datasets": len(group)}
+        | {name: _span(group, key) for name, key in COUNTS.items()}
+        | {"masks": all(row["masks"] for row in group), "download": _bytes(group[0]["size"])}
+        | {"licence": group[0]["licence"], "here": _here(group)}
         for name, group in groups.items()
     ]
 
@@ -154,16 +144,9 @@ def _by_source(rows: list[Row]) -> list[Row]:
 def _one_by_one(rows: list[Row]) -> list[Row]:
     """Rows of `describe` for a person, one per dataset."""
     return [
-        {
-            "name": row["name"],
-            "title": row["title"],
-            "train": row["n_train"],
-            "calibration": row["n_calibration"] or None,
-            "test good": row["n_test_good"],
-            "bad": row["n_test_bad"],
-            "masks": row["masks"],
-            "here": _here([row]),
-        }
+        {"name": row["name"], "title": row["title"], "calibration": row["n_calibration"] or None}
+        | {name: row[key] for name, key in COUNTS.items()}
+        | {"masks": row["masks"], "here": _here([row])}
         for row in rows
     ]
 
@@ -181,9 +164,7 @@ def _hint(rows: list[Row]) -> str:
 
 def _span(group: list[Row], part: str) -> str:
     numbers = sorted({row[part] for row in group if row[part] is not None})
-    if not numbers:
-        return "unknown"
-    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+    return "–".join(map(str, dict.fromkeys(numbers[:1] + numbers[-1:]))) or "unknown"
 
 
 def _bytes(size: int | None) -> str:
@@ -202,14 +183,10 @@ def _here(group: list[Row]) -> str:
 
 def _terms(source: Source, target: Path) -> str:
     """What a person should know before the download: licence, size, page, where it goes."""
-    size = f"{source.size / 1e9:.2f} GB" if source.size else "of unknown size"
-    return (
-        f"{source.title}\n"
-        f"  licence  {source.licence}\n"
-        f"  page     {source.page}\n"
-        f"  size     {size} in {len(source.archives)} file(s); unpacked at least as much\n"
-        f"  into     {target}"
-    )
+    size = _bytes(source.size) if source.size else "of unknown size"
+    size += f" in {len(source.archives)} file(s); unpacked at least as much"
+    rows = {"licence": source.licence, "page": source.page, "size": size, "into": target}
+    return f"{source.title}\n{pairs(rows)}"
 
 
 def _text(report: Row) -> str:
@@ -221,15 +198,12 @@ def _text(report: Row) -> str:
     parts = (part for part in report["expected"] if part != "n_calibration" or report[part])
     numbers = ", ".join(f"{report[part]} {part[2:].replace('_', ' ')}" for part in parts)
     lines = [f"{report['name']}: {'ok' if report['ok'] else 'NOT OK'} ({numbers})"]
-    for group in checks.GROUPS:
-        lines += _some(f"{group}: {fault['error']}" for fault in report[group])
-    lines += _some(
-        f"the same pixels: {' and '.join(p.values())}" for p in report[checks.DUPLICATES]
+    groups = [[f"{group}: {fault['error']}" for fault in report[group]] for group in checks.GROUPS]
+    groups.append(
+        [f"the same pixels: {' and '.join(p.values())}" for p in report[checks.DUPLICATES]]
     )
+    for group in groups:
+        lines += group[:SHOWN]
+        if len(group) > SHOWN:
+            lines.append(f"... and {len(group) - SHOWN} more; --json lists all")
     return "\n  ".join([*lines, *(f"note: {note}" for note in report["notes"])])
-
-
-def _some(lines: Iterable[str]) -> list[str]:
-    lines = list(lines)
-    more = [f"... and {len(lines) - SHOWN} more; --json lists all"] if len(lines) > SHOWN else []
-    return lines[:SHOWN] + more

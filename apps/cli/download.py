@@ -95,7 +95,7 @@ def get(source: Source, root: Path | str | None = None, progress: bool = True) -
         if error.errno not in FULL:
             raise
         raise ValueError(
-            f"The disk of {work} is full; free some space and run the command again."
+            f"The disk of {work} is full; free some space and run it again."
         ) from None
     finally:
         if work.is_dir() and all(path.name == ".lock" for path in work.iterdir()):
@@ -154,9 +154,8 @@ def unpack(path: Path, folder: Path) -> None:
     except _DAMAGED as error:
         path.unlink()
         reason = str(error).partition("\n")[0].rstrip(":")
-        raise ValueError(
-            f"{path} is damaged ({reason}); it was removed, run the command again."
-        ) from None
+        text = f"{path} is damaged ({reason}); it was removed, run the command again."
+        raise ValueError(text) from None
 
 
 def target_of(source: Source, root: Path | str | None = None) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from labkit.core.config import LONGEST, RESERVED, unknown
 from labkit_apps.cli import studies as study_commands
@@ -43,41 +44,33 @@ FILES = ("overlay", "maps")  # and where --out has put it
 
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
+    Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
 ]
 
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="Such as dnfad, sanflow, selfsup, fastflow.")],
-    data: Annotated[
-        str | None, typer.Argument(help="A catalogue name (elpv/mono), a folder, or left out.")
-    ] = None,
+    method: Annotated[str, Argument(help="Such as dnfad, sanflow, selfsup, fastflow.")],
+    data: Annotated[str | None, Argument(help="As elpv/mono, a folder, or left out.")] = None,
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="efficientnet_lite0, a timm tag, or a weight file.")
-    ] = None,
+    backbone: Annotated[str | None, Option(help="Its name, a timm tag or a file.")] = None,
     budget: Budget = "laptop",
     seed: int = 0,
-    shots: Annotated[
-        int | None, typer.Option(help="Few-shot: train on just so many normal images.")
-    ] = None,
+    shots: Annotated[int | None, Option(help="Train on so many normal images.")] = None,
     set_: Set = None,
     root: Root = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
-    again: Annotated[bool, typer.Option(help="Train anew although the run is there.")] = False,
+    out: Annotated[Path | None, Option(help="The run's folder.")] = None,
+    again: Annotated[bool, Option(help="Train anew although the run is there.")] = False,
     json: Json = False,
 ) -> None:
     """Train, calibrate, evaluate. Example: labkit train dnfad elpv/mono --set top_k=0.1"""
     from labkit.training.train import train as run_training
 
     overrides = dict(_setting(text) for text in set_ or [])
-    if backbone:
-        overrides["backbone"] = backbone
-    if shots is not None:
-        overrides["shots"] = shots
+    options = {"backbone": backbone or None, "shots": shots}
+    overrides |= {key: value for key, value in options.items() if value is not None}
     data = chosen(data, good=good, bad=bad, masks=masks)
     run = run_training(method, data, budget, seed, out, again=again, root=root, **overrides)
     summary = run.summary()
@@ -87,7 +80,7 @@ def train(
 @app.command()
 def evaluate(
     run: Path,
-    data: Annotated[str | None, typer.Option(help="Another dataset; its own if left out.")] = None,
+    data: Annotated[str | None, Option(help="Another dataset; its own if left out.")] = None,
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
@@ -106,11 +99,9 @@ def evaluate(
 @app.command()
 def predict(
     run: Path,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for an overlay (PNG) and the maps (NPZ) of each.")
-    ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="A table, one line per image.")] = False,
+    images: Annotated[list[Path], Argument(help="Image files, or folders of them.")],
+    out: Annotated[Path | None, Option(help="Folder for overlays (PNG), maps (NPZ).")] = None,
+    csv: Annotated[bool, Option("--csv", help="A table, one line per image.")] = False,
     json: Json = False,
 ) -> None:
     """Score, quantile, p-value of images. Example: labkit predict runs/NAME a.png --out maps
@@ -156,25 +147,17 @@ def predict(
 
 @app.command("app")
 def serve(
-    port: Annotated[int, typer.Option(help="Where it listens; 0 takes any free port.")] = 7860,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    runs: Annotated[Path | None, typer.Option(help="Folder of runs; `runs` if left out.")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
+    port: Annotated[int, Option(help="Where it listens; 0 takes any free port.")] = 7860,
+    host: Annotated[str, Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    runs: Annotated[Path | None, Option(help="Folder of runs; `runs` if left out.")] = None,
+    open_: Annotated[bool, Option("--open", help="Open a browser.")] = False,
     auth: Annotated[
-        str | None,
-        typer.Option(
-            metavar="USER:PASSWORD", envvar="LABKIT_AUTH", help="Ask every visitor for these."
-        ),
+        str | None, Option(envvar="LABKIT_AUTH", help="USER:PASSWORD of visitors.")
     ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(help="Another host name it answers to, as behind a proxy; repeatable."),
-    ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Visitors may train at it.")] = False,
-    uploads: Annotated[float, typer.Option(min=0, help="GB that visitors' data may fill.")] = 10,
-    upload_days: Annotated[
-        float, typer.Option(min=0, help="Days that an upload without a run stays.")
-    ] = 30,
+    name: Annotated[list[str] | None, Option(help="Another host name of it; repeatable.")] = None,
+    paper: Annotated[bool, Option("--paper", help="Visitors may train at it.")] = False,
+    uploads: Annotated[float, Option(min=0, help="GB that visitors' data may fill.")] = 10,
+    upload_days: Annotated[float, Option(min=0, help="Days that an unused upload stays.")] = 30,
     root: Root = None,
     json: Json = False,
 ) -> None:

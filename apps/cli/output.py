@@ -9,15 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Root = Annotated[
-    Path | None, typer.Option(help="Folder that holds the datasets; LABKIT_DATA if left out.")
-]
-Budget = Annotated[
-    str, typer.Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")
-]
+Json = Annotated[bool, Option("--json", help="One JSON object on stdout.")]
+Root = Annotated[Path | None, Option(help="Folder of the datasets, else LABKIT_DATA.")]
+Budget = Annotated[str, Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")]
 
 
 def echo(value: Any, json: bool, plain: Callable[[], str]) -> None:
@@ -54,12 +50,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         grid.add_row(*[escape(short(value)) for value in row.values()])
     terminal = sys.stdout.isatty()
-    page = StringIO()
-    console = Console(
-        file=page, width=Console().width if terminal else 160, force_terminal=terminal
-    )
+    width = None if terminal else 160
+    console = Console(file=StringIO(), width=width, force_terminal=terminal)
     console.print(grid)
-    return page.getvalue().rstrip()
+    return console.file.getvalue().rstrip()
 
 
 def short(value: Any) -> str:

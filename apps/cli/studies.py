@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from labkit.core.config import checked_seed
 from labkit_apps.cli.output import Budget, Json, echo, table
@@ -19,9 +21,7 @@ if TYPE_CHECKING:  # pandas is imported where a study is read
 def studies(
     budget: Budget = "laptop",
     json: Json = False,
-    markdown: Annotated[
-        bool, typer.Option(help="The tables of finished studies, as a document.")
-    ] = False,
+    markdown: Annotated[bool, Option(help="Tables of finished studies.")] = False,
 ) -> None:
     """Every ablation: how far it got, what it cost, its best and worst variant.
 
@@ -38,18 +38,16 @@ def studies(
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A name of `labkit studies`, or a YAML file.")],
+    name: Annotated[str, Argument(help="A name of `labkit studies`, or a YAML file.")],
     budget: Budget = "laptop",
-    seeds: Annotated[str | None, typer.Option(help="As 0,1,2; else the study's.")] = None,
-    data: Annotated[str | None, typer.Option(help="As elpv/mono,elpv/poly.")] = None,
-    variant: Annotated[
-        list[str] | None, typer.Option(help="Only this variant; repeatable.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes at once.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
-    again: Annotated[bool, typer.Option(help="Run anew what is finished.")] = False,
+    seeds: Annotated[str | None, Option(help="As 0,1,2; else the study's.")] = None,
+    data: Annotated[str | None, Option(help="As elpv/mono,elpv/poly.")] = None,
+    variant: Annotated[list[str] | None, Option(help="Only this variant; repeatable.")] = None,
+    engine: Annotated[str, Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
+    workers: Annotated[int | None, Option(min=1, help="Processes at once.")] = None,
+    gpus: Annotated[float, Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
+    out: Annotated[Path | None, Option(help="Folder of the results.")] = None,
+    again: Annotated[bool, Option(help="Run anew what is finished.")] = False,
     json: Json = False,
 ) -> None:
     """Run an ablation, or what it still lacks. Example: labkit study dnfad-depth --seeds 0,1
@@ -79,8 +77,8 @@ def _document(budget: str) -> str:
         "*published* are the papers' own numbers, on their data; all others are measured here. "
         f"Written by `labkit studies --budget {budget} --markdown`."
     )
-    begun = (one for one in (lab.stored(name, budget) for name in lab.names()) if one.records)
-    sections = [markdown(results) for results in begun]
+    stored = (lab.stored(name, budget) for name in lab.names())
+    sections = [markdown(results) for results in stored if results.records]
     return "\n\n".join([head, *(sections or [f"No study is finished at the {budget} budget."])])
 
 
@@ -99,54 +97,45 @@ def markdown(results: Results) -> str:
         lines.append(f"The paper's claim: {study.claim}")
     if done < len(results.tasks):
         lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
-    for dataset in results.datasets:
+    for dataset, rows in _tables(results):
         lines += [f"### {dataset}"] * (len(results.datasets) > 1)
-        lines.append(
-            _as_markdown(tables.side_by_side(results, dataset).rename(columns={"": "variant"}))
-        )
+        lines.append(_as_markdown(rows))
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     return "\n\n".join(lines) + "\n"
 
 
+def _tables(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each dataset with its table."""
+    from labkit.studies import tables
+
+    for dataset in results.datasets:
+        yield dataset, tables.side_by_side(results, dataset).rename(columns={"": "variant"})
+
+
 def _as_markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, of which every cell is a line."""
-    lines = [[str(column) for column in table], ["---"] * table.shape[1]]
-    for row in table.itertuples(index=False):
-        lines.append([str(value) for value in row])
+    lines = [list(table), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     escaped = ((" ".join(text.split()).replace("|", r"\|") for text in line) for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _record(results: Results) -> dict[str, Any]:
     failed = [
-        {
-            "variant": task.variant,
-            "data": task.data,
-            "seed": task.seed,
-            "error": results.failed[task.fingerprint],
-        }
+        {key: getattr(task, key) for key in ("variant", "data", "seed")} | {"error": error}
         for task in results.tasks
-        if task.fingerprint in results.failed
+        if (error := results.failed.get(task.fingerprint))
     ]
-    summary = results.summary.astype(object)
-    return {
-        "study": results.study.name,
-        "budget": results.budget,
-        "folder": str(results.folder),
-        "tasks": len(results.tasks),
-        "finished": len(results.records),
-        "failed": failed,
-        "caption": results.caption,
-        "summary": summary.where(summary.notna(), None).to_dict("records"),
-    }
+    head = {"study": results.study.name, "budget": results.budget, "folder": results.folder}
+    head |= {"tasks": len(results.tasks), "finished": len(results.records), "failed": failed}
+    summary = results.summary.to_dict("records")
+    return head | {"caption": results.caption, "summary": summary}
 
 
 def _page(results: Results) -> str:
     from labkit.studies import tables
 
     parts = [f"{results.study.title}: {results.study.question}"]
-    for dataset in results.datasets:
-        rows = tables.side_by_side(results, dataset).rename(columns={"": "variant"})
+    for dataset, rows in _tables(results):
         text = table(rows.to_dict("records"))
         parts.append(f"{dataset}\n{text}" if len(results.datasets) > 1 else text)
     parts.append("\n".join(tables.notes(results)))

@@ -43,14 +43,11 @@ class Allowance:
         """
         if spec.budget not in self.budgets:
             raise ValueError(f"The budget {spec.budget} is closed here; choose laptop or quick.")
-        size, stages = (
-            spec.input.image_size,
-            methods.get(spec.method).stages(spec.flow, spec.train),
-        )
+        size = spec.input.image_size
         rows = [
             ("image_size", size, self.side),
             ("batch x image_size²", spec.train.batch * size**2, self.pixels),
-            ("epochs", sum(stage.train.epochs for stage in stages), self.epochs),
+            ("epochs", planned(spec), self.epochs),
             *self._numbers(spec),
         ]
         for key, value, most in rows:
@@ -70,6 +67,12 @@ class Allowance:
 
 
 USUAL = Allowance()
+
+
+def planned(spec: Config) -> int:
+    """The epochs of all stages."""
+    stages = methods.get(spec.method).stages(spec.flow, spec.train)
+    return sum(stage.train.epochs for stage in stages)
 
 
 def _listed(value: Any) -> list[float]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +35,12 @@ TABS: dict[str, Callable[[Page], None]] = {
 }
 
 
-def build(
-    runs: Path | str | None = None, root: Path | None = None, allowance: Allowance = USUAL
-) -> gr.Blocks:
-    """The page over folders of runs and of data, laid out and wired; no model is loaded yet."""
-    folder = Path(runs or runs_folder())
-    trainer = Trainer(folder, root, allowance)
+def build(trainer: Trainer) -> gr.Blocks:
+    """The page over the trainer's runs and data, laid out and wired; no model is loaded yet."""
+    folder = trainer.folder
     here = shelf.choices(folder)
-    keep = (KEEP, 24 * KEEP)
-    with ExplainedBlocks(
-        title="labkit", analytics_enabled=False, delete_cache=keep, fill_width=True
-    ) as demo:
+    keep = {"analytics_enabled": False, "delete_cache": (KEEP, 24 * KEEP)}
+    with ExplainedBlocks(title="labkit", fill_width=True, **keep) as demo:
         with gr.Row(equal_height=True, elem_id="head"):
             gr.HTML(TITLE, min_width=300)
             run = gr.Dropdown(
@@ -66,17 +59,13 @@ def build(
             }
             for name, tab in TABS.items():
                 with tabs[name]:
-                    tab(Page(folder, trainer, run, start, tabs[name]))
+                    tab(Page(trainer, run, start, tabs[name]))
         needing = [tab for name, tab in tabs.items() if name not in ALWAYS]
-        start.then(partial(show, len(needing)), run, needing, **PRIVATE)
+        visible = lambda run: [gr.update(visible=bool(run))] * len(needing)  # noqa: E731
+        start.then(visible, run, needing, **PRIVATE)
         programs.wire(folder)
     demo.trainer = trainer
     return demo
-
-
-def show(count: int, run: str | None) -> list:
-    """So many tabs are visible if there is a run."""
-    return [gr.update(visible=bool(run)) for _ in range(count)]
 
 
 def reload(folder: Path, wanted: str = "") -> tuple:
@@ -125,14 +114,11 @@ def free_port(host: str, port: int) -> int:
             probe.bind((host, port))
             return probe.getsockname()[1]
     except (OSError, OverflowError) as error:
-        code = getattr(error, "errno", None)
-        if code == errno.EADDRINUSE:
-            reason = f"Port {port} is in use; give another --port, or --port 0 for any free one."
-        elif code == errno.EACCES:
-            reason = f"Port {port} is reserved for the system; give a --port of 1024 or above."
-        else:
-            reason = f"{host}:{port} cannot be listened on ({error}); check --host and --port."
-        raise ValueError(reason) from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"Port {port} of {host} cannot be listened on ({reason}); give another --port, as 0 "
+            "for any free one, or another --host."
+        ) from None
 
 
 def serve(
@@ -154,8 +140,9 @@ def serve(
     login, port = credentials(auth), free_port(host, port)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
     guarded = guard.GuardedApp(host, names)
-    demo = build(runs, root, allowance).queue(default_concurrency_limit=USERS)
-    train_data.sweep(demo.trainer)
+    trainer = Trainer(Path(runs or runs_folder()), root, allowance)
+    demo = build(trainer).queue(default_concurrency_limit=USERS)
+    train_data.sweep(trainer)
     try:
         _, url, _ = demo.launch(
             server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
@@ -164,12 +151,10 @@ def serve(
             max_file_size=LARGEST, theme=style.theme(), css=style.css(),
             js=style.static("page.js"), _app=guarded,
         )  # fmt: skip
-    except OSError:
-        raise ValueError(f"Port {port} was taken just now; give another --port.") from None
-    except ValueError:  # Gradio asks its own page and waits three seconds for the answer
+    except (OSError, ValueError):  # Gradio asks its own page and waits three seconds
         demo.close(verbose=False)
         raise ValueError(
-            f"{host}:{port} did not answer in time; is the machine busy? Start the app again."
+            f"{host}:{port} was taken just now or did not answer in time; start the app again."
         ) from None
     return demo, url
 

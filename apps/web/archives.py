@@ -2,15 +2,15 @@
 
 Nothing is written before the whole table of contents has been checked: names that leave the
 folder, links, encryption, archives in archives, and what it would grow to. The sizes in that
-table may lie, so reading stops at them too.
+table may lie; `zipfile` reads no further than they say.
 """
 
 from __future__ import annotations
 
+import shutil
 import stat
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
@@ -19,17 +19,9 @@ from labkit.data.images import SUFFIXES
 NESTED = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems add unasked
 END, CONTENTS = 22 + 65_535, 2048  # bytes: the longest end record, contents a member at most
-BLOCK = 1 << 20
+MEMBERS, SIZE = 5000, 2 << 30  # what an archive may hold: members, bytes unpacked all together
+RATIO = 200  # unpacked to packed; pictures hardly shrink, flat drawings up to 100-fold
 _BROKEN = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may hold."""
-
-    members: int = 5000
-    size: int = 2 << 30  # bytes unpacked, all together
-    ratio: int = 200  # unpacked to packed; pictures hardly shrink, flat drawings up to 100-fold
 
 
 def is_zip(path: Path | str) -> bool:
@@ -41,21 +33,24 @@ def is_zip(path: Path | str) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def unpack(path: Path, folder: Path, limits: Limits = Limits()) -> list[str]:
+def unpack(path: Path, folder: Path, size: int = SIZE) -> list[str]:
     """Write an archive's pictures under a folder, as they lie in it; other files are left out.
 
+    Args:    size: bytes that they may have, all together.
     Returns: their names in it, in order, parts joined by "/".
     Raises:  ValueError in one sentence: no ZIP, damaged, encrypted, too large, no picture in it,
              or a member that is a link, an archive, twice there or outside the folder.
     """
     name = path.name
     try:
-        _check_contents(path, limits)
+        _check_contents(path)
         with ZipFile(path) as archive:
-            chosen = _checked(archive.infolist(), name, limits)
-            left = limits.size
+            chosen = _checked(archive.infolist(), name, size)
             for member in chosen:
-                left -= _copy(archive, member, folder / _place(member), left, name)
+                target = folder / _place(member)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("xb") as file:
+                    shutil.copyfileobj(source, file)
     except UnicodeError:
         raise ValueError(f"{name} has a name that cannot be read; pack it anew.") from None
     except _BROKEN as error:
@@ -65,7 +60,7 @@ def unpack(path: Path, folder: Path, limits: Limits = Limits()) -> list[str]:
     return [str(_place(member)) for member in chosen]
 
 
-def _check_contents(path: Path, limits: Limits) -> None:
+def _check_contents(path: Path) -> None:
     """Refuse a table of contents of millions of members before it is read into memory."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -75,19 +70,19 @@ def _check_contents(path: Path, limits: Limits) -> None:
     if place < 0 or len(tail) < place + 22:
         raise ValueError(f"{path.name} is no ZIP archive; give a .zip of pictures.")
     length = int.from_bytes(tail[place + 12 : place + 16], "little")
-    if length > limits.members * CONTENTS:
-        raise ValueError(_many(path.name, limits))
+    if length > MEMBERS * CONTENTS:
+        raise ValueError(_many(path.name))
 
 
-def _checked(members: Sequence[ZipInfo], name: str, limits: Limits) -> list[ZipInfo]:
+def _checked(members: Sequence[ZipInfo], name: str, most: int) -> list[ZipInfo]:
     """The pictures among them, once every member is harmless."""
-    if len(members) > limits.members:
-        raise ValueError(_many(name, limits))
+    if len(members) > MEMBERS:
+        raise ValueError(_many(name))
     size, packed = (sum(getattr(m, k) for m in members) for k in ("file_size", "compress_size"))
-    if size > limits.size or size > limits.ratio * max(packed, 1):
+    if size > most or size > RATIO * max(packed, 1):
         raise ValueError(
             f"{name} would grow from {packed / 1e6:.3g} to {size / 1e6:.3g} MB; the limits are "
-            f"{limits.size / 1e6:.0f} MB and {limits.ratio}-fold, so pack fewer pictures."
+            f"{most / 1e6:.0f} MB and {RATIO}-fold, so pack fewer pictures."
         )
     for member in members:
         fault = _fault(member)
@@ -95,10 +90,6 @@ def _checked(members: Sequence[ZipInfo], name: str, limits: Limits) -> list[ZipI
             raise ValueError(f"{name}: {fault}.")
     files = [member for member in members if not member.is_dir() and not _hidden(member)]
     pictures = [m for m in files if PurePosixPath(m.filename).suffix.lower() in SUFFIXES]
-    places = [str(_place(member)).lower() for member in pictures]
-    if len(set(places)) < len(places):
-        twice = next(place for place in places if places.count(place) > 1)
-        raise ValueError(f"{name} holds {twice!r} twice; give each picture a name of its own.")
     if not pictures:
         kinds = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise ValueError(f"{name} holds {len(files)} files and no picture ({kinds}) among them.")
@@ -130,18 +121,5 @@ def _place(member: ZipInfo) -> PurePosixPath:
     return PurePosixPath(*PureWindowsPath(member.filename).parts)
 
 
-def _copy(archive: ZipFile, member: ZipInfo, target: Path, left: int, name: str) -> int:
-    """Write one member, at most `left` bytes; returns how many it had."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with archive.open(member) as source, target.open("xb") as file:
-        while block := source.read(BLOCK):
-            written += len(block)
-            if written > left:
-                raise ValueError(f"{name} holds more than it says; pack it anew.")
-            file.write(block)
-    return written
-
-
-def _many(name: str, limits: Limits) -> str:
-    return f"{name} has more than {limits.members} members; pack fewer pictures."
+def _many(name: str) -> str:
+    return f"{name} has more than {MEMBERS} members; pack fewer pictures."

@@ -28,8 +28,6 @@ def blend(
     style.check_image(image)
     low, high = style.check_limits(limits)
     size = image.shape[:2]
-    if values.ndim != 2:
-        raise ValueError(f"a map is (h, w), not {values.shape}")
     spread = style.resized(values, size)
     steps = np.clip((spread - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     table = matplotlib.colormaps[style.MAP_COLOURS](np.arange(256))[:, :3].astype(np.float32) * 255

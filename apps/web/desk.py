@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from labkit_apps.web.shelf import opened
-from labkit_apps.web.views.judged_image import JudgedImage, judge_file, judge_sample
-
-Source = tuple[str, str]  # ("file", path) or ("sample", key)
+from labkit_apps.web.views.judged_image import JudgedImage, Source, judge
 
 
 class Desk:
@@ -26,6 +24,7 @@ class Desk:
     run        folder of the run in view; "" before the first
     threshold  raw score of this run above which an image is unusual
     image      the image in view as this run judges it, if there is one
+    turn       held while no image or run may change
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,7 @@ class Desk:
         self._wanted_run = (0.0, "")  # when it was asked for, in the visitor's milliseconds
         self._wanted: tuple[float, str, Source | None] = (0.0, "", None)  # with the run then
         self._arrived = 0
-        self._turn, self._arriving = threading.Lock(), threading.Lock()
+        self.turn, self._arriving = threading.Lock(), threading.Lock()
 
     def __deepcopy__(self, memo: dict) -> Desk:
         return type(self)()  # each visitor begins with an empty one
@@ -55,14 +54,8 @@ class Desk:
                 self._wanted_run = time, run
             if source and time >= self._wanted[0]:
                 self._wanted = time, run or "", source
-        with self._turn:
+        with self.turn:
             yield self._wanted_run[1] if number == self._arrived else ""
-
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """While no image or run changes."""
-        with self._turn:
-            yield
 
     def open(self, run: str) -> bool:
         """Bring a run into view, at the threshold it starts with; false if it is there already."""
@@ -82,18 +75,17 @@ class Desk:
         """
         source = self._source(linked)
         if source and not (self.image and self.image.source == source):
-            make = judge_file if source[0] == "file" else judge_sample
-            self.image = make(self.run, source[1])
+            self.image = judge(self.run, source)
 
     def _source(self, linked: str | None) -> Source | None:
         shown = opened(self.run)
         _, run, source = self._wanted
         if source:
             origin, what = source
-            same = run in ("", self.run) or opened(run).run.config.data == shown.run.config.data
-            here = Path(what).is_file() if origin == "file" else same and what in shown.samples
+            same = run in ("", self.run) or opened(run).config.data == shown.config.data
+            here = Path(what).is_file() if origin == "file" else same and what in shown.images
             if here or run == self.run:  # what this run lacks was asked of it, which is an error
-                return origin, what
+                return source
         first = linked or shown.first
         return ("sample", first) if first else None
 

@@ -100,8 +100,8 @@ def read(spec: Config, root: Path | str | None, check: Callable[[], None]) -> No
 def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
-    >>> duration(5), duration(300), duration(7200)
-    ('5 s', '5 min', '2.0 h')
+    >>> duration(0.2), duration(5), duration(300), duration(7200)
+    ('under 1 s', '5 s', '5 min', '2.0 h')
     """
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 0.5 or seconds == 0 else "under 1 s"

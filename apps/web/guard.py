@@ -60,11 +60,11 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        client = (scope.get("client") or ["?"])[0]
         fault, status = self._fault(scope), 403
         if not fault and scope["path"].rstrip("/").endswith("/login"):
-            send, fault, status = *self._login(scope, send), 429
+            send, fault, status = *self._login(client, send), 429
         if fault:
-            client = (scope.get("client") or ["?"])[0]
             log.warning("refused %s from %s: %s", scope["path"][:80], client, fault)
             await PlainTextResponse(fault, status)(scope, receive, send)
             return
@@ -90,9 +90,9 @@ class Guard:
             own = page == host or _name(page) in self.names
         return "" if own else f"A page of another site ({origin or site!r:.80}) may not use this."
 
-    def _login(self, scope: Scope, send: Send) -> tuple[Send, str]:
+    def _login(self, client: str, send: Send) -> tuple[Send, str]:
         """A login counts as wrong until its answer says that it was right; some may be wrong."""
-        client, now = (scope.get("client") or ["?"])[0], time.monotonic()
+        now = time.monotonic()
         recent = [then for then in self._wrong.pop(client, ()) if now - then < LOCK]
         if len(recent) < TRIES and len(self._wrong) > KEPT:
             self._wrong.pop(next(iter(self._wrong)))

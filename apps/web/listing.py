@@ -1,13 +1,12 @@
-"""A judged batch as HTML: two numbers that sum it up, and a table, for page and report alike."""
+"""A judged batch as an HTML table, for page and report alike."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from labkit_apps.web.markup import text
+from labkit_apps.web.markup import DECISIONS, data_uri, text
 
 NUMBERS = {"score": ".4g", "quantile": ".1%", "p-value": ".3g", "adjusted p": ".3g"}
 RISING = ("file", "p-value", "adjusted p")  # sorted from the smallest when first pressed
@@ -17,18 +16,6 @@ HINTS = {
     "p-value": "conformal: share of normal images at least this unusual",
     "adjusted p": "corrected for the size of the batch (Benjamini-Hochberg)",
 }
-
-
-def summary(words: str, stats: Sequence[tuple[str, str, str]], link: str = "") -> str:
-    """A sentence and a link, and numbers with their names above and what they mean below."""
-    cells = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd><p>{text(why)}.</p></div>"
-        for name, value, why in stats
-    )
-    return (
-        f'<section class="lk-card lk-sum" aria-live="polite"><div class="lk-head">'
-        f"<p>{text(words)}</p>{link}</div><dl>{cells}</dl></section>"
-    )
 
 
 def table(rows: pd.DataFrame, pictures: Mapping[int, bytes], decisions: tuple[str, str]) -> str:
@@ -46,12 +33,6 @@ def table(rows: pd.DataFrame, pictures: Mapping[int, bytes], decisions: tuple[st
     )
 
 
-def picture(content: bytes, alt: str) -> str:
-    """A JPEG inside the page."""
-    coded = base64.b64encode(content).decode()
-    return f'<img alt="{text(alt)}" loading="lazy" src="data:image/jpeg;base64,{coded}">'
-
-
 def _head(name: str, hint: str) -> str:
     attributes = ' class="lk-number"' if name in NUMBERS else ""
     attributes += ' data-first="up"' if name in RISING else ""
@@ -62,10 +43,11 @@ def _head(name: str, hint: str) -> str:
 
 
 def _row(row: pd.Series, content: bytes | None, decisions: Sequence[str]) -> str:
-    name = row["file"]
-    shown = picture(content, f"anomaly map over {name}") if content else ""
-    cells = f'<td class="lk-thumb">{shown}</td>'
-    cells += f'<th scope="row" data-value="{text(name)}">{text(name)}</th>'
+    name, shown = text(row["file"]), ""
+    if content:
+        address = data_uri(content, "image/jpeg")
+        shown = f'<img alt="anomaly map over {name}" loading="lazy" src="{address}">'
+    cells = f'<td class="lk-thumb">{shown}</td><th scope="row" data-value="{name}">{name}</th>'
     if row["fault"]:
         return f'<tr class="lk-fault">{cells}<td colspan="6">{text(row["fault"])}</td></tr>'
     for key, form in NUMBERS.items():
@@ -76,5 +58,5 @@ def _row(row: pd.Series, content: bytes | None, decisions: Sequence[str]) -> str
 
 
 def _decision(unusual: bool) -> str:
-    mark, word, role = ("▲", "unusual", "bad") if unusual else ("●", "normal", "good")
+    mark, word, role = DECISIONS[unusual]
     return f'<td data-value="{int(unusual)}"><span class="lk-{role}">{mark}</span> {word}</td>'

@@ -1,4 +1,4 @@
-"""Fragments of the page: pictures with contours, colour bar, verdict, tables, and their style.
+"""Fragments of the page: pictures with contours, colour bar, numbers, tables, and their style.
 
 Everything here turns values into HTML text; nothing reads a file or a model. Lines over a picture
 are SVG paths of constant width, so they stay sharp at any size of the window.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import mimetypes
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import matplotlib
@@ -22,6 +23,8 @@ from labkit.figures import style
 STOPS = 17  # colours of the bar's gradient
 TICKS = 5
 CHART_DPI = 160
+DECISIONS = {True: ("▲", "unusual", "bad"), False: ("●", "looks normal", "good")}
+Number = tuple[str, str, str]  # its name, the value, and what it means
 
 
 def text(value: object) -> str:
@@ -29,11 +32,33 @@ def text(value: object) -> str:
     return escape(str(value), quote=True)
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 inside the page itself."""
+def data_uri(content: bytes, mime: str) -> str:
+    """The address of a file that the page itself carries."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def jpeg(picture: np.ndarray) -> str:
+    """The address of a picture (H, W, 3) uint8 that the page itself carries."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "jpeg", quality=90, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def drawing(picture: np.ndarray, lines: Mapping[str, str], attributes: str) -> str:
+    """A picture with lines over it, each with a white rim (SVG).
+
+    Args: lines: class -> path; attributes: of the whole drawing.
+    """
+    height, width = picture.shape[:2]
+    paths = "".join(
+        f'<path class="lk-halo" d="{path}"/><path class="{role}" d="{path}"/>'
+        for role, path in lines.items()
+        if path
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" {attributes}><image href="{jpeg(picture)}" '
+        f'width="{width}" height="{height}" preserveAspectRatio="none"/>{paths}</svg>'
+    )
 
 
 def outline(values: np.ndarray, level: float, size: tuple[int, int]) -> str:
@@ -44,36 +69,6 @@ def outline(values: np.ndarray, level: float, size: tuple[int, int]) -> str:
     lines = contour_generator(z=np.asarray(values, np.float32)).lines(float(level))
     paths = ((line + 0.5) * scale for line in lines)
     return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in paths)
-
-
-def panel(
-    name: str,
-    meaning: str,
-    picture: np.ndarray,
-    contour: str = "",
-    truth: str = "",
-    main: bool = False,
-    place: tuple[float, float] | None = None,
-) -> str:
-    """One picture with its name and meaning, contour, annotated defect and the chosen place.
-
-    A click, or the arrow keys and Enter, choose another place (static/inspect.js).
-    """
-    height, width = picture.shape[:2]
-    shown = text(name.replace("_", " "))
-    lines = [(contour, "lk-halo"), (contour, "lk-threshold"), (truth, "lk-halo"),
-             (truth, "lk-truth")]  # fmt: skip
-    paths = "".join(f'<path class="{role}" d="{path}"/>' for path, role in lines if path)
-    paths += crosshair(place, width, height) if place else ""
-    mark = ' <span class="lk-tag">gives the score</span>' if main else ""
-    return (
-        f'<figure class="lk-panel" data-map="{text(name)}"><figcaption><b>{shown}</b>{mark}'
-        f'</figcaption><svg viewBox="0 0 {width} {height}" role="button" tabindex="0" '
-        f'aria-label="{shown}: {text(meaning)}. Choose a place.">'
-        f'<image href="{data_uri(picture)}" width="{width}" height="{height}" '
-        f'preserveAspectRatio="none"/>{paths}</svg>'
-        f'<p class="lk-small">{text(meaning)}</p></figure>'
-    )
 
 
 def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) -> str:
@@ -97,12 +92,11 @@ def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) 
 
 
 def crosshair(place: tuple[float, float], width: int, height: int) -> str:
-    """A ring and two lines that mark a place on a picture (SVG)."""
+    """A ring and two lines that mark a place on a picture, as an SVG path."""
     x, y, reach = place[0] * width, place[1] * height, max(width, height) / 40
     path = f"M{x - 2 * reach:.1f} {y:.1f}h{4 * reach:.1f}M{x:.1f} {y - 2 * reach:.1f}v"
     path += f"{4 * reach:.1f}M{x - reach:.1f} {y:.1f}a{reach:.1f} {reach:.1f} 0 1 0 "
-    path += f"{2 * reach:.1f} 0a{reach:.1f} {reach:.1f} 0 1 0 {-2 * reach:.1f} 0"
-    return f'<path class="lk-halo" d="{path}"/><path class="lk-place" d="{path}"/>'
+    return path + f"{2 * reach:.1f} 0a{reach:.1f} {reach:.1f} 0 1 0 {-2 * reach:.1f} 0"
 
 
 def row(panels: Sequence[str]) -> str:
@@ -134,32 +128,13 @@ def foot(bars: Sequence[str], edge: float | None, truth: bool) -> str:
     return f'<div class="lk-foot">{"".join(bars)}{legend}</div>'
 
 
-def verdict(
-    name: str,
-    label: str,
-    unusual: bool,
-    far: bool,
-    sentence: str,
-    stats: Sequence[tuple[str, str, str]],
-    link: str = "",
-    copies: str = "Copy link",
-) -> str:
-    """The result card: decision, sentence, three numbers with what they mean, a link to copy."""
-    mark, word, role = ("▲", "Unusual", "bad") if unusual else ("●", "Looks normal", "good")
-    word = "Unlike anything in training" if far else word
+def numbers(rows: Sequence[Number]) -> str:
+    """Numbers with their names above and what they mean below."""
     cells = "".join(
-        f"<div><dt>{text(tags)}</dt><dd>{text(value)}</dd><p>{text(hint)}</p></div>"
-        for tags, value, hint in stats
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd><p>{text(hint)}</p></div>"
+        for name, value, hint in rows
     )
-    tags = f' <span class="lk-tag">labelled {text(label)}</span>' if label else ""
-    copy = f' <button type="button" class="lk-copy" data-link="{text(link)}">{copies}</button>'
-    tags += copy if link else ""
-    return (
-        f'<section class="lk-card lk-{role}" aria-live="polite"><div class="lk-head"><h2>'
-        f'<span class="lk-chip">{mark} {word}</span></h2>'
-        f'<p class="lk-name">{text(name)}{tags}</p>'
-        f"<p>{text(sentence)}</p></div><dl>{cells}</dl></section>"
-    )
+    return f"<dl>{cells}</dl>"
 
 
 def heading(words: str, hint: str) -> str:
@@ -167,10 +142,10 @@ def heading(words: str, hint: str) -> str:
     return f'<h3 class="lk-heading">{text(words)} <span>{text(hint)}</span></h3>'
 
 
-def message(words: str, command: str = "", link: str = "") -> str:
-    """A quiet box with one sentence, a command to type and a link, if there are any."""
+def message(words: object, command: str = "") -> str:
+    """A quiet box with one sentence, and a command to type if there is one."""
     code = f"<pre>{text(command)}</pre>" if command else ""
-    return f'<div class="lk-note"><span>{text(words)}</span>{link}{code}</div>'
+    return f'<div class="lk-note"><span>{text(words)}</span>{code}</div>'
 
 
 def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
@@ -181,55 +156,39 @@ def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=CHART_DPI)
     width = round(figure.get_size_inches()[0] * 100)
-    coded = base64.b64encode(buffer.getvalue()).decode()
     size = f"max-width:{width}px;min-width:{min(520, width)}px"
     role = "lk-chart" if pictures else "lk-chart lk-lines"
     return (
         f'<div class="{role}"><img alt="{text(alt)}" style="{size}" '
-        f'src="data:image/png;base64,{coded}"></div>'
+        f'src="{data_uri(buffer.getvalue(), "image/png")}"></div>'
     )
 
 
-def pairs(rows: Sequence[tuple[str, str, str]], caption: str) -> str:
-    """A table of names, values and explanations with a caption under it."""
-    body = "".join(
-        f'<tr><th scope="row">{text(n)}</th><td class="lk-number">{text(v)}</td>'
-        f"<td>{text(why)}</td></tr>"
-        for n, v, why in rows
-    )
-    return (
-        f'<table class="lk-table"><caption>{text(caption)}</caption><tbody>{body}</tbody></table>'
-    )
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a head; all columns but the first are numbers or short words."""
+def table(
+    rows: Sequence[Sequence[object]], head: Sequence[str] = (), caption: str = "", role: str = ""
+) -> str:
+    """A table, each row with its name first, under a head or above a caption."""
     top = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     body = "".join(
-        f'<tr><th scope="row">{text(first)}</th>'
-        + "".join(f"<td>{text(value)}</td>" for value in rest) + "</tr>"
-        for first, *rest in rows
+        f'<tr><th scope="row">{text(name)}</th>'
+        + "".join(f"<td>{text(value)}</td>" for value in values) + "</tr>"
+        for name, *values in rows
     )  # fmt: skip
-    return (
-        f'<div class="lk-scroll"><table class="lk-table"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    top = f"<thead><tr>{top}</tr></thead>" if head else f"<caption>{text(caption)}</caption>"
+    content = f'<table class="lk-table {role}">{top}<tbody>{body}</tbody></table>'
+    return f'<div class="lk-scroll">{content}</div>' if head else content
 
 
 def pair(pictures: Sequence[tuple[str, np.ndarray]], words: str) -> str:
     """Small pictures with their names, the middle of each marked, and a sentence."""
     shown = "".join(
-        f'<figure><img alt="{text(name)}" src="{data_uri(picture)}"><figcaption>{text(name)}'
+        f'<figure><img alt="{text(name)}" src="{jpeg(picture)}"><figcaption>{text(name)}'
         "</figcaption></figure>" for name, picture in pictures
     )  # fmt: skip
     return f'<div class="lk-pair">{shown}<p>{text(words)}</p></div>'
 
 
-def download(content: str | bytes, name: str, label: str, mime: str = "text/csv") -> str:
+def download(content: bytes, name: str, label: str) -> str:
     """A link that saves a file, carried by the page itself."""
-    raw = content.encode() if isinstance(content, str) else content
-    coded = base64.b64encode(raw).decode()
-    return (
-        f'<a class="lk-button" download="{text(name)}" href="data:{mime};base64,{coded}">'
-        f"{text(label)}</a>"
-    )
+    address = data_uri(content, mimetypes.guess_type(name)[0] or "application/octet-stream")
+    return f'<a class="lk-button" download="{text(name)}" href="{address}">{text(label)}</a>'

@@ -12,11 +12,12 @@ from torch import Tensor
 from labkit.core.records import Features, FlowOut, Needs, Sample
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet
+from labkit.figures.images import spread
 from labkit.methods.base import on_one_grid
 
 IMAGES, GRID, POOL = 64, 28, 3  # most normals looked through, finest grid, side of a neighbourhood
 MEMORY = 2**27  # bytes that the patches may take
-CHUNK = 4096  # patches compared at a time
+EXACT = "donot_use_mm_for_euclid_dist"  # differences, not products
 PROBES = 48  # normal patches whose own nearest one says what is usual
 
 
@@ -64,8 +65,7 @@ class NormalPatches:
         grid = (min(finest[0], GRID), min(finest[1], GRID))
         channels = sum(level[0] for level in levels)
         most = max(2, min(IMAGES, MEMORY // (4 * channels * grid[0] * grid[1])))
-        chosen = np.unique(np.linspace(0, len(samples) - 1, most).round().astype(int))
-        kept = tuple(samples[k] for k in chosen)
+        kept = tuple(spread(samples, most))
         features = FeatureSet(kept, backbone, needs)  # misses are computed, no lock waited for
         maps = torch.cat([_gathered(batch, grid) for batch in features.batches()])
         scale = maps.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
@@ -79,12 +79,11 @@ class NormalPatches:
         """
         row, column = cell(self.grid, place)
         query = (_gathered(features, self.grid)[0] / self.scale)[:, row, column]
-        parts = [(part - query).square().mean(1) for part in self.rows.split(CHUNK)]
-        distances = torch.cat(parts)
-        index = int(distances.argmin())
-        image, spot = divmod(index, self.grid[0] * self.grid[1])
+        distances = torch.cdist(self.rows, query[None], compute_mode=EXACT)[:, 0]
+        least, index = distances.min(0)
+        image, spot = divmod(int(index), self.grid[0] * self.grid[1])
         where = divmod(spot, self.grid[1])
-        return Patch(self.samples[image], where, self.grid, float(distances[index]))
+        return Patch(self.samples[image], where, self.grid, float(least) ** 2 / len(query))
 
 
 def cell(grid: tuple[int, int], place: tuple[float, float]) -> tuple[int, int]:
@@ -135,7 +134,6 @@ def _usual(rows: Tensor, places: int) -> float:
     """The median over probes, spread over all rows, of the nearest row of another image."""
     chosen = torch.linspace(0, len(rows) - 1, PROBES).round().long()
     probes, images = rows[chosen], torch.arange(len(rows)) // places
-    squares = rows.square().sum(1)[:, None] + probes.square().sum(1)
-    apart = (squares - 2 * rows @ probes.T) / rows.shape[1]  # (n h w, PROBES)
+    apart = torch.cdist(rows, probes).square() / rows.shape[1]  # (n h w, PROBES)
     apart[images[:, None] == images[chosen]] = torch.inf
     return float(apart.amin(0).median())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 
-from labkit_apps.web.views import programs as views
+from labkit_apps.web import shelf
+from labkit_apps.web.views.judged_image import judge_file, overlay
 
 
 def wire(folder: Path) -> None:
@@ -23,8 +23,30 @@ def wire(folder: Path) -> None:
         """
         if not image:
             raise ValueError("No image came; give one with handle_file(PATH).")
-        return views.predict(views.named(folder, run), image)
+        judged = judge_file(named(folder, run), image)
+        one, name = judged.answer, Path(judged.run).name
+        row = {"image": one.name, "run": name, "score": one.score, "quantile": one.quantile}
+        row |= {"p_value": one.p_value, "sentence": one.sentence(), "map": one.main}
+        return row, overlay(judged)
 
     gr.Button(visible=False).click(predict, [file, name], [answer, picture], api_name="predict")
-    names = partial(views.names, folder)
-    gr.Button(visible=False).click(names, None, answer, api_name="runs")
+    names = gr.Button(visible=False)
+    names.click(lambda: list(_names(folder)), None, answer, api_name="runs")
+
+
+def named(folder: Path, name: str) -> str:
+    """The folder of the run of that name, of the newest for an empty name.
+
+    Raises: ValueError if there is none.
+    """
+    runs = _names(folder)
+    if not runs:
+        raise ValueError(f"There is no run in {folder} yet; `{shelf.TRAIN}` makes one.")
+    if name and name not in runs:
+        raise ValueError(f"There is no run {name!r}; known are {', '.join(runs)}.")
+    return runs[name or next(iter(runs))]
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Name and folder of each run, newest first."""
+    return {Path(path).name: path for _, path in shelf.choices(folder)}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
-from labkit.evaluation.detector import Detector
 from labkit.figures import style
 from labkit.training.run import Run
 from labkit_apps.web.position import NormalPatches
@@ -26,16 +24,8 @@ CHECKED = 256 << 20  # bytes of weights that are checked before their run is lis
 TRAIN = "labkit train dnfad elpv/mono"
 
 
-@dataclass(frozen=True)
-class OpenRun:
+class OpenRun(Run):
     """A run with what the page shows of it, each part computed on first use."""
-
-    run: Run
-
-    @cached_property
-    def detector(self) -> Detector:
-        """Backbone, method and calibration."""
-        return self.run.detector
 
     @property
     def calibration(self) -> Calibration:
@@ -45,17 +35,18 @@ class OpenRun:
     @cached_property
     def test(self) -> pd.DataFrame:
         """Scores of the test images: key, defect, label, score, p_value."""
-        return self.run.scores.query("split == 'test'")
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per epoch; empty for a method without epochs."""
-        return self.run.history
+        return self.scores.query("split == 'test'")
 
     @cached_property
-    def samples(self) -> dict[str, Sample]:
+    def images(self) -> dict[str, Sample]:
         """Its test images by key."""
-        return {sample.key: sample for sample in self.run.samples()}
+        return {sample.key: sample for sample in self.samples()}
+
+    @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The rows of `test` whose images are there, most unusual first."""
+        table = self.test[self.test["key"].isin(self.images)]
+        return table.sort_values("score", ascending=False, kind="stable")
 
     @property
     def legend(self) -> dict[str, tuple[str, str]]:
@@ -99,8 +90,8 @@ class OpenRun:
         low = float(scores[0])
         high = high if high > low else low + 1.0
         step = float(10.0 ** np.floor(np.log10((high - low) / 200)))
-        ends = np.floor(low / step) * step, np.ceil(high / step) * step
-        return (*(float(f"{end:.10g}") for end in ends), float(f"{step:.10g}"))
+        values = np.floor(low / step) * step, np.ceil(high / step) * step, step
+        return tuple(float(f"{value:.10g}") for value in values)
 
     def threshold(self, rate: float) -> float:
         """The raw score that `rate` per cent of good images exceed, on the steps of the ruler.
@@ -118,10 +109,8 @@ class OpenRun:
 
         alpha(t) = (1 + #{calibration > t}) / (n + 1), the largest p-value of a score above t.
         """
-        above = self.calibration.scores.size - np.searchsorted(
-            self.calibration.scores, threshold, side="right"
-        )
-        return 100 * float(1 + above) * self.calibration.smallest
+        above = int((self.calibration.scores > threshold).sum())
+        return 100 * (1 + above) * self.calibration.smallest
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -132,23 +121,19 @@ class OpenRun:
     @cached_property
     def normals(self) -> NormalPatches:
         """The patches of its training images, to be searched."""
-        detector = self.detector
-        return NormalPatches.of(
-            self.run.experiment.parts["train"], detector.backbone, detector.method.needs
-        )
+        normals, detector = self.experiment.parts["train"], self.detector
+        return NormalPatches.of(normals, detector.backbone, detector.method.needs)
 
     @property
     def first(self) -> str | None:
         """The key of the sample to begin with: the most unusual defective one."""
-        table = self.test[self.test["key"].isin(self.samples)]
-        table = table.sort_values("score", ascending=False, kind="stable")
-        bad = table["key"][table.label == 1]
-        return next(iter([*bad, *table["key"]]), None)
+        bad = self.ranked["key"][self.ranked.label == 1]
+        return next(iter([*bad, *self.ranked["key"]]), None)
 
     @cached_property
     def caption(self) -> str:
         """What its numbers rest on, in one line."""
-        row = summary(self.run.folder)
+        row = summary(self.folder)
         parts = (row[key] for key in ("name", "backbone", "budget", "seed", "protocol"))
         ended = f" · {row['stopped']}" if "stopped" in row else ""
         return f"{row['method']} · {style.caption(*parts)}{ended}"
@@ -191,12 +176,8 @@ _opening = Lock()  # several visitors that ask at once wait for one reading
 
 @lru_cache(maxsize=KEPT)
 def _opened(folder: str, _written: int) -> OpenRun:
-    chosen = OpenRun(Run.load(folder))
-    _ = (
-        chosen.detector,
-        chosen.test,
-        chosen.history,
-    )  # a damaged file is found now, not half-way through a page
+    chosen = OpenRun.load(folder)
+    _ = chosen.detector, chosen.test, chosen.history  # damage is found now
     return chosen
 
 
@@ -209,6 +190,11 @@ def choices(folder: Path | str) -> list[tuple[str, str]]:
         parts += [row["stopped"]] if "stopped" in row else []
         parts += [] if area is None else [f"image AUROC {area:.3f}"]
         rows.append((" · ".join(map(str, parts)), row["run"]))
+    return distinct(rows)
+
+
+def distinct(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Label and folder of runs; labels that are equal get the end of the folder."""
     times = Counter(label for label, _ in rows)
     return [(name if times[name] == 1 else f"{name} · {path[-8:]}", path) for name, path in rows]
 
@@ -238,8 +224,8 @@ def _listing(folder: Path | str) -> tuple[list[dict], list[str]]:
 def fit(image: np.ndarray, longest: int) -> np.ndarray:
     """A picture brought to that many pixels on its longer side."""
     factor = longest / max(image.shape[:2])
-    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return style.resized(image, (height, width))
 
 
 def data_name(data: str) -> str:

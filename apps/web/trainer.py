@@ -16,19 +16,17 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from labkit import methods
 from labkit.core.config import Config
 from labkit.training.run import Run
 from labkit.training.train import train
-from labkit_apps.web.allowance import USUAL, Allowance
+from labkit_apps.web.allowance import USUAL, Allowance, planned
 from labkit_apps.web.forecast import Forecast, TooLong, forecast, read
 from labkit_apps.web.refusals import names_only
 
-WAITING, MEASURING, READING, FITTING, SCORING, DONE, FAILED = (
-    "waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"
-)  # fmt: skip
+Phase = Literal["waiting", "measuring", "reading", "fitting", "scoring", "done", "failed"]
 MOST = 8  # trainings that may wait
 PATIENCE = 5.0  # seconds that the end of the server waits for a step
 
@@ -57,53 +55,36 @@ class Training:
 
     def __init__(self, number: int, order: Order) -> None:
         self.number, self.order = number, order
-        self.phase, self.words = WAITING, ""
+        self.phase, self.words = "waiting", ""
+        self.stopping = False  # whether somebody has asked it to stop
         self.forecast: Forecast | None = None
         self.history: list[dict[str, Any]] = []
         self.run: Run | None = None
-        self.begun = self.changed = self.ended = time.monotonic()
-        self._stop = threading.Event()
+        self.begun = self.changed = time.monotonic()
 
     @property
     def active(self) -> bool:
         """Whether it waits or runs."""
-        return self.phase not in (DONE, FAILED)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether somebody has asked it to stop."""
-        return self._stop.is_set()
+        return self.phase not in ("done", "failed")
 
     @property
     def seconds(self) -> float:
         """Since it began to run."""
-        return (time.monotonic() if self.active else self.ended) - self.begun
+        return (time.monotonic() if self.active else self.changed) - self.begun
 
     @property
     def epochs(self) -> int:
         """That are planned, in all stages."""
-        spec = self.order.config
-        stages = methods.get(spec.method).stages(spec.flow, spec.train)
-        return sum(stage.train.epochs for stage in stages)
+        return planned(self.order.config)
 
-    def stop(self) -> None:
-        """End it with its last whole epoch."""
-        self._stop.set()
-
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
         self.phase, self.changed = phase, time.monotonic()
-
-    def asked(self) -> bool:
-        """What `labkit.train` asks before each step; the first time tells that it has begun."""
-        if self.phase == READING:
-            self.enter(FITTING)
-        return self._stop.is_set()
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         """Take note of an epoch that is done."""
         self.history = list(history)
-        self.enter(SCORING if len(history) == self.epochs else FITTING)
+        self.enter("scoring" if len(history) == self.epochs else "fitting")
 
     def left(self) -> float | None:
         """Seconds it should still take; None where nobody knows.
@@ -113,17 +94,15 @@ class Training:
         plan, done = self.forecast, len(self.history)
         if plan is None or not self.active:
             return None
-        planned = plan.epochs[:done]
-        scale = sum(row["seconds"] for row in self.history) / sum(planned) if planned else 1.0
-        steps = {READING: plan.features, FITTING: scale * sum(plan.epochs[done : done + 1]),
-                 SCORING: plan.scoring}  # fmt: skip
-        now = steps.get(self.phase, 0.0)
-        rest = max(0.0, now - (time.monotonic() - self.changed)) if now else 0.0
-        if self.phase in (MEASURING, WAITING, READING):
-            rest += sum(plan.epochs)
-        if self.phase == FITTING:
-            rest += scale * sum(plan.epochs[done + 1 :])
-        return rest + (plan.scoring if self.phase != SCORING else 0.0)
+        expected = sum(plan.epochs[:done])
+        scale = sum(row["seconds"] for row in self.history) / expected if expected else 1.0
+        epoch, *later = [scale * seconds for seconds in plan.epochs[done:]] or [0.0]
+        now, then = {
+            "reading": (plan.features, epoch + sum(later) + plan.scoring),
+            "fitting": (epoch, sum(later) + plan.scoring),
+            "scoring": (plan.scoring, 0.0),
+        }.get(self.phase, (0.0, plan.seconds))
+        return max(0.0, now - (time.monotonic() - self.changed)) + then
 
 
 class Trainer:
@@ -159,13 +138,13 @@ class Trainer:
                 worker.start()
             return job
 
-    def get(self, number: int | None) -> Training | None:
+    def get(self, number: float | None) -> Training | None:
         """The training of that number; without one what runs now, else the last."""
-        with self._lock:
-            if number and 0 < number <= len(self._jobs):
-                return self._jobs[number - 1]
-            running = (job for job in self._jobs if job.active)
-            return next(running, self._jobs[-1] if self._jobs else None)
+        jobs = self.jobs
+        if number and 0 < number <= len(jobs):
+            return jobs[int(number) - 1]
+        running = (job for job in jobs if job.active)
+        return next(running, jobs[-1] if jobs else None)
 
     @property
     def jobs(self) -> list[Training]:
@@ -176,15 +155,14 @@ class Trainer:
     def stop(self, job: Training) -> None:
         """End a training with its last whole epoch, or take it out of the queue."""
         with self._lock:
-            job.stop()
-            if job.phase == WAITING:
+            job.stopping = True
+            if job.phase == "waiting":
                 job.words = "Taken out of the queue; there is no run."
-                job.enter(FAILED)
+                job.enter("failed")
 
     def ahead(self, job: Training) -> int:
         """How many others come before it."""
-        with self._lock:
-            return sum(other.active for other in self._jobs[: job.number - 1])
+        return sum(other.active for other in self.jobs[: job.number - 1])
 
     def forecast(self, order: Order, check: Callable[[], None] | None = None) -> Forecast:
         """What an order should take on this machine.
@@ -207,7 +185,7 @@ class Trainer:
                     self._workers.clear()
                     return
                 job.begun = time.monotonic()
-                job.enter(MEASURING)
+                job.enter("measuring")
             self._perform(job)
 
     def _perform(self, job: Training) -> None:
@@ -219,14 +197,13 @@ class Trainer:
             logging.getLogger(__name__).exception("training %s", job.order)
             reason = names_only(f"{type(error).__name__}: {error}".splitlines()[0])
             job.words = f"The training failed ({reason}); the server's log says more."
-        job.ended = time.monotonic()
-        job.enter(DONE if job.run else FAILED)
+        job.enter("done" if job.run else "failed")
 
     def _train(self, job: Training) -> None:
         order = job.order
         with contextlib.suppress(TooLong):  # then nobody knows how long it takes
             job.forecast = self.forecast(order, lambda: self._unstopped(job))
-        job.enter(READING)
+        job.enter("reading")
         read(order.config, self.root, lambda: self._unstopped(job))
         job.run = train(
             order.method, order.data, order.budget, order.seed, progress=False, runs=self.folder,
@@ -234,8 +211,11 @@ class Trainer:
         )  # fmt: skip
 
     def _asked(self, job: Training) -> bool:
+        """Before each step: whether to stop; the first time tells that training has begun."""
         self.check_open()
-        return job.asked()
+        if job.phase == "reading":
+            job.enter("fitting")
+        return job.stopping
 
     def _unstopped(self, job: Training) -> None:
         """Before the first epoch, a stop leaves nothing."""

@@ -42,7 +42,7 @@ def test_the_command_tells_the_terms_and_asks(labkit, tmp_path, server, name):
     code, out, err = labkit("data", "get", name, "--root", tmp_path, answer="n\n")
     assert code == 2
     assert out == ""
-    assert all(word in err for word in ("CC BY 4.0", "https://example.org/toys", "0.00 GB"))
+    assert all(word in err for word in ("CC BY 4.0", "https://example.org/toys", "0 MB"))
     assert server.asked == []
     code, out, err = labkit("data", "get", name, "--root", tmp_path, "--json", answer="y\n")
     assert code == 0

@@ -180,24 +180,6 @@ def test_a_link_opens_a_run_and_an_image(chromium, url, runs_folder):
     page.close()
 
 
-def test_two_users_see_their_own_images(chromium, url, quick_run, tmp_path):
-    pages, names = [chromium.new_page() for _ in range(2)], ("mine.png", "yours.png")
-    samples = quick_run.samples()
-    for page, name, sample in zip(pages, names, samples, strict=False):
-        Image.fromarray(sample.read()).save(tmp_path / name)
-        page.goto(url)
-    for page in pages:
-        page.wait_for_selector(MAPS, timeout=WAIT)
-    for page, name in zip(pages, names, strict=True):
-        _upload(page, tmp_path / name)
-    for page, name in zip(pages, names, strict=True):
-        page.locator("#verdict").get_by_text(name).wait_for(timeout=WAIT)
-    _changes(pages[0], lambda: _set(pages[0], "opacity", "0.1"))
-    for page, name in zip(pages, names, strict=True):
-        assert name in page.inner_text("#verdict")
-        page.close()
-
-
 def test_another_run_changes_the_page(page, runs_folder):
     labels = [label for label, _ in shelf.choices(runs_folder)]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import test_tables
 from gradio_client import handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
 
 import labkit
@@ -18,7 +17,8 @@ from labkit.studies.runner import folder as study_folder
 from labkit_apps.web import app
 from labkit_apps.web.tabs import compare as compare_tab
 from labkit_apps.web.tabs import microscope as microscope_tab
-from labkit_apps.web.views import compare, microscope, pictures, studies
+from labkit_apps.web.views import compare, gallery, microscope, studies
+from labkit_apps.web.views.judged_image import read
 
 
 @pytest.fixture(scope="module")
@@ -99,21 +99,21 @@ def test_a_tab_begins_by_itself_but_once(runs, home, monkeypatch):
     for nothing in ((first[0], runs), (None, runs[:1]), (None, None)):
         assert {str(part) for part in compare_tab.begin(home, *nothing)} == {str(gr.skip())}
     begun = microscope_tab.begin(runs[0], None, 0)
-    assert len(begun[0]) == pictures.COUNT
-    assert begun[1].what == pictures.spread(runs[0])[0][2]
+    assert len(begun[0]) == gallery.SPREAD
+    assert begun[1].source == ("sample", gallery.spread(runs[0])[1][0])
     assert "Step 0 of" in begun[-1]
     again = microscope_tab.begin(runs[0], begun[1], 3)
     assert {str(part) for part in again} == {str(gr.skip())}
     assert microscope_tab.begin(runs[2], begun[1], 0)[1].run == runs[2]
     monkeypatch.setattr(microscope, "no_flow", lambda run: "It has no flow.")
     shown, specimen, *_, told = microscope_tab.begin(runs[0], None, 0)
-    assert (len(shown), specimen, "It has no flow." in told) == (pictures.COUNT, None, True)
+    assert (len(shown), specimen, "It has no flow." in told) == (gallery.SPREAD, None, True)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_too_few_or_too_many_runs(count):
+def test_too_few_or_too_many_runs(home, count):
     with pytest.raises(ValueError, match=f"takes 2 to 6 runs; {count} are chosen"):
-        compare.checked([str(k) for k in range(count)])
+        compare.listed(home, [str(k) for k in range(count)])
 
 
 def test_a_test_set_is_that_of_one_dataset(runs):
@@ -144,11 +144,11 @@ def test_maps_of_one_image_have_one_scale(runs, key):
 
 
 def test_regions_of_the_runs_that_have_maps(runs, monkeypatch):
-    ticks, few = [], compare.about.opened(runs[0]).samples
+    ticks, few = [], compare.about.opened(runs[0]).images
     keys = [*[k for k, s in few.items() if s.label][:2], *[k for k in few if "/good/" in k][:1]]
     for run in runs[:2]:
-        samples = compare.about.opened(run).samples
-        monkeypatch.setitem(compare.about.opened(run).__dict__, "samples",
+        samples = compare.about.opened(run).images
+        monkeypatch.setitem(compare.about.opened(run).__dict__, "images",
                             {k: samples[k] for k in keys})  # fmt: skip
     drawn = compare.regions(runs[:2], lambda done, total: ticks.append((done, total)))
     assert "data:image/png" in drawn
@@ -157,18 +157,18 @@ def test_regions_of_the_runs_that_have_maps(runs, monkeypatch):
 
 
 def test_pictures_are_spread_and_files_are_named(runs, tmp_path):
-    offered = pictures.spread(runs[0], 4)
-    scores = [float(caption.rsplit(" ", 1)[1]) for _, caption, _ in offered]
+    offered, _ = gallery.spread(runs[0], 4)
+    scores = [float(caption.rsplit(" ", 1)[1]) for _, caption in offered]
     assert scores == sorted(scores, reverse=True)
     path = tmp_path / "words.png"
     path.write_text("not an image")
     with pytest.raises(ValueError, match=r"words\.png") as told:
-        pictures.read(runs[0], "file", str(path))
+        read(runs[0], ("file", str(path)))
     assert str(tmp_path) not in str(told.value)
 
 
 def test_each_step_of_the_microscope_is_another_page(runs, key):
-    specimen = microscope.Specimen(runs[0], "sample", key)
+    specimen = microscope.Specimen(runs[0], ("sample", key))
     known = microscope.names(specimen)
     assert list(known) == ["global", "local"]
     drawn = {microscope.draw(specimen, "global", step) for step in (0, known["global"])}
@@ -180,7 +180,7 @@ def test_each_step_of_the_microscope_is_another_page(runs, key):
 
 
 def test_a_run_that_is_trained_on_is_drawn_anew(runs, key):
-    specimen = microscope.Specimen(runs[0], "sample", key)
+    specimen = microscope.Specimen(runs[0], ("sample", key))
     microscope.draw(specimen, "global", 1)
     drawn = microscope._page.cache_info().misses
     microscope.draw(specimen, "global", 1)
@@ -235,10 +235,3 @@ def test_endpoints(client, runs, key, finished, tmp_path):
     moved = client.predict("global", 0, api_name="/microscope")
     assert "Step 0" in moved
     assert "Published" in client.predict(finished, api_name="/study")[2]
-
-
-def test_errors_reach_the_client(client, runs):
-    with pytest.raises(AppError, match="takes 2 to 6 runs"):
-        client.predict(runs[:1], api_name="/compare")
-    with pytest.raises(AppError, match="no sample 999"):
-        client.predict(runs[0], 999, 0, api_name="/microscope_sample")

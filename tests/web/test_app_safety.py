@@ -14,8 +14,8 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from labkit_apps.web import app, guard, markup, shelf
-from labkit_apps.web.views import inspect, programs
+from labkit_apps.web import app, guard, markup, programs, shelf
+from labkit_apps.web.views import inspect
 from labkit_apps.web.views.inspect import ViewOptions
 from labkit_apps.web.views.judged_image import judge_file
 

@@ -15,7 +15,7 @@ from labkit_apps.web import shelf
 from labkit_apps.web import trainer as trainers
 from labkit_apps.web.allowance import Allowance
 from labkit_apps.web.forecast import Forecast
-from labkit_apps.web.trainer import DONE, FAILED, Order, Trainer
+from labkit_apps.web.trainer import Order, Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
 
@@ -94,7 +94,7 @@ def test_an_order_is_checked_before_it_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("text", "key"),
     [("image_size=2048", "image_size"), ("batch=100000", "batch"), ("epochs=100000", "epochs"),
-     ("blocks=1000000", "blocks"), ("hidden=1e9", "hidden"),
+     ("blocks=500", "blocks"), ("hidden=1e9", "hidden"),
      ("image_size=1024 batch=64", "batch x")],
 )  # fmt: skip
 def test_an_order_is_bounded(tmp_path, text, key):
@@ -129,7 +129,7 @@ def test_a_stop_ends_measuring_and_reading(trainer, monkeypatch, step):
 
     monkeypatch.setattr(trainers, step, work)
     job = trainer.add(Order("dnfad", "procedural/gear", "quick", 0))
-    while job.phase != {"forecast": trainers.MEASURING, "read": trainers.READING}[step]:
+    while job.phase != {"forecast": "measuring", "read": "reading"}[step]:
         time.sleep(0.01)
     trainer.stop(job)
     assert "there is no run" in wait(job, 5).words
@@ -217,7 +217,7 @@ def test_uploads_have_a_quota_and_an_age(parts, tmp_path, trainer, held):
 def test_an_upload_that_a_run_needs_is_not_swept(trainer, parts, tmp_path):
     place = tmp_path / train_data.upload(parts, trainer)
     job = wait(trainer.add(order(trainer, f"uploads/{place.name}", text="limit=4 epochs=1")))
-    assert job.phase == DONE, job.words
+    assert job.phase == "done", job.words
     os.utime(place, (0, 0))
     train_data.sweep(trainer)
     assert place.is_dir()
@@ -229,7 +229,7 @@ def test_an_upload_that_a_run_needs_is_not_swept(trainer, parts, tmp_path):
 def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
     place = train_data.upload(parts, trainer)
     job = wait(trainer.add(order(tmp_path, place, text="limit=4 epochs=2 blocks=1")))
-    assert job.phase == DONE, job.words
+    assert job.phase == "done", job.words
     assert job.run.folder.parent == tmp_path
     assert len(job.history) == 2
     state = views.draw_state(job, 0)
@@ -237,7 +237,7 @@ def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
     assert len(views.draw_curve(job).axes) == 2
     assert views.facts(job)["run"] == job.run.folder.name
     bad = wait(trainer.add(order(tmp_path, text="limit=6 taps=99")))
-    assert (bad.phase, "tap 99" in bad.words) == (FAILED, True)
+    assert (bad.phase, "tap 99" in bad.words) == ("failed", True)
 
 
 def test_a_stop_keeps_the_last_whole_epoch(trainer, tmp_path):
@@ -248,7 +248,7 @@ def test_a_stop_keeps_the_last_whole_epoch(trainer, tmp_path):
     trainer.stop(job)
     assert views.draw_state(job, 0).count("Stopping") == 1
     wait(job)
-    assert job.phase == DONE, job.words
+    assert job.phase == "done", job.words
     told = job.run.summary()["stopped"]
     assert told == f"stopped after {len(job.run.history)} of 500 epochs"
     assert told in views.draw_state(job, 0)
@@ -269,7 +269,7 @@ def test_one_at_a_time_in_order(trainer, held):
     for job in jobs:
         wait(job)
     assert ran == [0, 1, 3]
-    assert [job.phase for job in jobs] == [FAILED] * 4
+    assert [job.phase for job in jobs] == ["failed"] * 4
     assert "out of the queue" in jobs[2].words
     assert trainer.get(None) is jobs[3]
     again = wait(trainer.add(jobs[0].order))  # the worker begins anew
@@ -289,7 +289,7 @@ def test_the_end_of_the_server_ends_the_worker(trainer, held):
         time.sleep(0.01)
     trainer.close()
     assert not trainer._workers
-    assert job.phase == FAILED
+    assert job.phase == "failed"
     assert "goes on from its last epoch" in job.words
 
 
@@ -306,9 +306,9 @@ def test_time_left_follows_what_the_epochs_took():
     assert job.left() is None
     images = {"train": 8, "calibration": 2, "test": 4}
     job.forecast = Forecast(images, 14, 10.0, (5.0,) * job.epochs, 3.0, 99)
-    job.enter(trainers.READING)
+    job.enter("reading")
     assert job.left() == pytest.approx(10 + 5 * job.epochs + 3, abs=0.2)
-    job.enter(trainers.FITTING)
+    job.enter("fitting")
     job.epoch([{"epoch": 1, "seconds": 10.0}])  # twice as slow as it looked
     assert job.left() == pytest.approx(2 * 5 * (job.epochs - 1) + 3, abs=0.2)
 
@@ -322,8 +322,8 @@ def test_choices_are_what_this_machine_has():
 
 
 def test_the_cost_is_told_before(tmp_path):
-    told = views.draw_cost(order(tmp_path), Trainer(tmp_path))
+    told = views.draw_cost(Trainer(tmp_path), order(tmp_path))
     assert "all together" in told
     assert "images are new to the backbone" in told
     with pytest.raises(ValueError, match="procedural"):
-        views.draw_cost(Order("dnfad", "procedural/geer", "quick", 0), Trainer(tmp_path))
+        views.draw_cost(Trainer(tmp_path), Order("dnfad", "procedural/geer", "quick", 0))

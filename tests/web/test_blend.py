@@ -43,7 +43,7 @@ def test_blend_outlines_what_lies_above_the_threshold():
     [
         (IMAGE[..., 0], MAP, (0, 1), "uint8, not"),
         (IMAGE, MAP, (1, 1), "ascend"),
-        (IMAGE, np.ones((1, 2, 2)), (0, 1), "a map is"),
+        (IMAGE, np.ones((1, 2, 2)), (0, 1), "uint8, not"),
     ],
 )
 def test_bad_input_is_named(image, values, limits, says):

@@ -3,16 +3,9 @@
 import pytest
 
 from labkit import methods
-from labkit_apps.web.forecast import duration, forecast
+from labkit_apps.web.forecast import forecast
 
 TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 1, "batch": 4}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "under 1 s"), (5, "5 s"), (300, "5 min"), (7200, "2.0 h")]
-)
-def test_durations_are_said_as_a_person_would(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_a_forecast_counts_what_one_run_has_to_do(monkeypatch, tmp_path):

@@ -1,11 +1,14 @@
 """A place's latents and its nearest normal patch."""
 
+import numpy as np
 import pytest
 import torch
 
+from labkit.figures.style import ANOMALOUS, NORMAL
 from labkit.flows.likelihood import log_likelihood
 from labkit_apps.web import position
-from labkit_apps.web.position import NormalPatches, cell
+from labkit_apps.web.position import Latent, NormalPatches, cell
+from labkit_apps.web.views.place import position_latents
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,14 @@ def test_the_latent_of_a_place_makes_up_its_density(quick_run):
         expected = log_likelihood(outs[name])[0, row, column]
         density = one.logdet - one.energy / 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))
         assert float(density) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_one_panel_per_flow_on_shared_axes_coloured_by_its_energy():
+    rng = np.random.default_rng(0)
+    near, far = (Latent(scale * rng.normal(size=200), 0.0) for scale in (1, 3))
+    figure = position_latents({"near": near, "far": far})
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["near", "far"]
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    edges = [ax.patches[0].get_edgecolor()[:3] for ax in figure.axes]
+    expected = [tuple(int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)) for c in (NORMAL, ANOMALOUS)]
+    np.testing.assert_allclose(edges, expected)

@@ -8,11 +8,11 @@ from test_comparison import table
 from labkit.evaluation import metrics
 from labkit.explore import toy_2d
 from labkit_apps.web.views.about import defect_table
-from labkit_apps.web.views.compare_runs import by_kind, common, roc_figure
+from labkit_apps.web.views.compare import by_kind, common, roc_figure
 from labkit_apps.web.views.microscope import View, inverse_words
-from labkit_apps.web.views.toy_figure import toy_figure
+from labkit_apps.web.views.step_figures import toy_figure
 
-TABLES = {"a": table(0), "b": table(1)}
+TABLES = {name: table(seed).query("split == 'test'") for seed, name in enumerate("ab")}
 
 
 def test_the_defect_table_is_sorted_with_counts_and_values():
@@ -31,18 +31,17 @@ def test_kinds_are_the_metrics_of_each_run():
     kinds = by_kind(TABLES)
     assert list(kinds.columns) == ["all", "hole", "scratch"]
     assert kinds.attrs["count"] == {"all": 20, "hole": 10, "scratch": 10}
-    test = TABLES["b"][TABLES["b"].split == "test"]
+    test = TABLES["b"]
     area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
     assert kinds.loc["b", "all"] == pytest.approx(area)
 
 
 def test_runs_are_compared_on_the_images_that_all_have():
     table = TABLES["a"]
-    fewer = table[(table["split"] != "test") | (table.index % 3 == 0)]
+    fewer = table[table.index % 3 == 0]
     shared = common({"a": table, "fewer": fewer})
-    test = fewer[fewer["split"] == "test"]
-    assert [len(one) for one in shared.values()] == [len(test)] * 2
-    assert set(shared["a"]["key"]) == set(test["key"]) < set(table["key"])
+    assert [len(one) for one in shared.values()] == [len(fewer)] * 2
+    assert set(shared["a"]["key"]) == set(fewer["key"]) < set(table["key"])
     assert by_kind(shared).nunique().max() == 1  # the same images, the same scores, no winner
     with pytest.raises(ValueError, match="0 test images in common"):
         common({"a": table, "b": table.assign(key=table["key"] + "x")})

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import Page
+from labkit_apps.web.page import Page, ticker
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import about as views
 
@@ -17,7 +17,7 @@ def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
     outputs = [c.metrics, c.curves, c.rest, c.regions]
-    page.on_run(about, [page.run], outputs, "about", show_progress="hidden")
+    page.run.change(about, page.run, outputs, api_name="about", show_progress="hidden")
     c.regions.click(regions, page.run, c.curves, api_name="regions")
 
 
@@ -41,12 +41,12 @@ def about(run: str | None) -> Any:
     curves, defects, history = views.report(run)
     rest = [(defects, "image AUROC by kind of defect"), (history, "loss by epoch")]
     charts = "".join(markup.chart(figure, alt) for figure, alt in rest if figure)
-    masked = opened(run).run.summary().get("aupro") is not None
+    masked = opened(run).summary().get("aupro") is not None
     first = markup.chart(curves, "ROC and precision-recall curves")
     return views.metric_table(run), first, charts, gr.update(visible=masked)
 
 
 def regions(run: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """ROC, precision-recall and region-overlap curves of a run."""
-    figure = views.regions(run, lambda done, total: progress((done, total), unit="images"))
+    figure = views.regions(run, ticker(progress))
     return markup.chart(figure, "ROC, precision-recall and region-overlap curves")

@@ -11,11 +11,10 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page
+from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, ticker
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.style import static
 from labkit_apps.web.views import batch as views
-from labkit_apps.web.views import batch_report
 from labkit_apps.web.views.batch import Rates
 
 SHOWN = 24  # overlays in the gallery
@@ -29,14 +28,13 @@ NONE_YET = "There is no batch yet. Add images and press “Judge these images”
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    page.on_run(rates, [page.run], [c.alarm], "several_rates", show_progress="hidden")
+    page.run.change(rates, page.run, c.alarm, api_name="several_rates", show_progress="hidden")
     chosen = [c.alarm, c.discovery]
     answer = [c.status, c.table]
     c.go.click(
         judge, [page.run, c.files, *chosen],
         [c.rows, c.batch, *answer, c.histogram, c.scale, c.overlays, c.keep, c.reports],
         api_name="several", show_progress_on=c.status, concurrency_limit=2,
-        concurrency_id="batch",
     )  # fmt: skip
     moved = [c.alarm.input, c.discovery.input]
     outputs = [*answer, c.histogram, c.reports]
@@ -96,14 +94,13 @@ def judge(
 
     `files` are pictures or ZIP archives of them; the rates are in per cent.
     """
-    tick = lambda done, total: progress((done, total), unit="images")  # noqa: E731
-    batch, allowed = views.judge(run, files or [], tick), Rates.of(alarm, discovery)
+    allowed = Rates.of(alarm, discovery)
+    batch = views.judge(run, files or [], ticker(progress))
     pictures = views.overlays(batch, SHOWN)
     shown = gr.update(value=pictures, visible=bool(pictures))
     rows, scale = views.rows(batch, allowed), views.draw_scale(run) if pictures else ""
-    reports = gr.update(value=None, visible=False)
-    answer = _answer(batch, allowed)
-    return rows, batch, *answer, scale, shown, gr.update(visible=True), reports
+    reports, keep = gr.update(value=None, visible=False), gr.update(visible=True)
+    return rows, batch, *_answer(batch, allowed), scale, shown, keep, reports
 
 
 def decide(batch: views.JudgedBatch | None, alarm: float, discovery: float) -> Any:
@@ -117,13 +114,13 @@ def report(cache: Path, batch: views.JudgedBatch | None, alarm: float, discovery
     """CSV and HTML of the batch as it was last judged, in a folder that Gradio clears."""
     if batch is None:
         raise ValueError(NONE_YET)
-    files = batch_report.write(batch, Rates.of(alarm, discovery), cache / secrets.token_hex(8))
+    files = views.write(batch, Rates.of(alarm, discovery), cache / secrets.token_hex(8))
     return gr.update(value=[str(path) for path in files], visible=True)
 
 
 def _answer(batch: views.JudgedBatch, rates: Rates) -> tuple[str, str, str]:
     """Summary with the CSV beside it, table, histogram."""
-    content = views.decided(batch, rates).to_csv(index=False)
+    content = views.decided(batch, rates).to_csv(index=False).encode()
     link = markup.download(content, "labkit-scores.csv", "Download CSV")
     figure = views.draw_histogram(batch, rates)
     chart = markup.chart(figure, "histogram of the batch's scores beside held-out normal images")

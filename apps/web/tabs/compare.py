@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, Page
+from labkit_apps.web.page import HIDDEN, KEEP, PRIVATE, Page, gallery, key_of, ticker, upload
 from labkit_apps.web.views import compare as views
-from labkit_apps.web.views.pictures import spread
+from labkit_apps.web.views.gallery import spread
+from labkit_apps.web.views.judged_image import Source
 
 HEAVY = {"concurrency_limit": 1, "concurrency_id": "compare"}
 
@@ -20,48 +21,30 @@ HEAVY = {"concurrency_limit": 1, "concurrency_id": "compare"}
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    sets = [
-        c.state,
-        c.sets,
-        c.first,
-        c.second,
-        c.scatter,
-        c.differ,
-        c.keys,
-        c.rest,
-        c.regions,
-        c.pro,
-    ]
-    c.go.click(
-        partial(compare, page.folder), c.runs, sets, api_name="compare",
-        show_progress_on=c.sets, **HEAVY,
-    )  # fmt: skip
-    opening = page.tab.select(
-        partial(offer, page.folder), [page.run, c.state], c.runs, show_progress="hidden", **PRIVATE
-    )
-    opening.success(
-        partial(begin, page.folder), [c.state, c.runs], sets, show_progress_on=c.sets,
-        **PRIVATE, **HEAVY,
-    )  # fmt: skip
+    folder = page.trainer.folder
+    ranks = [c.scatter, c.differ, c.keys]
+    sets = [c.state, c.sets, c.first, c.second, *ranks, c.rest, c.regions, c.pro]
+    heavy = HEAVY | {"show_progress_on": c.sets}
+    c.go.click(partial(compare, folder), c.runs, sets, api_name="compare", **heavy)
+    opening = page.tab.select(partial(offer, folder), [page.run, c.state], c.runs, **HIDDEN)
+    opening.success(partial(begin, folder), [c.state, c.runs], sets, **PRIVATE, **heavy)
     chosen = [c.state, c.first, c.second]
-    gr.on([c.first.input, c.second.input], pair, chosen, [c.scatter, c.differ, c.keys],
-          api_name="compare_pair")  # fmt: skip
+    gr.on([c.first.input, c.second.input], pair, chosen, ranks, api_name="compare_pair")
     c.regions.click(regions, c.state, c.pro, api_name="compare_regions", **HEAVY)
     _wire_images(c)
 
 
 def _wire_images(c: SimpleNamespace) -> None:
     """One image under each run: the first at once, then what is clicked or sent."""
-    fresh = c.state.change(  # other runs than before
-        samples, c.state, [c.gallery, c.shown, c.key], show_progress="hidden", **PRIVATE
-    )
+    shown = [c.gallery, c.shown, c.key]
+    fresh = c.state.change(samples, c.state, shown, **HIDDEN)  # other runs than before
     fresh.success(sample, [c.state, c.key], c.maps, **PRIVATE, **HEAVY)
     named = {"api_name": "compare_sample"}
-    for gallery, keys, how in ((c.gallery, c.shown, named), (c.differ, c.keys, PRIVATE)):
-        picked = gallery.select(key_of, keys, c.key, show_progress="hidden", **PRIVATE)
+    for pictures, keys, how in ((c.gallery, c.shown, named), (c.differ, c.keys, PRIVATE)):
+        picked = pictures.select(key_of, keys, c.key, **HIDDEN)
         picked.then(sample, [c.state, c.key], c.maps, **how, **HEAVY)
     sent = c.upload.upload(image, [c.state, c.upload], c.maps, api_name="compare_image", **HEAVY)
-    sent.then(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    sent.then(lambda: None, None, c.upload, **HIDDEN)
 
 
 def _layout() -> SimpleNamespace:
@@ -82,10 +65,8 @@ def _layout() -> SimpleNamespace:
     gr.HTML(markup.heading("One image under each run", "maps on one scale"))
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
-            c.gallery = gr.Gallery(**_gallery(3), height=320, elem_id="compare-samples")
-            c.upload = gr.File(
-                show_label=False, height=140, elem_id="compare-upload", elem_classes="lk-paste"
-            )
+            c.gallery = gallery(3, height=320, elem_id="compare-samples")
+            c.upload = upload(140, "compare-upload")
         with gr.Column(scale=8, min_width=320):
             c.maps = gr.HTML(markup.message(views.ASK), elem_id="compare-maps")
     return c
@@ -103,19 +84,11 @@ def _pair_layout(c: SimpleNamespace) -> None:
             c.scatter = gr.HTML(elem_id="compare-pair")
         with gr.Column(scale=4, min_width=280):
             gr.HTML(markup.heading("Disagreements", "click one to see its maps below"))
-            c.differ = gr.Gallery(**_gallery(4), height="auto", elem_id="compare-differ")
+            c.differ = gallery(4, height="auto", elem_id="compare-differ")
 
 
 def _choice(name: str) -> dict:
     return {"min_width": 140, "allow_custom_value": True, "elem_id": name}
-
-
-def _gallery(columns: int) -> dict:
-    return {
-        "show_label": False, "columns": columns, "allow_preview": False, "buttons": [],
-        "object_fit": "cover", "interactive": False, "container": False,
-        "elem_classes": "lk-samples",
-    }  # fmt: skip
 
 
 def offer(folder: Path, run: str | None, state: list[str] | None) -> Any:
@@ -130,12 +103,12 @@ def compare(folder: Path, runs: list[str] | None) -> Any:
     try:
         kept, charts = views.of_one_dataset(runs)[0], views.test_set(runs)
     except ValueError as error:  # one image can be compared none the less
-        answer = markup.message(str(error))
-        hidden = gr.update(visible=False)
+        answer, hidden = markup.message(str(error)), gr.update(visible=False)
         return runs, answer, gr.skip(), gr.skip(), "", [], [], hidden, hidden, ""
     choices = [(name, run) for run, name in kept.items()]
-    pairs = [gr.update(choices=choices, value=run) for _, run in choices[:2]]
-    answer = views.pair(runs, *(run for _, run in choices[:2]))
+    first = list(kept)[:2]
+    pairs = [gr.update(choices=choices, value=run) for run in first]
+    answer = views.pair(runs, *first)
     shown = gr.update(visible=True), gr.update(visible=views.with_regions(kept))
     return runs, charts, *pairs, *answer, *shown, ""
 
@@ -149,9 +122,7 @@ def begin(folder: Path, state: list[str] | None, runs: list[str] | None) -> Any:
 
 def samples(runs: list[str] | None) -> Any:
     """Test images of the first run to choose from, and the key of the most unusual one."""
-    offered = spread(runs[0]) if runs else []
-    pictures = [(picture, caption) for picture, caption, _ in offered]
-    keys = [key for _, _, key in offered]
+    pictures, keys = spread(runs[0]) if runs else ([], [])
     return pictures, keys, keys[0] if keys else ""
 
 
@@ -162,35 +133,23 @@ def pair(runs: list[str] | None, first: str, second: str) -> Any:
 
 def regions(runs: list[str] | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """Region-overlap curves of the runs that have maps."""
-    return views.regions(
-        _compared(runs), lambda done, total: progress((done, total), unit="images")
-    )
-
-
-def key_of(keys: list[str], event: gr.SelectData) -> str:
-    """The key of the thumbnail that was clicked."""
-    return keys[event.index]
+    return views.regions(_compared(runs), ticker(progress))
 
 
 def sample(runs: list[str] | None, key: str, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """A test image of the first run under each run."""
-    if not key:
-        return gr.skip()
     return _maps(runs, ("sample", key), progress)
 
 
 def image(runs: list[str] | None, file: str | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
     """An image file under each run."""
-    return _maps(runs, ("file", str(file)), progress) if file else gr.skip()
+    return _maps(runs, ("file", file), progress)
 
 
-def _maps(runs: list[str] | None, source: tuple[str, str], progress: gr.Progress) -> str:
-    tick = partial(_tell, progress)
-    return views.maps(_compared(runs), source, tick)
-
-
-def _tell(progress: gr.Progress, done: int, total: int) -> None:
-    progress((done, total), unit="runs")
+def _maps(runs: list[str] | None, source: Source, progress: gr.Progress) -> Any:
+    if not source[1]:
+        return gr.skip()
+    return views.maps(_compared(runs), source, ticker(progress, "runs"))
 
 
 def _compared(runs: list[str] | None) -> list[str]:

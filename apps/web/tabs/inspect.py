@@ -10,14 +10,15 @@ import gradio as gr
 from gradio.events import Dependency
 
 from labkit_apps.web import markup
-from labkit_apps.web.desk import Desk, Source
-from labkit_apps.web.page import ALARM, KEEP, PRIVATE, QUIET, Page, explained
+from labkit_apps.web.desk import Desk
+from labkit_apps.web.page import ALARM, HIDDEN, KEEP, QUIET, Page
 from labkit_apps.web.shelf import brief, opened
 from labkit_apps.web.style import static
 from labkit_apps.web.tabs import picking
 from labkit_apps.web.views import inspect as views
 from labkit_apps.web.views import place
 from labkit_apps.web.views.inspect import ViewOptions
+from labkit_apps.web.views.judged_image import Source
 
 NOWHERE = -1.0  # x and y as long as no place is chosen
 CLAMPED = """(desk, run, typed) => {
@@ -38,7 +39,8 @@ def tab(page: Page) -> None:
     c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second, c.x, c.y]
     c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest, c.message]
     c.shown = [*c.answer, *c.scales]
-    chosen = page.on_run(choose, [c.desk, page.run, *c.asked], c.shown, "choose", **IMAGES)
+    inputs = [c.desk, page.run, *c.asked]
+    chosen = page.run.change(choose, inputs, c.shown, api_name="choose", **IMAGES)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
     _wire_options(c)
     _wire_place(c)
@@ -91,50 +93,45 @@ def _controls(c: SimpleNamespace) -> None:
 
 def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> None:
     """A sample, a file or a camera picture is judged once; the controls only draw it again."""
-    inputs = [c.desk, run]
-    picked.then(sample, [*inputs, c.key, *c.asked], c.shown, api_name="sample", **IMAGES)
-    sent = c.upload.upload(
-        image, [*inputs, c.upload, *c.asked], c.shown, api_name="image", **IMAGES
-    )
-    c.camera.change(image, [*inputs, c.camera, *c.asked], c.shown, api_name="camera", **IMAGES)
-    sent.success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    picked.then(sample, [c.desk, run, c.key, *c.asked], c.shown, api_name="sample", **IMAGES)
+    file, photo = ([c.desk, run, one, *c.asked] for one in (c.upload, c.camera))
+    sent = c.upload.upload(image, file, c.shown, api_name="image", **IMAGES)
+    c.camera.change(image, photo, c.shown, api_name="camera", **IMAGES)
+    sent.success(lambda: None, None, c.upload, **HIDDEN)
 
 
 def _wire_options(c: SimpleNamespace) -> None:
-    moved, inputs = [c.opacity.input, c.first.input, c.second.input, c.truth.input], [c.desk]
-    gr.on(moved, redraw, [*inputs, *c.look], c.maps, api_name="maps", **QUIET)
-    outputs = [c.first, c.second, c.maps]
-    c.mode.input(view, [*inputs, *c.look], outputs, api_name="view", **QUIET)
+    moved = [c.opacity.input, c.first.input, c.second.input, c.truth.input]
+    look = [c.desk, *c.look]
+    gr.on(moved, redraw, look, c.maps, api_name="maps", **QUIET)
+    c.mode.input(view, look, [c.first, c.second, c.maps], api_name="view", **QUIET)
     inputs, outputs = [c.desk, c.ruler], [c.verdict, c.histogram, c.message]
     for slider, other, handler in ((c.threshold, c.alarm, decide), (c.alarm, c.threshold, allow)):
         slider.input(
             handler, [*inputs, slider, c.typed], [other, *outputs], js=CLAMPED % slider.elem_id,
             api_name=handler.__name__, **QUIET,
         )  # fmt: skip
-    c.keep.click(keep, [c.desk, *c.look], c.files, api_name="files")
+    c.keep.click(keep, look, c.files, api_name="files")
 
 
 def _wire_place(c: SimpleNamespace) -> None:
     """A click marks the place at once; its latents follow, then the search for its like."""
-    clicked = c.maps.select(spot, None, [c.x, c.y], show_progress="hidden", **PRIVATE)
-    marked = clicked.then(redraw, [c.desk, *c.look], c.maps, show_progress="hidden", **PRIVATE)
+    clicked = c.maps.select(spot, None, [c.x, c.y], **HIDDEN)
+    marked = clicked.then(redraw, [c.desk, *c.look], c.maps, **HIDDEN)
     shown = marked.then(show_place, [c.desk, c.x, c.y], c.place, api_name="place")
     shown.success(nearest, [c.desk, c.x, c.y], c.nearest, api_name="nearest")
 
 
-@explained
 def choose(request: gr.Request, desk: Desk, run: str | None, *asked: Any) -> Any:
     """The scales of a run, and the image in view, or of the link, as this run judges it."""
     return _show(desk, run, None, asked, request)
 
 
-@explained
 def sample(desk: Desk, run: str, key: str, *asked: Any) -> Any:
     """One of the run's test images, by its key."""
     return _show(desk, run, ("sample", key), asked) if key else (gr.skip(),) * SHOWN
 
 
-@explained
 def image(desk: Desk, run: str | None, file: str | None, *asked: Any) -> Any:
     """An image file that the user sends; it waits for the run if that is being opened."""
     return _show(desk, run, ("file", file), asked) if file else (gr.skip(),) * SHOWN
@@ -187,37 +184,32 @@ def _scales(desk: Desk, look: Sequence[Any]) -> tuple:
     """The controls, as a run needs them that has just been opened."""
     shown = opened(desk.run)
     (low, high, step), (least, rate), names = shown.ruler, shown.rates, list(shown.legend)
-    threshold = gr.update(
-        minimum=low, maximum=high, step=step, value=desk.threshold, info=shown.unit
-    )
+    now, unit = desk.threshold, shown.unit
+    threshold = gr.update(minimum=low, maximum=high, step=step, value=now, info=unit)
     first = shown.main or (names[-1] if names else views.PICTURE)
     second = names[0] if len(names) > 1 else views.PICTURE
     several = [
         gr.update(choices=[views.PICTURE, *names], value=name, visible=bool(names) and needed)
         for name, needed in zip((first, second), _needed(look[0]), strict=True)
     ]
-    seen = gr.update(visible=bool(names))
-    scales = desk.run, threshold, gr.update(minimum=least, value=rate), seen, seen
-    return *scales, *several, NOWHERE, NOWHERE
+    alarm, needing = gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
+    return desk.run, threshold, alarm, needing, needing, *several, NOWHERE, NOWHERE
 
 
-@explained
 def redraw(desk: Desk, *look: Any) -> Any:
     """The maps in another look."""
-    with desk.still():
+    with desk.turn:
         return views.draw_maps(desk.image, _options(desk, look))
 
 
-@explained
 def view(desk: Desk, *look: Any) -> Any:
     """The maps in another mode, and the choices of maps that it needs."""
     return *(gr.update(visible=needed) for needed in _needed(look[0])), redraw(desk, *look)
 
 
-@explained
 def decide(desk: Desk, run: str, threshold: float, typed: float) -> Any:
     """The false-alarm rate and decision at a raw score of the run in view."""
-    with desk.still():
+    with desk.turn:
         if run != desk.run:  # it is of another run's ruler
             return (gr.skip(),) * 4
         shown = opened(run)
@@ -226,10 +218,9 @@ def decide(desk: Desk, run: str, threshold: float, typed: float) -> Any:
         return rate, *_decision(desk), _clamped("threshold", typed, *shown.ruler[:2], shown.unit)
 
 
-@explained
 def allow(desk: Desk, run: str, alarm: float, typed: float) -> Any:
     """The raw score and decision at a false-alarm rate of the run in view."""
-    with desk.still():
+    with desk.turn:
         if run != desk.run:
             return (gr.skip(),) * 4
         shown = opened(run)
@@ -249,16 +240,14 @@ def _clamped(name: str, typed: float, low: float, high: float, unit: str) -> Any
 
 def _said(words: object) -> Any:
     """An inline message, or none."""
-    return gr.update(value=markup.message(str(words)) if words else "", visible=bool(words))
+    return gr.update(value=markup.message(words) if words else "", visible=bool(words))
 
 
-@explained
 def show_place(desk: Desk, x: float | None, y: float | None) -> Any:
     """What each map and latent says of a place."""
     return place.draw_place(desk.image, _spot(x, y))
 
 
-@explained
 def nearest(desk: Desk, x: float | None, y: float | None) -> Any:
     """The training patch that is most like a place."""
     return place.draw_nearest(desk.image, _spot(x, y))
@@ -269,17 +258,12 @@ def spot(event: gr.SelectData) -> tuple[float, float]:
     return tuple(event.index)
 
 
-@explained
 def keep(desk: Desk, *look: Any) -> Any:
     """Links to the picture, the maps and the answer as files."""
-    mimes = {"png": "image/png", "npy": "application/octet-stream", "npz": "application/zip",
-             "json": "application/json"}  # fmt: skip
-    with desk.still():
+    with desk.turn:
         parts = views.files(desk.image, _options(desk, look)).items()
-    ended = [(name, content, name.rsplit(".", 1)[1]) for name, content in parts]
-    return "".join(
-        markup.download(content, name, end.upper(), mimes[end]) for name, content, end in ended
-    )
+    links = (markup.download(part, name, name.rpartition(".")[2].upper()) for name, part in parts)
+    return "".join(links)
 
 
 def _needed(mode: str) -> tuple[bool, bool]:

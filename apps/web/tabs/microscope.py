@@ -11,9 +11,9 @@ import gradio as gr
 
 from labkit.explore.toy_2d import TOYS
 from labkit_apps.web import markup
-from labkit_apps.web.page import KEEP, PRIVATE, QUIET, Page
+from labkit_apps.web.page import HIDDEN, KEEP, PRIVATE, QUIET, Page, gallery, upload
 from labkit_apps.web.views import microscope as views
-from labkit_apps.web.views.pictures import spread
+from labkit_apps.web.views.gallery import spread
 
 TICK = 1.5  # seconds a step stays when they play by themselves
 PLAY, PAUSE = "▶ Play", "❚❚ Pause"
@@ -28,7 +28,7 @@ def tab(page: Page) -> None:
         with gr.Tab("Points in a plane"):
             p = _toy_layout()
     shown = [c.gallery, c.state, c.flow, c.bar, c.panel]
-    page.on_run(offer, [page.run], shown, "microscope_samples", show_progress="hidden")
+    page.run.change(offer, page.run, shown, api_name="microscope_samples", show_progress="hidden")
     _wire_image(page, c)
     _wire_toy(p)
 
@@ -38,15 +38,8 @@ def _image_layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             gr.HTML(markup.heading("Test images", "of the run above"))
-            c.gallery = gr.Gallery(
-                show_label=False, columns=3, height=470, allow_preview=False, buttons=[],
-                object_fit="cover", interactive=False, container=False,
-                elem_id="microscope-samples", elem_classes="lk-samples",
-            )  # fmt: skip
-            gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
-            c.upload = gr.File(
-                show_label=False, height=120, elem_id="microscope-upload", elem_classes="lk-paste"
-            )
+            c.gallery = gallery(3, height=470, elem_id="microscope-samples")
+            c.upload = upload(120, "microscope-upload")
         with gr.Column(scale=8, min_width=320):
             c.flow = gr.Radio([], label="Flow", visible=False, elem_id="microscope-flow")
             _steps(c, "microscope")
@@ -93,13 +86,13 @@ def _wire_image(page: Page, c: SimpleNamespace) -> None:
         begin, [run, c.state, c.slider], [c.gallery, *outputs], show_progress_on=c.panel,
         **PRIVATE, **HEAVY,
     )  # fmt: skip
-    picked = c.gallery.select(index, None, c.chosen, show_progress="hidden", **PRIVATE)
+    picked = c.gallery.select(index, None, c.chosen, **HIDDEN)
     picked.then(pick, [run, c.chosen, c.slider], outputs, api_name="microscope_sample", **HEAVY)
     sent = c.upload.upload(
         send, [run, c.upload, c.slider], outputs, api_name="microscope_image", **HEAVY
     )
     sent.failure(forget, None, [c.state, c.flow, c.bar, c.panel, c.upload], **PRIVATE)
-    sent.success(lambda: None, None, c.upload, show_progress="hidden", **PRIVATE)
+    sent.success(lambda: None, None, c.upload, **HIDDEN)
     changed = [c.state, c.flow, c.slider]
     c.slider.change(draw, changed, c.panel, api_name="microscope", **QUIET, **HEAVY)
     c.flow.input(other, changed, [c.slider, c.count, c.panel], **PRIVATE, **HEAVY)
@@ -117,13 +110,13 @@ def _wire_toy(p: SimpleNamespace) -> None:
 
 
 def _wire_steps(c: SimpleNamespace, draw: Callable[..., Any], changed: Sequence[Any]) -> None:
-    quick = {"show_progress": "hidden", "queue": False} | PRIVATE
+    quick = HIDDEN | {"queue": False}
     c.back.click(lambda step: max(step - 1, 0), c.slider, c.slider, **quick)
     c.forward.click(lambda step, last: min(step + 1, last), [c.slider, c.count], c.slider, **quick)
     c.play.click(play, [c.play, c.slider, c.count], [c.timer, c.play, c.slider], **quick)
     outputs = [c.slider, c.timer, c.play, c.panel]
-    c.timer.tick(partial(advance, draw), [c.count, *changed], outputs, trigger_mode="once",
-                 show_progress="hidden", **PRIVATE, **HEAVY)  # fmt: skip
+    how = HIDDEN | HEAVY | {"trigger_mode": "once"}
+    c.timer.tick(partial(advance, draw), [c.count, *changed], outputs, **how)
 
 
 def index(event: gr.SelectData) -> int:
@@ -135,53 +128,41 @@ def begin(run: str | None, specimen: views.Specimen | None, step: float) -> Any:
     """When the tab is opened on a run for the first time: its most unusual test image."""
     if not run or (specimen and specimen.run == run):
         return (gr.skip(),) * 7
-    offered = spread(run)
-    if not offered or views.no_flow(run):
-        pictures, *cleared, panel = offer(run)
-        return pictures, *cleared, gr.skip(), gr.skip(), panel
-    pictures = [(picture, caption) for picture, caption, _ in offered]
-    return pictures, *_started(views.Specimen(run, "sample", offered[0][2]), step)
+    pictures, keys = spread(run)
+    if not keys or views.no_flow(run):
+        *cleared, panel = offer(run)
+        return *cleared, gr.skip(), gr.skip(), panel
+    return pictures, *_started(views.Specimen(run, ("sample", keys[0])), step)
 
 
 def offer(run: str | None) -> Any:
     """The run's test images, and what to do first or why nothing can be shown."""
     if not run:
         return (gr.skip(),) * 5
-    pictures = [(picture, caption) for picture, caption, _ in spread(run)]
     hidden = gr.update(visible=False)
-    message = markup.message(views.no_flow(run) or views.ASK)
-    return pictures, None, hidden, hidden, message
+    return spread(run)[0], None, hidden, hidden, markup.message(views.no_flow(run) or views.ASK)
 
 
 def pick(run: str | None, index: float, step: float) -> Any:
     """A test image, by its place in the gallery."""
-    offered = spread(run)
-    if index is None or not 0 <= int(index) < len(offered):
-        raise ValueError(f"There is no sample {index}; choose one of {len(offered)}, from 0 on.")
-    return _started(views.Specimen(run, "sample", offered[int(index)][2]), step)
+    _, keys = spread(run)
+    if index is None or not 0 <= int(index) < len(keys):
+        raise ValueError(f"There is no sample {index}; choose one of {len(keys)}, from 0 on.")
+    return _started(views.Specimen(run, ("sample", keys[int(index)])), step)
 
 
 def send(run: str | None, file: str | None, step: float) -> Any:
     """An image file that the user sends."""
     if not file:
         return (gr.skip(),) * 6
-    return _started(views.Specimen(run, "file", str(file)), step)
+    return _started(views.Specimen(run, ("file", file)), step)
 
 
 def _started(specimen: views.Specimen, step: float) -> tuple:
     flows = views.names(specimen)
-    flow, last = next(iter(flows.items()))
-    step = min(int(step), last)
-    choice = gr.update(choices=list(flows), value=flow, visible=len(flows) > 1)
-    slider = gr.update(maximum=last, value=step)
-    return (
-        specimen,
-        choice,
-        gr.update(visible=True),
-        slider,
-        last,
-        views.draw(specimen, flow, step),
-    )
+    choice = gr.update(choices=list(flows), value=next(iter(flows)), visible=len(flows) > 1)
+    first = other(specimen, next(iter(flows)), step)
+    return specimen, choice, gr.update(visible=True), *first
 
 
 def draw(specimen: views.Specimen | None, flow: str, step: float) -> Any:
@@ -206,15 +187,13 @@ def forget() -> tuple:
 
 def train(name: str, blocks: float, step: float) -> Any:
     """A toy's flow, trained once per server."""
-    blocks = int(blocks)
-    views.toy(name, blocks)
     step = min(int(step), blocks)
-    slider = gr.update(maximum=blocks, value=step)
     panel = views.draw_toy(name, blocks, step)
+    slider = gr.update(maximum=blocks, value=step)
     return (name, blocks), gr.update(visible=True), slider, blocks, panel
 
 
-def draw_toy(chosen: tuple[str, int] | None, step: float) -> Any:
+def draw_toy(chosen: tuple[str, float] | None, step: float) -> Any:
     """One step of a toy's flow."""
     return views.draw_toy(*chosen, step) if chosen else gr.skip()
 

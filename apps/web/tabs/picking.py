@@ -11,7 +11,7 @@ from gradio.events import Dependency
 
 from labkit_apps.web import markup
 from labkit_apps.web.desk import Desk
-from labkit_apps.web.page import PRIVATE, QUIET, Page, explained
+from labkit_apps.web.page import HIDDEN, PRIVATE, QUIET, Page, gallery, key_of, upload
 from labkit_apps.web.shelf import opened
 from labkit_apps.web.views import gallery as views
 
@@ -26,16 +26,12 @@ def layout(c: SimpleNamespace) -> None:
                              allow_custom_value=True, min_width=130, elem_id="kind")  # fmt: skip
         c.decision = gr.Dropdown(views.DECISIONS, value=views.ALL, label="Decision",
                                  min_width=130, elem_id="decision")  # fmt: skip
-    c.gallery = gr.Gallery(
-        show_label=False, columns=3, height=450, allow_preview=False, buttons=[],
-        object_fit="cover", interactive=False, elem_id="samples", container=False,
-    )  # fmt: skip
+    c.gallery = gallery(3, height=450, elem_id="samples")
     with gr.Row(elem_id="pager"):
         c.back = gr.Button("◀ More unusual", size="sm", min_width=100)
         c.count = gr.HTML(elem_id="told", min_width=90)
         c.more = gr.Button("Less unusual ▶", size="sm", min_width=100)
-    gr.HTML(markup.heading("Your own image", "or paste one with Ctrl+V"))
-    c.upload = gr.File(show_label=False, height=150, elem_id="upload", elem_classes="lk-paste")
+    c.upload = upload(150, "upload")
     with gr.Accordion("Camera", open=False):
         c.camera = gr.Image(
             sources=["webcam"], type="filepath", image_mode=None, label="Take a picture",
@@ -49,17 +45,15 @@ def wire(page: Page, c: SimpleNamespace, chosen: Dependency) -> Dependency:
     Returns: the event of a thumbnail that was clicked; its key is known then.
     """
     shelf = [c.gallery, c.keys, c.count, c.page]
-    chosen.success(start, [c.desk, page.run], [c.defect, c.decision, *shelf],
-                   show_progress="hidden", **PRIVATE)  # fmt: skip
+    chosen.success(start, [c.desk, page.run], [c.defect, c.decision, *shelf], **HIDDEN)
     filters = [c.desk, page.run, c.defect, c.decision]
     changed = [c.defect.input, c.decision.input]
     gr.on(changed, browse, filters, shelf, api_name="gallery", show_progress="hidden")
-    moved = [c.threshold.change]
-    gr.on(moved, follow, [*filters, c.page], shelf, **QUIET, **PRIVATE)
+    c.threshold.change(follow, [*filters, c.page], shelf, **QUIET, **PRIVATE)
     for button, step in ((c.back, -1), (c.more, 1)):
         inputs = [*filters, c.page, gr.State(step)]
-        button.click(turn, inputs, shelf, show_progress="hidden", **PRIVATE)
-    return c.gallery.select(key_of, c.keys, c.key, show_progress="hidden", **PRIVATE)
+        button.click(browse, inputs, shelf, **HIDDEN)
+    return c.gallery.select(key_of, c.keys, c.key, **HIDDEN)
 
 
 def linked(run: str, request: gr.Request) -> str | None:
@@ -67,51 +61,32 @@ def linked(run: str, request: gr.Request) -> str | None:
     query = dict(request.query_params)
     if query.get("run") != Path(run).name or not query.get("image"):
         return None
-    if query["image"] not in opened(run).samples:
+    if query["image"] not in opened(run).images:
         gr.Warning(markup.text(f"This run has no test image {query['image']}."))
         return None
     return query["image"]
 
 
-@explained
 def start(desk: Desk, run: str | None) -> Any:
     """Filters and first thumbnails of a run."""
     if not run:
         return (gr.skip(),) * 6
     defects = gr.update(choices=views.defects(run), value=views.ALL)
-    return (
-        defects,
-        views.ALL,
-        *_shelf(views.browse(run, views.ALL, views.ALL, desk.threshold_of(run))),
-    )
+    return defects, views.ALL, *browse(desk, run, views.ALL, views.ALL)
 
 
-@explained
-def browse(desk: Desk, run: str | None, defect: str, decision: str) -> Any:
+def browse(
+    desk: Desk, run: str | None, defect: str, decision: str, page: int = 0, step: float = 0
+) -> Any:
     """The test images of a filter, most unusual first: thumbnails, keys, how many."""
-    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run)))
+    threshold = desk.threshold_of(run)
+    pictures, keys, words, page = views.browse(run, defect, decision, threshold, page + step)
+    shown = gr.update(value=pictures, selected_index=None, visible=bool(keys))
+    return shown, keys, f'<p class="lk-small lk-told">{markup.text(words)}</p>', page
 
 
-@explained
-def turn(desk: Desk, run: str | None, defect: str, decision: str, page: int, step: float) -> Any:
-    """The thumbnails before or after."""
-    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run), page + step))
-
-
-@explained
 def follow(desk: Desk, run: str | None, defect: str, decision: str, page: int) -> Any:
     """The thumbnails again, where the threshold decides which they are."""
     if decision == views.ALL or not run:
         return (gr.skip(),) * 4
-    return _shelf(views.browse(run, defect, decision, desk.threshold_of(run), page))
-
-
-def key_of(keys: list[str], event: gr.SelectData) -> str:
-    """The key of the thumbnail that was clicked."""
-    return keys[event.index]
-
-
-def _shelf(part: views.Shelf) -> tuple:
-    caption = f'<p class="lk-small lk-told">{markup.text(part.caption)}</p>'
-    shown = gr.update(value=part.pictures, selected_index=None, visible=bool(part.keys))
-    return shown, part.keys, caption, part.page
+    return browse(desk, run, defect, decision, page)

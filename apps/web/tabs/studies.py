@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from labkit.studies import runner
 from labkit_apps.web import markup
-from labkit_apps.web.page import PRIVATE, Page
+from labkit_apps.web.page import HIDDEN, PRIVATE, Page
 from labkit_apps.web.views import studies as views
 
 HEAVY = {"concurrency_limit": 1, "concurrency_id": "studies"}
@@ -17,7 +18,7 @@ HEAVY = {"concurrency_limit": 1, "concurrency_id": "studies"}
 def tab(page: Page) -> None:
     """Lay out and wire; nothing is read before a study is asked for, and nothing is run."""
     c = _layout()
-    page.tab.select(offer, c.name, c.name, show_progress="hidden", **PRIVATE)
+    page.tab.select(offer, c.name, c.name, **HIDDEN)
     shown = [c.budget, c.head, c.report]
     c.name.input(study, c.name, shown, api_name="study", **HEAVY)
     c.budget.input(budget, [c.name, c.budget], [c.head, c.report], **PRIVATE, **HEAVY)
@@ -28,7 +29,7 @@ def _layout() -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             gr.HTML(markup.heading("Studies", "what is varied, and how far it got"))
-            c.name = gr.Radio(views.names(), show_label=False, container=False, elem_id="studies",
+            c.name = gr.Radio(runner.names(), show_label=False, container=False, elem_id="studies",
                               elem_classes="lk-list")  # fmt: skip
         with gr.Column(scale=7, min_width=320):
             c.budget = gr.Radio([], label="Budget", visible=False, elem_id="study-budget")

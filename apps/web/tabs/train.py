@@ -6,6 +6,7 @@ page that is opened later shows it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,8 @@ from typing import Any
 import gradio as gr
 
 from labkit_apps.web import markup, shelf
-from labkit_apps.web.page import PRIVATE, Page
-from labkit_apps.web.trainer import Trainer
+from labkit_apps.web.page import HIDDEN, PRIVATE, Page
+from labkit_apps.web.trainer import Order, Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
 
@@ -31,24 +32,23 @@ def tab(page: Page) -> None:
     asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
     answer = [c.status, c.curve, c.stop, c.timer, page.run, c.fingerprint, c.facts]
     ask = partial(progress, trainer)
-    page.start.then(
-        partial(first, trainer), None, [c.data, *answer], api_name="train_first", **PRIVATE
-    )
+    begin, store = partial(first, trainer), partial(add, trainer)
+    page.start.then(begin, None, [c.data, *answer], api_name="train_first", **PRIVATE)
     c.timer.tick(
         ask, [c.number, c.fingerprint], answer, api_name="training", show_progress="hidden",
         concurrency_limit=None,
     )  # fmt: skip
-    c.upload.upload(
-        partial(add, trainer), c.upload, c.data, api_name="upload", concurrency_limit=1
-    )
+    c.upload.upload(store, c.upload, c.data, api_name="upload", concurrency_limit=1)
+    cost = partial(ordered, partial(views.draw_cost, trainer), trainer)
     c.estimate.click(
-        partial(estimate, trainer), asked, c.cost, api_name="estimate",
+        cost, asked, c.cost, api_name="estimate",
         show_progress_on=c.cost, concurrency_limit=1, concurrency_id="estimate",
     )  # fmt: skip
-    started = c.go.click(partial(start, trainer), asked, c.number, api_name="train")
+    queued = partial(ordered, lambda order: trainer.add(order).number, trainer)
+    started = c.go.click(queued, asked, c.number, api_name="train")
     stopped = c.stop.click(partial(stop, trainer), c.number, None, api_name="stop")
     for event in (started, stopped):
-        event.success(ask, [c.number, c.fingerprint], answer, show_progress="hidden", **PRIVATE)
+        event.success(ask, [c.number, c.fingerprint], answer, **HIDDEN)
 
 
 def _layout(budgets: list[str]) -> SimpleNamespace:
@@ -113,34 +113,12 @@ def add(trainer: Trainer, file: str | None) -> Any:
     return gr.update(choices=train_data.choices(trainer.folder, trainer.root), value=place)
 
 
-def estimate(
-    trainer: Trainer,
-    data: str,
-    method: str,
-    budget: str,
-    seed: float,
-    backbone: str,
-    device: str,
-    settings: str,
-) -> Any:
-    """What the training would take on this machine, from a few steps timed now."""
-    chosen = (data, method, budget, seed, backbone, device, settings)
-    return views.draw_cost(views.order(trainer, *chosen), trainer)
-
-
-def start(
-    trainer: Trainer,
-    data: str,
-    method: str,
-    budget: str,
-    seed: float,
-    backbone: str,
-    device: str,
-    settings: str,
-) -> Any:
-    """Put a training in the queue; returns its number, to ask `/training` with."""
-    chosen = (data, method, budget, seed, backbone, device, settings)
-    return trainer.add(views.order(trainer, *chosen)).number
+def ordered(
+    answer: Callable[[Order], Any], trainer: Trainer, data: str, method: str, budget: str,
+    seed: float, backbone: str, device: str, settings: str,
+) -> Any:  # fmt: skip
+    """What the trainer answers to an order, once all of it fits."""
+    return answer(views.order(trainer, data, method, budget, seed, backbone, device, settings))
 
 
 def stop(trainer: Trainer, number: float | None) -> Any:

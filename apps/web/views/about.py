@@ -32,18 +32,18 @@ METRICS = {
     "n_test_bad": ("defective test images", "never used before the evaluation"),
     "train_seconds": ("training time [s]", "features included unless cached"),
 }
+COUNTED = ("n_train", "n_calibration", "n_test_good", "n_test_bad", "train_seconds")
 
 
 def metric_table(run: str) -> str:
     """The run's metrics in words and what they rest on (HTML)."""
-    metrics_of_run = opened(run).run.summary()
-    rows = []
-    for key, (name, why) in METRICS.items():
-        value = metrics_of_run.get(key)
-        if value is not None:
-            number = f"{value:.3f}" if key in list(METRICS)[:8] else f"{value:g}"
-            rows.append((name, number, why))
-    return markup.pairs(rows, opened(run).caption)
+    summary = opened(run).summary()
+    rows = [
+        (name, f"{summary[key]:g}" if key in COUNTED else f"{summary[key]:.3f}", why)
+        for key, (name, why) in METRICS.items()
+        if summary.get(key) is not None
+    ]
+    return markup.table(rows, caption=opened(run).caption, role="lk-numbers")
 
 
 def report(run: str) -> tuple[Figure, Figure | None, Figure | None]:
@@ -74,10 +74,10 @@ def overlap(
     shown, pixels = opened(run), metrics.PixelMetrics()
     if shown.main is None:
         raise ValueError(f"{WHOLE} Regions cannot be compared.")
-    samples = shown.samples.values()
+    samples = shown.images.values()
     masked = [s for s in samples if s.read_mask and (keys is None or s.key in keys)]
     if not any(sample.label for sample in masked):
-        raise ValueError(f"{shown.run.config.data} has no masks, so regions cannot be compared.")
+        raise ValueError(f"{shown.config.data} has no masks, so regions cannot be compared.")
     for index, sample in enumerate(masked):
         answer, mask = shown.detector.predict([sample.read()])[0], sample.read_mask()
         pixels.update(to_size(torch.from_numpy(answer.maps[answer.main]), mask.shape), mask)

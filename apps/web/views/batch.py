@@ -1,4 +1,4 @@
-"""What the tab of many images shows: each judged once, then decided at every rate."""
+"""What the tab of many images shows and keeps: each judged once, then decided at every rate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,23 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import false_discovery_control
 
-from labkit.core.arrays import finite
+from labkit.core.files import write_whole
 from labkit.figures.plots import NONE, score_histogram
 from labkit_apps.web import archives, listing, markup
+from labkit_apps.web.listing import NUMBERS
 from labkit_apps.web.shelf import brief, opened
+from labkit_apps.web.style import css, static
 from labkit_apps.web.views.judged_image import judge_file, overlay
 
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
 ALARM, DISCOVERY = "unusual at the false-alarm rate", "unusual at the false-discovery rate"
+
+READING = (
+    "A p-value is the share of normal images at least as unusual as this one, counted on the "
+    "run's held-out normal images. The false-alarm rate is a promise about each normal image, the "
+    "false-discovery rate about the images called unusual together."
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,9 @@ class JudgedBatch:
     """Files as a run judges them, most unusual first.
 
     run       its folder
-    table     file, score, quantile, p-value, adjusted p, fault: why a file has no score, or ""
-    pictures  JPEG of the overlay by row of the table, of the most unusual files
+    table     file, score, quantile, p-value, adjusted p, fault: why a file has no score, or "";
+              its index counts the files as they came
+    pictures  JPEG of the overlay by that index, of the most unusual files
     """
 
     run: str
@@ -76,21 +86,22 @@ def judge(
         if len(files) > MOST:
             raise ValueError(f"{len(files)} files are more than {MOST}; judge fewer at once.")
         for index, (name, path, fault) in enumerate(files):
-            row, picture = _one(run, name, path) if path else (_fault(name, fault), None)
-            rows.append(row)
-            if picture:
-                pictures[index] = picture
-                _forget(pictures, rows)
+            rows.append({"file": name, "fault": fault})
+            if path:
+                try:
+                    row, pictures[index] = _judged(run, path)
+                except ValueError as error:
+                    row = {"fault": str(error)}
+                rows[index] |= row
+            if len(pictures) > KEPT:
+                del pictures[min(pictures, key=lambda index: rows[index]["score"])]
             tick(index + 1, len(files))
-    table = pd.DataFrame(rows, columns=["file", "score", "quantile", "p-value", "fault"])
-    scored = table["p-value"].notna()
-    corrected = pd.Series(np.nan, table.index)
-    corrected[scored] = adjusted(table["p-value"][scored].to_numpy())
-    table.insert(4, "adjusted p", corrected)
-    table = table.sort_values("score", ascending=False, na_position="last", kind="stable")
-    order = {old: new for new, old in enumerate(table.index)}
-    kept = {order[old]: picture for old, picture in pictures.items()}
-    return JudgedBatch(run, table.reset_index(drop=True), dict(sorted(kept.items())))
+    table = pd.DataFrame(rows, columns=["file", *NUMBERS, "fault"])
+    table = table.astype(dict.fromkeys(NUMBERS, float))
+    scored = table["score"].notna()
+    table.loc[scored, "adjusted p"] = adjusted(table["p-value"][scored].to_numpy())
+    table = table.sort_values("score", ascending=False, kind="stable")
+    return JudgedBatch(run, table, {k: pictures[k] for k in table.index if k in pictures})
 
 
 def adjusted(p_values: np.ndarray) -> np.ndarray:
@@ -109,12 +120,7 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
     Args:   p_values: (m,) in [0, 1]; m may be 0.
     Raises: ValueError if one is not finite or lies outside [0, 1].
     """
-    values = finite(p_values, "p-values")
-    if values.size == 0:
-        return values
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"p-values must lie in [0, 1], not {values.min():g} to {values.max():g}")
-    return np.round(false_discovery_control(values, method="bh"), 12)
+    return np.round(false_discovery_control(p_values, method="bh"), 12)
 
 
 def decided(batch: JudgedBatch, rates: Rates) -> pd.DataFrame:
@@ -123,10 +129,8 @@ def decided(batch: JudgedBatch, rates: Rates) -> pd.DataFrame:
     unusual  <=>  p <= alpha;      unusual  <=>  p* <= q      (p*: `adjusted`)
     """
     table = batch.table.copy()
-    for column, p, rate in (
-        (ALARM, "p-value", rates.alarm),
-        (DISCOVERY, "adjusted p", rates.discovery),
-    ):
+    pairs = {ALARM: ("p-value", rates.alarm), DISCOVERY: ("adjusted p", rates.discovery)}
+    for column, (p, rate) in pairs.items():
         table[column] = (table[p] <= rate).astype(object).where(table[p].notna(), None)
     return table
 
@@ -154,14 +158,17 @@ def draw_summary(batch: JudgedBatch, rates: Rates, link: str = "") -> str:
             else f"{count} images cannot be called at this rate"
         )  # fmt: skip
     stats = [
-        (f"Unusual at {100 * rates.alarm:g} % false alarms", f"{alarms} of {count}", note),
+        (f"Unusual at {100 * rates.alarm:g} % false alarms", f"{alarms} of {count}", f"{note}."),
         (f"Unusual at {100 * rates.discovery:g} % false discoveries", f"{discoveries} of {count}",
-         f"{promise} (Benjamini-Hochberg)"),
+         f"{promise} (Benjamini-Hochberg)."),
     ]  # fmt: skip
     failed = len(table) - count
     words = f"{count} of {len(table)} images judged"
     words += f"; {failed} could not be read, see the last rows." if failed else "."
-    return listing.summary(words, stats, link)
+    return (
+        '<section class="lk-card lk-sum" aria-live="polite"><div class="lk-head">'
+        f"<p>{markup.text(words)}</p>{link}</div>{markup.numbers(stats)}</section>"
+    )
 
 
 def draw_table(batch: JudgedBatch, rates: Rates) -> str:
@@ -172,11 +179,11 @@ def draw_table(batch: JudgedBatch, rates: Rates) -> str:
 def draw_histogram(batch: JudgedBatch, rates: Rates) -> Figure:
     """Scores of the batch beside those of the held-out normal images, and the alarm's limit."""
     shown = opened(batch.run)
-    limit = shown.calibration.threshold(rates.alarm)
-    unit, none = f"image score, {shown.unit}", NONE
-    scores = batch.scored["score"].to_numpy()
-    groups = (shown.calibration.scores, none, none, None, limit, unit, shown.caption)
-    return score_histogram(*groups, batch=scores)
+    limit, unit = shown.calibration.threshold(rates.alarm), f"image score, {shown.unit}"
+    return score_histogram(
+        shown.calibration.scores, NONE, NONE, None, limit, unit, shown.caption,
+        batch=batch.scored["score"].to_numpy(),
+    )  # fmt: skip
 
 
 def draw_scale(run: str) -> str:
@@ -189,12 +196,10 @@ def draw_scale(run: str) -> str:
 
 def overlays(batch: JudgedBatch, most: int) -> list[tuple[np.ndarray, str]]:
     """The most unusual overlays with their file's name and score."""
-    shown = []
-    for index, picture in list(batch.pictures.items())[:most]:
-        row = batch.table.loc[index]
-        image = np.asarray(Image.open(io.BytesIO(picture)))
-        shown.append((image, f"{row['file']} · {brief(row['score'])}"))
-    return shown
+    rows = batch.table.loc[list(batch.pictures)[:most]]
+    pictures = (np.asarray(Image.open(io.BytesIO(batch.pictures[k]))) for k in rows.index)
+    captions = (f"{row['file']} · {brief(row['score'])}" for _, row in rows.iterrows())
+    return list(zip(pictures, captions, strict=True))
 
 
 def _gathered(paths: Sequence[str], folder: Path) -> Iterator[tuple[str, Path | None, str]]:
@@ -214,21 +219,42 @@ def _gathered(paths: Sequence[str], folder: Path) -> Iterator[tuple[str, Path | 
         yield from ((before + name, place / name, "") for name in names)
 
 
-def _one(run: str, name: str, path: Path) -> tuple[tuple, bytes | None]:
-    try:
-        image = judge_file(run, str(path))
-    except ValueError as error:
-        return _fault(name, str(error)), None
-    buffer, answer = io.BytesIO(), image.answer
+def _judged(run: str, path: Path) -> tuple[dict[str, float], bytes]:
+    image, buffer = judge_file(run, str(path)), io.BytesIO()
+    one = image.answer
     Image.fromarray(overlay(image, SIDE)).save(buffer, "jpeg", quality=80)
-    return (name, answer.score, answer.quantile, answer.p_value, ""), buffer.getvalue()
+    row = {"score": one.score, "quantile": one.quantile, "p-value": one.p_value}
+    return row, buffer.getvalue()
 
 
-def _fault(name: str, words: str) -> tuple:
-    return name, np.nan, np.nan, np.nan, words
+def write(batch: JudgedBatch, rates: Rates, folder: Path) -> list[Path]:
+    """Write labkit-batch.csv and .html into a folder; returns their paths."""
+    table, page = decided(batch, rates), document(batch, rates)
+    writers = {
+        "labkit-batch.csv": lambda path: table.to_csv(path, index=False),
+        "labkit-batch.html": lambda path: path.write_text(page, encoding="utf-8"),
+    }
+    for name, writer in writers.items():
+        write_whole(folder / name, writer)
+    return [folder / name for name in writers]
 
 
-def _forget(pictures: dict[int, bytes], rows: list[tuple]) -> None:
-    """Drop the overlay of the least unusual file, once there are too many."""
-    if len(pictures) > KEPT:
-        del pictures[min(pictures, key=lambda index: rows[index][1])]
+def document(batch: JudgedBatch, rates: Rates) -> str:
+    """The whole report as one HTML page: no script and nothing from elsewhere."""
+    shown = opened(batch.run)
+    figure = draw_histogram(batch, rates)
+    parts = [
+        f"<h1>A batch of {len(batch.table)} images</h1>",
+        f"<p>{markup.text(shown.caption)}<br>Run {markup.text(Path(batch.run).name)}, "
+        f"{datetime.now():%Y-%m-%d %H:%M}</p>",
+        draw_summary(batch, rates),
+        markup.chart(figure, "histogram of the batch's scores beside held-out normal images"),
+        f'<p class="lk-small">{markup.text(READING)}</p>',
+        draw_scale(batch.run),
+        draw_table(batch, rates),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>labkit batch</title>'
+        '<meta name="viewport" content="width=device-width"><style>'
+        f"{static('report.css')}{css()}</style></head><body>{''.join(parts)}</body></html>"
+    )

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from labkit.evaluation import metrics
 from labkit.evaluation.detector import Prediction
 from labkit.explore import comparison
 from labkit.explore.comparison import RARE, RARITY
 from labkit.figures import style
-from labkit.training.run import Run
+from labkit.figures.style import QUIET, dress, new_figure
 from labkit_apps.web import markup, shelf
 from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
 from labkit_apps.web.views import about
-from labkit_apps.web.views.compare_runs import by_kind, common, pro_figure, roc_figure
-from labkit_apps.web.views.pictures import read, thumbnail
+from labkit_apps.web.views.gallery import thumbnail
+from labkit_apps.web.views.judged_image import Source, name_of, read
 
 LEAST, MOST = 2, 6  # runs
 SHOWN, ALARM = 320, 0.05  # pixels of a picture; false-alarm rate of the verdicts
@@ -27,24 +29,15 @@ ASK = "Choose two or more runs and press the button."
 Tick = Callable[[int, int], None]
 
 
-def checked(runs: Sequence[str] | None) -> list[str]:
+def listed(folder: Path | str, runs: Sequence[str] | None) -> list[str]:
     """The chosen runs, each once.
 
-    Raises: ValueError for fewer than two or more than six.
+    Raises: ValueError for fewer than two or more than six, or one that is not of the folder.
     """
-    chosen = list(dict.fromkeys(runs or ()))
+    chosen, here = list(dict.fromkeys(runs or ())), {path for _, path in shelf.choices(folder)}
     if not LEAST <= len(chosen) <= MOST:
         few = f"{LEAST} to {MOST} runs"
         raise ValueError(f"A comparison takes {few}; {len(chosen)} are chosen.")
-    return chosen
-
-
-def listed(folder: Path | str, runs: Sequence[str] | None) -> list[str]:
-    """The chosen runs, `checked`, which a visitor may open.
-
-    Raises: ValueError if one is not among those of the folder.
-    """
-    chosen, here = checked(runs), {path for _, path in shelf.choices(folder)}
     if not here.issuperset(chosen):
         raise ValueError("One of these runs is not among those of this page; choose them anew.")
     return chosen
@@ -66,15 +59,11 @@ def offered(folder: Path | str, run: str | None) -> tuple[list[tuple[str, str]],
 
 def labels(runs: Sequence[str]) -> dict[str, str]:
     """A short label per run: its method, and what tells it from the others."""
-    summaries = {run: shelf.summary(run) for run in runs}
-    parts = {run: [row["method"]] for run, row in summaries.items()}
-    for key, form in (("name", "{}"), ("backbone", "{}"), ("budget", "{}"), ("seed", "seed {}")):
-        if len({row[key] for row in summaries.values()}) > 1:
-            for run, row in summaries.items():
-                parts[run].append(form.format(row[key]))
-    names = {run: " · ".join(map(str, words_)) for run, words_ in parts.items()}
-    twice = [name for name in names.values() if list(names.values()).count(name) > 1]
-    return {run: f"{n} · {run[-8:]}" if n in twice else n for run, n in names.items()}
+    table = pd.DataFrame([shelf.summary(run) for run in runs], index=runs)
+    table["seed"] = "seed " + table["seed"].astype(str)
+    differing = [k for k in ("name", "backbone", "budget", "seed") if table[k].nunique() > 1]
+    names = table[["method", *differing]].agg(" · ".join, axis="columns")
+    return {run: label for label, run in shelf.distinct([(names[run], run) for run in runs])}
 
 
 def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
@@ -91,22 +80,20 @@ def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
             "runs of one dataset, or compare their maps of one image."
         )
     out = [label for run, label in named.items() if run not in kept]
-    sentence = f"Compared on the test images of {name}."
-    return kept, sentence + (f" Other data, left out here: {', '.join(out)}." if out else "")
+    others = f" Other data, left out here: {', '.join(out)}." if out else ""
+    return kept, f"Compared on the test images of {name}.{others}"
 
 
 def test_set(runs: Sequence[str]) -> str:
     """ROC curves and AUROC by kind of defect of runs on one dataset (HTML)."""
     kept, sentence = of_one_dataset(runs)
-    tables = {name: _table(run) for run, name in kept.items()}
+    tables = {name: opened(run).test for run, name in kept.items()}
     shared = common(tables)
-    tested = {name: (table["split"] == "test").sum() for name, table in tables.items()}
     chart = markup.chart(roc_figure(shared), "ROC curves of the chosen runs")
-    kinds = by_kind(shared)
-    numbers = {name: f"{len(shared[name])} of {count} images" for name, count in tested.items()}
+    numbers = {name: f"{len(shared[name])} of {len(test)} images" for name, test in tables.items()}
     return (
         f'<p class="lk-small">{markup.text(sentence)}</p><div class="lk-two">{chart}'
-        f"<div>{kind_table(kinds, numbers)}</div></div>"
+        f"<div>{kind_table(by_kind(shared), numbers)}</div></div>"
     )
 
 
@@ -152,7 +139,7 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
     data = [shelf.summary(run)["data"] for run in (first, second)]
     if data[0] != data[1]:
         raise ValueError(f"They were tested on {data[0]} and {data[1]}; choose runs of one data.")
-    both = comparison.shared(_table(first), _table(second))
+    both = comparison.shared(opened(first).scores, opened(second).scores)
     marked = comparison.disagreements(both)
     names = [named[first], named[second]]
     figure = comparison.scatter_figure(both, names, marked)
@@ -163,14 +150,15 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
         f"decide differently on {differ.sum()}. The numbered images lie farthest from the "
         "diagonal: their ranks among the test images differ most."
     )
-    pictures = [
-        (thumbnail(first, row.key), f"{k}. {words(row.defect)} · ranks higher than "
-         f"{100 * row.rank_1:.0f} % across, {100 * row.rank_2:.0f} % up")
-        for k, row in enumerate(marked.itertuples(), start=1) if row.key in opened(first).samples
-    ]  # fmt: skip
+    rows = enumerate(marked.itertuples(), start=1)
+    pictures = {
+        row.key: (thumbnail(first, row.key), f"{k}. {words(row.defect)} · ranks higher than "
+                  f"{100 * row.rank_1:.0f} % across, {100 * row.rank_2:.0f} % up")
+        for k, row in rows if row.key in opened(first).images
+    }  # fmt: skip
     chart = markup.chart(figure, f"ranks under {names[0]} and {names[1]}")
-    keys = [key for key in marked["key"] if key in opened(first).samples]
-    return f'{chart}<p class="lk-small">{markup.text(sentence)}</p>', pictures, keys
+    text = f'{chart}<p class="lk-small">{markup.text(sentence)}</p>'
+    return text, list(pictures.values()), list(pictures)
 
 
 def with_regions(runs: Sequence[str]) -> bool:
@@ -178,15 +166,11 @@ def with_regions(runs: Sequence[str]) -> bool:
     return any(shelf.summary(run).get("aupro") is not None for run in runs)
 
 
-def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t: None) -> str:
-    """One image under each run: its main map on the scale of rarity, p-value, verdict (HTML).
-
-    Args: source: "file" and its path, or "sample" and a key of the first run.
-    """
-    runs = checked(runs)
+def maps(runs: Sequence[str], source: Source, tick: Tick = lambda d, t: None) -> str:
+    """One image, of the first run, under each: its map on the scale of rarity, p-value (HTML)."""
     named = labels(runs)
-    image, mask, name = read(runs[0], *source)
-    small = fit(image, SHOWN)
+    image, mask, label = read(runs[0], source)
+    small, name = fit(image, SHOWN), name_of(source, label)
     edge = ""
     if mask is not None:
         edge = markup.outline(style.resized(mask, small.shape[:2]), 0.5, small.shape[:2])
@@ -211,9 +195,8 @@ def maps(runs: Sequence[str], source: tuple[str, str], tick: Tick = lambda d, t:
 
 def _titled_map(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, np.ndarray]:
     """What a run says of an image, and its map over the picture."""
-    alarm = max(ALARM, opened(run).calibration.smallest)
-    unusual = "▲ unusual" if answer.p_value <= alarm else "● looks normal"
-    verdict = f"{unusual} · p = {answer.p_value:.3g}"
+    mark, word, _ = markup.DECISIONS[answer.verdict(ALARM).flagged]
+    verdict = f"{mark} {word} · p = {answer.p_value:.3g}"
     if answer.main is None:
         return f"{verdict} · judges the image as a whole", small
     quantiles = opened(run).calibration.map_quantiles[answer.main]
@@ -222,13 +205,12 @@ def _titled_map(run: str, answer: Prediction, small: np.ndarray) -> tuple[str, n
 
 
 def _panel(name: str, meaning: str, picture: np.ndarray, edge: str) -> str:
-    height, width = picture.shape[:2]
-    lines = "".join(f'<path class="{k}" d="{edge}"/>' for k in ("lk-halo", "lk-truth") if edge)
+    name, meaning = markup.text(name), markup.text(meaning)
+    label = f'role="img" aria-label="{name}: {meaning}"'
+    drawing = markup.drawing(picture, {"lk-truth": edge}, label)
     return (
-        f'<figure class="lk-shot"><figcaption><b>{markup.text(name)}</b></figcaption>'
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{markup.text(name)}: '
-        f'{markup.text(meaning)}"><image href="{markup.data_uri(picture)}" width="{width}" '
-        f'height="{height}"/>{lines}</svg><p class="lk-small">{markup.text(meaning)}</p></figure>'
+        f'<figure class="lk-shot"><figcaption><b>{name}</b></figcaption>{drawing}'
+        f'<p class="lk-small">{meaning}</p></figure>'
     )
 
 
@@ -237,9 +219,8 @@ def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
 
     Raises: ValueError if the data has no masks or no run has a map.
     """
-    kept, _ = of_one_dataset(checked(runs))
-    shared = common({run: _table(run) for run in kept})
-    keys = set(shared[runs[0]]["key"])
+    kept, _ = of_one_dataset(runs)
+    keys = set(common({run: opened(run).test for run in kept})[runs[0]]["key"])
     curves = {}
     for k, (run, name) in enumerate(kept.items()):
         if opened(run).main is not None:
@@ -248,11 +229,10 @@ def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
     if not curves:
         raise ValueError("None of the runs has a map, so regions cannot be compared.")
     left = [name for name in kept.values() if name not in curves]
-    left_out = f" Without a map, left out: {', '.join(left)}." if left else ""
-    figure = pro_figure(curves)
     words = "Mean share of each annotated region that is found, against false-positive pixels."
-    chart = markup.chart(figure, "region-overlap curves of the chosen runs")
-    return f'{chart}<p class="lk-small">{markup.text(words + left_out)}</p>'
+    words += f" Without a map, left out: {', '.join(left)}." if left else ""
+    chart = markup.chart(pro_figure(curves), "region-overlap curves of the chosen runs")
+    return f'{chart}<p class="lk-small">{markup.text(words)}</p>'
 
 
 def _share(tick: Tick, k: int, runs: int, done: int, total: int) -> None:
@@ -260,11 +240,66 @@ def _share(tick: Tick, k: int, runs: int, done: int, total: int) -> None:
     tick(k * total + done, runs * total)
 
 
-def _table(run: str) -> pd.DataFrame:
-    return _scores(run, shelf.written(run))
+def common(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Each run's rows of those images that all runs were tested on.
+
+    Args:   tables: of each run, the scores of its test images.
+    Raises: ValueError if they have no image in common, or only good or only defective ones.
+    """
+    keys = set.intersection(*(set(test["key"]) for test in tables.values()))
+    shared = {name: test[test["key"].isin(keys)] for name, test in tables.items()}
+    if next(iter(shared.values()))["label"].nunique() < 2:
+        raise ValueError(
+            f"The runs have {len(keys)} test images in common, too few of one sort to compare; "
+            "choose runs that were tested on the same images."
+        )
+    return shared
 
 
-@lru_cache(maxsize=64)
-def _scores(run: str, _written: int) -> pd.DataFrame:
-    """Scores of all splits; the weights stay on the disk."""
-    return Run.load(run).scores
+def by_kind(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Image AUROC of each run (rows) over all defects and for each kind (columns).
+
+    The number of images of a kind stands in `attrs["count"]`.
+    """
+    rows, counts = {}, {}
+    for name, test in tables.items():
+        scores, labels = test["score"].to_numpy(), test["label"].to_numpy()
+        defects = metrics.per_defect(scores, test["defect"].tolist()).set_index("defect")
+        rows[name] = {"all": metrics.image_auroc(scores, labels)} | dict(defects["image_auroc"])
+        counts |= {"all": int(labels.sum())} | dict(defects["n"])
+    areas = pd.DataFrame.from_dict(rows, orient="index").astype(float)
+    areas.attrs["count"] = counts
+    return areas
+
+
+def roc_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """ROC curves of several runs, each with its area."""
+    curves = {
+        name: metrics.roc_curve(test["score"].to_numpy(), test["label"].to_numpy())
+        for name, test in tables.items()
+    }
+    x, y = "false-positive rate [share of good images]", "true-positive rate [share of defects]"
+    return _curves(curves, (x, y), "AUROC")
+
+
+def pro_figure(curves: Mapping[str, metrics.Curve]) -> Figure:
+    """Region-overlap curves of several runs, each with its area up to the limit."""
+    x, y = "false-positive rate [share of normal pixels]", "overlap [mean share of a region]"
+    limit = next(iter(curves.values())).limit
+    figure = _curves(curves, (x, y), f"AUPRO to {limit:g}")
+    figure.axes[0].axvline(limit, color=QUIET, linestyle="dotted", linewidth=1.2)
+    return figure
+
+
+def _curves(curves: Mapping[str, metrics.Curve], labels: tuple[str, str], area: str) -> Figure:
+    """Each curve with its area in the legend; dotted: what chance would give."""
+    figure = new_figure(5.6, 4.2)
+    ax = dress(figure.subplots(), *labels)
+    ax.plot((0, 1), (0, 1), color=QUIET, linestyle="dotted", linewidth=1.2)
+    handles = []
+    for k, (name, curve) in enumerate(curves.items()):
+        label = f"{name}: {area} {curve.area:.3f}"
+        handles += ax.plot(curve.x, curve.y, label=label, linewidth=1.7, **style.series_style(k))
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    style.legend(figure, handles)
+    return figure

@@ -55,41 +55,41 @@ def draw_maps(image: JudgedImage | None, options: ViewOptions) -> str:
     panels = [_panel(image, name, options) for name in names]
     units_shown = [shown.legend[name][1] for name in names if name != PICTURE]
     units = dict.fromkeys(units_shown if options.mode != SIDE else shown.limits)
-    edge = shown.edge if shown.main in names else None
-    edges = {shown.unit: edge}
+    edges = {shown.unit: shown.edge} if shown.main in names else {}
     bars = [markup.colour_bar(shown.limits[unit], edges.get(unit), unit) for unit in units]
     row = markup.swipe(*panels, *names[::-1]) if options.mode == SWIPE else markup.row(panels)
     truth = options.truth and image.mask is not None
-    page = row + markup.foot(bars, edge, truth)
+    page = row + markup.foot(bars, edges.get(shown.unit), truth)
     return page if shown.main else page + markup.message(WHOLE)
 
 
 def draw_verdict(image: JudgedImage | None, threshold: float) -> str:
-    """Decision at a threshold, sentence and three numbers (HTML); nothing without an image."""
+    """The result card: decision at a threshold, sentence, three numbers, a link to copy (HTML)."""
     if image is None:
         return ""
     answer, shown = image.answer, opened(image.run)
     count, verdict = shown.calibration.scores.size, answer.verdict()
-    if threshold >= shown.calibration.scores[-1]:
-        share = "and none of them exceeds it"
-    else:
-        share = f"which about {_percent(shown.rate(threshold))} of good images exceed"
+    share = "and none of them exceeds it"
+    if threshold < shown.calibration.scores[-1]:
+        rate = float(f"{shown.rate(threshold):.2g}")  # two digits and no exponent
+        share = f"which about {rate:g} % of good images exceed"
     sentence = f"{verdict.sentence} The threshold is a score of {threshold:.4g}, {share}."
     stats = [
         ("raw score", f"{answer.score:.4g}", shown.unit),
         ("quantile", f"{100 * answer.quantile:.1f} %", f"of {count} held-out normals score lower"),
         ("p-value", f"{'≤ ' * verdict.floor}{answer.p_value:.3g}", "conformal; small is unusual"),
     ]
-    unusual = answer.score > threshold
-    copies = "Copy link" if image.source[0] == "sample" else "Copy link to the run"
-    return markup.verdict(
-        answer.name, image.label, unusual, verdict.beyond, sentence, stats, image.link, copies
+    mark, word, role = markup.DECISIONS[answer.score > threshold]
+    word = "Unlike anything in training" if verdict.beyond else word.capitalize()
+    tag = f' <span class="lk-tag">labelled {markup.text(image.label)}</span>'
+    words = "Copy link" if image.source[0] == "sample" else "Copy link to the run"
+    copy = f'<button type="button" class="lk-copy" data-link="{markup.text(image.link)}">{words}'
+    return (
+        f'<section class="lk-card lk-{role}" aria-live="polite"><div class="lk-head">'
+        f'<h2><span class="lk-chip">{mark} {word}</span></h2><p class="lk-name">'
+        f"{markup.text(answer.name)}{tag if image.label else ''} {copy}</button></p>"
+        f"<p>{markup.text(sentence)}</p></div>{markup.numbers(stats)}</section>"
     )
-
-
-def _percent(share: float) -> str:
-    """A share in per cent, two digits and never an exponent."""
-    return f"{float(f'{share:.2g}'):g} %"
 
 
 def draw_histogram(run: str, image: JudgedImage | None, threshold: float) -> Figure:
@@ -145,18 +145,26 @@ def _names(shown: OpenRun, options: ViewOptions) -> list[str]:
 
 
 def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
-    shown, size = opened(image.run), image.answer.image.shape[:2]
-    edge, contour = "", ""
+    """One picture with its name and meaning, contour, annotated defect and the chosen place.
+
+    A click, or the arrow keys and Enter, choose another place (static/inspect.js).
+    """
+    shown, size, lines = opened(image.run), image.answer.image.shape[:2], {}
+    if name == shown.main:
+        lines["lk-threshold"] = markup.outline(image.answer.maps[name], shown.edge, size)
     if options.truth and image.mask is not None:
-        edge = markup.outline(style.resized(image.mask, size), 0.5, size)
-    if name == PICTURE:
-        meaning = "as the file shows it"
-    else:
-        meaning = shown.legend[name][0]
-        if name == shown.main:
-            contour = markup.outline(image.answer.maps[name], shown.edge, size)
-    mixed, main = _mixed(image, name, options), name == shown.main
-    return markup.panel(name, meaning, mixed, contour, edge, main, options.place)
+        lines["lk-truth"] = markup.outline(style.resized(image.mask, size), 0.5, size)
+    if options.place:
+        lines["lk-place"] = markup.crosshair(options.place, *size[::-1])
+    called = markup.text(name.replace("_", " "))
+    meaning = markup.text(shown.legend.get(name, ["as the file shows it"])[0])
+    label = f'role="button" tabindex="0" aria-label="{called}: {meaning}. Choose a place."'
+    tag = ' <span class="lk-tag">gives the score</span>' if name == shown.main else ""
+    return (
+        f'<figure class="lk-panel" data-map="{markup.text(name)}"><figcaption><b>{called}</b>{tag}'
+        f"</figcaption>{markup.drawing(_mixed(image, name, options), lines, label)}"
+        f'<p class="lk-small">{meaning}</p></figure>'
+    )
 
 
 def _mixed(

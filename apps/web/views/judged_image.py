@@ -15,6 +15,7 @@ from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
 
 SHOWN = 480  # pixels of a picture's longer side
+Source = tuple[str, str]  # "file" and its path, or "sample" and its key
 NO_IMAGE = "No image is shown. Choose a test image or upload one."
 WHOLE = "This method judges an image as a whole: no map says where it is unusual."
 
@@ -23,14 +24,14 @@ WHOLE = "This method judges an image as a whole: no map says where it is unusual
 class JudgedImage:
     """One image as a run judges it, small enough to keep for every user.
 
-    run      folder of the run; source, ("file", path) or ("sample", key)
+    run      folder of the run; source, where the image is from
     answer   the prediction, its image at most SHOWN pixels long
     pixels   (3, S, S), the image as the network reads it
     mask     (H, W) bool, the annotated defect, where there is one; label, of a test image, or ""
     """
 
     run: str
-    source: tuple[str, str]
+    source: Source
     answer: Prediction
     pixels: Tensor = field(repr=False)
     mask: np.ndarray | None = None
@@ -44,26 +45,43 @@ class JudgedImage:
         return "?" + urlencode(query)
 
 
-def judge_sample(run: str, key: str) -> JudgedImage:
-    """Judge a test image of the run's dataset."""
-    sample = opened(run).samples.get(key)
+def name_of(source: Source, label: str = "") -> str:
+    """A file's name, or a test image's key, with its label."""
+    origin, what = source
+    name = Path(what).name if origin == "file" else what
+    return f"{name} ({label})" if label else name
+
+
+def read(run: str, source: Source) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Picture (H, W, 3) uint8, annotated defect if there is one, and a test image's label.
+
+    Raises: ValueError for a file that is no image, without its folder, or an unknown key.
+    """
+    origin, what = source
+    if origin == "file":
+        try:
+            return read_image(Path(what), opened(run).config.input.full_scale), None, ""
+        except ValueError as error:
+            raise ValueError(str(error).replace(what, name_of(source))) from None
+    sample = opened(run).images.get(what)
     if sample is None:
-        raise ValueError(f"This run has no test image {key!r}; choose another one.")
+        raise ValueError(f"This run has no test image {what!r}; choose another one.")
     mask = sample.read_mask() if sample.read_mask and sample.label else None
-    return _judge(run, ("sample", key), sample.read(), key, mask, words(sample.defect))
+    return sample.read(), mask, words(sample.defect)
+
+
+def judge(run: str, source: Source) -> JudgedImage:
+    """Judge an image; errors as of `read`."""
+    image, mask, label = read(run, source)
+    detector = opened(run).detector
+    (answer,) = detector.predict([image], [name_of(source)])
+    answer = replace(answer, image=fit(image, SHOWN))
+    return JudgedImage(run, source, answer, detector.backbone.preprocess(image), mask, label)
 
 
 def judge_file(run: str, path: str) -> JudgedImage:
-    """Judge an image file.
-
-    Raises: ValueError that names the file, without the folder it was uploaded to.
-    """
-    name = Path(path).name
-    try:
-        image = read_image(Path(path), opened(run).run.config.input.full_scale)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), name)) from None
-    return _judge(run, ("file", str(path)), image, name)
+    """Judge an image file; errors as of `read`."""
+    return judge(run, ("file", path))
 
 
 def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
@@ -76,16 +94,3 @@ def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
         return picture
     values, limits = image.answer.maps[shown.main], shown.limits[shown.unit]
     return blend(picture, values, limits, 0.6, shown.edge)
-
-
-def _judge(
-    run: str,
-    source: tuple[str, str],
-    image: np.ndarray,
-    name: str,
-    mask: np.ndarray | None = None,
-    label: str = "",
-) -> JudgedImage:
-    detector = opened(run).detector
-    answer = replace(detector.predict([image], [name])[0], image=fit(image, SHOWN))
-    return JudgedImage(run, source, answer, detector.backbone.preprocess(image), mask, label)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
 from labkit.explore import microscope, toy_2d
 from labkit.explore.microscope import View
 from labkit_apps.web import markup
-from labkit_apps.web.shelf import fit, opened, words, written
-from labkit_apps.web.views.pictures import read
-from labkit_apps.web.views.step_figures import values_figure
-from labkit_apps.web.views.toy_figure import toy_figure
+from labkit_apps.web.shelf import fit, opened, written
+from labkit_apps.web.views.judged_image import Source, name_of, read
+from labkit_apps.web.views.step_figures import toy_figure, values_figure
 
 SHOWN, KEPT, DRAWINGS = 320, 6, 96  # pixels of a picture; images and drawings that are kept
 ASK = "Choose a test image or one of your own: it goes through the flow step by step."
@@ -42,13 +39,14 @@ TOY_LESSON = (
 )
 
 
-@dataclass(frozen=True)
-class Specimen:
-    """An image to look at: the run's folder, "file" or "sample", and the path or key."""
+class Specimen(NamedTuple):
+    """An image to look at, under the run in a folder."""
 
     run: str
-    origin: str
-    what: str
+    source: Source
+
+
+Opened = tuple[np.ndarray, np.ndarray | None, dict[str, View], str]
 
 
 def no_flow(run: str) -> str:
@@ -75,8 +73,8 @@ def draw(specimen: Specimen, flow: str, step: int) -> str:
 
 @lru_cache(maxsize=DRAWINGS)
 def _page(specimen: Specimen, flow: str, step: int, _written: int) -> str:
-    image, mask, views = _opened(specimen)
-    view, label = views[flow], _label(specimen)
+    image, mask, views, label = _opened(specimen)
+    view = views[flow]
     parts = [_sentence(label, view, step)]
     maps = microscope.maps_figure(view, step, image, mask)
     if maps is None:
@@ -107,43 +105,25 @@ def inverse_words(view: View) -> str:
     )
 
 
-def _label(specimen: Specimen) -> str:
-    if specimen.origin == "file":
-        return Path(specimen.what).name
-    return f"{specimen.what} ({words(opened(specimen.run).samples[specimen.what].defect)})"
-
-
-_looking = Lock()  # visitors that ask for one image at once wait for one reading
-
-
-def _opened(specimen: Specimen) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
-    """Picture, annotated defect and the views of all flows."""
-    with _looking:
-        return _opened_image(specimen, written(specimen.run))
+def _opened(specimen: Specimen) -> Opened:
+    """Picture, annotated defect, the views of all flows, and the image's name."""
+    return _opened_image(specimen, written(specimen.run))
 
 
 @lru_cache(maxsize=KEPT)
-def _opened_image(
-    specimen: Specimen, _written: int
-) -> tuple[np.ndarray, np.ndarray | None, dict[str, View]]:
-    image, mask, _ = read(specimen.run, specimen.origin, specimen.what)
+def _opened_image(specimen: Specimen, _written: int) -> Opened:
+    image, mask, label = read(*specimen)
     views = microscope.views(opened(specimen.run).detector, image)
-    return fit(image, SHOWN), mask, views
+    return fit(image, SHOWN), mask, views, name_of(specimen.source, label)
 
 
 def _typical(run: str) -> dict[str, View]:
     """The views of the good test image in the middle of their scores; none without one."""
-    shown = opened(run)
-    good = shown.test[(shown.test.label == 0) & shown.test["key"].isin(shown.samples)]
-    if good.empty:
-        return {}
-    middle = good.sort_values("score", kind="stable").iloc[len(good) // 2]
-    return _opened(Specimen(run, "sample", middle["key"]))[2]
+    good = opened(run).ranked.query("label == 0")["key"].tolist()
+    return _opened(Specimen(run, ("sample", good[len(good) // 2])))[2] if good else {}
 
 
-_training = Lock()  # one toy at a time
-
-
+@lru_cache(maxsize=len(BLOCKS) * len(toy_2d.TOYS))
 def toy(name: str, blocks: int) -> toy_2d.Toy:
     """A trained toy, trained once per server.
 
@@ -152,24 +132,13 @@ def toy(name: str, blocks: int) -> toy_2d.Toy:
     if blocks not in BLOCKS:
         choices = ", ".join(map(str, BLOCKS))
         raise ValueError(f"A toy's flow has {choices} couplings, not {blocks}.")
-    with _training:
-        return _trained(name, blocks)
-
-
-@lru_cache(maxsize=len(BLOCKS) * len(toy_2d.TOYS))
-def _trained(name: str, blocks: int) -> toy_2d.Toy:
     return toy_2d.train(name, blocks)
 
 
+@lru_cache(maxsize=DRAWINGS)
 def draw_toy(name: str, blocks: int, step: int) -> str:
     """Sentence and figure of one step of a toy's flow (HTML)."""
-    toy(name, blocks)
-    return _drawn_toy(name, blocks, max(0, min(int(step), blocks)))
-
-
-@lru_cache(maxsize=DRAWINGS)
-def _drawn_toy(name: str, blocks: int, step: int) -> str:
-    chosen = toy(name, blocks)
+    chosen, step = toy(name, blocks), max(0, min(int(step), blocks))
     stage, last = chosen.view.steps[step], chosen.view.steps[-1]
     sentence = (
         f"Step {step} of {blocks}: the points are at {stage.nll:.3f} nats per dimension, "
@@ -177,10 +146,8 @@ def _drawn_toy(name: str, blocks: int, step: int) -> str:
         f"{stage.kurtosis:.2f} (N(0, I): 1 and 0)."
     )
     alt = f"{name} after step {step}: points and grid, density, likelihood by step"
-    undone = (
-        f"Invertible: the largest |x − f⁻¹(f(x))| over {len(chosen.points):,} points is "
-        f"{chosen.view.error:.1e}."
-    )
+    undone = f"Invertible: the largest |x − f⁻¹(f(x))| over {len(chosen.points):,} points is "
+    undone += f"{chosen.view.error:.1e}."
     return (
         f'<p class="lk-name" aria-live="polite">{markup.text(sentence)}</p>'
         f'<p class="lk-small">{markup.text(undone)}</p>'

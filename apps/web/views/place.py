@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from labkit.core.arrays import finite
 from labkit.core.records import Features
 from labkit.explore import microscope
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, TYPE, dress, new_figure, normal_curve
@@ -32,19 +31,20 @@ def draw_place(image: JudgedImage | None, place: tuple[float, float] | None) -> 
     if not all(0 <= share <= 1 for share in place):
         raise ValueError(f"A place is two shares between 0 and 1, not {place[0]:g}, {place[1]:g}.")
     shown = opened(image.run)
-    latents = _latents(image, place)
-    rows = [_values(image, name, place) for name in shown.legend]
-    where = f"{place[0]:.0%} from the left, {place[1]:.0%} down"
-    parts = [
-        markup.heading("This place", where),
-        markup.columns(("map", "here", "1 in 1000 normal", "unit"), rows),
-    ] if rows else []  # fmt: skip
+    with torch.no_grad():
+        outs = shown.detector.method.latents(_features(image))
+    latents = position.latents(outs, place)
+    rows, parts = [_values(image, name, place) for name in shown.legend], []
+    if rows:
+        where = f"{place[0]:.0%} from the left, {place[1]:.0%} down"
+        parts.append(markup.heading("This place", where))
+        parts.append(markup.table(rows, ("map", "here", "1 in 1000 normal", "unit")))
     if latents:
         where = "of this place" if shown.main else "of the image"
         hint = "each channel should look drawn from N(0, 1)"
         parts.append(markup.heading(f"The latent z {where}", hint))
         parts.append(_latent_table(latents))
-        figure = position_latents({name: one.z for name, one in latents.items()})
+        figure = position_latents(latents)
         parts.append(markup.chart(figure, "histograms of the latent against N(0, 1)"))
     else:
         parts.append(markup.message("This method has no flow, so there is no latent to look at."))
@@ -64,8 +64,7 @@ def draw_nearest(image: JudgedImage | None, place: tuple[float, float] | None) -
         return ""
     shown = opened(image.run)
     if not shown.detector.method.needs.pyramid:
-        words = "This method reads one vector an image, so it has no patches to compare."
-        return markup.message(words)
+        return markup.message("This method reads one vector an image: it has no patches.")
     normals = shown.normals
     patch = normals.nearest(_features(image), place)
     spot = ((patch.cell[1] + 0.5) / patch.grid[1], (patch.cell[0] + 0.5) / patch.grid[0])
@@ -76,21 +75,14 @@ def draw_nearest(image: JudgedImage | None, place: tuple[float, float] | None) -
         f"patches of different images ({normals.usual:.3g}); searched: every place of "
         f"{len(normals.samples)} training images."
     )
-    title = "The most similar normal patch"
-    pair = [("here", own), (patch.sample.key, theirs)]
-    return markup.heading(title, "by the backbone's features") + markup.pair(pair, words)
+    head = markup.heading("The most similar normal patch", "by the backbone's features")
+    return head + markup.pair([("here", own), (patch.sample.key, theirs)], words)
 
 
 def _features(image: JudgedImage) -> Features:
     detector = opened(image.run).detector
     batch = image.pixels[None].to(detector.backbone.mean.device)
     return detector.backbone(batch, detector.method.needs).map(lambda t: t.to(detector.device))
-
-
-@torch.no_grad()
-def _latents(image: JudgedImage, place: tuple[float, float]) -> dict[str, position.Latent]:
-    method = opened(image.run).detector.method
-    return position.latents(method.latents(_features(image)), place)
 
 
 def _values(image: JudgedImage, name: str, place: tuple[float, float]) -> tuple[str, ...]:
@@ -108,7 +100,7 @@ def _latent_table(latents: dict[str, position.Latent]) -> str:
         expected = f"1 ± {one.spread:.2f}"
         rows.append((name, f"{one.energy:.4g}", expected, f"{one.logdet:.3g}", f"{density:.4g}"))
     head = ("flow", "mean z²", "under N(0, I)", "log-det / C", "log p / C [nats]")
-    return markup.columns(head, rows)
+    return markup.table(rows, head)
 
 
 def _crop(image: np.ndarray, place: tuple[float, float]) -> np.ndarray:
@@ -120,35 +112,26 @@ def _crop(image: np.ndarray, place: tuple[float, float]) -> np.ndarray:
     return fit(image[top : top + side, left : left + side], CLOSE)
 
 
-def position_latents(latents: Mapping[str, np.ndarray], note: str | None = None) -> Figure:
+def position_latents(latents: Mapping[str, position.Latent]) -> Figure:
     """The channels of one position's latent in each flow against the density of N(0, 1).
 
     All panels share both axes. mean z^2 is coloured as anomalous where it lies three deviations
     sqrt(2 / C) above the 1 that N(0, I) expects.
-
-    Args:   latents: name -> z (C,).
-    Raises: ValueError if there is none, or a value is not finite.
     """
-    if not latents:
-        raise ValueError("There is no latent to draw.")
-    values = {name: finite(z, f"latent {name!r}").ravel() for name, z in latents.items()}
-    furthest = max(float(np.abs(z).max()) for z in values.values())
+    furthest = max(float(np.abs(one.z).max()) for one in latents.values())
     reach = float(np.clip(1.05 * furthest, LEAST, MOST))
-    figure = new_figure(max(3.4, 2.6 * len(values)), 3.0, note)
-    axes = figure.subplots(1, len(values), sharex=True, sharey=True, squeeze=False)[0]
+    figure = new_figure(max(3.4, 2.6 * len(latents)), 3.0)
+    axes = figure.subplots(1, len(latents), sharex=True, sharey=True, squeeze=False)[0]
     edges = np.linspace(-reach, reach, BINS + 1)
-    for ax, (name, z) in zip(axes, values.items(), strict=True):
-        dress(
-            ax, "latent z [1]", "density [per unit of z]" if ax is axes[0] else "", name, grid=""
-        )
-        energy, spread = float(np.square(z).mean()), np.sqrt(2 / z.size)
-        colour = ANOMALOUS if energy > 1 + 3 * spread else NORMAL
-        shares = np.histogram(np.clip(z, -reach, reach), edges)[0] / z.size / np.diff(edges)
+    for ax, (name, one) in zip(axes, latents.items(), strict=True):
+        dress(ax, "latent z [1]", "", name, grid="")
+        colour = ANOMALOUS if one.energy > 1 + 3 * one.spread else NORMAL
+        shares = np.histogram(np.clip(one.z, -reach, reach), edges, density=True)[0]
         ax.stairs(shares, edges, fill=True, facecolor=(colour, 0.35), edgecolor=colour)
         normal_curve(ax, reach)
-        label = f"mean z² {energy:.3g}\nN(0, I): 1 ± {spread:.2f}"
+        label = f"mean z² {one.energy:.3g}\nN(0, I): 1 ± {one.spread:.2f}"
         place = {"transform": ax.transAxes, "ha": "right", "va": "top"}
         ax.text(0.98, 0.98, label, fontsize=TYPE, color=INK, **place)
-    axes[0].set_xlim(-reach, reach)
-    axes[0].set_ylim(0, axes[0].get_ylim()[1] * 1.5)
+    axes[0].set_ylabel("density [per unit of z]")
+    axes[0].set(xlim=(-reach, reach), ylim=(0, axes[0].get_ylim()[1] * 1.5))
     return figure

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
-
-import pandas as pd
 
 from labkit.core.config import BUDGETS
 from labkit.studies import plots, runner, tables
@@ -12,7 +11,6 @@ from labkit.studies.results import Results
 from labkit.studies.spec import Study
 from labkit_apps.web import markup
 
-HEADS = ("published", "measured", "minus base")  # what the columns of a table begin with
 USUAL = "laptop"
 
 
@@ -52,11 +50,6 @@ def _results(name: str, budget: str) -> Results:
     return Results(study, budget, runner.folder(name, budget), study.tasks(budget))
 
 
-def names() -> list[str]:
-    """Every study."""
-    return runner.names()
-
-
 def offered() -> list[tuple[str, str]]:
     """Label and name of every study: its question, and how far it got."""
     return [(f"{name}: {_study(name).question} {_state(name)}", name)
@@ -84,12 +77,7 @@ def head(name: str, budget: str) -> str:
         ("compared with", f"the variant “{base}”"),
         ("notebook", f"notebooks/{study.notebook}.ipynb" if study.notebook else ""),
     ]
-    body = "".join(
-        f'<tr><th scope="row">{label}</th><td>{markup.text(value)}</td></tr>'
-        for label, value in rows
-        if value
-    )
-    table = f'<table class="lk-table lk-facts"><tbody>{body}</tbody></table>'
+    table = markup.table([row for row in rows if row[1]], role="lk-facts")
     command = f"labkit study {name} --budget {budget}"
     words = "Run it, or what is missing of it, from the command line:"
     return (
@@ -109,7 +97,7 @@ def _report(name: str, budget: str, _path: str, _changed: int) -> str:
     if not results.records:
         words = f"Nothing of {name} is finished at the {budget} budget. The plan:"
         plan = tables.variants(results.study, budget).reset_index()
-        return markup.message(words) + _plain(plan)
+        return markup.message(words) + markup.table(plan.to_numpy(), list(plan))
     chart = markup.chart(plots.draw(results), f"figure of the study {name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
     return f'{side_by_side(results)}{chart}<ul class="lk-notes">{notes}</ul>'
@@ -117,56 +105,40 @@ def _report(name: str, budget: str, _path: str, _changed: int) -> str:
 
 def side_by_side(results: Results) -> str:
     """The table of a study: published columns marked, measured ones beside them (HTML)."""
-    table = tables.side_by_side(results)
-    origins = [next((head for head in HEADS if name.startswith(head)), "") for name in table]
-    order = sorted(
-        range(len(origins)), key=lambda k: (origins[k] != "", origins[k] != "published")
-    )
-    groups, names, body = [], [], []
-    for k in order:
-        origin = "published" if origins[k] == "published" else "measured" if origins[k] else ""
-        groups.append(origin)
-        title = table.columns[k].removeprefix(f"{origins[k]}: ")
-        names.append(f'<th scope="col"{_mark(origin)}>{markup.text(title or "variant")}</th>')
-    for row in table.itertuples(index=False):
-        cells = "".join(
-            f'<th scope="row">{markup.text(row[k])}</th>' if not groups[i]
-            else f"<td{_mark(groups[i])}>{markup.text(row[k])}</td>"
-            for i, k in enumerate(order)
-        )  # fmt: skip
-        body.append(f"<tr>{cells}</tr>")
-    return (
-        f'<div class="lk-scroll"><table class="lk-table lk-sides"><thead><tr>'
-        f"{_spans(groups, results)}</tr><tr>{''.join(names)}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _spans(groups: list[str], results: Results) -> str:
-    """The upper line of the head: where the columns below come from."""
     titles = {
         "": "",
         "published": f"Published: {results.study.paper}, as printed",
         "measured": f"Measured here, {results.budget} budget",
     }
-    counts = {origin: groups.count(origin) for origin in dict.fromkeys(groups)}
-    return "".join(
+    table = tables.side_by_side(results)
+    names = sorted(table, key=lambda name: list(titles).index(_origin(name)))
+    spans = "".join(
         f'<th colspan="{count}"{_mark(origin)}>{markup.text(titles[origin])}</th>'
-        for origin, count in counts.items()
+        for origin, count in Counter(map(_origin, names)).items()
     )
+    heads = "".join(
+        f'<th scope="col"{_mark(_origin(name))}>'
+        f"{markup.text(name.partition(': ')[2] or name or 'variant')}</th>"
+        for name in names
+    )
+    cells = {
+        name: [f"<td{_mark(_origin(name))}>{markup.text(value)}</td>" if _origin(name)
+               else f'<th scope="row">{markup.text(value)}</th>' for value in table[name]]
+        for name in names
+    }  # fmt: skip
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*cells.values(), strict=True))
+    return (
+        f'<div class="lk-scroll"><table class="lk-table lk-sides"><thead><tr>{spans}</tr>'
+        f"<tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _origin(name: str) -> str:
+    """Where the numbers of a column come from; empty of one that names the rows."""
+    if name.startswith("published"):
+        return "published"
+    return "measured" if name.startswith(("measured", "minus base")) else ""
 
 
 def _mark(origin: str) -> str:
     return ' class="lk-published"' if origin == "published" else ""
-
-
-def _plain(table: pd.DataFrame) -> str:
-    head = "".join(f'<th scope="col">{markup.text(name)}</th>' for name in table)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{markup.text(value)}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return (
-        f'<div class="lk-scroll"><table class="lk-table"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )

@@ -12,32 +12,21 @@ from labkit import methods
 from labkit.features import backbones
 from labkit.figures import style, training_curves
 from labkit_apps.web import markup
-from labkit_apps.web.forecast import Forecast, duration
+from labkit_apps.web.forecast import duration
 from labkit_apps.web.shelf import data_name
-from labkit_apps.web.trainer import (
-    DONE,
-    FAILED,
-    FITTING,
-    MEASURING,
-    READING,
-    SCORING,
-    WAITING,
-    Order,
-    Trainer,
-    Training,
-)
+from labkit_apps.web.trainer import Order, Trainer, Training
 from labkit_apps.web.views import train_data
 
 CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",
           "devices": "is always one here"}  # fmt: skip
 PHASES = {
-    WAITING: "Waiting",
-    MEASURING: "Timing a few steps",
-    READING: "Reading the images",
-    FITTING: "Training",
-    SCORING: "Scoring the test images",
-    DONE: "Trained",
-    FAILED: "No run",
+    "waiting": "Waiting",
+    "measuring": "Timing a few steps",
+    "reading": "Reading the images",
+    "fitting": "Training",
+    "scoring": "Scoring the test images",
+    "done": "Trained",
+    "failed": "No run",
 }
 IDLE = (
     "Nothing is being trained. Choose data and a method; the estimate costs a few seconds and "
@@ -93,24 +82,40 @@ def order(
     return asked
 
 
-def draw_cost(asked: Order, trainer: Trainer) -> str:
+def draw_cost(trainer: Trainer, asked: Order) -> str:
     """What the training should take, from a few steps timed now (HTML)."""
-    return _cost(trainer.forecast(asked), asked)
+    plan = trainer.forecast(asked)
+    epochs, images = len(plan.epochs), plan.images
+    rows = [
+        ("all together", f"about {duration(plan.seconds)}", "on this machine, as busy as it is"),
+        ("features", duration(plan.features), f"{plan.new} of {sum(images.values())} images are "
+         "new to the backbone"),
+        ("training", duration(sum(plan.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
+         f"{duration(sum(plan.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
+        ("evaluation", duration(plan.scoring), "metrics come on top"),
+        ("images", f"{images['train']}", f"to train on, {images['calibration']} held out, "
+         f"{images['test']} to test"),
+        ("parameters", f"{plan.parameters:,}", "trained"),
+    ]  # fmt: skip
+    caption = f"{asked.method} on {data_name(asked.data)}, {asked.budget} budget"
+    return markup.table(rows, caption=caption, role="lk-numbers")
 
 
 def draw_state(job: Training | None, ahead: int) -> str:
     """How far a training is, and what is left of it (HTML)."""
     if job is None:
         return markup.message(IDLE)
-    words, role = PHASES[job.phase], {DONE: "lk-good", FAILED: "lk-bad"}.get(job.phase, "")
+    words, role = PHASES[job.phase], {"done": "lk-good", "failed": "lk-bad"}.get(job.phase, "")
     if job.active and job.stopping:
         words = "Stopping"
     order, left = job.order, job.left()
     name = " · ".join((order.method, data_name(order.data), order.budget, f"seed {order.seed}"))
+    share = 'aria-label="time"'  # without a value the bar only pulses
     parts = [_progress(job, ahead)]
     if left is not None:
         parts.append(f"about {duration(left)} left")
-    bar = _bar(job, left) if job.active else ""
+        share += f' max="1" value="{job.seconds / max(job.seconds + left, 1e-9):.4f}"'
+    bar = f'<progress class="lk-time" {share}></progress>' if job.active else ""
     return (
         f'<section class="lk-card lk-job {role}" data-phase="{job.phase}"><div class="lk-head">'
         f'<h2>{markup.text(words)}</h2><p class="lk-name">{markup.text(name)}</p>'
@@ -134,64 +139,41 @@ def facts(job: Training | None) -> dict[str, object]:
     """How far a training is, for a program."""
     if job is None:
         return {"phase": None}
-    run = job.run.folder.name if job.run else None
-    facts = {"number": job.number, "phase": job.phase, "epochs": len(job.history)}
-    facts |= {"planned": job.epochs, "seconds_left": job.left(), "run": run}
-    return facts | {"words": job.words, "history": job.history}
-
-
-def _cost(plan: Forecast, asked: Order) -> str:
-    epochs, images = len(plan.epochs), plan.images
-    rows = [
-        ("all together", f"about {duration(plan.seconds)}", "on this machine, as busy as it is"),
-        ("features", duration(plan.features), f"{plan.new} of {sum(images.values())} images are "
-         "new to the backbone"),
-        ("training", duration(sum(plan.epochs)), f"{epochs} epoch{'s' * (epochs > 1)} of "
-         f"{duration(sum(plan.epochs) / epochs)}" if epochs else "nothing is trained by gradient"),
-        ("evaluation", duration(plan.scoring), "metrics come on top"),
-        ("images", f"{images['train']}", f"to train on, {images['calibration']} held out, "
-         f"{images['test']} to test"),
-        ("parameters", f"{plan.parameters:,}", "trained"),
-    ]  # fmt: skip
-    return markup.pairs(rows, f"{asked.method} on {data_name(asked.data)}, {asked.budget} budget")
+    return {
+        "number": job.number, "phase": job.phase, "epochs": len(job.history),
+        "planned": job.epochs, "seconds_left": job.left(), "words": job.words,
+        "run": job.run.folder.name if job.run else None, "history": job.history,
+    }  # fmt: skip
 
 
 def _progress(job: Training, ahead: int) -> str:
     """One sentence on where the training stands."""
     done = f"epoch {len(job.history)} of {job.epochs} done" if job.epochs else ""
-    if job.phase == WAITING:
+    if job.phase == "waiting":
         return f"number {ahead + 1} in the queue, one is trained at a time"
-    if job.phase == FAILED:
+    if job.phase == "failed":
         return job.words
-    if job.phase == DONE:
+    if job.phase == "done":
         stopped = job.run.info.get("stopped", "")
         return f"{stopped or 'finished'}, in {duration(job.seconds)}"
     if job.stopping:
         return f"{done}, the last whole epoch becomes the run" if done else "after this step"
-    parts = job.forecast.images.values() if job.forecast else ()
-    counted = f"{sum(parts)} images through the backbone" if parts else ""
-    return {READING: counted, FITTING: done, SCORING: "training is done"}.get(job.phase, "")
-
-
-def _bar(job: Training, left: float | None) -> str:
-    """A bar of the time that has passed; it only pulses while nobody knows how long it takes."""
-    if left is None:
-        return '<progress class="lk-time" aria-label="time"></progress>'
-    share = job.seconds / max(job.seconds + left, 1e-9)
-    return f'<progress class="lk-time" aria-label="time" max="1" value="{share:.4f}"></progress>'
+    count = sum(job.forecast.images.values()) if job.forecast else "all"
+    reading = f"{count} images through the backbone"
+    words = {"reading": reading, "fitting": done, "scoring": "training is done"}
+    return words.get(job.phase, "")
 
 
 def _numbers(job: Training) -> str:
     """The finished run's first metrics, and the link that opens it."""
     if job.run is None:
         return ""
-    metrics = job.run.summary()
-    names = {"image_auroc": "image AUROC", "aupro": "AUPRO", "n_train": "training images"}
-    forms = {"image_auroc": ".3f", "aupro": ".3f", "n_train": "d"}
-    texts = {k: f"{metrics[k]:{form}}" for k, form in forms.items() if metrics.get(k) is not None}
-    cells = "".join(f"<div><dt>{names[key]}</dt><dd>{texts[key]}</dd></div>" for key in texts)
-    name = markup.text(job.run.folder.name)
+    metrics, name = job.run.summary(), markup.text(job.run.folder.name)
+    rows = [("training images", f"{metrics['n_train']}", "")]
+    for key, label in (("image_auroc", "image AUROC"), ("aupro", "AUPRO")):
+        if metrics.get(key) is not None:
+            rows.append((label, f"{metrics[key]:.3f}", ""))
     return (
-        f'<dl>{cells}</dl><a class="lk-button" href="?run={name}">Open this run</a>'
+        f'{markup.numbers(rows)}<a class="lk-button" href="?run={name}">Open this run</a>'
         '<p class="lk-small">It is in the choice of runs above, in every tab.</p>'
     )

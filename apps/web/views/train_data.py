@@ -80,7 +80,7 @@ def upload(path: Path, trainer: Trainer) -> str:
     if left < path.stat().st_size:
         raise ValueError(f"There is no room for {path.name}: the uploads here are full.")
     try:
-        archives.unpack(path, work, archives.Limits(size=min(int(left), archives.Limits.size)))
+        archives.unpack(path, work, min(int(left), archives.SIZE))
         inner = _top(work)
         try:
             listed = folder.scan(inner)
@@ -118,10 +118,7 @@ def _top(work: Path) -> Path:
 
 def _inside(place: Path) -> list[Path]:
     """Folders in a place that hold images as `labkit.data.folder` reads them, at a glance."""
-    if not place.is_dir():
-        return []
-    folders = (path for path in sorted(place.iterdir()) if path.is_dir())
-    return [path for path in folders if not path.name.startswith(".") and _usable(path)]
+    return [path for path in sorted(place.glob("[!.]*")) if path.is_dir() and _usable(path)]
 
 
 def _usable(path: Path) -> bool:
