@@ -24,7 +24,7 @@ from labkit_apps.bench.damage import dataset
 from labkit_apps.bench.faults import Case
 from labkit_apps.cli import main
 
-COUNT, SHORT = 500, 40
+COUNT, SHORT = 500, 20
 ODD = (
     "", " ", "-1", "0", "1.5", "nan", "inf", "1e400", "9" * 30, "x", "²", "١", "😀", "a" * 5_000,
     "../x", "/dev/null", "/proc/self", "/etc/passwd", "/sys", "~", "*", "-", "--", "a=b=c",

@@ -21,7 +21,7 @@ from labkit.data.checks import check
 from labkit_apps.bench.damage import BYTES, SPECIAL, Damage, dataset, encoded, noise
 from labkit_apps.bench.faults import Case, each
 
-COUNT, SHORT = 240, 30
+COUNT, SHORT = 240, 20
 SIZE = (40, 40)  # height and width, pixels
 GOOD, BAD, TRUTH = "train/good", "test/bad", "ground_truth/bad"
 IMAGE, MASK = f"{GOOD}/000.png", f"{TRUTH}/000_mask.png"

@@ -21,7 +21,7 @@ from labkit_apps.bench.damage import BYTES, ODD, SPECIAL, changed, noise, paths
 from labkit_apps.bench.faults import Case, Harm, each
 from labkit_apps.web import app, shelf
 
-COUNT, SHORT = 500, 24
+COUNT, SHORT = 500, 14
 SMALL = {"image_size": 64, "limit": 4, "epochs": 2, "backbone": "random/resnet18"}
 RECORD, TABLE = "run.json", "scores.csv"
 WRONG = {  # of the right type, but not this run's

@@ -18,7 +18,7 @@ from labkit.studies.spec import FOLDER
 from labkit_apps.bench.damage import BYTES, ODD, SPECIAL, changed, paths
 from labkit_apps.bench.faults import Case, each
 
-COUNT, SHORT = 1_600, 120
+COUNT, SHORT = 1_600, 60
 BASE = "dnfad-depth"
 MARKS = b"{}[]&*!|>%@`\"':,-?#\t\n \xff0a"
 MORE = ("seeds", "measure", "variants", "nobody")  # keys that the base does not have
