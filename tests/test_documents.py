@@ -68,7 +68,7 @@ def test_a_quoted_command_parses(words):
         ("trian dnfad elpv/mono", "No such command"),
         ("study main --cells a", "No such option"),
         ("study main --workers two", "valid int"),
-        ("train dnfad", "Missing"),
+        ("evaluate", "Missing"),
     ],
 )
 def test_a_wrong_command_does_not_parse(line, message):

@@ -143,7 +143,7 @@ def test_unusual_but_whole_images_just_work(labkit, quick_run, tmp_path, mode):
         (["train", "dnfad", "elpv/mono", "--seed", "-1"], "seed=-1 does not fit"),
         (["train", "dnfad", "elpv/mono", "--seed", "9" * 19], "does not fit"),
         (["train", "dnfad", "elpv/mono", "--seed", "x"], "'--seed'"),
-        (["train", "dnfad"], "Missing argument 'data'; see labkit train --help."),
+        (["train", "dnfad"], "give a dataset, a folder, or --good GLOB"),
         (["train", "x" * 50_000, "elpv/mono"], "Unknown method"),
         (["study", "dnfad-depth", "--seeds", "²"], "seed='²' does not fit"),
         (["bench", "flows", "--data", "nope"], "There is no dataset or folder 'nope'"),

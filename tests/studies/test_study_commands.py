@@ -87,7 +87,7 @@ def test_finished_studies_are_written_as_markdown(call):
     ("words", "sentence"),
     [
         (("study", "dnfad-dept"), "did you mean 'dnfad-depth'"),
-        (("study", "dnfad-depth", "--seeds", "a"), "write --seeds 0,1,2"),
+        (("study", "dnfad-depth", "--seeds", "a"), "take 0, 1, 2 or so"),
         (("study", "dnfad-depth", "--variant", "blocks=3"), "Unknown variant"),
         (("study", "dnfad-depth", "--budget", "slow"), "Unknown budget"),
     ],

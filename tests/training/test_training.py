@@ -86,7 +86,7 @@ def test_a_stopped_run_resumes_as_if_it_had_never_stopped(data, tmp_path):
 
 def test_a_damaged_checkpoint_is_one_sentence(data, tmp_path):
     (tmp_path / checkpoints.CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="is damaged; delete it"):
+    with pytest.raises(ValueError, match="is damaged or of an older labkit; delete it"):
         fit(data, folder=tmp_path)
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from test_runs import change
 
 import labkit
 from labkit.training.experiment import Experiment
@@ -71,9 +72,9 @@ def test_a_run_without_a_white_level_keeps_the_containers(runs, tmp_path):
     old.mkdir()
     for file in runs[0].folder.iterdir():
         (old / file.name).write_bytes(file.read_bytes())
-    info = json.loads((old / "run.json").read_text())
-    del info["config"]["input"]["full_scale"]
-    (old / "run.json").write_text(json.dumps(info))
+    config = json.loads((old / "run.json").read_text())["config"]
+    del config["input"]["full_scale"]
+    change(old, config=config)
     run = labkit.load_run(old)
     assert run.config.input.full_scale == 0
     with pytest.warns(UserWarning, match="show .* of 256 grey levels with white at 65535"):

@@ -69,7 +69,9 @@ REFUSED = {
     "drawing.svg": (lambda p: f"<svg xmlns='a'>{SCRIPT}</svg>".encode(), "not an image"),
     "page.png": (lambda p: f"<html>{SCRIPT}</html>".encode(), "not an image"),
     "print.eps": (lambda p: _saved(p, "eps"), "not an image"),  # Pillow would start Ghostscript
-    "film.gif": (lambda p: _saved(p, "gif"), "not an image"),
+    "film.gif": (lambda p: _frames(p, "gif"), "2 pages"),
+    "several.tif": (lambda p: _frames(p, "tiff"), "2 pages"),
+    "moving.webp": (lambda p: _frames(p, "webp"), "2 pages"),
     "archive.png": (lambda p: b"PK\x03\x04" + bytes(200), "not an image"),
     "nothing.png": (lambda p: b"", "an empty file"),
     "zeros.webp": (lambda p: bytes(4096), "not an image"),
@@ -78,8 +80,6 @@ JUDGED = {
     "tail.jpg": lambda p: _saved(p, "jpeg") + f"<html>{SCRIPT}</html>PK\x03\x04".encode(),
     "really-a-jpeg.png": lambda p: _saved(p, "jpeg"),
     "no-suffix": lambda p: _saved(p, "png"),
-    "several.tif": lambda p: _frames(p, "tiff"),
-    "moving.webp": lambda p: _frames(p, "webp"),
     "sixteen\nlines;$(touch x).png": lambda p: _saved(p, "png"),
     "..%2f..%2fescape.png": lambda p: _saved(p, "png"),
 }
