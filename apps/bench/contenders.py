@@ -2,7 +2,7 @@
 
 A contender is two functions: `train` makes a detector of normal images, `infer` takes images
 (H, W, 3) uint8 to anomaly maps (B, 256, 256) and raw scores (B,). A new pair of methods is one
-more entry of `RACES`. The peers' code runs as they ship it; only timm hands it our weights.
+more line of `RACES`. The peers' code runs as they ship it; only timm hands it our weights.
 """
 
 from __future__ import annotations
@@ -53,9 +53,6 @@ class Job:
         return backbones.load(self.backbone, self.image_size, fold=False)
 
 
-Build = Callable[[Job, Backbone, dict[str, Any]], Any]  # makes a model of anomalib's
-
-
 @dataclass(frozen=True)
 class Contender:
     """One way to train a flow and to score images with it."""
@@ -101,24 +98,27 @@ def _infer(detector: Detector, images: Sequence[np.ndarray]) -> tuple[Tensor, Te
     return maps.anomaly, scores
 
 
-def theirs(build: Build) -> Contender:
+def theirs(model: str, **settings: Any) -> Contender:
     """A model of anomalib's, trained by its engine and scored before its post-processing."""
-    return Contender(PEER, PEER, partial(_fit_peer, build=build), _infer_peer)
+    train = partial(_fit_peer, model=model, settings=settings)
+    return Contender(PEER, PEER, train, _infer_peer)
 
 
-def _fit_peer(job: Job, samples: Split, folder: Path, build: Build) -> nn.Module:
+def _fit_peer(
+    job: Job, samples: Split, folder: Path, model: str, settings: dict[str, Any]
+) -> nn.Module:
     from anomalib.engine import Engine
 
     torch.manual_seed(0)
     loader = torch.utils.data.DataLoader(
         samples["train"], batch_size=BATCH, shuffle=True, collate_fn=_collate
     )
-    model = peer_model(job, build)
+    peer = peer_model(job, model, **settings)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, max_epochs=job.epochs,
                     **quiet)  # fmt: skip
-    engine.fit(model, train_dataloaders=loader)
-    return model.eval()
+    engine.fit(peer, train_dataloaders=loader)
+    return peer.eval()
 
 
 def _collate(samples: Sequence[Sample]) -> Any:
@@ -141,36 +141,27 @@ def _infer_peer(model: nn.Module, images: Sequence[np.ndarray]) -> tuple[Tensor,
     return answer.anomaly_map, answer.pred_score
 
 
-def peer_model(job: Job, build: Build) -> Any:
+def peer_model(job: Job, model: str, **settings: Any) -> Any:
     """A model of anomalib's on our weights: timm gives it their network while it is built."""
+    from anomalib import models
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms import v2
 
-    frozen = job.network()
-    arch, side = frozen.model.default_cfg["architecture"], (job.image_size, job.image_size)
+    frozen, side = job.network(), (job.image_size, job.image_size)
+    arch = frozen.model.default_cfg["architecture"]
     levels = timm.create_model(arch, features_only=True, out_indices=frozen.taps)
     missing, _ = levels.load_state_dict(frozen.model.state_dict(), strict=False)
     if missing:
         raise ValueError(f"{job.backbone} has no features that anomalib can use; take a CNN.")
     scale = v2.Normalize(frozen.mean.flatten().tolist(), frozen.std.flatten().tolist())
-    options = {"pre_processor": PreProcessor(v2.Compose([v2.Resize(side, antialias=True), scale]))}
-    options |= dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    settings["pre_processor"] = PreProcessor(v2.Compose([v2.Resize(side, antialias=True), scale]))
+    settings |= dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    if model == "Fastflow":  # which treats a "resnet18" as a CNN
+        settings["backbone"] = "resnet18"
+    else:
+        settings |= {"backbone": job.backbone, "layers": frozen.taps}
     with mock.patch.object(timm, "create_model", return_value=levels):
-        return build(job, frozen, options)
-
-
-def cflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
-    """anomalib's CFLOW-AD with default settings: 8 blocks, fibres of 64, Adam at 1e-4."""
-    from anomalib.models import Cflow
-
-    return Cflow(backbone=job.backbone, layers=backbone.taps, pre_trained=False, **options)
-
-
-def fastflow(job: Job, backbone: Backbone, options: dict[str, Any]) -> Any:
-    """anomalib's FastFlow with default settings; "resnet18" makes it treat ours as a CNN."""
-    from anomalib.models import Fastflow
-
-    return Fastflow(backbone="resnet18", pre_trained=False, **options)
+        return getattr(models, model)(pre_trained=False, **settings)
 
 
 PLAIN = {  # anomalib's optimiser: Adam at a constant rate, nothing clipped
@@ -180,14 +171,10 @@ PLAIN = {  # anomalib's optimiser: Adam at a constant rate, nothing clipped
 CFLOW = PLAIN | {"mixing": "permute", "fibre": 64, "lr": 1e-4}
 FASTFLOW = PLAIN | {"norm": "gain", "lr": 1e-3, "weight_decay": 1e-5}
 RACES: dict[str, dict[str, Contender]] = {  # method -> contenders by name
-    "cflow": {
-        "labkit-published": ours("cflow", "anomalib's settings", "paper", **CFLOW),
-        "labkit": ours("cflow", "laptop default", "laptop"),
-        PEER: theirs(cflow),
-    },
-    "fastflow": {
-        "labkit-published": ours("fastflow", "anomalib's settings", "paper", **FASTFLOW),
-        "labkit": ours("fastflow", "laptop default", "laptop"),
-        PEER: theirs(fastflow),
-    },
+    name: {
+        "labkit-published": ours(name, "anomalib's settings", "paper", **settings),
+        "labkit": ours(name, "laptop default", "laptop"),
+        PEER: theirs(peer),
+    }
+    for name, settings, peer in (("cflow", CFLOW, "Cflow"), ("fastflow", FASTFLOW, "Fastflow"))
 }

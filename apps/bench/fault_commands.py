@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,15 +18,13 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
-from PIL import Image
-
 from labkit import methods
 from labkit.core import config
-from labkit_apps.bench.trials import Case
+from labkit_apps.bench.damage import dataset
+from labkit_apps.bench.faults import Case
 from labkit_apps.cli import main
 
-COUNT, SHORT = 500, 40
+COUNT, SHORT = 500, 20
 ODD = (
     "", " ", "-1", "0", "1.5", "nan", "inf", "1e400", "9" * 30, "x", "²", "١", "😀", "a" * 5_000,
     "../x", "/dev/null", "/proc/self", "/etc/passwd", "/sys", "~", "*", "-", "--", "a=b=c",
@@ -53,26 +52,23 @@ COMMANDS = (  # ODD stands for what is replaced
 )  # fmt: skip
 
 
-def cases(seed: int, folder: Path) -> Iterator[Case]:
-    """Command lines without end, in an order that the seed gives."""
+def cases(seed: int, folder: Path, count: int) -> Iterator[Case]:
+    """Each command with odd values in turn, in an order that the seed gives."""
     rng, names = random.Random(seed), _made(folder)
-    templates = list(COMMANDS)
-    while True:
-        rng.shuffle(templates)
-        for template in templates:
-            method = rng.choice(methods.names())
-            specs = (*config.SHARED.values(), methods.get(method).Spec)
-            keys = [key for spec in specs for key in config.keys_of(spec)]
-            words = names | {"METHOD": method, "KEY": rng.choice(keys), "ODD": rng.choice(ODD)}
-            words["RESERVED"] = rng.choice(list(config.RESERVED))
-            line = [_filled(word, words) for word in template.split()]
-            yield " ".join(line)[:200], partial(_typed, line)
+    turns = -(-count // len(COMMANDS))
+    templates = [one for _ in range(turns) for one in rng.sample(COMMANDS, len(COMMANDS))]
+    for template in templates[:count]:
+        method = rng.choice(methods.names())
+        specs = (*config.SHARED.values(), methods.get(method).Spec)
+        key = rng.choice([key for spec in specs for key in config.keys_of(spec)])
+        words = names | {"METHOD": method, "KEY": key, "ODD": rng.choice(ODD)}
+        words["RESERVED"] = rng.choice(list(config.RESERVED))
+        line = [_filled(word, words) for word in template.split()]
+        yield " ".join(line)[:200], partial(_typed, line)
 
 
 def _filled(word: str, words: dict[str, str]) -> str:
-    for name, value in words.items():
-        word = word.replace(name, value)
-    return word
+    return re.sub("|".join(words), lambda match: words[match[0]], word)
 
 
 def _made(folder: Path) -> dict[str, str]:
@@ -80,16 +76,11 @@ def _made(folder: Path) -> dict[str, str]:
     importlib.import_module("labkit_apps.web.app")
     (folder / "work").mkdir(exist_ok=True)
     os.chdir(folder / "work")  # so that ../x lies in the folder too
-    names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/0.png"}
+    os.environ.update(LABKIT_CACHE="cache", LABKIT_RUNS="runs", LABKIT_STUDIES="studies")
+    names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/000.png"}
     if not Path("run", "run.json").exists():
-        rng = np.random.default_rng(0)
-        for part, count in {"train/good": 24, "test/good": 2, "test/bad": 2}.items():
-            Path("parts", part).mkdir(parents=True, exist_ok=True)
-            for k in range(count):
-                image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-                image.save(Path("parts", part, f"{k}.png"))
-        os.environ.update(LABKIT_CACHE="cache", LABKIT_RUNS="runs", LABKIT_STUDIES="studies")
-        _typed(TRAIN.replace("DATA", "parts").replace("NEW", "run").split())
+        dataset(Path("parts"), {"train/good": 24, "test/good": 2, "test/bad": 2})
+        _typed(_filled(TRAIN.replace("NEW", "run"), names).split())
     return names
 
 

@@ -1,31 +1,43 @@
 """`labkit bench faults`: damaged and hostile input of every kind, and what became of it.
 
-Each part is a module `fault_NAME` beside this one, found by its name. It has either
-`cases(seed, folder)` (see `trials`) or a `report(count, seed)` of its own that returns the same
-figures, and may say how many cases the long form tries, `COUNT`, and how many a test, `SHORT`.
+Each part is a module `fault_NAME` beside this one. `cases(seed, folder, count)`
+yields labels and calls, the same ones for a seed in every process. They are made one by one in a
+worker process, which has `DEADLINE` seconds for each. A call that returns has accepted its input
+(an array that it returns holds the seconds that answers took); one that raises a ValueError of one
+line has refused it; `Harm` says what else it did; any other exception, or the end of the process,
+counts as a traceback. `COUNT` cases are tried, `SHORT` in a test.
 """
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Sequence
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from labkit.core.config import unknown
-from labkit_apps import bench
-from labkit_apps.bench import trials
+from labkit_apps.bench.processes import peak, received, worker
 
-PREFIX = "fault_"
-COUNTS = {"folders": 160, "runs": 500, "kills": 30}  # of parts that say none
-SHOWN = ("part", "tried", *trials.OUTCOMES, "peak_mib", "seconds")
+PARTS = ("images", "studies", "folders", "commands", "runs", "kills", "app")
+DEADLINE, PATIENCE = 20.0, 300.0  # seconds for a case, and to make the next one
+MOST_MIB = 2048
+OUTCOMES = ("accepted", "refused", "tracebacks", "hangs", "silent_other_scores", "left_files")
+SHOWN = ("part", "tried", *OUTCOMES, "peak_mib", "p95", "seconds")
+Case = tuple[str, Callable[[], object]]
+End = tuple[str, str, list[float], int]  # an outcome, its message, seconds of answers, peak
 
 
-def parts() -> list[str]:
-    """The names of all parts."""
-    names = [module.name for module in pkgutil.iter_modules(bench.__path__)]
-    return [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+class Harm(Exception):
+    """One of the last `OUTCOMES`, and in which way."""
 
 
 def module(name: str) -> ModuleType:
@@ -33,26 +45,38 @@ def module(name: str) -> ModuleType:
 
     Raises: ValueError for a name that is none.
     """
-    if name not in parts():
-        raise ValueError(unknown("part", name, parts()))
-    return importlib.import_module(f"{bench.__name__}.{PREFIX}{name}")
+    if name not in PARTS:
+        raise ValueError(unknown("part", name, PARTS))
+    return importlib.import_module(f"labkit_apps.bench.fault_{name}")
 
 
 def report(
     name: str, count: int | None = None, seed: int = 0, short: bool = False
 ) -> dict[str, Any]:
-    """The figures of a part, see `trials.report`; as many cases as it is made for by default."""
-    part = module(name)
-    count = count or getattr(part, "SHORT" if short else "COUNT", 20 if short else COUNTS[name])
-    own = getattr(part, "report", None)
-    row = own(count, seed) if own else trials.report(part.__name__, count, seed)
-    return {"part": name, "faults": row.get("failures", [])} | row
+    """Try so many cases of a part; as many as it is made for by default.
+
+    Returns: tried, the number of each outcome, peak_mib (of a worker, its imports included), p95
+             of the seconds that answers took, seconds of all, and faults, the label and the
+             message of each outcome that is none of the first two.
+    """
+    part, started = module(name), time.perf_counter()
+    count = count or (part.SHORT if short else part.COUNT)
+    numbers, faults, times, most = Counter(), [], [], 0
+    with TemporaryDirectory() as folder:
+        for label, (outcome, message, answers, peak) in _tried(part, seed, Path(folder), count):
+            numbers[outcome], most = numbers[outcome] + 1, max(most, peak)
+            times += answers
+            if outcome not in OUTCOMES[:2]:
+                faults.append(f"{label}: {outcome}, {message}")
+    row = {"part": name, "tried": numbers.total()} | {key: numbers[key] for key in OUTCOMES}
+    row |= {"peak_mib": round(most / 2**20), "answers": len(times)}
+    row["p95"] = round(float(np.quantile(times, 0.95)), 3) if times else None
+    return row | {"seconds": round(time.perf_counter() - started, 1), "faults": faults}
 
 
 def failed(rows: Sequence[dict[str, Any]]) -> bool:
     """Whether any case was neither accepted nor refused, or took too much memory."""
-    harm = [row.get(name, 0) for row in rows for name in trials.OUTCOMES[2:]]
-    return any(harm) or any(row.get("peak_mib", 0) > trials.MOST_MIB for row in rows)
+    return any(row["faults"] or row["peak_mib"] > MOST_MIB for row in rows)
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
@@ -62,3 +86,64 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
         lines += [f"{row['part']}: {fault}" for fault in row["faults"][:20]]
         lines += [f"{row['part']}: {len(row['faults']) - 20} more"] * (len(row["faults"]) > 20)
     return "\n".join(lines or ["Every case was read as it is or refused in one sentence."])
+
+
+def each(name: object, *calls: Callable[[], object]) -> None:
+    """Make all calls, then raise the first refusal.
+
+    Raises: RuntimeError for a refusal that does not name the input, or takes more than a line.
+    """
+    refusals = []
+    for call in calls:
+        try:
+            call()
+        except ValueError as error:
+            if str(name) not in str(error) or "\n" in str(error):
+                raise RuntimeError(f"{name} is not named in one line: {error!r}") from error
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
+
+
+def _tried(part: ModuleType, seed: int, folder: Path, count: int) -> Iterator[tuple[str, End]]:
+    """Each case and its end; a worker that hangs or dies is replaced."""
+    begun, deadline = 0, getattr(part, "DEADLINE", DEADLINE)
+    while True:
+        with worker(_work, part.__name__, seed, folder, count, begun) as pipe:
+            while (label := received(pipe, PATIENCE)) is not None:
+                begun += 1
+                try:
+                    yield label, received(pipe, deadline)
+                except (TimeoutError, EOFError) as error:
+                    dead = isinstance(error, EOFError)
+                    words = "its process has ended" if dead else str(error)
+                    yield label, ("tracebacks" if dead else "hangs", words, [], 0)
+                    break
+            else:
+                return  # there are no more cases
+
+
+def _work(pipe: Connection, part: str, seed: int, folder: Path, count: int, begun: int) -> None:
+    """In the worker: send the label of each case, then its end; None after the last."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # decoders in C write there too
+        os.dup2(silence, stream)
+    cases = importlib.import_module(part).cases(seed, folder, count)
+    for label, call in islice(cases, begun, None):
+        pipe.send(label)
+        pipe.send((*_outcome(call), peak()))
+    pipe.send(None)
+
+
+def _outcome(call: Callable[[], object]) -> tuple[str, str, list[float]]:
+    try:
+        answers = call()
+    except Harm as harm:
+        return *map(str, harm.args), []
+    except ValueError as error:
+        one_line = str(error) and "\n" not in str(error)
+        return "refused" if one_line else "tracebacks", str(error), []
+    except BaseException as error:  # whatever it is, it is counted
+        late = "Timeout" in type(error).__name__
+        return "hangs" if late else "tracebacks", repr(error)[:300], []
+    return "accepted", "", answers.tolist() if isinstance(answers, np.ndarray) else []

@@ -8,12 +8,13 @@ that is free, and a given time; one that needs more is reported so, not extrapol
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from sklearn.metrics import auc
 
 from labkit.core.config import unknown
 from labkit.evaluation.pixels import PixelMetrics
@@ -22,8 +23,7 @@ from labkit_apps.bench import processes
 SIDE, LIMIT = 256, 0.3  # pixels of a map; false-positive rate up to which AUPRO is integrated
 AUPRO, AUROC = "aupro", "pixel_auroc"
 Map = tuple[np.ndarray, np.ndarray]  # scores (256, 256) float32 in [0, 1], mask bool
-SHOWN = ("contender", "version", "maps", "seconds", "cpu_seconds", "peak_mib", AUPRO, AUROC)
-FIGURES = ("seconds", "cpu_seconds", "peak_mib", AUPRO, AUROC, "slower", "larger", "note")
+SHOWN = ("name", "version", "seconds", "peak_mib", AUPRO, AUROC)
 
 
 def maps(count: int, seed: int = 0) -> Iterator[Map]:
@@ -42,10 +42,8 @@ def maps(count: int, seed: int = 0) -> Iterator[Map]:
 
 def area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
     """(1/L) int_0^L y dx of a curve given by its points, x rising, L put in by interpolation."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     end = int(np.searchsorted(x, limit, "right"))
-    x, y = np.append(x[:end], limit), np.append(y[:end], np.interp(limit, x, y))
-    return float(np.diff(x) @ (y[1:] + y[:-1]) / 2 / limit)
+    return float(auc([*x[:end], limit], [*y[:end], np.interp(limit, x, y)]) / limit)
 
 
 def _labkit(stream: Iterator[Map]) -> dict[str, float]:
@@ -53,7 +51,7 @@ def _labkit(stream: Iterator[Map]) -> dict[str, float]:
     for values, mask in stream:
         pixels.update(values, mask)
     metrics = pixels.compute()
-    return {AUPRO: metrics["aupro"], AUROC: metrics["pixel_auroc"]}
+    return {name: metrics[name] for name in (AUPRO, AUROC)}
 
 
 def _anomalib(stream: Iterator[Map]) -> dict[str, float]:
@@ -76,7 +74,7 @@ def _pyaupro(stream: Iterator[Map]) -> dict[str, float]:
     for values, mask in stream:
         peer.update(torch.from_numpy(values)[None], torch.from_numpy(mask)[None].int())
     fpr, pro = peer.compute()
-    return {AUPRO: area_up_to(fpr.numpy(), pro.numpy(), LIMIT)}
+    return {AUPRO: area_up_to(fpr.numpy().astype(float), pro.numpy().astype(float), LIMIT)}
 
 
 CONTENDERS = {  # name, which is its package's too -> metrics of maps that come one by one
@@ -90,30 +88,19 @@ def race(
     counts: Sequence[int] = (1000, 4000),
     names: Sequence[str] = tuple(CONTENDERS),
     time_limit: float = 300.0,
-    progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Run every contender on the same maps, each in its own process, one after the other.
+    """Run every contender on the same maps.
 
     Args:    counts: numbers of maps; time_limit: seconds that one run may take.
-    Returns: one row per run: contender, version, maps, seconds, cpu_seconds, peak_mib, aupro,
-             pixel_auroc, slower (seconds by labkit's), larger (peak by labkit's) and a note that
-             says why a figure is missing.
+    Returns: rows of `processes.measured` with maps, seconds, peak_mib, aupro, pixel_auroc.
     Raises:  ValueError for an unknown contender.
     """
     for name in names:
         if name not in CONTENDERS:
             raise ValueError(unknown("contender", name, CONTENDERS))
-    runs, rows = [(count, name) for count in counts for name in names], []
-    for count, name in tqdm(runs, "metrics", unit="run", leave=False, disable=not progress):
-        job = {"name": name, "count": count}
-        row = {"contender": name, "maps": count} | dict.fromkeys(FIGURES)
-        rows.append(row | processes.alone(name, measure, job, time_limit))
-    for row in rows:
-        ours = next((r for r in rows if r["package"] == "labkit" and r["maps"] == row["maps"]), {})
-        for ratio, key in {"slower": "seconds", "larger": "peak_mib"}.items():
-            if row[key] and ours.get(key):
-                row[ratio] = row[key] / ours[key]
-    return rows
+    runs = [(name, count) for count in counts for name in names]
+    tasks = {f"{name}, {n:,} maps": (name, partial(measure, name, n)) for name, n in runs}
+    return processes.measured("metrics", tasks, time_limit)
 
 
 def measure(name: str, count: int) -> dict[str, Any]:
@@ -121,19 +108,18 @@ def measure(name: str, count: int) -> dict[str, Any]:
     contender = CONTENDERS[name]
     contender(maps(8))  # imports, and whatever else is done once
     before = processes.peak()
-    values, seconds, cpu = processes.timed(lambda: contender(maps(count)))
+    values, seconds = processes.timed(lambda: contender(maps(count)))
     memory = (processes.peak() - before) / 2**20
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": memory} | values
+    return {"maps": count, "seconds": seconds, "peak_mib": memory} | values
 
 
-def verdict(rows: list[dict[str, Any]]) -> str:
-    """The ratios in words, and what could not be run."""
-    lines = []
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """How many times less labkit takes, and what could not be run."""
+    ours = {row["maps"]: row for row in rows if row["package"] == "labkit" and "maps" in row}
+    lines = processes.notes(rows)
     for row in rows:
-        who = f"{row['contender']}, {row['maps']:,} maps"
-        if row["note"]:
-            lines.append(f"{who}: {row['note']}")
-        elif row["slower"] and row["package"] != "labkit":
-            memory = f"{100 / row['larger']:.0f} % of the memory"
-            lines.append(f"{who}: labkit is {row['slower']:.1f} times as fast and takes {memory}")
+        if row["package"] != "labkit" and (own := ours.get(row.get("maps"))):
+            time, memory = (row[key] / own[key] for key in ("seconds", "peak_mib"))
+            words = f"takes {time:.1f} times less time and {memory:.1f} times less memory"
+            lines.append(f"{row['name']}: labkit {words}")
     return "\n".join(lines)

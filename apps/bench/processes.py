@@ -1,66 +1,109 @@
-"""Runs one measurement in a process of its own: its time is bounded, its memory its own.
-
-`python -m labkit_apps.bench.processes MODULE FUNCTION JSON` calls a function with arguments that
-JSON holds and prints what it returns, as JSON.
-"""
+"""Work in a process of its own: its time is bounded, its memory its own."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from tqdm.auto import tqdm
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
+Row = dict[str, Any]
 
-def alone(
-    package: str,
-    call: Callable[..., dict[str, Any]],
-    arguments: dict[str, Any],
-    time_limit: float,
-) -> dict[str, Any]:
-    """Call a function of a module in a process with an empty cache, if its package is installed.
 
-    Args:    time_limit: seconds it may take.
-    Returns: package, version and what the call returned, or a note that says why it is missing.
+@contextmanager
+def worker(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """A process that calls `target(pipe, *arguments)`; the other end of the pipe.
+
+    It may take four fifths of the memory that is free, and is ended with the context.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_limited, args=(target, theirs, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def received(pipe: Connection, seconds: float) -> Any:
+    """What comes through a pipe.
+
+    Raises: TimeoutError if nothing comes in time; EOFError if the process has ended.
+    """
+    if not pipe.poll(seconds):
+        raise TimeoutError(f"not done after {seconds:g} s")
+    return pipe.recv()
+
+
+def _limited(target: Callable[..., None], *arguments: Any) -> None:
+    if resource and (free := _kib("/proc/meminfo", "MemAvailable")):
+        resource.setrlimit(resource.RLIMIT_DATA, (free * 820, resource.RLIM_INFINITY))
+    target(*arguments)
+
+
+def measured(
+    title: str, tasks: Mapping[str, tuple[str, Callable[[], Row]]], time_limit: float
+) -> list[Row]:
+    """Make each call in a process with an empty cache of features, one after the other.
+
+    Args:    tasks: name -> the package it needs, and the call; time_limit: seconds of each.
+    Returns: a row per task: name, package, version and what the call returned, or a `note` that
+             says why it is missing.
     Raises:  ValueError where memory cannot be measured.
     """
-    peak()
-    if importlib.util.find_spec(package) is None:
-        return {"package": package, "note": "not installed: pip install 'labkit[peers]'"}
-    row = {"package": package, "version": version(package)}
-    command = [sys.executable, "-W", "ignore", "-m", __spec__.name, call.__module__]
-    command += [call.__name__, json.dumps(arguments)]
-    with TemporaryDirectory() as cache:
-        settings = {"env": os.environ | {"LABKIT_CACHE": cache}, "timeout": time_limit}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, **settings)
-        except subprocess.TimeoutExpired:
-            return row | {"note": f"stopped: not done after {time_limit:g} s"}
-    if done.returncode == 0:
-        return row | json.loads(done.stdout.splitlines()[-1])
-    last = [f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1]
-    if "memory" in last.lower() or done.returncode < 0:
-        return row | {"note": "did not fit into four fifths of the free memory"}
-    return row | {"note": f"failed: {last[:120]}"}
+    rows, _ = [], peak()
+    for name, (package, call) in tqdm(tasks.items(), title, leave=False, disable=None):
+        rows.append({"name": name, "package": package})
+        if importlib.util.find_spec(package) is None:
+            rows[-1] |= {"note": "not installed: pip install 'labkit[peers]'"}
+            continue
+        with TemporaryDirectory() as cache, worker(_answer, call, cache) as pipe:
+            try:
+                rows[-1] |= {"version": version(package)} | received(pipe, time_limit)
+            except TimeoutError as error:
+                rows[-1] |= {"note": f"stopped: {error}"}
+            except EOFError:
+                rows[-1] |= {"note": "did not fit into four fifths of the free memory"}
+    return rows
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What a call returns, its wall seconds and the CPU seconds of all threads."""
-    started, cpu = time.perf_counter(), time.process_time()
-    value = call()
-    return value, time.perf_counter() - started, time.process_time() - cpu
+def _answer(pipe: Connection, call: Callable[[], Row], cache: str) -> None:
+    os.environ["LABKIT_CACHE"] = cache
+    try:
+        pipe.send(call())
+    except Exception as error:
+        if "memory" in repr(error).lower():
+            raise SystemExit from error
+        pipe.send({"note": f"failed: {str(error)[:120]}"})
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """A line for each row without figures: why."""
+    return [f"{row['name']}: {row['note']}" for row in rows if "note" in row]
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    started = time.perf_counter()
+    return call(), time.perf_counter() - started
 
 
 def peak() -> int:
@@ -80,16 +123,3 @@ def _kib(file: str, key: str) -> int:
     """A size that Linux reports in kB; 0 where the file or the key is missing."""
     lines = Path(file).read_text().splitlines() if Path(file).exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
-
-
-def limit_memory() -> None:
-    """Let this process take four fifths of the free memory and no more; Linux only."""
-    if resource and (free := _kib("/proc/meminfo", "MemAvailable")):
-        resource.setrlimit(resource.RLIMIT_DATA, (free * 820, resource.RLIM_INFINITY))
-
-
-if __name__ == "__main__":
-    limit_memory()
-    module, function, given = sys.argv[1:]
-    result = getattr(importlib.import_module(module), function)(**json.loads(given))
-    print(json.dumps(result))

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pandas as pd
 
 from labkit.core.files import write_whole
-from labkit.features.backbones import Backbone
 from labkit_apps.bench.contenders import BATCH, PEER, Contender, Job, theirs
 
 CORESET = 0.003  # share of the patches kept; 0.1 is anomalib's default, 0.01 the paper's leanest
@@ -36,7 +33,7 @@ def patchcore(path: Path, job: Job, coreset: float = CORESET) -> pd.DataFrame | 
     if importlib.util.find_spec(PEER) is None:
         return None
     started = time.process_time()
-    table = scores(job, theirs(partial(_patchcore, coreset=coreset)))
+    table = scores(job, theirs("Patchcore", coreset_sampling_ratio=coreset))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: table.to_csv(file, index=False))
     table.attrs["cpu_seconds"] = time.process_time() - started
@@ -54,13 +51,3 @@ def scores(job: Job, contender: Contender) -> pd.DataFrame:
         pairs = zip(batch, values.reshape(-1).tolist(), strict=True)
         rows += [(one.key, "test", one.defect, one.label, score) for one, score in pairs]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _patchcore(job: Job, backbone: Backbone, options: dict[str, Any], coreset: float) -> Any:
-    """anomalib's PatchCore at its defaults, 9 neighbours, but for the size of the coreset."""
-    from anomalib.models import Patchcore
-
-    return Patchcore(
-        backbone=job.backbone, pre_trained=False, layers=backbone.taps,
-        coreset_sampling_ratio=coreset, **options,
-    )  # fmt: skip

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from labkit.core.files import write_whole
 from labkit_apps.cli.output import Json, echo, table
 
+Row = dict[str, Any]
 app = typer.Typer(no_args_is_help=True, help="Races against peers; what each method costs.")
 
 
@@ -109,7 +115,7 @@ def faults(
     """
     import labkit_apps.bench.faults as bench
 
-    names = only.split(",") if only else bench.parts()
+    names = only.split(",") if only else bench.PARTS
     for name in names:
         bench.module(name)
     rows = []
@@ -137,29 +143,54 @@ def everything(
 
     Example: OMP_NUM_THREADS=1 labkit bench all --out bench
     """
-    from labkit_apps.bench import scaling as bench
-    from labkit_apps.bench import suite
-    from labkit_apps.bench.contenders import Job
+    from labkit.evaluation import cost
+    from labkit_apps.bench import flows, maps, scaling
+    from labkit_apps.bench.contenders import RACES, Job
 
-    results, job = {}, Job(data, epochs, limit)
-    for name, rows in suite.run(suite.suite(job), job, out, again):
-        results[name] = rows
+    job, results = Job(data, epochs, limit), {}
+    races = {f"flows-{name}": partial(flows.race, (name,), job) for name in RACES}
+    growth = partial(scaling.scale, "cflow", data, epochs)
+    effort = partial(cost.complexity, budget="laptop", timed=True)
+    parts = {"complexity": effort, **races, "scaling": growth, "metrics": maps.race}
+    for name, measure in parts.items():
+        results[name] = rows = _kept(out / f"{name}.json", asdict(job), measure, again)
         if name == "scaling":
             note = f"cflow, {data}, laptop budget, {epochs} epochs, CPU."
-            bench.save(rows, note, out / "scaling.png")
+            scaling.save(rows, note, out / "scaling.png")
         if not json:
             print(f"{name}\n\n{_text(name.split('-')[0], rows)}\n", flush=True)
     echo(results, json, lambda: f"Results lie in {out}.")
 
 
-def _text(name: str, rows: list[dict[str, Any]]) -> str:
+def _kept(path: Path, job: Row, measure: Callable[[], list[Row]], again: bool) -> list[Row]:
+    """The rows of a benchmark: those stored, or measured now and stored.
+
+    Raises: ValueError for a file that is no result, or one of another job.
+    """
+    if again or not path.exists():
+        content = jsonlib.dumps({"job": job, "rows": measure()})
+        write_whole(path, lambda file: file.write_text(content))
+    try:
+        stored = jsonlib.loads(path.read_text())
+        same, rows = stored["job"] == job, stored["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise ValueError(
+            f"{path} is no result of this data, epochs and limit; delete it, use --again or give "
+            "another --out."
+        )
+    return rows
+
+
+def _text(name: str, rows: list[Row]) -> str:
     """The rows of a benchmark as a table, and below it what they come to."""
     from labkit_apps.bench import complexity, flows, maps, scaling
 
     bench = {"metrics": maps, "flows": flows, "scaling": scaling, "complexity": complexity}[name]
-    done = [row for row in rows if not row.get("note")]
+    done = [row for row in rows if "note" not in row]
     if bench is complexity:
         done = [complexity.readable(row) for row in done]
     else:
-        done = [{key: row[key] for key in bench.SHOWN} for row in done]
+        done = [{key: row.get(key) for key in bench.SHOWN} for row in done]
     return "\n\n".join([*([table(done)] if done else []), bench.verdict(rows)])

@@ -5,13 +5,15 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from labkit.evaluation import metrics
-from labkit_apps.bench import contenders, flows, maps, processes
+from labkit.evaluation import cost, metrics
+from labkit_apps.bench import complexity, contenders, flows, maps, processes, scaling
+from labkit_apps.cli import bench as cli
 from labkit_apps.cli import main
 
 TINY = contenders.Job("procedural/gear", epochs=1, limit=8, image_size=64)
@@ -27,7 +29,7 @@ def test_the_area_under_a_curve_ends_at_the_limit():
 
 
 def test_our_own_run_gives_our_own_values():
-    (row,) = maps.race([12], ["labkit"], progress=False)
+    (row,) = maps.race([12], ["labkit"])
     pixels = metrics.PixelMetrics()
     for values, mask in maps.maps(12):
         assert values.dtype == np.float32
@@ -35,33 +37,34 @@ def test_our_own_run_gives_our_own_values():
         pixels.update(values, mask)
     expected = pixels.compute()
     assert (row["aupro"], row["pixel_auroc"]) == (expected["aupro"], expected["pixel_auroc"])
-    assert min(row["seconds"], row["cpu_seconds"], row["slower"]) > 0
-    assert row["note"] is None
+    assert row["seconds"] > 0
+    assert "note" not in row
 
 
 def test_what_is_missing_or_too_slow_is_named(monkeypatch):
-    (row,) = maps.race([12], ["labkit"], time_limit=0.05, progress=False)
+    (row,) = maps.race([12], ["labkit"], time_limit=0.05)
     assert row["note"] == "stopped: not done after 0.05 s"
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
-    rows = maps.race([12], ["pyaupro"], progress=False)
-    assert rows[0]["note"] == "not installed: pip install 'labkit[peers]'"
-    assert "pyaupro, 12 maps: not installed" in maps.verdict(rows)
+    rows = maps.race([12], ["pyaupro"])
+    assert "pyaupro, 12 maps: not installed: pip install 'labkit[peers]'" in maps.verdict(rows)
 
 
-def test_ratios_are_to_our_run_on_as_many_maps(monkeypatch):
-    figures = {("labkit", 10): (1.0, 10.0), ("pyaupro", 10): (6.0, 30.0),
-               ("labkit", 20): (2.0, 10.0), ("pyaupro", 20): (30.0, 60.0)}  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "note"),
+    [(partial(int, "x"), "failed: invalid literal"), (partial(bytes, 10**15), "did not fit into")],
+)
+def test_what_fails_says_why(call, note):
+    (row,) = processes.measured("x", {"a": ("labkit", call)}, 60)
+    assert row["note"].startswith(note)
+    assert processes.notes([row, {"name": "b"}]) == [f"a: {row['note']}"]
 
-    def alone(package, call, arguments, time_limit):
-        seconds, peak = figures[package, arguments["count"]]
-        return {"package": package, "seconds": seconds, "peak_mib": peak}
 
-    monkeypatch.setattr(processes, "alone", alone)
-    rows = maps.race([10, 20], ["labkit", "pyaupro"], progress=False)
-    assert [row["slower"] for row in rows] == [1, 6, 1, 15]
-    assert [row["larger"] for row in rows] == [1, 3, 1, 6]
-    text = maps.verdict(rows)
-    assert "20 maps: labkit is 15.0 times as fast and takes 17 % of the memory" in text
+def test_ratios_are_to_our_run_on_as_many_maps():
+    rows = [{"name": f"{who}, {n} maps", "package": who, "maps": n, "seconds": s, "peak_mib": m}
+            for who, n, s, m in (("labkit", 10, 1, 10), ("pyaupro", 10, 6, 30),
+                                 ("labkit", 20, 2, 10), ("pyaupro", 20, 30, 60))]  # fmt: skip
+    less = "pyaupro, 20 maps: labkit takes 15.0 times less time and 6.0 times less memory"
+    assert less in maps.verdict(rows)
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -83,6 +86,34 @@ def test_the_commands(monkeypatch, capsys):
         code, page = call(monkeypatch, capsys, *command)
         assert code == 2
         assert "did you mean" in page.err
+
+
+def test_what_is_there_is_not_measured_again(tmp_path):
+    path, job, calls = tmp_path / "x.json", {"epochs": 1}, []
+    measure = lambda: calls.append(0) or [{"a": 1}]  # noqa: E731
+    for again in (False, False, True):
+        assert cli._kept(path, job, measure, again) == [{"a": 1}]
+    assert len(calls) == 2
+    with pytest.raises(ValueError, match="is no result of this data, epochs and limit"):
+        cli._kept(path, {"epochs": 8}, measure, False)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="give another --out"):
+        cli._kept(path, job, measure, False)
+
+
+def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
+    only = cost.complexity(["dnfad"], "quick", progress=False)
+    monkeypatch.setattr(cost, "complexity", lambda *_, **__: only)
+    for part, name in ((flows, "race"), (scaling, "scale"), (maps, "race")):
+        monkeypatch.setattr(part, name, lambda *_: [])
+    code, page = call(monkeypatch, capsys, "all", "--out", str(tmp_path))
+    assert code == 0
+    assert "trainable [M]" in page.out
+    assert complexity.CONVENTION in page.out
+    kept = {path.stem: json.loads(path.read_text())["rows"] for path in tmp_path.glob("*.json")}
+    races = {f"flows-{name}" for name in contenders.RACES}
+    assert set(kept) == {"complexity", "scaling", "metrics", *races}
+    assert kept["complexity"] == only
 
 
 class Fake:
@@ -108,8 +139,7 @@ def test_a_contender_is_timed_and_scored_alone_and_in_batches():
     assert row["image_auroc_alone"] == row["image_auroc"]
     assert 0.02 < row["seconds_alone"] < 1
     assert row["seconds_in_batches"] < row["seconds_alone"]
-    assert row["cpu_seconds_alone"] < row["seconds_alone"]  # asleep, it takes no CPU
-    assert 0 <= row["peak_mib"] < row["resident_mib"]
+    assert row["peak_mib"] >= 0
 
 
 def test_peak_memory_is_of_this_process_not_of_its_parent(monkeypatch):
@@ -122,34 +152,27 @@ def test_peak_memory_is_of_this_process_not_of_its_parent(monkeypatch):
     monkeypatch.setattr(processes, "resource", None)
     monkeypatch.setattr(processes, "_kib", lambda file, key: 0)
     with pytest.raises(ValueError, match="cannot be measured on Windows"):
-        maps.race([12], ["labkit"], progress=False)
+        maps.race([12], ["labkit"])
 
 
-def test_flows_are_held_against_the_peer_in_the_same_run(monkeypatch):
-    ours = dict.fromkeys(flows.KEYS.values(), 0.1) | {
-        "package": "labkit", "train_seconds": 4.0, "image_auroc": 0.9, "image_auroc_alone": 0.9,
+def test_flows_are_held_against_the_peer_in_the_same_run():
+    ours = dict.fromkeys(flows.COSTS, 0.1) | {
+        "name": "cflow, ours", "package": "labkit", "train_seconds": 4.0, "image_auroc": 0.9,
     }  # fmt: skip
-    peer = ours | {"package": "anomalib", "train_seconds": 60.0, "peak_mib": 0.4,
-                   "image_auroc": 0.8, "image_auroc_alone": 0.92}  # fmt: skip
-    rows = {"labkit": ours, "anomalib": peer,
-            "labkit-published": {"package": "labkit", "note": "stopped"}}  # fmt: skip
-    monkeypatch.setattr(processes, "alone", lambda package, call, job, limit: rows[job["who"]])
-    table = flows.race(["cflow"], TINY, progress=False)
-    ratios = {row["contender"]: row for row in table}["labkit, laptop default"]["ratios"]
-    assert (ratios["training"], ratios["memory"]) == (15, pytest.approx(4))
-    assert ratios["auroc"] == pytest.approx(-0.02)  # against the better of the peer's two
-    text = flows.verdict(table)
-    assert "laptop default, times less than anomalib: training 15.0" in text
-    assert "AUROC -0.0200" in text
-    assert "anomalib's settings: stopped" in text
+    peer = ours | {"name": "cflow, anomalib", "package": "anomalib", "train_seconds": 60.0,
+                   "peak_mib": 0.4, "image_auroc": 0.8, "image_auroc_alone": 0.92}  # fmt: skip
+    text = flows.verdict([ours, peer, {"name": "x", "package": "labkit", "note": "stopped"}])
+    assert "cflow, ours, times less than anomalib: train seconds 15.0" in text
+    assert "peak mib 4.0; AUROC -0.0200" in text  # against the better of the peer's two
+    assert "x: stopped" in text
 
 
 def test_our_contender_runs_in_a_process_of_its_own(monkeypatch):
     only = {"cflow": {"labkit": contenders.RACES["cflow"]["labkit"]}}
     monkeypatch.setattr(flows, "RACES", only)
-    (row,) = flows.race(["cflow"], TINY, progress=False)
-    assert row["note"] is None
-    assert min(row["train_seconds"], row["train_cpu_seconds"], row["peak_mib"]) > 0
+    (row,) = flows.race(["cflow"], TINY)
+    assert "note" not in row
+    assert min(row["train_seconds"], row["peak_mib"]) > 0
     assert row["image_auroc"] == pytest.approx(row["image_auroc_alone"], abs=0.02)
 
 
@@ -177,7 +200,7 @@ def test_the_peer_has_the_network_that_we_race_it_with(name, tmp_path, monkeypat
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
     published = contenders.RACES[name]["labkit-published"]
     ours = published.train(TINY, TINY.samples(), tmp_path).method
-    theirs = contenders.peer_model(TINY, getattr(contenders, name)).model
+    theirs = contenders.peer_model(TINY, name.title()).model
     frozen = theirs.encoder if name == "cflow" else theirs.feature_extractor
     backbone = {id(parameter) for parameter in frozen.parameters()}
     fixed = ("w_perm", "w_perm_inv")  # anomalib's permutations are parameters that never change
@@ -189,7 +212,7 @@ def test_the_peer_has_the_network_that_we_race_it_with(name, tmp_path, monkeypat
 @PEER
 def test_the_peer_gets_our_features():
     frozen, batch = TINY.network(), torch.rand(2, 3, 64, 64)
-    model = contenders.peer_model(TINY, contenders.cflow)
+    model = contenders.peer_model(TINY, "Cflow")
     theirs = model.model.encoder(model.pre_processor.transform(batch))
     ours = frozen(batch, contenders.methods.get("cflow").needs).pyramid
     for one, other in zip(ours, theirs.values(), strict=True):

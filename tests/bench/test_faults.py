@@ -1,30 +1,36 @@
 """Damaged and hostile input: the short form of `labkit bench faults`, and its own judgement."""
 
+import sys
 import time
 from functools import partial
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from labkit_apps.bench import faults, trials
+from labkit_apps.bench import faults
 
-SEED = 7
-
-
-HERE = [name for name in faults.parts() if hasattr(faults.module(name), "cases")]  # others: theirs
+SEED, COUNT, DEADLINE = 7, 9, 2.0
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", ["commands", "folders", "images", "runs", "studies"])
 def test_odd_input_is_read_or_refused_in_one_sentence(name):
     row = faults.report(name, seed=SEED, short=True)
     assert not faults.failed([row]), faults.verdict([row])
-    assert row["tried"] > row["refused"] > 0
+    assert row["tried"] == faults.module(name).SHORT
+    assert min(row["accepted"], row["refused"]) > 0
 
 
-def cases(seed, folder):
+def test_killed_trainings_and_studies_go_on_to_the_same_bits():
+    row = faults.report("kills", seed=SEED, short=True)
+    assert not faults.failed([row]), faults.verdict([row])
+    assert row["tried"] == row["accepted"] == faults.module("kills").SHORT
+
+
+def cases(seed, folder, count):
     """One case of each outcome, as a part has them."""
     for call in (_two_lines, _ends, partial(time.sleep, 60), _other, _refuse, folder.iterdir):
         yield getattr(call, "__name__", "sleep"), call
+    yield "times", lambda: np.full(count, 0.5)
 
 
 def _two_lines():
@@ -36,34 +42,27 @@ def _ends():
 
 
 def _other():
-    raise trials.OtherScore("0.5 instead of 0.4")
+    raise faults.Harm("silent_other_scores", "0.5 instead of 0.4")
 
 
 def _refuse():
     raise ValueError("x.png is empty; give another.")
 
 
-def test_each_outcome_is_counted_and_a_hanging_worker_is_replaced():
-    row = trials.report(__name__, 9, SEED, deadline=2.0)
-    figures = {name: row[name] for name in trials.OUTCOMES}
-    expected = {"accepted": 1, "refused": 1, "tracebacks": 2, "hangs": 1, "silent_other_scores": 1}
-    assert (row["tried"], figures) == (6, expected)
-    assert 10 < row["peak_mib"] < trials.MOST_MIB
+def test_each_outcome_is_counted_and_a_hanging_worker_is_replaced(monkeypatch):
+    monkeypatch.setattr(faults, "module", lambda name: sys.modules[__name__])
+    row = faults.report("x", seed=SEED)
+    expected = {"accepted": 2, "refused": 1, "tracebacks": 2, "hangs": 1, "left_files": 0,
+                "silent_other_scores": 1}  # fmt: skip
+    assert (row["tried"], {name: row[name] for name in faults.OUTCOMES}) == (7, expected)
+    assert 10 < row["peak_mib"] < faults.MOST_MIB
+    assert (row["answers"], row["p95"]) == (COUNT, 0.5)
     assert faults.failed([row])
-    assert "x: sleep: not done after 2 s" in faults.verdict([{"part": "x"} | row])
-
-
-def test_a_part_may_report_by_itself(monkeypatch):
-    part = SimpleNamespace(report=lambda count, seed: {"tried": count, "failures": ["a: b"]})
-    monkeypatch.setattr(faults, "module", lambda name: part)
-    row = faults.report("runs", 5)
-    assert (row["tried"], row["part"], faults.failed([row])) == (5, "runs", False)
-    assert faults.verdict([row]) == "runs: a: b"
-    assert faults.report("kills")["tried"] == 30
+    assert "x: sleep: hangs, not done after 2 s" in faults.verdict([row])
 
 
 def test_a_refusal_names_its_input():
     with pytest.raises(RuntimeError, match="is not named"):
-        trials.named("b.png", _refuse)
+        faults.each("b.png", _refuse)
     with pytest.raises(ValueError, match="is empty"):
-        trials.named("x.png", _refuse)
+        faults.each("x.png", dict, _refuse, dict)

@@ -37,7 +37,7 @@ def test_every_test_image_gets_one_score(brightest):
 def test_it_is_measured_once_and_then_read(brightest, tmp_path, monkeypatch):
     place = tmp_path / "some" / "patchcore.csv"
     monkeypatch.setattr(references.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(references, "theirs", lambda build: brightest)
+    monkeypatch.setattr(references, "theirs", lambda model, **settings: brightest)
     first = references.patchcore(place, JOB)
     assert first.attrs["cpu_seconds"] > 0
     monkeypatch.setattr(references, "theirs", None)

@@ -9,7 +9,6 @@ from PIL import Image
 from labkit.core.records import GOOD
 from labkit.data import catalogue, entry, folder
 from labkit.data.checks import check
-from labkit_apps.bench import fault_folders
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*of the files and folders")
 
@@ -236,31 +235,6 @@ def test_home_is_expanded(part, monkeypatch):
 def test_what_is_neither_a_name_nor_a_folder(name, sentence):
     with pytest.raises(ValueError, match=sentence):
         catalogue.load(name)
-
-
-def refusal(call):
-    """The sentence with which a call refuses, if it does."""
-    try:
-        call()
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.filterwarnings("ignore:.*see that the defect:UserWarning")
-def test_strange_folders_are_read_or_refused_in_a_sentence(tmp_path):
-    for changes, place in fault_folders.cases(seed=0, folder=tmp_path, n=90):
-        samples = []
-        sentences = [refusal(lambda: samples.extend(read_all(place)))]  # noqa: B023
-        for sample in samples:
-            sentences += [refusal(sample.read), refusal(sample.read_mask or dict)]
-        assert not any("\n" in sentence for sentence in sentences), changes
-        assert isinstance(check(place)["ok"], bool), changes
-
-
-def read_all(place):
-    data = catalogue.load(place)
-    return [*data.train, *data.calibration, *data.test]
 
 
 def test_without_ground_truth_there_are_no_masks(part):

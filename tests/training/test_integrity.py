@@ -18,7 +18,6 @@ from labkit.training import run as runs
 from labkit.training import train as trainings
 from labkit.training.checkpoints import CHECKPOINT
 from labkit.training.run import Run
-from labkit_apps.bench import fault_runs
 
 GEAR = {"method": "dnfad", "data": "procedural/gear", "budget": "quick", "progress": False}
 OLD = Path(__file__).parent / "v01" / "dnfad"
@@ -92,25 +91,6 @@ def test_old_runs_have_no_hashes_but_are_checked(tmp_path, path, value):
     (folder / "run.json").write_text(json.dumps(info))
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         _ = Run.load(folder).detector
-
-
-def test_damaged_folders_are_one_sentence_everywhere(tmp_path):
-    found = fault_runs.report(24, seed=7)
-    assert found["failures"] == []
-    assert (found["tried"], found["clean"]) == (24, 24)
-    assert found["left_out"] > 18
-
-
-def test_killed_trainings_and_studies_go_on_to_the_same_bits():
-    code = (
-        "import json; from labkit_apps.bench import fault_kills;"
-        "print(json.dumps(fault_kills.report(3, 5)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found["failures"] == []
-    assert found["clean"] == found["tried"] == 5
-    assert found["kills"] >= 3
 
 
 def test_a_finished_run_opens_without_a_write(folder, monkeypatch):

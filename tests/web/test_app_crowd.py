@@ -7,7 +7,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from labkit_apps.bench import fault_app
+from labkit_apps.bench import faults
 from labkit_apps.web import shelf
 from labkit_apps.web.views.judged_image import judge_file
 
@@ -71,7 +71,7 @@ def test_the_first_map_follows_an_upload_soon(url, runs, pictures):
 
 
 def test_hostile_requests_and_a_crowd_in_short():
-    figures = fault_app.report(fault_app.SHORT, seed=1)
-    assert not figures["faults"]
-    assert figures["refused"] > 100
-    assert figures["calls"] >= fault_app.USERS
+    row = faults.report("app", seed=1, short=True)
+    assert not faults.failed([row]), faults.verdict([row])
+    assert row["refused"] > 100
+    assert row["answers"] >= USERS
