@@ -149,7 +149,12 @@ def opened(folder: str) -> OpenRun:
 
 
 def written(folder: Path | str) -> int:
-    """When the run in a folder was finished, in nanoseconds; 0 if it is not."""
+    """When the run in a folder was finished, in nanoseconds; 0 if it is not.
+
+    Raises: ValueError if no folder is named.
+    """
+    if not folder:
+        raise ValueError("No run is chosen; choose one above.")
     with contextlib.suppress(OSError):
         return (Path(folder) / "run.json").stat().st_mtime_ns
     return 0

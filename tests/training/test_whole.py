@@ -57,7 +57,8 @@ def test_a_study_has_no_maps_to_draw(run):
 
 def test_the_app_shows_attention_by_name_and_draws_no_contour(run):
     folder = str(run.folder)
-    shown, one = shelf.opened(folder), judged_image.judge(folder, ("sample", run.samples()[-1].key))
+    one = judged_image.judge(folder, ("sample", run.samples()[-1].key))
+    shown = shelf.opened(folder)
     assert shown.main is None
     html = inspect.draw_maps(one, inspect.ViewOptions(threshold=one.answer.score - 1))
     assert ('data-map="attention"' in html) == (run.config.method == "sanf")
@@ -71,7 +72,8 @@ def test_the_app_shows_attention_by_name_and_draws_no_contour(run):
 
 def test_the_threshold_decides_in_the_unit_of_the_score(run):
     folder = str(run.folder)
-    shown, one = shelf.opened(folder), judged_image.judge(folder, ("sample", run.samples()[-1].key))
+    one = judged_image.judge(folder, ("sample", run.samples()[-1].key))
+    shown = shelf.opened(folder)
     low, high, step = shown.ruler
     assert low < high
     assert 0 < step < high - low
