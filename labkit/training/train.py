@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from labkit import methods
-from labkit.core.files import source, sweep, write_whole
+from labkit.core.files import locked, source, sweep, write_whole
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
@@ -75,12 +74,7 @@ def train(
     stored = None if again else _finished(folder, opened.hash)
     if stored and not (folder / CHECKPOINT).exists():
         return stored
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be used ({error}); give another --out.") from None
-    with lock:
+    with locked(folder, "give another --out"):
         stored = None if again else _finished(folder, opened.hash)
         if not stored:
             sweep(folder)

