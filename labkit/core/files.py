@@ -1,7 +1,5 @@
 """Files whole or not at all, tables whose words stay words, and what code made them."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

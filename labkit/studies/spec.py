@@ -5,8 +5,6 @@ is one variant on one dataset with one seed. Settings are layered: the study's `
 budget's, then the variant's. `vary` writes the variants of a sweep: every combination of values.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -97,7 +95,7 @@ class Study:
     budgets: dict[Budget, Layer] = field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check_names(self) -> Study:
+    def _check_names(self) -> "Study":
         count = len(self.variants) + math.prod(map(len, (self.vary or {"": ()}).values()))
         if count > MOST_VARIANTS:
             raise ValueError(f"it makes {count} variants; the most are {MOST_VARIANTS}.")
@@ -137,7 +135,7 @@ class Study:
         seeds: Sequence[int] | None = None,
         data: Sequence[str] | None = None,
         variants: Sequence[str] | None = None,
-    ) -> list[Task]:
+    ) -> "list[Task]":
         """The tasks of a budget: variants x data x seeds, those of one training side by side.
 
         Raises: ValueError for an unknown budget or variant, or if nothing is left to run.

@@ -1,7 +1,5 @@
 """An opened config: what training, studies, forecasts, explore and the app derive from it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -57,7 +55,7 @@ class Experiment:
         seed: int = 0,
         root: Path | str | None = None,
         overrides: dict[str, Any] | None = None,
-    ) -> Experiment:
+    ) -> "Experiment":
         """An experiment by names, as `labkit.train` takes them.
 
         Raises: ValueError for a name, key or value that labkit does not know.

@@ -4,8 +4,6 @@ The order of images is a function of (seed, epoch), the rate one of the step, so
 from its last epoch goes on as if it had never stopped, to the bit on a CPU.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

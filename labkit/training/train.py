@@ -1,7 +1,5 @@
 """One run from data to numbers: features, training, calibration, evaluation, storage."""
 
-from __future__ import annotations
-
 import multiprocessing
 import re
 import shutil
