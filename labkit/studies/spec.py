@@ -19,7 +19,7 @@ import pydantic
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from labkit.core.config import BUDGETS, LONGEST, RESERVED, Seed, checked_seed, unknown
+from labkit.core.config import BUDGETS, LONGEST, RESERVED, Budget, Seed, checked_seed, unknown
 from labkit.data import catalogue
 from labkit.studies import published
 
@@ -30,7 +30,6 @@ TAG = "tag:yaml.org,2002:"
 One = TypeVar("One")
 Some = Annotated[tuple[One, ...], Field(min_length=1)]
 Settings = dict[str, Any]
-Budget = Literal["quick", "laptop", "paper"]
 declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
     pydantic.dataclasses.dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
 )
@@ -287,9 +286,10 @@ def _mapping(
         if key.tag == f"{TAG}merge" and inner.tag == f"{TAG}map":
             merged |= _value(inner, keys, count)
             continue
-        if (twice := key.tag == f"{TAG}str" and key.value in own) or key.tag != f"{TAG}str":
-            fault = "stands twice" if twice else "is no text; put it in quotes"
-            raise ValueError(f"the key {'.'.join((*keys, str(key.value)))[:LONGEST]} {fault}")
+        if key.tag != f"{TAG}str" or key.value in own:
+            fault = "stands twice" if key.tag == f"{TAG}str" else "is no text; put it in quotes"
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"  # not all it may hold
+            raise ValueError(f"the key {'.'.join((*keys, name))[:LONGEST]} {fault}")
         own[key.value] = _value(inner, (*keys, key.value), count)
     return merged | own
 

@@ -7,8 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from labkit import methods
 from labkit.core.config import Config
 from labkit.core.records import Dataset, Sample, Shapes
@@ -18,7 +16,6 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.base import Method
-from labkit.training.fit import accelerator
 
 PARTS = ("train", "calibration", "test")
 
@@ -94,8 +91,7 @@ class Experiment:
     @property
     def samples(self) -> list[Sample]:
         """The images of all parts, each once."""
-        every = {s.key: s for part in self.parts.values() for s in part}
-        return list(every.values())
+        return list({s.key: s for part in self.parts.values() for s in part}.values())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -137,11 +133,6 @@ class Experiment:
         """The folder of data sets that a later process needs to find the images again."""
         entry = catalogue.table().get(self.config.data)
         return str(data_root(self.root).resolve()) if entry and entry.source else None
-
-    @property
-    def device(self) -> torch.device:
-        """Where training runs."""
-        return torch.device(accelerator(self.config.train))
 
     def features(self, part: str, progress: bool = True) -> FeatureSet:
         """The features of a part, computed on first need.

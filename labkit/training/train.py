@@ -149,7 +149,8 @@ def _train(
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.cpu(), None)
-    if opened.folds and _stopped(opened, method, history):
+    stopped = _stopped(opened, method, history)
+    if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
     folds = _folds(opened, detector, folder / FOLDS, progress, stop) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
@@ -159,7 +160,7 @@ def _train(
     parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
     info = _facts(opened, detector) | {
-        **_stopped(opened, method, history),
+        **stopped,
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
         "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
@@ -192,9 +193,7 @@ def _folds(
         place = folder and folder / str(number)
         method, train = methods.build(spec, opened.shapes), opened.feature_set(kept)
         defects = opened.synthetic_defects(kept, progress=False)
-        history = fit(
-            method, train, spec.train, spec.seed, place, False, defects=defects, stop=stop
-        )
+        history = fit(method, train, spec.train, spec.seed, place, False, None, defects, stop=stop)
         if _stopped(opened, method, history):
             raise ValueError(UNCALIBRATED)
         each = Detector(spec, opened.backbone, method.cpu(), None, detector.main)
@@ -205,9 +204,8 @@ def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, 
     """After how many epochs training was stopped, if it was."""
     stages = method.stages(opened.config.flow, opened.config.train)
     epochs, planned = len(history), sum(stage.train.epochs for stage in stages)
-    return (
-        {"stopped": f"stopped after {epochs} of {planned} epochs"} if 0 < epochs < planned else {}
-    )
+    early = 0 < epochs < planned
+    return {"stopped": f"stopped after {epochs} of {planned} epochs"} if early else {}
 
 
 def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
