@@ -27,10 +27,6 @@ def write_prediction(run: Run, prediction: Prediction, out: Path, index: int) ->
     words = re.sub(r"[^\w.]+", "-", "-".join(Path(prediction.name).parts[-2:])).strip("-")
     words = words.removesuffix(Path(words).suffix).encode()[-LONGEST:].decode(errors="ignore")
     files = {name: out / f"{index:03d}-{words}.{name}" for name in ("png", "npz")}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written ({error}); give another --out.") from None
     figure = prediction_figure(run, prediction)
     write_whole(files["png"], lambda path: figure.savefig(path, format="png"))
     write_whole(files["npz"], lambda path: _save_maps(path, prediction))

@@ -206,9 +206,7 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     return f"Unknown {what} {name!r}; {f'did you mean {near[0]!r}?' if near else known}"
 
 
-@lru_cache
-def _adapter(spec: type) -> TypeAdapter:
-    return TypeAdapter(spec)
+_adapter = lru_cache(TypeAdapter)
 
 
 def _build(spec: type, values: dict[str, Any]) -> Any:

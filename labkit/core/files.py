@@ -1,7 +1,5 @@
 """Files whole or not at all, tables whose words stay words, and what code made them."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -16,6 +14,7 @@ from pathlib import Path
 from threading import get_ident
 
 import pandas as pd
+from filelock import BaseFileLock, FileLock
 from safetensors import SafetensorError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -61,6 +60,19 @@ def write_whole(
         for left in temporary.values():
             with contextlib.suppress(OSError):
                 left.unlink()
+
+
+def locked(folder: Path, remedy: str) -> BaseFileLock:
+    """The lock of a folder, which is made if it is missing; held until it is released.
+
+    Raises: ValueError in one sentence, with the remedy, if no file can be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()  # the lock itself would try for ever
+        return FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be used ({error}); {remedy}.") from None
 
 
 def sweep(folder: Path) -> None:

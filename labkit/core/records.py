@@ -7,6 +7,7 @@ is more anomalous. The sign flips once, in `likelihood.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 if TYPE_CHECKING:  # torch takes seconds; a finished study is read without it
     from torch import Tensor
 
+WHOLE_PARTS = ("token", "patches", "image", "rotated")  # of `Features`, beside the pyramid
 GOOD = "good"  # the defect name of a normal image, as MVTec AD writes it
 
 
@@ -68,10 +70,8 @@ class Dataset:
 
     def defects(self) -> dict[str, int]:
         """Number of test images of each kind, good ones first."""
-        names = [sample.defect for sample in self.test]
-        return {
-            name: names.count(name) for name in sorted(set(names), key=lambda n: (n != GOOD, n))
-        }
+        counts = Counter(sample.defect for sample in self.test)
+        return dict(sorted(counts.items(), key=lambda row: (row[0] != GOOD, row[0])))
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,14 @@ class Features:
     def parts(self) -> dict[str, Tensor]:
         """The tensors by name: `pyramid.0`, ..., `token`, `patches`, `image`, `rotated`."""
         named = {f"pyramid.{k}": level for k, level in enumerate(self.pyramid)}
-        named |= {"token": self.token, "patches": self.patches, "image": self.image}
-        named |= {"rotated": self.rotated}
+        named |= {name: getattr(self, name) for name in WHOLE_PARTS}
         return {name: part for name, part in named.items() if part is not None}
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> Features:
         """The inverse of `parts`."""
         levels = sorted((n for n in parts if n.startswith("pyramid.")), key=lambda n: int(n[8:]))
-        others = (parts.get(name) for name in ("token", "patches", "image", "rotated"))
-        return cls(tuple(parts[n] for n in levels), *others)
+        return cls(tuple(parts[n] for n in levels), *map(parts.get, WHOLE_PARTS))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
         """The same features with `change` applied to every tensor."""

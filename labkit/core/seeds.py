@@ -1,7 +1,5 @@
 """Random numbers: named generators for data, and torch's one generator per process."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

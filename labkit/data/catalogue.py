@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from labkit.core.files import write_whole
 from labkit.core.records import Dataset, Sample
 from labkit.data import folder, globs, images
 from labkit.data.benchmarks import industrial, semantic, video
@@ -172,5 +173,4 @@ def _write_sample(out: Path, sample: Sample) -> None:
         mask = sample.read_mask().astype(np.uint8) * 255
         files[out / "ground_truth" / defect / f"{stem}_mask.png"] = mask
     for path, values in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values).save(path)
+        write_whole(path, partial(Image.fromarray(values).save, format="PNG"))

@@ -1,7 +1,5 @@
 """A trained detector: images in, maps and calibrated scores out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -128,7 +126,7 @@ class Detector:
         return answers
 
     def calibrate(
-        self, features: FeatureSet, folds: Iterable[tuple[Detector, FeatureSet]] | None = None
+        self, features: FeatureSet, folds: Iterable[tuple["Detector", FeatureSet]] | None = None
     ) -> np.ndarray:
         """Take calibration scores and colour scales from held-out normals; returns the scores.
 

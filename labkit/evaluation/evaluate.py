@@ -1,7 +1,5 @@
 """The evaluation of a detector: scores of labelled images, and every metric of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from weakref import WeakSet
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from labkit.core.files import folder_of, sweep, write_whole
+from labkit.core.files import folder_of, locked, sweep, write_whole
 from labkit.core.records import Features, Needs, Sample
 from labkit.features.backbones import Backbone
 
@@ -151,8 +150,7 @@ class FeatureSet:
         missing = [k for k in range(len(self)) if not self._stored(k)]
         if not missing:
             return self
-        self.cache.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.cache.folder / ".lock"):
+        with locked(self.cache.folder, "set LABKIT_CACHE to another"):
             # another process may have computed some meanwhile
             missing = [k for k in missing if not self._stored(k)]
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,

@@ -5,8 +5,6 @@ Taking each position's own mean and covariance out first leaves the couplings wh
 position cannot say.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext

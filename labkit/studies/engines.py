@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
@@ -65,32 +65,27 @@ def _extract(jobs: Sequence[Job], progress: bool) -> None:
                 opened.feature_set(opened.samples).extract(f"{spec.data} images", progress)
 
 
-def here(jobs: Sequence[Job]) -> Iterator[list[Outcome]]:
-    """One job after the other in this process, with all of torch's threads."""
-    yield from map(perform, jobs)
-
-
 def processes(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
     """Several jobs at once on this machine; a worker that dies takes only its own job along.
 
     joblib ends all jobs in flight with it, and nobody knows whose fault it was. So what is left
     runs one job at a time, each in a fresh process, and fails only if its own process dies.
     """
-    left = dict(enumerate(jobs))
+    left = {job.head.fingerprint: job for job in jobs}
     try:
-        for number, outcomes in _stream(dict(left), workers):
-            del left[number]
+        for outcomes in _stream(jobs, workers):
+            del left[outcomes[0].task.fingerprint]
             yield outcomes
     except BrokenProcessPool:
-        for number, job in left.items():
+        for job in left.values():
             try:
-                yield next(_stream({number: job}, 1))[1]
+                yield next(_stream([job], 1))
             except BrokenProcessPool:
                 yield _died(job)
 
 
-def _stream(jobs: dict[int, Job], workers: int) -> Iterator[tuple[int, list[Outcome]]]:
-    """Number and outcomes of each job as it ends, every one in a process of loky's."""
+def _stream(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
+    """Outcomes of each job as it ends, every one in a process of loky's."""
     pool = Parallel(
         max(2, workers),  # joblib runs a single worker in this process, which must not die with it
         backend="loky",
@@ -100,13 +95,7 @@ def _stream(jobs: dict[int, Job], workers: int) -> Iterator[tuple[int, list[Outc
         initializer=_watch,
         initargs=(os.getpid(),),
     )
-    yield from pool(delayed(_numbered)(perform, number, job) for number, job in jobs.items())
-
-
-def _numbered(
-    work: Callable[[Job], list[Outcome]], number: int, job: Job
-) -> tuple[int, list[Outcome]]:
-    return number, work(job)
+    yield from pool(delayed(perform)(job) for job in jobs)
 
 
 def cluster(jobs: Sequence[Job], workers: int, gpus: float = 0.0) -> Iterator[list[Outcome]]:

@@ -6,8 +6,6 @@ FOLDER/results.csv              tidy: one row per variant, dataset, seed and met
 FOLDER/summary.csv              one row per variant, dataset and metric: mean, spread, intervals
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterable, Sequence

@@ -150,7 +150,8 @@ def _outcomes(
     if not local:
         stream = engines.cluster(jobs, workers, gpus)
     else:
-        stream = engines.here(jobs) if workers == 1 else engines.processes(jobs, workers)
+        here = map(engines.perform, jobs)
+        stream = here if workers == 1 else engines.processes(jobs, workers)
     with tqdm(total=len(missing), desc=missing[0].study, unit="task", disable=not progress) as bar:
         for outcome in itertools.chain.from_iterable(stream):
             if outcome.error and progress:

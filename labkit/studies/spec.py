@@ -5,8 +5,6 @@ is one variant on one dataset with one seed. Settings are layered: the study's `
 budget's, then the variant's. `vary` writes the variants of a sweep: every combination of values.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -21,7 +19,7 @@ import pydantic
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from labkit.core.config import BUDGETS, LONGEST, RESERVED, Seed, checked_seed, unknown
+from labkit.core.config import BUDGETS, LONGEST, RESERVED, Budget, Seed, checked_seed, unknown
 from labkit.data import catalogue
 from labkit.studies import published
 
@@ -32,7 +30,6 @@ TAG = "tag:yaml.org,2002:"
 One = TypeVar("One")
 Some = Annotated[tuple[One, ...], Field(min_length=1)]
 Settings = dict[str, Any]
-Budget = Literal["quick", "laptop", "paper"]
 declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
     pydantic.dataclasses.dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
 )
@@ -97,7 +94,7 @@ class Study:
     budgets: dict[Budget, Layer] = field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check_names(self) -> Study:
+    def _check_names(self) -> "Study":
         count = len(self.variants) + math.prod(map(len, (self.vary or {"": ()}).values()))
         if count > MOST_VARIANTS:
             raise ValueError(f"it makes {count} variants; the most are {MOST_VARIANTS}.")
@@ -137,7 +134,7 @@ class Study:
         seeds: Sequence[int] | None = None,
         data: Sequence[str] | None = None,
         variants: Sequence[str] | None = None,
-    ) -> list[Task]:
+    ) -> "list[Task]":
         """The tasks of a budget: variants x data x seeds, those of one training side by side.
 
         Raises: ValueError for an unknown budget or variant, or if nothing is left to run.
@@ -289,9 +286,10 @@ def _mapping(
         if key.tag == f"{TAG}merge" and inner.tag == f"{TAG}map":
             merged |= _value(inner, keys, count)
             continue
-        if (twice := key.tag == f"{TAG}str" and key.value in own) or key.tag != f"{TAG}str":
-            fault = "stands twice" if twice else "is no text; put it in quotes"
-            raise ValueError(f"the key {'.'.join((*keys, str(key.value)))[:LONGEST]} {fault}")
+        if key.tag != f"{TAG}str" or key.value in own:
+            fault = "stands twice" if key.tag == f"{TAG}str" else "is no text; put it in quotes"
+            name = key.value if isinstance(key, yaml.ScalarNode) else "?"  # not all it may hold
+            raise ValueError(f"the key {'.'.join((*keys, name))[:LONGEST]} {fault}")
         own[key.value] = _value(inner, (*keys, key.value), count)
     return merged | own
 

@@ -1,7 +1,5 @@
 """What a training keeps of its last whole epoch, to go on from there."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,15 +1,11 @@
 """An opened config: what training, studies, forecasts, explore and the app derive from it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from labkit import methods
 from labkit.core.config import Config
@@ -20,7 +16,6 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.base import Method
-from labkit.training.fit import accelerator
 
 PARTS = ("train", "calibration", "test")
 
@@ -57,7 +52,7 @@ class Experiment:
         seed: int = 0,
         root: Path | str | None = None,
         overrides: dict[str, Any] | None = None,
-    ) -> Experiment:
+    ) -> "Experiment":
         """An experiment by names, as `labkit.train` takes them.
 
         Raises: ValueError for a name, key or value that labkit does not know.
@@ -96,8 +91,7 @@ class Experiment:
     @property
     def samples(self) -> list[Sample]:
         """The images of all parts, each once."""
-        every = {s.key: s for part in self.parts.values() for s in part}
-        return list(every.values())
+        return list({s.key: s for part in self.parts.values() for s in part}.values())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -139,11 +133,6 @@ class Experiment:
         """The folder of data sets that a later process needs to find the images again."""
         entry = catalogue.table().get(self.config.data)
         return str(data_root(self.root).resolve()) if entry and entry.source else None
-
-    @property
-    def device(self) -> torch.device:
-        """Where training runs."""
-        return torch.device(accelerator(self.config.train))
 
     def features(self, part: str, progress: bool = True) -> FeatureSet:
         """The features of a part, computed on first need.

@@ -8,8 +8,6 @@ model.safetensors   the method's weights and fixed statistics
 checkpoint.safetensors   the last whole epoch, from which a killed or stopped run resumes
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -60,7 +58,7 @@ class Run:
     info: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Run:
+    def load(cls, folder: Path | str) -> "Run":
         """Open a run folder.
 
         Raises: ValueError naming the file that is missing or damaged.
@@ -77,7 +75,7 @@ class Run:
         _ = run.config
         return run
 
-    def check(self) -> Run:
+    def check(self) -> "Run":
         """Raises: ValueError naming a file of it that is damaged; otherwise returns it."""
         _ = self.history, self.scores, self._whole("model.safetensors", Path.stat)
         return self

@@ -1,7 +1,5 @@
 """Stages of a training: their rates, how one is stopped, what one keeps of every image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """run.json: what it must hold, how it is sealed when written and checked when read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """One run from data to numbers: features, training, calibration, evaluation, storage."""
 
-from __future__ import annotations
-
 import multiprocessing
 import re
 import shutil
@@ -16,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from labkit import methods
-from labkit.core.files import source, sweep, write_whole
+from labkit.core.files import locked, source, sweep, write_whole
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
@@ -75,12 +72,7 @@ def train(
     stored = None if again else _finished(folder, opened.hash)
     if stored and not (folder / CHECKPOINT).exists():
         return stored
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock").acquire()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be used ({error}); give another --out.") from None
-    with lock:
+    with locked(folder, "give another --out"):
         stored = None if again else _finished(folder, opened.hash)
         if not stored:
             sweep(folder)
@@ -157,7 +149,8 @@ def _train(
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.cpu(), None)
-    if opened.folds and _stopped(opened, method, history):
+    stopped = _stopped(opened, method, history)
+    if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
     folds = _folds(opened, detector, folder / FOLDS, progress, stop) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
@@ -167,13 +160,11 @@ def _train(
     parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
     info = _facts(opened, detector) | {
-        **_stopped(opened, method, history),
+        **stopped,
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
         "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
     }
-    fingerprints = {s.key: s.fingerprint()[:FINGERPRINT] for s in opened.samples}
-    table["fingerprint"] = table["key"].map(fingerprints)
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     shutil.rmtree(folder / FOLDS, ignore_errors=True)
     store(folder, info, method, rows, table)
@@ -200,9 +191,7 @@ def _folds(
         place = folder and folder / str(number)
         method, train = methods.build(spec, opened.shapes), opened.feature_set(kept)
         defects = opened.synthetic_defects(kept, progress=False)
-        history = fit(
-            method, train, spec.train, spec.seed, place, False, defects=defects, stop=stop
-        )
+        history = fit(method, train, spec.train, spec.seed, place, False, None, defects, stop=stop)
         if _stopped(opened, method, history):
             raise ValueError(UNCALIBRATED)
         each = Detector(spec, opened.backbone, method.cpu(), None, detector.main)
@@ -213,9 +202,8 @@ def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, 
     """After how many epochs training was stopped, if it was."""
     stages = method.stages(opened.config.flow, opened.config.train)
     epochs, planned = len(history), sum(stage.train.epochs for stage in stages)
-    return (
-        {"stopped": f"stopped after {epochs} of {planned} epochs"} if 0 < epochs < planned else {}
-    )
+    early = 0 < epochs < planned
+    return {"stopped": f"stopped after {epochs} of {planned} epochs"} if early else {}
 
 
 def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:
@@ -264,4 +252,7 @@ def score_table(
     if len(test):
         tested, metrics = evaluate(detector, test, progress)
         table = pd.concat([table, tested.assign(split="test")], ignore_index=True)
-    return table[["key", "split", *columns[1:]]], metrics
+    samples = (*calibration.samples, *test.samples)
+    fingerprints = {sample.key: sample.fingerprint()[:FINGERPRINT] for sample in samples}
+    table["fingerprint"] = table["key"].map(fingerprints)
+    return table[["key", "split", *columns[1:], "fingerprint"]], metrics

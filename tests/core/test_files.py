@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+import labkit
 from labkit import methods
 from labkit.core.files import read_table, write_whole
 from labkit.core.records import Shapes
@@ -33,6 +34,11 @@ def test_threads_that_write_one_file_do_not_meet(tmp_path):
     assert not failed
     assert path.read_text() in ("one", "two")
     assert [file.name for file in tmp_path.iterdir()] == ["features"]
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"/proc/self cannot be used .*; give another --out"):
+        labkit.train("padim", "procedural/gear", "quick", out="/proc/self", progress=False)
 
 
 @pytest.mark.parametrize("name", ["NA", "None", "null", "nan", "007"])

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+from test_metrics import best_f1
 
 from labkit.evaluation import metrics
 from labkit.evaluation.bootstrap import (
@@ -13,11 +14,6 @@ from labkit.evaluation.bootstrap import (
     resamples,
     thresholds,
 )
-
-
-def best_f1(labels, scores):
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    return (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
 
 
 def example(decimals=8):

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+from test_metrics import best_f1
 
 from labkit.data.benchmarks.loco import saturation
 from labkit.evaluation import metrics
@@ -54,11 +55,6 @@ def brute_aupro(maps, masks, limit):
         part = (min(x1, limit) - x0) / (x1 - x0)
         area += part * (x1 - x0) * (y0 + part * (y1 - y0) / 2)
     return area / limit
-
-
-def best_f1(labels, scores):
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    return (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
 
 
 GOLDEN = [

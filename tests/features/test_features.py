@@ -142,10 +142,10 @@ def test_two_processes_share_a_folder_and_compute_each_image_once(tmp_path):
 def test_a_process_that_lacks_nothing_takes_no_lock(backbone, tmp_path, monkeypatch):
     feature_set(backbone, tmp_path).extract(progress=False)
 
-    def taken(path):
+    def taken(*_):
         raise AssertionError("the cache was locked")
 
-    monkeypatch.setattr(features, "FileLock", taken)
+    monkeypatch.setattr(features, "locked", taken)
     assert feature_set(backbone, tmp_path).extract(progress=False).computed == 0
     with pytest.raises(AssertionError, match="locked"):
         feature_set(backbone, tmp_path, 7).extract(progress=False)

@@ -144,7 +144,7 @@ LAUGHS = "[&a [x, x, x, x, x, x, x, x, x]" + "".join(
         ("seeds: [!!int abc]", "seeds.0 = 'abc' is no int that fits"),
         (f"seeds: [{'9' * 5000}]", "seeds.0 = '999.* is no int that fits"),
         ("title: again", "the key title stands twice"),
-        ("set: {? [1] : 2}", "the key set.* is no text"),
+        (f"set: {{? {LAUGHS} : 2}}", "the key set.* is no text"),
         ("title: \0", "cannot be read"),
     ],
 )

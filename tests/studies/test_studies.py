@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -213,35 +212,6 @@ def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(*found)
     here = first.table[~first.table["metric"].str.endswith("seconds")]
     pd.testing.assert_frame_equal(found[0], here, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_a_study_killed_ten_times_ends_with_the_same_table(tiny, tmp_path):
-    path, whole = tiny
-    code = (
-        "from labkit import studies\n"
-        f"if __name__ == '__main__': studies.run({str(path)!r}, 'quick', workers=1, "
-        f"out={str(tmp_path / 'out')!r}, progress=False)"
-    )
-    environment = os.environ | {"LABKIT_RUNS": str(tmp_path / "runs")}
-    dice = random.Random(0)
-    killed = 0
-    for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, start_new_session=True
-        )
-        try:
-            process.wait(dice.uniform(0.5, 7.0))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-    assert killed
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
-    results = runner.stored(path, "quick", out=tmp_path / "out")
-    told, want = (r.table[~r.table["metric"].str.endswith("seconds")] for r in (results, whole))
-    pd.testing.assert_frame_equal(told, want, rtol=1e-4)
-    assert not [p for p in (tmp_path / "out").rglob(".*") if time.time() - p.stat().st_mtime < 1]
 
 
 def test_results_of_another_version_are_kept_and_told(tiny, tmp_path):

@@ -30,12 +30,14 @@ def folder(quick_run, tmp_path):
 
 
 @pytest.mark.parametrize("name", runs.FILES)
-def test_one_bit_in_any_file_is_found(folder, name):
+def test_damage_in_any_file_is_found(folder, name):
     content = (folder / name).read_bytes()
+    damaged = [b"\x00\x01half"]
     for place in (len(content) // 3, len(content) // 2, len(content) - 5):
-        flipped = bytearray(content)
-        flipped[place] ^= 4
-        (folder / name).write_bytes(flipped)
+        damaged.append(bytearray(content))
+        damaged[-1][place] ^= 4
+    for wrong in damaged:
+        (folder / name).write_bytes(wrong)
         with pytest.raises(ValueError, match=f"{name} is damaged") as told:
             Run.load(folder).check()
         assert "\n" not in str(told.value)
@@ -97,7 +99,7 @@ def test_a_finished_run_opens_without_a_write(folder, monkeypatch):
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    for name in ("FileLock", "write_whole", "sweep"):
+    for name in ("write_whole", "sweep"):
         monkeypatch.setattr(trainings, name, refused)
     monkeypatch.setattr(Path, "mkdir", refused)
     monkeypatch.setattr(Path, "unlink", refused)
@@ -145,6 +147,7 @@ def renamed(head):
 
 DAMAGE = {
     "zeros": lambda path: path.write_bytes(path.read_bytes()[:-4000] + bytes(4000)),
+    "text": lambda path: path.write_bytes(b"half a file"),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:500]),
     "renamed": lambda path: header(path, renamed),
     "no notes": lambda path: header(path, lambda head: head | {"__metadata__": {}}),

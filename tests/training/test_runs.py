@@ -17,26 +17,14 @@ from labkit.training import stored
 from labkit.training.run import Run
 
 
-def test_split_is_clean_and_a_function_of_the_seed():
-    dataset = catalogue.load("elpv/mono")
-    parts = split(dataset, config.SplitSpec(), 0)
-    keys = {name: [sample.key for sample in samples] for name, samples in parts.items()}
-    assert not set(keys["train"]) & set(keys["calibration"])
-    assert not (set(keys["train"]) | set(keys["calibration"])) & set(keys["test"])
-    assert len(keys["calibration"]) == round(0.1 * len(dataset.train))
-    assert not any(sample.label for sample in parts["train"] + parts["calibration"])
-    assert keys["test"] == [sample.key for sample in dataset.test]
-    again = split(dataset, config.SplitSpec(), 0)
-    assert [s.key for s in again["train"]] == keys["train"]
-    other = split(dataset, config.SplitSpec(), 1)
-    assert [s.key for s in other["train"]] != keys["train"]
-
-
-def test_limit_bounds_each_part_and_each_kind():
-    parts = split(catalogue.load("procedural/gear"), config.SplitSpec(limit=5), 0)
-    counts = pd.Series([s.defect for s in parts["test"]]).value_counts()
-    assert len(parts["train"]) == len(parts["calibration"]) == 5
-    assert set(counts) == {5}
+def test_training_images_are_apart_from_the_test_and_limits_bound_each_part():
+    dataset = catalogue.load("procedural/gear")
+    whole, few = (split(dataset, config.SplitSpec(limit=limit), 0) for limit in (None, 5))
+    keys = [sample.key for part in whole.values() for sample in part]
+    assert len(keys) == len(set(keys))
+    assert whole["test"] == list(dataset.test)
+    assert len(few["train"]) == len(few["calibration"]) == 5
+    assert set(pd.Series([sample.defect for sample in few["test"]]).value_counts()) == {5}
 
 
 def test_a_run_holds_all_that_is_needed_to_predict(quick_run):
@@ -108,19 +96,6 @@ def test_a_missing_file_is_named(quick_run, tmp_path, name):
     (folder / name).unlink()
     with pytest.raises(ValueError, match=f"has no {name}"):
         Run.load(folder)
-
-
-@pytest.mark.parametrize("name", runs.FILES)
-def test_a_damaged_file_is_named(quick_run, tmp_path, name):
-    folder = copy(quick_run, tmp_path)
-    (folder / name).write_bytes(b"\x00\x01half")
-
-    def use():
-        run = Run.load(folder)
-        return run.detector, run.history["epoch"], run.scores["score"]
-
-    with pytest.raises(ValueError, match=f"{name} is damaged"):
-        use()
 
 
 def test_other_weights_are_refused(quick_run, tmp_path):
