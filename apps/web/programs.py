@@ -23,11 +23,11 @@ def wire(folder: Path) -> None:
         """
         if not image:
             raise ValueError("No image came; give one with handle_file(PATH).")
-        judged = judge_file(named(folder, run), image)
-        one, name = judged.answer, Path(judged.run).name
+        result = judge_file(named(folder, run), image)
+        one, name = result.answer, Path(result.run).name
         row = {"image": one.name, "run": name, "score": one.score, "quantile": one.quantile}
         row |= {"p_value": one.p_value, "sentence": one.sentence(), "map": one.main}
-        return row, overlay(judged)
+        return row, overlay(result)
 
     gr.Button(visible=False).click(predict, [file, name], [answer, picture], api_name="predict")
     names = gr.Button(visible=False)
