@@ -36,7 +36,7 @@ class Desk:
         self.turn, self._arriving = threading.Lock(), threading.Lock()
 
     def __deepcopy__(self, memo: dict) -> Desk:
-        return type(self)()  # each visitor begins with an empty one
+        return type(self)()  # each visitor begins with an empty one, and keeps it
 
     @contextmanager
     def request(self, run: str | None, source: Source | None, time: float = 0) -> Iterator[str]:

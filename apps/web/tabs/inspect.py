@@ -47,7 +47,7 @@ def tab(page: Page) -> None:
 
 
 def _layout() -> SimpleNamespace:
-    c = SimpleNamespace(desk=gr.State(Desk, time_to_live=KEEP))
+    c = SimpleNamespace(desk=gr.State(Desk(), time_to_live=KEEP))
     c.ruler = gr.Textbox("", visible=False)  # the run whose threshold the slider shows
     c.typed = gr.Number(0, visible=False)  # what came into a slider, also outside its range
     c.x, c.y = (gr.Number(NOWHERE, visible=False) for _ in range(2))
