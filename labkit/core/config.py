@@ -202,8 +202,8 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     every, name = sorted(names), name[:LONGEST]  # comparing takes the square of the lengths
     short = [one for one in every if len(one) <= LONGEST]
     near = difflib.get_close_matches(name, short, n=1, cutoff=0.4)
-    known = f"known are {', '.join(every)}." if every else "there is none to choose from."
-    return f"Unknown {what} {name!r}; {f'did you mean {near[0]!r}?' if near else known}"
+    choices = f"known are {', '.join(every)}." if every else "there is none to choose from."
+    return f"Unknown {what} {name!r}; {f'did you mean {near[0]!r}?' if near else choices}"
 
 
 _adapter = lru_cache(TypeAdapter)

@@ -34,8 +34,8 @@ IMAGES = {"concurrency_id": "images", "trigger_mode": "multiple", "js": ASKED}
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    c.look = [c.mode, c.opacity, c.first, c.second, c.truth, c.x, c.y]
-    c.asked = [*c.look, gr.Number(0, visible=False)]
+    c.options = [c.mode, c.opacity, c.first, c.second, c.truth, c.x, c.y]
+    c.asked = [*c.options, gr.Number(0, visible=False)]
     c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second, c.x, c.y]
     c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest, c.message]
     c.shown = [*c.answer, *c.scales]
@@ -102,22 +102,22 @@ def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> Non
 
 def _wire_options(c: SimpleNamespace) -> None:
     moved = [c.opacity.input, c.first.input, c.second.input, c.truth.input]
-    look = [c.desk, *c.look]
-    gr.on(moved, redraw, look, c.maps, api_name="maps", **QUIET)
-    c.mode.input(view, look, [c.first, c.second, c.maps], api_name="view", **QUIET)
+    options = [c.desk, *c.options]
+    gr.on(moved, redraw, options, c.maps, api_name="maps", **QUIET)
+    c.mode.input(view, options, [c.first, c.second, c.maps], api_name="view", **QUIET)
     inputs, outputs = [c.desk, c.ruler], [c.verdict, c.histogram, c.message]
     for slider, other, handler in ((c.threshold, c.alarm, decide), (c.alarm, c.threshold, allow)):
         slider.input(
             handler, [*inputs, slider, c.typed], [other, *outputs], js=CLAMPED % slider.elem_id,
             api_name=handler.__name__, **QUIET,
         )  # fmt: skip
-    c.keep.click(keep, look, c.files, api_name="files")
+    c.keep.click(keep, options, c.files, api_name="files")
 
 
 def _wire_place(c: SimpleNamespace) -> None:
     """A click marks the place at once; its latents follow, then the search for its like."""
     clicked = c.maps.select(spot, None, [c.x, c.y], **HIDDEN)
-    marked = clicked.then(redraw, [c.desk, *c.look], c.maps, **HIDDEN)
+    marked = clicked.then(redraw, [c.desk, *c.options], c.maps, **HIDDEN)
     shown = marked.then(show_place, [c.desk, c.x, c.y], c.place, api_name="place")
     shown.success(nearest, [c.desk, c.x, c.y], c.nearest, api_name="nearest")
 
@@ -145,7 +145,7 @@ def _show(
     request: gr.Request | None = None,
 ) -> tuple:
     """A run and an image of it, all at once, unless a later request of the visitor does it."""
-    *look, time = asked
+    *options, time = asked
     with desk.request(run, source, time) as run:
         if not run:
             return (gr.skip(),) * SHOWN
@@ -157,13 +157,21 @@ def _show(
             words = f"{error} What is shown is {desk.image.answer.name}." if desk.image else error
         if not desk.run:  # no run answers, so nothing of the one before stays
             return *_nothing(words), *(gr.skip(),) * SCALES
-        scales = _scales(desk, look) if fresh else (gr.skip(),) * SCALES
-        return *_answer(desk, _options(desk, look, fresh)), _said(words), *scales
+        scales = _scales(desk, options) if fresh else (gr.skip(),) * SCALES
+        return *_answer(desk, _options(desk, options, fresh)), _message(words), *scales
 
 
 def _nothing(words: object) -> tuple:
     """An empty view, and why."""
-    return markup.message(views.NO_IMAGE), "", "", gr.update(visible=False), "", "", _said(words)
+    return (
+        markup.message(views.NO_IMAGE),
+        "",
+        "",
+        gr.update(visible=False),
+        "",
+        "",
+        _message(words),
+    )
 
 
 def _answer(desk: Desk, options: ViewOptions) -> tuple:
@@ -180,7 +188,7 @@ def _decision(desk: Desk) -> tuple[str, str]:
     return views.draw_verdict(desk.image, desk.threshold), chart
 
 
-def _scales(desk: Desk, look: Sequence[Any]) -> tuple:
+def _scales(desk: Desk, options: Sequence[Any]) -> tuple:
     """The controls, as a run needs them that has just been opened."""
     shown = opened(desk.run)
     (low, high, step), (least, rate), names = shown.ruler, shown.rates, list(shown.legend)
@@ -190,21 +198,21 @@ def _scales(desk: Desk, look: Sequence[Any]) -> tuple:
     second = names[0] if len(names) > 1 else views.PICTURE
     several = [
         gr.update(choices=[views.PICTURE, *names], value=name, visible=bool(names) and needed)
-        for name, needed in zip((first, second), _needed(look[0]), strict=True)
+        for name, needed in zip((first, second), _needed(options[0]), strict=True)
     ]
     alarm, needing = gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
     return desk.run, threshold, alarm, needing, needing, *several, NOWHERE, NOWHERE
 
 
-def redraw(desk: Desk, *look: Any) -> Any:
+def redraw(desk: Desk, *options: Any) -> Any:
     """The maps in another look."""
     with desk.turn:
-        return views.draw_maps(desk.image, _options(desk, look))
+        return views.draw_maps(desk.image, _options(desk, options))
 
 
-def view(desk: Desk, *look: Any) -> Any:
+def view(desk: Desk, *options: Any) -> Any:
     """The maps in another mode, and the choices of maps that it needs."""
-    return *(gr.update(visible=needed) for needed in _needed(look[0])), redraw(desk, *look)
+    return *(gr.update(visible=needed) for needed in _needed(options[0])), redraw(desk, *options)
 
 
 def decide(desk: Desk, run: str, threshold: float, typed: float) -> Any:
@@ -232,13 +240,13 @@ def allow(desk: Desk, run: str, alarm: float, typed: float) -> Any:
 def _clamped(name: str, typed: float, low: float, high: float, unit: str) -> Any:
     """A sentence if a number was typed that lies outside the range; it counts as the end."""
     if low <= typed <= high:
-        return _said("")
+        return _message("")
     end = low if typed < low else high
     ends = f"from {brief(low)} to {brief(high)} {unit}"
-    return _said(f"The {name} goes {ends}; {brief(typed)} counts as {brief(end)}.")
+    return _message(f"The {name} goes {ends}; {brief(typed)} counts as {brief(end)}.")
 
 
-def _said(words: object) -> Any:
+def _message(words: object) -> Any:
     """An inline message, or none."""
     return gr.update(value=markup.message(words) if words else "", visible=bool(words))
 
@@ -258,10 +266,10 @@ def spot(event: gr.SelectData) -> tuple[float, float]:
     return tuple(event.index)
 
 
-def keep(desk: Desk, *look: Any) -> Any:
+def keep(desk: Desk, *options: Any) -> Any:
     """Links to the picture, the maps and the answer as files."""
     with desk.turn:
-        parts = views.files(desk.image, _options(desk, look)).items()
+        parts = views.files(desk.image, _options(desk, options)).items()
     links = (markup.download(part, name, name.rpartition(".")[2].upper()) for name, part in parts)
     return "".join(links)
 
@@ -271,9 +279,9 @@ def _needed(mode: str) -> tuple[bool, bool]:
     return mode != views.SIDE, mode == views.SWIPE
 
 
-def _options(desk: Desk, look: Sequence[Any], fresh: bool = False) -> ViewOptions:
+def _options(desk: Desk, options: Sequence[Any], fresh: bool = False) -> ViewOptions:
     """How the controls say to draw; names and places of another run count no more."""
-    mode, opacity, first, second, truth, x, y = look
+    mode, opacity, first, second, truth, x, y = options
     if fresh:
         first = second = None
         x = y = NOWHERE

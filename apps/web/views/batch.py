@@ -89,7 +89,7 @@ def judge(
             rows.append({"file": name, "fault": fault})
             if path:
                 try:
-                    row, pictures[index] = _judged(run, path)
+                    row, pictures[index] = _judge_one(run, path)
                 except ValueError as error:
                     row = {"fault": str(error)}
                 rows[index] |= row
@@ -219,7 +219,7 @@ def _gathered(paths: Sequence[str], folder: Path) -> Iterator[tuple[str, Path | 
         yield from ((before + name, place / name, "") for name in names)
 
 
-def _judged(run: str, path: Path) -> tuple[dict[str, float], bytes]:
+def _judge_one(run: str, path: Path) -> tuple[dict[str, float], bytes]:
     image, buffer = judge_file(run, str(path)), io.BytesIO()
     one = image.answer
     Image.fromarray(overlay(image, SIDE)).save(buffer, "jpeg", quality=80)
