@@ -2,7 +2,10 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import gradio as gr
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
@@ -75,3 +78,15 @@ def test_hostile_requests_and_a_crowd_in_short():
     assert not faults.failed([row]), faults.verdict([row])
     assert row["refused"] > 100
     assert row["answers"] >= USERS
+
+
+def test_a_picture_stays_whole_while_others_are_shown_it(url):
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    gallery = gr.Gallery()
+    path = Path(gallery.postprocess([picture]).root[0].image.path)
+    whole = path.read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(lambda: [gallery.postprocess([picture]) for _ in range(40)])
+        while not work.done():
+            assert path.read_bytes() == whole
+    assert {str(path)} == {shown.root[0].image.path for shown in work.result()}
