@@ -11,7 +11,7 @@ DNFAD = methods.get("dnfad")
 
 
 def resolve(budget="laptop", **overrides):
-    return config.resolve("dnfad", DNFAD.Spec, "x", budget, 0, DNFAD.budgets, overrides)
+    return methods.resolve("dnfad", "x", budget, 0, overrides)
 
 
 def test_layers_override_in_order():
@@ -80,7 +80,7 @@ def test_specs_are_frozen():
     class Spec:
         width: int = 3
 
-    built = config.resolve("m", Spec, "x", "laptop", overrides={"width": "4"})
+    built = config.resolve("m", Spec, "x", "laptop", layers=[{"width": "4"}])
     assert built.flow == Spec(width=4)
     with pytest.raises(AttributeError):
         built.train.lr = 1.0
