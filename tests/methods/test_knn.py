@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import labkit
 from labkit.core.records import Features, Shapes
 from labkit.methods.knn import KNN, KNNSpec
 
@@ -71,16 +70,3 @@ def test_patch_tokens_count_by_their_mean():
 def test_too_few_training_images_are_named():
     with pytest.raises(ValueError, match="k=5 neighbours do not fit 4 training images"):
         scores(fitted(tokens(4)), tokens(1))
-
-
-def test_a_run_keeps_its_memory_and_needs_no_epoch():
-    run = labkit.train("knn", "procedural/gear", "quick", limit=9, progress=False)
-    assert len(run.history) == 0
-    assert run.info["trainable_parameters"] == 0
-    again = labkit.load_run(run.folder)
-    assert len(again.detector.method.memory) == run.info["counts"]["n_train"] == 9
-    sample = again.samples()[0]
-    (told,) = again.predict(sample.read())
-    stored = again.scores.set_index("key").loc[sample.key, "score"]
-    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
-    assert (told.main, told.maps) == (None, {})

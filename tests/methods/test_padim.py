@@ -4,20 +4,18 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn import covariance
+from small_methods import features as drawn
 from torch.distributions import MultivariateNormal
 
-import labkit
 from labkit import methods
-from labkit.core.records import Features, Shapes
+from labkit.core.records import Shapes
 from labkit.methods.padim import PaDiM, PaDiMSpec
 
 SHAPES = Shapes((64, 96), ((5, 4, 6), (3, 2, 3)))
 
 
-def features(n, seed=0, shapes=SHAPES):
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in shapes.pyramid]
-    return Features(tuple(3 * level + 1 for level in drawn))
+def features(n, seed=0):
+    return drawn(n, seed, SHAPES).map(lambda part: 3 * part + 1)
 
 
 def build(seed=0, **switches):
@@ -87,18 +85,6 @@ def test_the_map_is_blurred_and_its_maximum_scores():
     torch.testing.assert_close(maps.anomaly, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(soft.score(maps), maps.anomaly.amax((1, 2)))
     assert sharp.maps(seen).anomaly.std() > maps.anomaly.std()
-
-
-def test_a_run_has_no_epoch_and_finds_its_place():
-    run = labkit.train("padim", "procedural/gear", "quick", limit=9, progress=False)
-    assert len(run.history) == 0
-    assert run.info["trainable_parameters"] == 0
-    again = labkit.load_run(run.folder)
-    sample = again.samples()[0]
-    (told,) = again.predict(sample.read())
-    stored = again.scores.set_index("key").loc[sample.key, "score"]
-    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
-    assert (told.main, set(told.maps)) == ("distance", {"distance"})
 
 
 def test_scikit_learn_can_choose_the_shrinkage():
