@@ -136,15 +136,16 @@ def test_each_flow_is_undone_and_its_log_det_is_the_jacobians(name, switches):
     wide = name == "csflow" or "grid" not in config.keys_of(methods.get(name).Spec)
     few = {} if wide else {"grid": 2}
     method = shaken(build(name, **few | switches)).eval().requires_grad_(False)
-    for kind, most in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+    most = 1e-5 if "mixing" in switches else 1e-9  # a rotation is drawn in float32
+    for kind, error in ((torch.float32, 1e-4), (torch.float64, most)):
         method, given = method.to(kind), features(1).map(lambda part, kind=kind: part.to(kind))
         for flow, x, cond, _ in method.flows(given).values():
             z = flow(x, cond).z
             apart = (flow.inverse(z, cond) - x).abs().max()
-            assert apart < most * max(1, x.abs().max(), z.abs().max())
+            assert apart < error * max(1, x.abs().max(), z.abs().max())
     flow, x, cond, _ = min(method.flows(given).values(), key=lambda one: one.x.numel())
     expected = slogdet(lambda value: flow(value, cond).z, x)
-    torch.testing.assert_close(flow(x, cond).logdet.sum(), expected)
+    torch.testing.assert_close(flow(x, cond).logdet.sum(), expected, rtol=most, atol=most)
 
 
 @pytest.mark.parametrize(
@@ -290,8 +291,8 @@ def test_the_loss_is_the_negative_log_density_per_dimension(name):
     losses, outs = method.loss(features()), method.run(features()).values()
     constant = 0 if name in ("dnfad", "sanf", "csflow", "differnet") else LOG_2PI / 2
     for loss, out in zip(losses.values(), outs, strict=True):
-        whole = 0.5 * out.z.square().flatten(1).sum(1) - out.logdet.flatten(1).sum(1)
-        torch.testing.assert_close(loss, whole.mean() / out.z[0].numel() + constant)
+        whole = 0.5 * out.z.square().sum() - out.logdet.sum()
+        torch.testing.assert_close(loss, whole / out.z.numel() + constant)
 
 
 @pytest.mark.parametrize("name", ["dnfad", "cflow", "fastflow", "csflow", "selfsup", "dadf"])
