@@ -32,21 +32,6 @@ def test_the_score_is_the_mean_squared_distance_of_the_nearest(k):
     torch.testing.assert_close(scores(fitted(memory, k=k), queries), expected)
 
 
-def test_a_training_image_has_distance_zero_to_itself():
-    memory = tokens(30)
-    assert scores(fitted(memory, k=1), memory).max() < 1e-10
-    assert scores(fitted(memory, k=2), memory).min() > 0.1
-
-
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_a_common_rotation_changes_nothing(distance):
-    memory, queries = tokens(30), tokens(9, seed=1)
-    turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))[0]
-    one = scores(fitted(memory, distance=distance), queries)
-    other = scores(fitted(memory @ turn, distance=distance), queries @ turn)
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
 def test_cosine_ignores_length_and_is_one_minus_the_cosine():
     memory, queries = tokens(30), tokens(9, seed=1)
     method = fitted(memory, distance="cosine", k=3)

@@ -81,7 +81,9 @@ def test_it_fills_the_interface(name):
     method = trained(name)
     assert method.title
     losses = method.loss(features(3), batch(3))
-    assert bool(losses) == (name not in UNTRAINED) == bool(list(method.parameters()))
+    trains = name not in UNTRAINED
+    assert bool(losses) == trains == bool(list(method.parameters()))
+    assert bool(method.flows(features())) == trains
     assert all(value.ndim == 0 for value in losses.values())
     maps = method.maps(features(3))
     assert maps.main in maps.family or (maps.main is None and maps.whole.values.shape == (3,))
@@ -265,11 +267,6 @@ def test_latents_make_up_the_densities(name):
             pairs = zip(outs.values(), method.densities(features()), strict=True)
             for out, density in pairs:
                 torch.testing.assert_close(log_likelihood(out), density)
-
-
-@each_method
-def test_a_method_has_flows_or_nothing_to_train(name):
-    assert bool(trained(name).flows(features())) == (name not in UNTRAINED)
 
 
 @each_trained

@@ -56,25 +56,6 @@ def test_distances_are_of_each_places_own_gaussian():
         )
 
 
-def test_mean_squared_distance_of_training_is_the_number_of_channels():
-    seen = features(500)
-    squared = fitted([seen], channels=6, ridge=1e-6).distances(seen).square()
-    assert squared.mean().item() == pytest.approx(6, rel=1e-4)
-
-
-def test_unit_variances_give_the_euclidean_distance():
-    method, seen = build(channels=6), features(3)  # not yet prepared: mean 0, covariance I
-    torch.testing.assert_close(method.distances(seen), method.gather(seen).norm(dim=1))
-
-
-def test_batches_of_training_are_added_up():
-    seen = features(30)
-    one = fitted([seen])
-    other = fitted([seen.map(lambda t, k=k: t[k : k + 7]) for k in range(0, 30, 7)])
-    for key, value in one.state_dict().items():
-        torch.testing.assert_close(value, other.state_dict()[key])
-
-
 def test_the_map_is_blurred_and_its_maximum_scores():
     sharp, soft = (fitted([features(30)], sigma=sigma) for sigma in (0, 4))
     seen = features(2, seed=5)
