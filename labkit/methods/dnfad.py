@@ -29,6 +29,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d
 
 from labkit.core.config import Above0, UpTo512
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
@@ -37,7 +38,7 @@ from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, top_mean, upsample
 from labkit.flows.steps import ALL_IN_ONE, AffineCoupling, ChannelAffine, Permute, Step
 from labkit.methods.base import GridMethod, GridSpec, largest
-from labkit.methods.blocks.dsam import DSAM, ChannelNorm
+from labkit.methods.blocks.dsam import DSAM
 from labkit.methods.subnets import zeroed
 
 WHAT = {
@@ -86,9 +87,9 @@ class Subnet(nn.Sequential):
         norm = spec.norm_place if spec.layer_norm else "none"
         parts = [
             DSAM(spec.gate, spec.gate_kernel) if spec.dsam and kernel > 1 else None,
-            ChannelNorm(c_in) if norm == "gate" else None,
+            LayerNorm2d(c_in) if norm == "gate" else None,
             nn.Conv2d(c_in, inner, kernel, **padding),
-            ChannelNorm(inner) if norm == "convolution" else None,
+            LayerNorm2d(inner) if norm == "convolution" else None,
             nn.ReLU(),
             last,
             nn.ReLU() if official_local and spec.final_relu else None,

@@ -174,7 +174,7 @@ class SANF(Method):
         weights: list[Tensor | None] = []
         for step in self.couplings.steps:
             if isinstance(step, FusionCoupling):
-                (x, local), more = step.attended(x, tokens)
+                (x, local), more = step.half_steps(x, tokens)
                 logdet, weights = logdet + local, weights + more
             else:
                 x = step(x).z
