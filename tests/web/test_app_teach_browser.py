@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_app_browser import WAIT, chromium, open_tab, page  # noqa: F401  (fixtures)
+from test_app_browser import WAIT, choose, chromium, open_tab, page  # noqa: F401  (fixtures)
 
 from labkit_apps.web import app
 
@@ -44,11 +44,9 @@ def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
         timeout=WAIT,
     )  # fmt: skip
     before = view.locator("img").first.get_attribute("src")
-    page.locator("#microscope-next").click()
+    page.locator("#microscope-step input[type=range]").press("ArrowRight")
     view.get_by_text("Step 1 of").wait_for(timeout=WAIT)
     assert view.locator("img").first.get_attribute("src") != before
-    page.locator("#microscope-step input[type=range]").press("ArrowRight")
-    view.get_by_text("Step 2 of").wait_for(timeout=WAIT)
     page.locator("#microscope-flow").get_by_text("local").click()
     view.get_by_text("· local ·").wait_for(timeout=WAIT)
     page.locator("#microscope-play").click()
@@ -77,8 +75,7 @@ def test_runs_are_compared(page):  # noqa: F811
     maps = page.locator("#compare-maps svg image")
     maps.nth(2).wait_for(timeout=WAIT)  # of two runs on the same data, at once
     assert maps.count() == 3
-    page.locator("#compare-runs input").click()
-    page.get_by_role("option", name="weave").click()
+    choose(page, "compare-runs", "weave")
     page.keyboard.press("Escape")
     page.locator("#compare-go").click()
     page.get_by_text("Other data, left out here").wait_for(timeout=WAIT)

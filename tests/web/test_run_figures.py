@@ -1,39 +1,25 @@
-"""Figures of runs that the app alone draws: kinds of defects, and curves side by side."""
+"""Figures and tables of runs that the app alone draws: defect types, curves, steps."""
 
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from test_comparison import table
 
 from labkit.evaluation import metrics
 from labkit.explore import toy_2d
-from labkit_apps.web.views.about import defect_table
-from labkit_apps.web.views.compare import by_kind, common, roc_figure
-from labkit_apps.web.views.microscope import View, inverse_words
-from labkit_apps.web.views.step_figures import toy_figure
+from labkit_apps.web.views.compare import by_type, common, roc_figure, type_table
+from labkit_apps.web.views.microscope import View, inverse_words, toy_figure
 
 TABLES = {name: table(seed).query("split == 'test'") for seed, name in enumerate("ab")}
 
 
-def test_the_defect_table_is_sorted_with_counts_and_values():
-    names = ["dark_area", "crack", "hole"]
-    table = pd.DataFrame({"defect": names, "n": [3, 5, 2], "image_auroc": [0.7, 0.95, None]})
-    (ax,) = defect_table(table).axes
-    labels = [text.get_text() for text in ax.get_yticklabels()]
-    assert labels == ["hole  (n = 2)", "dark area  (n = 3)", "crack  (n = 5)"]
-    assert [text.get_text() for text in ax.texts] == ["–", "0.700", "0.950"]
-    assert ax.lines[0].get_xdata()[1:] == pytest.approx([0.7, 0.95])
-    assert ax.get_xlim()[1] == 1
-    assert len(defect_table(metrics.per_defect([1.0], ["good"])).axes) == 1
-
-
-def test_kinds_are_the_metrics_of_each_run():
-    kinds = by_kind(TABLES)
-    assert list(kinds.columns) == ["all", "hole", "scratch"]
-    assert kinds.attrs["count"] == {"all": 20, "hole": 10, "scratch": 10}
-    test = TABLES["b"]
+def test_defect_types_are_the_metrics_of_each_run():
+    areas, test = by_type(TABLES), TABLES["b"]
+    assert areas["images"].to_dict() == {"all": 20, "hole": 10, "scratch": 10}
     area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
-    assert kinds.loc["b", "all"] == pytest.approx(area)
+    assert areas.loc["all", "b"] == pytest.approx(area)
+    drawn = type_table(TABLES)
+    assert [drawn.count(name) for name in ("all defects", "hole", f">{area:.3f}<")] == [1, 1, 1]
+    one = type_table({"b": test[test.defect != "hole"]})
+    assert ("all defects" in one, "scratch" in one) == (True, False)
 
 
 def test_runs_are_compared_on_the_images_that_all_have():
@@ -42,14 +28,14 @@ def test_runs_are_compared_on_the_images_that_all_have():
     shared = common({"a": table, "fewer": fewer})
     assert [len(one) for one in shared.values()] == [len(fewer)] * 2
     assert set(shared["a"]["key"]) == set(fewer["key"]) < set(table["key"])
-    assert by_kind(shared).nunique().max() == 1  # the same images, the same scores, no winner
+    areas = by_type(shared)  # the same images, the same scores
+    assert areas["a"].tolist() == areas["fewer"].tolist()
     with pytest.raises(ValueError, match="0 test images in common"):
         common({"a": table, "b": table.assign(key=table["key"] + "x")})
 
 
 def test_curves_name_the_runs_and_their_areas():
     figure = roc_figure(TABLES)
-    assert isinstance(figure, Figure)
     first, _ = (text.get_text() for text in figure.legends[0].get_texts())
     assert first.startswith("a: AUROC 0.")
     assert len({line.get_color() for line in figure.axes[0].lines}) == 3  # with that of chance
