@@ -29,20 +29,6 @@ LOOK = (inspect.ALL, 0.6, True, -1, -1, 0)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
 
 
-@pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
-
-
-@pytest.fixture(scope="module")
-def defective(quick_run, tmp_path_factory):
-    """A defective test image as a file."""
-    sample = next(s for s in quick_run.samples() if s.label)
-    path = tmp_path_factory.mktemp("images") / "gear.png"
-    Image.fromarray(sample.read()).save(path)
-    return str(path)
-
-
 def test_choices_have_distinct_labels_newest_first(runs_folder, run):
     labels, paths = zip(*shelf.choices(runs_folder), strict=True)
     assert paths[0] == run

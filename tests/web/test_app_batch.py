@@ -16,11 +16,6 @@ from labkit_apps.web.views.batch import ALARM, DISCOVERY, Rates, adjusted
 
 
 @pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
-
-
-@pytest.fixture(scope="module")
 def files(quick_run, tmp_path_factory):
     """Three defective and five good images, one that is cut short, and a ZIP of them all."""
     folder = tmp_path_factory.mktemp("batch")

@@ -1,12 +1,10 @@
 """The app's endpoints through gradio_client."""
-# ruff: noqa: F811  (a fixture of another file is a parameter here)
 
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from test_app import defective, run  # noqa: F401  (fixtures)
 
 from labkit_apps.web import shelf
 from labkit_apps.web.views.judged_image import NO_IMAGE

@@ -22,11 +22,6 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
-
-
-@pytest.fixture(scope="module")
 def photo():
     """A picture of random values, (96, 64, 3)."""
     return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)

@@ -55,12 +55,6 @@ def test_a_batch_is_judged_sorted_decided_and_kept(page, quick_run, tmp_path):  
     page.locator("#batch-histogram img").wait_for(timeout=WAIT)
 
 
-def test_a_batch_without_files_says_so(page):  # noqa: F811
-    page.get_by_role("tab", name="Batch").click()
-    page.locator("#judge").click()
-    page.get_by_text("There are no files yet").wait_for(timeout=WAIT)
-
-
 def test_a_training_is_started_stopped_and_opened(page, chromium, url):  # noqa: F811
     page.get_by_role("tab", name="Train").click()
     page.locator("#budget input[value=quick]").click()

@@ -1,13 +1,17 @@
-"""Figures and tables of runs that the app alone draws: defect types, curves, steps."""
+"""What the app alone draws: defect types, curves, steps, a map blended into its picture."""
 
+import matplotlib
+import numpy as np
 import pytest
 from test_comparison import table
 
 from labkit.evaluation import metrics
 from labkit.explore import toy_2d
+from labkit_apps.web.blend import blend
 from labkit_apps.web.views.compare import by_type, common, roc_figure, type_table
 from labkit_apps.web.views.microscope import View, inverse_words, toy_figure
 
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 TABLES = {name: table(seed).query("split == 'test'") for seed, name in enumerate("ab")}
 
 
@@ -53,3 +57,30 @@ def test_a_toys_figure_has_points_density_and_likelihood():
         "after step 1: points and grid", "density of a flow that stops here",
         "how likely the points are",
     ]  # fmt: skip
+
+
+def test_blend_mixes_the_map_into_the_muted_picture():
+    low = np.asarray(matplotlib.colormaps["cividis"](0.0)[:3]) * 255
+    high = np.asarray(matplotlib.colormaps["cividis"](1.0)[:3]) * 255
+    values = np.zeros((48, 64))
+    values[:, 32:] = 5
+    alone = blend(IMAGE, values, (0, 1), opacity=1.0)
+    assert alone.dtype == np.uint8
+    assert np.allclose(alone[:, :32], low, atol=1)
+    assert np.allclose(alone[:, 32:], high, atol=1)
+    assert np.array_equal(blend(IMAGE, values, (0, 1), opacity=0.0), IMAGE)
+    half = blend(IMAGE, values, (0, 1), opacity=0.5).astype(float)
+    under = 2 * half[:, 32:] - high
+    assert np.abs(under - under.mean(axis=2, keepdims=True)).max() < 3  # grey
+    assert np.ptp(blend(IMAGE, np.zeros((2, 2)), (0, 1), 0.5)) > 20  # still seen
+
+
+def test_blend_outlines_what_lies_above_the_threshold():
+    grey = np.full((60, 60, 3), 128, np.uint8)
+    values = np.zeros((60, 60))
+    values[20:40, 20:40] = 1
+    out = blend(grey, values, (0, 1), opacity=0.0, threshold=0.5)
+    assert (out[20, 20:40] == 0).all()
+    assert (out[19, 20:40] == 255).all()
+    assert (out[25:35, 25:35] == 128).all()
+    assert (blend(grey, values, (0, 1), 0.0, threshold=2.0) == 128).all()
