@@ -72,7 +72,6 @@ class Calibration:
         Raises: ValueError for scores that are empty or not finite, or maps that are not finite.
         """
         kept: dict[str, list[np.ndarray]] = {}
-        highest: dict[str, float] = {}
         scores = []
         for raw, maps in batches:
             scores.append(as_numpy(raw))
@@ -80,15 +79,14 @@ class Calibration:
                 array = finite(values, f"calibration map {name!r}", np.float32)
                 ordered = np.sort(array.reshape(-1, np.prod(array.shape[-2:])))
                 n = ordered.shape[1]
-                count = min(KEPT_PER_MAP, n)  # middles of equal shares of the ranks
+                count = min(KEPT_PER_MAP, n)  # middles of equal shares of the ranks, and the last
                 spaced = ((np.arange(count) + 0.5) / count * n).astype(int)
+                spaced[-1] = n - 1
                 kept.setdefault(name, []).append(ordered[:, spaced].ravel())
-                highest[name] = max(highest.get(name, -np.inf), float(ordered[:, -1].max()))
         quantiles = {}
         for name, parts in kept.items():
             values = np.quantile(np.concatenate(parts), [float(q) for q in QUANTILES])
             quantiles[name] = dict(zip(QUANTILES, map(float, values), strict=True))
-            quantiles[name]["1"] = highest[name]
         return cls(np.concatenate(scores) if scores else np.empty(0), quantiles)
 
     @property

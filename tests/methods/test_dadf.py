@@ -57,7 +57,7 @@ def test_parameter_counts_of_the_paper():
         method = DADF(DADFSpec(), WRN50)
     assert sum(p.numel() for p in method.transformer.parameters()) == 213_358_048
     assert sum(p.numel() for p in method.levels.parameters()) == 49_803_264
-    (row,) = cost.complexity(["dadf"], progress=False)
+    (row,) = cost.complexity(["dadf"])
     assert row["trainable_parameters"] == 213_358_048 + 49_803_264
     parts = sum(row[f"{name}_flops"] for name in ("embedding", "attention", "flow"))
     assert parts == row["flops"]  # Fig. 5b adds up
