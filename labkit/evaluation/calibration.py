@@ -53,10 +53,12 @@ class Calibration:
 
     def __post_init__(self) -> None:
         scores = np.sort(finite(self.scores, "calibration scores"))
-        if scores.size == 0:
+        if scores.ndim != 1 or scores.size == 0:
             raise ValueError("calibration scores are empty: hold out at least one normal image")
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
+        for name, values in self.map_quantiles.items():
+            finite([values[q] for q in QUANTILES], f"quantiles of map {name!r}")
 
     @classmethod
     def fit(

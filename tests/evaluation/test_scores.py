@@ -84,7 +84,8 @@ def test_false_alarms_on_new_normal_images_stay_at_alpha():
     assert np.mean(rates) == pytest.approx(0.1, abs=0.01)
 
 
-HELD_OUT = Calibration(np.linspace(1, 8.5, 41), {"map": {"0.5": 0.0, "0.999": 5.0}})
+QUANTILES = {"0.5": 0.0, "0.99": 4.0, "0.999": 5.0, "1": 6.0}
+HELD_OUT = Calibration(np.linspace(1, 8.5, 41), {"map": QUANTILES})
 
 
 @pytest.mark.parametrize(
