@@ -1,4 +1,4 @@
-"""The loop in other precisions, in several processes, and with seeds of any size."""
+"""The loop in other precisions and in several processes."""
 
 import json
 import os
