@@ -157,8 +157,9 @@ class Training:
         Args: state: of its optimiser, if it resumes.
         """
         fabric, stage, spec, method = self.fabric, self.stage, self.stage.train, self.method
+        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
         rates = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
-        optimizer = torch.optim.AdamW(
+        optimizer = optimizer_class(
             self.part.parameters(), weight_decay=spec.weight_decay, **rates
         )
         self.model, optimizer = fabric.setup(method, optimizer)

@@ -9,7 +9,7 @@ DNFAD = methods.get("dnfad")
 
 
 def resolve(budget="laptop", **overrides):
-    return config.resolve("dnfad", DNFAD.Spec, "x", budget, 0, DNFAD.budgets, overrides)
+    return methods.resolve("dnfad", "x", budget, 0, overrides)
 
 
 def test_layers_override_in_order():

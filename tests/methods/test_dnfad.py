@@ -276,8 +276,7 @@ def test_clipping_is_by_branch_or_joint():
 
 @pytest.mark.parametrize("budget", list(config.BUDGETS))
 def test_every_budget_resolves_and_state_round_trips(budget):
-    kind = methods.get("dnfad")
-    spec = config.resolve("dnfad", kind.Spec, "elpv/mono", budget, 0, kind.budgets)
+    spec = methods.resolve("dnfad", "elpv/mono", budget)
     if budget == "paper":
         assert spec.train.epochs == 200
         assert spec.input.backbone == "vit_base_patch8_224.dino"

@@ -23,7 +23,7 @@ each_trained = pytest.mark.parametrize("name", [n for n in methods.names() if n 
 def build(name, seed=0):
     """A tiny method in float64, its statistics taken from drawn features."""
     kind = methods.get(name)
-    spec = config.resolve(name, kind.Spec, "x", "quick", seed, kind.budgets)
+    spec = methods.resolve(name, "x", "quick", seed)
     torch.manual_seed(seed)
     method = kind(spec.flow, SHAPES).double()
     method.fit_statistics([features(20, seed=9)])
@@ -174,12 +174,9 @@ def test_several_threads_may_ask_at_once_and_nothing_is_written(name):
 @each_method
 @pytest.mark.parametrize("budget", list(config.BUDGETS))
 def test_every_budget_and_preset_resolves(name, budget):
-    kind = methods.get(name)
-    for preset in (None, *kind.presets):
-        overrides = methods.preset(kind, {"preset": preset} if preset else {})
-        spec = config.resolve(name, kind.Spec, "x", budget, 0, kind.budgets, overrides)
-        assert all(spec.value(key) == value for key, value in overrides.items())
-        assert config.restore(spec.to_json(), kind.Spec) == spec
+    for preset in ("", *methods.presets(name)):
+        spec = methods.resolve(name, "x", budget, overrides={"preset": preset})
+        assert config.restore(spec.to_json(), methods.get(name).Spec) == spec
 
 
 @pytest.mark.parametrize(
@@ -192,9 +189,19 @@ def test_every_equation_of_a_paper_can_be_found(name, count):
 
 def test_an_unknown_preset_is_refused_by_name():
     with pytest.raises(ValueError, match="Unknown preset 'offcial'; did you mean 'official'"):
-        methods.preset(methods.get("sanflow"), {"preset": "offcial"})
-    own = methods.preset(methods.get("sanflow"), {"preset": "1b", "kl": 0.5})
-    assert own == {"bce": 0, "kl": 0.5}
+        methods.resolve("sanflow", overrides={"preset": "offcial"})
+    own = methods.resolve("sanflow", overrides={"preset": "1b", "kl": 0.5}).flow
+    assert (own.bce, own.kl) == (0, 0.5)
+
+
+def test_a_switch_that_does_nothing_is_refused():
+    for override, need in (({"final_relu": True}, "needs branch_arch=official"),
+                           ({"dsam": False, "gate": "add"}, "needs a branch with dsam=true"),
+                           ({"standardise": "none", "shrink": 0.1}, "needs standardise=whiten"),
+                           ({"coupling": "nice", "clamp": 1.5}, "only adds")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{[*override][-1]}=.* does nothing.*{need}"):
+            methods.resolve("dnfad", overrides=override)
+    assert methods.resolve("dnfad", overrides={"preset": "official"}).flow.final_relu
 
 
 @each_method

@@ -11,7 +11,7 @@ from test_methods import SHAPES, features
 from torch import nn
 from torch.distributions import Normal
 
-from labkit.core import config
+from labkit import methods
 from labkit.core.records import Batch, Features, Shapes
 from labkit.flows.flow import Flow
 from labkit.flows.steps import AffineCoupling, Permute
@@ -67,7 +67,7 @@ def test_parameter_counts_at_the_papers_size(subnet, count):
 
 
 def test_the_papers_budget_is_one_grid_of_a_transformer():
-    spec = config.resolve("selfsup", SelfSupSpec, "x", "paper", 0, SelfSup.budgets)
+    spec = methods.resolve("selfsup", "x", "paper")
     assert spec.flow == SelfSupSpec()
     assert (spec.input.backbone, spec.input.taps) == ("cait_m48_448.fb_dist_in1k", (40,))
 
