@@ -147,7 +147,7 @@ def _scored(run: Run, task: Task) -> Outcome:
 def _cost(task: Task) -> Outcome:
     """Parameters, FLOPs and seconds at the paper's size, with random weights; timed past quick."""
     timed = task.budget != "quick"
-    row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
+    row = cost.complexity([task.method], "paper", timed, settings=task.set)[0]
     return Outcome(task, {"metrics": row, "backbone": row["backbone"]})
 
 

@@ -41,7 +41,8 @@ def by_epoch(
         def keep(history: list[dict[str, Any]]) -> None:
             kept.append((history[-1], Path(scratch) / str(len(history))))
             kept[-1][1].mkdir()
-            shutil.copyfile(folder / CHECKPOINT, kept[-1][1] / CHECKPOINT)
+            (written,) = folder.glob(f"*/{CHECKPOINT}")
+            shutil.copyfile(written, kept[-1][1] / CHECKPOINT)
 
         run = train(method, data, budget, seed, folder, False, on_epoch=keep, **overrides)
         if not kept:
