@@ -1,50 +1,56 @@
 """What a training keeps of its last whole epoch, to go on from there."""
 
 import hashlib
-import io
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from labkit.core.files import write_whole
 from labkit.methods.base import Method
 
-CHECKPOINT = "checkpoint.pt"
-LENGTH = hashlib.sha256().digest_size  # of the hash before what torch writes
+CHECKPOINT = "checkpoint.sealed"
+LENGTH = hashlib.sha256().digest_size  # of the hash before the tensors
 History = list[dict[str, Any]]
+State = dict[int, dict[str, torch.Tensor]]  # of an optimiser, by its parameters
 
 
 def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: History) -> None:
     """Weights, optimiser state and history in one file behind their hash, written atomically."""
-    state, content = optimizer.state_dict() if optimizer else None, io.BytesIO()
-    torch.save({"method": method.state_dict(), "optimizer": state, "history": history}, content)
-    data = content.getbuffer()
+    tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items() if optimizer else ():
+        for name, value in state.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    tensors["history"] = torch.tensor(list(json.dumps(history).encode()), dtype=torch.uint8)
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    content = hashlib.sha256(data).digest() + data
+    write_whole(folder / CHECKPOINT, lambda path: path.write_bytes(content))
 
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            file.writelines([hashlib.sha256(data).digest(), data])
 
-    write_whole(folder / CHECKPOINT, write)
-
-
-def load_checkpoint(folder: Path, method: Method) -> tuple[History, dict[str, Any] | None]:
+def load_checkpoint(folder: Path, method: Method) -> tuple[History, State]:
     """Put a checkpoint's weights into the method; its history and optimiser state, if any.
 
     Raises: ValueError if it is not what was written; nothing of it is used then.
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        return [], None
+        return [], {}
     content = path.read_bytes()
     digest, data = content[:LENGTH], content[LENGTH:]
     try:
         if hashlib.sha256(data).digest() != digest:
             raise ValueError
-        stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        method.load_state_dict(stored["method"])
-    except (ValueError, RuntimeError):
+        tensors, state = load(data), {}
+        history = json.loads(bytes(tensors.pop("history").tolist()))
+        for name in [name for name in tensors if name.startswith("optimizer.")]:
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensors.pop(name)
+        method.load_state_dict({name[7:]: value for name, value in tensors.items()})
+    except (SafetensorError, ValueError, RuntimeError):
         raise ValueError(
             f"{path} is damaged or of other settings; delete it to train from the start."
         ) from None
-    return stored["history"], stored["optimizer"]
+    return history, state

@@ -48,7 +48,7 @@ class Images:
 
 
 def test_costs_at_the_papers_size():
-    (row,) = cost.complexity(["dadf"], progress=False)
+    (row,) = cost.complexity(["dadf"])
     assert row["trainable_parameters"] == 313_050_592  # NICE, behind 1 x 1 convolutions too
     parts = sum(row[f"{name}_flops"] for name in ("embedding", "attention", "flow"))
     assert parts == row["flops"]  # Fig. 5b adds up
