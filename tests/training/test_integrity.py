@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_not_resumed(data, tmp_path, damage):  # noqa: F
         fit(data, folder=tmp_path, on_epoch=killed)
     path = tmp_path / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="sealed is damaged or of other .*; delete it"):
+    with pytest.raises(ValueError, match=r"sealed is damaged or of other .*; delete it"):
         fit(data, folder=tmp_path)
 
 
