@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from labkit import methods
 from labkit.core import config
 from labkit.studies import runner, tables
-from labkit.studies.spec import Settings, declared
+from labkit.studies.spec import Settings, declared, plain
 
 FOLDER = Path(__file__).parents[1] / "cards"
 MOST = 4  # settings that a table spells out
@@ -55,7 +55,7 @@ class Discrepancy:
 
     def switch(self, side: Side) -> dict[str, str]:
         """The settings that follow one side, as text of `--set KEY=VALUE`."""
-        return {key: _text(value) for key, value in self._settings(side).items()}
+        return {key: plain(value) for key, value in self._settings(side).items()}
 
     def build(self, side: Side, budget: str = "paper") -> config.Config:
         """The config that follows one side.
@@ -65,7 +65,7 @@ class Discrepancy:
         return methods.resolve(self.method, budget=budget, overrides=self._settings(side))
 
     def _settings(self, side: Side) -> Settings:
-        return {"paper": self.as_paper, "code": self.as_code, "labkit": {}}[side]
+        return getattr(self, f"as_{side}", {})
 
     @property
     def keys(self) -> list[str]:
@@ -78,7 +78,7 @@ class Discrepancy:
         """labkit's own values of the keys: at the paper budget, and at laptop where it differs."""
         parts, keys = [], self.keys
         for key in keys if len(keys) <= MOST else ():
-            large, small = (_text(self.build("labkit", b).value(key)) for b in ("paper", "laptop"))
+            large, small = (plain(self.build("labkit", b).value(key)) for b in ("paper", "laptop"))
             parts.append(f"{key}={large}" + f" (laptop {small})" * (small != large))
         return ", ".join(parts)
 
@@ -88,26 +88,17 @@ def names() -> list[str]:
     return [name for name in methods.names() if (FOLDER / f"{name}.yaml").is_file()]
 
 
+@lru_cache(maxsize=16)
 def card(method: str) -> tuple[Discrepancy, ...]:
     """The discrepancies of a method, in the order of its file.
 
-    Raises: ValueError for a method without a card, or a file with a wrong key or value.
+    Raises: ValueError for a method without a card.
     """
     if method not in names():
         raise ValueError(config.unknown("card of discrepancies", method, names()))
-    return read(FOLDER / f"{method}.yaml")
-
-
-@lru_cache(maxsize=16)
-def read(path: Path) -> tuple[Discrepancy, ...]:
-    """The discrepancies that a YAML file lists; its name is that of the method."""
-    rows = [row | {"method": path.stem} for row in yaml.safe_load(path.read_text())]
-    try:
-        return TypeAdapter(tuple[Discrepancy, ...]).validate_python(rows)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path.name}: {key} does not fit: {first['msg'].lower()}.") from None
+    rows = yaml.safe_load((FOLDER / f"{method}.yaml").read_text())
+    content = [row | {"method": method} for row in rows]
+    return TypeAdapter(tuple[Discrepancy, ...]).validate_python(content)
 
 
 def measured(
@@ -172,23 +163,10 @@ def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
     lines = []
     for (study, before, after), group in effects.groupby(["study", "before", "after"], sort=False):
         done = group[group["data"] != ""]
-        lines += [f"{difference(row)} {row.data}" for row in done.itertuples()]
+        lines += [f"{tables.difference(row.difference, row.low, row.high)} {row.data}"
+                  for row in done.itertuples()]  # fmt: skip
         pair = f"“{after}” less “{before}”" if before else f"gained by {after}"
         lines.append(f"{pair}; {study}, {done['seeds'].max()} seeds" if len(done)
                      else f"not run yet: `labkit study {study}`")  # fmt: skip
     why = f"not measured: {entry.unmeasured}" if entry.unmeasured else "-"
     return "\n".join(dict.fromkeys(lines)) or why
-
-
-def difference(row: Any) -> str:
-    """A row's difference with its interval, as "+0.012 [-0.003, +0.020]"."""
-    return tables.difference(row.difference, row.low, row.high)
-
-
-def _text(value: Any) -> str:
-    """A setting as a command line has it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

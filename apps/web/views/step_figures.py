@@ -15,7 +15,7 @@ from labkit.explore import toy_2d
 from labkit.explore.microscope import StepView, View
 from labkit.explore.toy_2d import SPAN
 from labkit.figures import style
-from labkit.figures.latents import draw_density
+from labkit.figures.plots import draw_density
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, legend, new_figure
 
 LINES, FINE, GRID = 13, 121, "#b9c4cc"  # of the grid: lines each way, points of a line, colour
