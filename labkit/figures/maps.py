@@ -97,8 +97,8 @@ def overlay(
     Args: image: (H, W, 3) uint8; maps: name -> (h, w); mask: (H, W) truth.
     """
     rows = {name: [values] for name, values in maps.items()}
-    look = {"note": note, "opacity": opacity, "threshold": threshold}
-    return map_grid([image], rows, limits, [mask], None, unit, **look)
+    options = {"note": note, "opacity": opacity, "threshold": threshold}
+    return map_grid([image], rows, limits, [mask], None, unit, **options)
 
 
 def map_grid(
