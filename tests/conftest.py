@@ -10,8 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy c
 
 import pytest
 
-FOLDERS = ("LABKIT_CACHE", "LABKIT_RUNS", "LABKIT_STUDIES")
-
 
 @pytest.fixture(scope="session")
 def session_folder(tmp_path_factory):
@@ -27,13 +25,12 @@ def _own_folders(session_folder):
 
     LABKIT_TEST_CACHE names a feature cache to keep from one test session to the next.
     """
-    kept = {name: os.environ.get(name) for name in FOLDERS}
-    os.environ["LABKIT_CACHE"] = os.environ.get("LABKIT_TEST_CACHE", str(session_folder / "cache"))
-    os.environ["LABKIT_RUNS"] = str(session_folder / "runs")
-    os.environ["LABKIT_STUDIES"] = str(session_folder / "studies")
-    yield
-    for name, value in kept.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("cache", "runs", "studies"):
+            patch.setenv(f"LABKIT_{name.upper()}", str(session_folder / name))
+        if kept := os.environ.get("LABKIT_TEST_CACHE"):
+            patch.setenv("LABKIT_CACHE", kept)
+        yield
 
 
 @pytest.fixture(scope="session")

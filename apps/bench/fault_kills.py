@@ -32,7 +32,7 @@ LIMIT, DEADLINE = 180.0, 900.0  # seconds; a process, and a case of several of t
 STUDY = """{title: T, question: Q, paper: ours, source: ours, method: padim, seeds: [0], base: a,
 data: [DATA], set: {image_size: 64, backbone: random/resnet18},
 variants: [{name: a}, {name: b, method: knn}, {name: c, method: dnfad, set: {epochs: 3}}]}"""
-KEPT = {".lock", ".digest"}  # in a finished folder
+KEPT = {".lock"}  # in a finished folder
 WRITES = ("open", "os.rename", "os.remove")  # Python's audit events
 Work = Callable[[Path], None]  # fills a folder
 _ = engines, jobs  # imported before the fork

@@ -80,7 +80,4 @@ def evaluation(metrics: dict[str, Any]) -> str:
     parts = [pairs(shown), INTERVAL if ranges else ""]
     if metrics.get("defects"):
         parts.append(table(metrics["defects"]))
-    if metrics.get("au_spro_at"):
-        rows = [{"AU-sPRO up to FPR": limit} | by for limit, by in metrics["au_spro_at"].items()]
-        parts.append(table(rows))
     return "\n\n".join(part for part in parts if part)

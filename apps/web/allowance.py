@@ -1,7 +1,5 @@
 """What a visitor may order of the server, and how much of it stays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any

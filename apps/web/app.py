@@ -1,7 +1,5 @@
 """The app: a header, its tabs, and the server that shows them."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

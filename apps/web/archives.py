@@ -5,8 +5,6 @@ folder, links, encryption, archives in archives, and what it would grow to. The 
 table may lie; `zipfile` reads no further than they say.
 """
 
-from __future__ import annotations
-
 import shutil
 import stat
 import zlib

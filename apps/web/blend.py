@@ -1,7 +1,5 @@
 """A map blended into its picture, as an array that a browser can zoom."""
 
-from __future__ import annotations
-
 import matplotlib
 import numpy as np
 from scipy import ndimage

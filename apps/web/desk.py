@@ -4,8 +4,6 @@ A page sends what its controls show, and that may still be another run's. So the
 and the threshold of a visitor are kept here, on the server, and every answer is drawn from them.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +33,7 @@ class Desk:
         self._arrived = 0
         self.turn, self._arriving = threading.Lock(), threading.Lock()
 
-    def __deepcopy__(self, memo: dict) -> Desk:
+    def __deepcopy__(self, memo: dict) -> "Desk":
         return type(self)()  # each visitor begins with an empty one, and keeps it
 
     @contextmanager

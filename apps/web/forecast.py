@@ -1,7 +1,5 @@
 """What one run should take on this machine, timed on a few of its images."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace

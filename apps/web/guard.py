@@ -5,8 +5,6 @@ A browser tells in each request which name it asked for (`Host`) and which page 
 was pointed at it, is refused before anything is read; so is its upload.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

@@ -4,8 +4,6 @@ Everything here turns values into HTML text; nothing reads a file or a model. Li
 are SVG paths of constant width, so they stay sharp at any size of the window.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import mimetypes
@@ -81,8 +79,8 @@ def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) 
     ticks = "".join(f"<span>{a}{v:.3g}</span>" for a, v in zip(ends, values, strict=True))
     mark = ""
     if threshold is not None:
-        place = float(np.clip((threshold - low) / (high - low), 0, 1)) * 100
-        mark = f'<i style="left:{place:.2f}%" title="threshold {threshold:.4g}"></i>'
+        along = float(np.clip((threshold - low) / (high - low), 0, 1)) * 100
+        mark = f'<i style="left:{along:.2f}%" title="threshold {threshold:.4g}"></i>'
     return (
         f'<div class="lk-bar"><div class="lk-ramp" style="background:linear-gradient(90deg,'
         f'{colours})">{mark}</div><div class="lk-ticks">{ticks}</div>'
@@ -91,9 +89,9 @@ def colour_bar(limits: tuple[float, float], threshold: float | None, unit: str) 
     )
 
 
-def crosshair(place: tuple[float, float], width: int, height: int) -> str:
-    """A ring and two lines that mark a place on a picture, as an SVG path."""
-    x, y, reach = place[0] * width, place[1] * height, max(width, height) / 40
+def crosshair(position: tuple[float, float], width: int, height: int) -> str:
+    """A ring and two lines that mark a position on a picture, as an SVG path."""
+    x, y, reach = position[0] * width, position[1] * height, max(width, height) / 40
     path = f"M{x - 2 * reach:.1f} {y:.1f}h{4 * reach:.1f}M{x:.1f} {y - 2 * reach:.1f}v"
     path += f"{4 * reach:.1f}M{x - reach:.1f} {y:.1f}a{reach:.1f} {reach:.1f} 0 1 0 "
     return path + f"{2 * reach:.1f} 0a{reach:.1f} {reach:.1f} 0 1 0 {-2 * reach:.1f} 0"
@@ -101,17 +99,17 @@ def crosshair(place: tuple[float, float], width: int, height: int) -> str:
 
 def row(panels: Sequence[str]) -> str:
     """Pictures beside each other; in a narrow window below each other."""
-    size = "many" if len(panels) > 5 else "2" if len(panels) <= 2 else "few"
+    size = "many" if len(panels) > 5 else "few"
     return f'<div class="lk-maps lk-{size}">{"".join(panels)}</div>'
 
 
-def swipe(below: str, above: str, left: str, right: str) -> str:
-    """Two pictures on top of each other; a slider moves the line where one ends."""
-    hint = f"How much of {text(left)} is seen, {text(right)} is right of it"
+def swipe(image: str, above: str, name: str) -> str:
+    """A map on top of its image; a slider moves the line where it ends."""
+    hint = f"How much of {text(name)} is seen, the image is right of it"
     return (
-        f'<div class="lk-swipe"><div class="lk-stack">{below}<div class="lk-upper">{above}</div>'
-        f'<i class="lk-line"></i></div><label><span>{text(left)}</span><input type="range" '
-        f'class="lk-cut" min="0" max="100" value="50" aria-label="{hint}"><span>{text(right)}'
+        f'<div class="lk-swipe"><div class="lk-stack">{image}<div class="lk-upper">{above}</div>'
+        f'<i class="lk-line"></i></div><label><span>{text(name)}</span><input type="range" '
+        f'class="lk-cut" min="0" max="100" value="50" aria-label="{hint}"><span>image'
         "</span></label></div>"
     )
 
@@ -167,15 +165,16 @@ def chart(figure: Figure, alt: str, pictures: bool = False) -> str:
 def table(
     rows: Sequence[Sequence[object]], head: Sequence[str] = (), caption: str = "", role: str = ""
 ) -> str:
-    """A table, each row with its name first, under a head or above a caption."""
+    """A table, each row with its name first, under a head and above a caption, where given."""
     top = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     body = "".join(
         f'<tr><th scope="row">{text(name)}</th>'
         + "".join(f"<td>{text(value)}</td>" for value in values) + "</tr>"
         for name, *values in rows
     )  # fmt: skip
-    top = f"<thead><tr>{top}</tr></thead>" if head else f"<caption>{text(caption)}</caption>"
-    content = f'<table class="lk-table {role}">{top}<tbody>{body}</tbody></table>'
+    top = f"<thead><tr>{top}</tr></thead>" if head else ""
+    note = f"<caption>{text(caption)}</caption>" if caption else ""
+    content = f'<table class="lk-table {role}">{note}{top}<tbody>{body}</tbody></table>'
     return f'<div class="lk-scroll">{content}</div>' if head else content
 
 

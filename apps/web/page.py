@@ -1,7 +1,5 @@
 """What the tabs share: the run in view, galleries, uploads, and how far an answer is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Endpoints for `gradio_client` that have no place on the page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

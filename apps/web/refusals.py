@@ -3,8 +3,6 @@
 What does not fit is one line of the log; a fault of the app keeps its traceback there.
 """
 
-from __future__ import annotations
-
 import html
 import logging
 import math

@@ -1,7 +1,5 @@
 """The runs that the app can show: found in a folder, each opened once and kept while in use."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from labkit.core.records import GOOD, Sample
 from labkit.evaluation.calibration import Calibration
 from labkit.figures import style
 from labkit.training.run import Run
-from labkit_apps.web.position import NormalPatches
+from labkit_apps.web.patches import NormalPatches
 
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered

@@ -1,7 +1,5 @@
 """How the page looks: system fonts, colours by role, one style sheet; nothing from elsewhere."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 import gradio as gr

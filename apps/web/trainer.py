@@ -6,8 +6,6 @@ When the server itself ends, the last epoch's checkpoint stays, and the same tra
 again goes on from there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import threading

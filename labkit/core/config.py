@@ -15,10 +15,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+import pydantic
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 LONGEST = 100  # characters of a name or value that a message repeats
 Budget = Literal["quick", "laptop", "paper"]
@@ -28,6 +29,10 @@ UpTo512 = Annotated[int, Field(gt=0, le=512)]  # steps of a chain, a side of a g
 UpTo4096 = Annotated[int, Field(gt=0, le=4096)]  # channels of a subnet
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
+Settings = dict[str, Any]
+declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
+    pydantic.dataclasses.dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,7 @@ class TrainSpec:
 
     epochs: Annotated[int, Field(ge=0)] = 4
     batch: Positive = 16  # images
+    optimizer: Literal["adam", "adamw"] = "adamw"  # decay in the gradient (L2), or beside it
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
     betas: tuple[float, float] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -139,10 +145,9 @@ def resolve(
     data: str,
     budget: str = "laptop",
     seed: int = 0,
-    method_budgets: dict[str, dict[str, Any]] | None = None,
-    overrides: dict[str, Any] | None = None,
+    layers: Iterable[Settings] = (),
 ) -> Config:
-    """Defaults, then the budget, then the method's budget, then what the user set.
+    """Defaults, then the budget, then each layer: the method's budget, a preset, the user's.
 
     Values may be text, as on a command line ("1e-4", "true", "2,3", "none").
 
@@ -154,7 +159,7 @@ def resolve(
     specs = SHARED | {"flow": flow_spec}
     home = {key: section for section, spec in specs.items() for key in keys_of(spec)}
     chosen: dict[str, dict[str, Any]] = {section: {} for section in specs}
-    for layer in (BUDGETS[budget], (method_budgets or {}).get(budget, {}), overrides or {}):
+    for layer in (BUDGETS[budget], *layers):
         for key, value in layer.items():
             if key not in home:
                 raise ValueError(unknown("key", key, home))

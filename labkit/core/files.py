@@ -15,7 +15,6 @@ from threading import get_ident
 
 import pandas as pd
 from filelock import BaseFileLock, FileLock
-from safetensors import SafetensorError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NODE = f"n{zlib.crc32(platform.node().encode()):08x}"  # this machine, in a temporary file's name
@@ -43,18 +42,13 @@ def write_whole(
     try:
         for target, fill in writers.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary[target].touch()
-            mode = temporary[target].stat().st_mode  # what the umask allows, whoever fills it
             fill(temporary[target])
-            if temporary[target].stat().st_mode != mode:
-                temporary[target].chmod(mode)
         if parts:
             path.unlink(missing_ok=True)
         for target in writers:
             temporary[target].replace(target)
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in FULL or "os error 28" in str(error).lower()
-        reason = f"its disk is full; {remedy}" if full else error
+    except OSError as error:
+        reason = f"its disk is full; {remedy}" if error.errno in FULL else error
         raise ValueError(f"{target} cannot be written: {reason}.") from None
     finally:
         for left in temporary.values():

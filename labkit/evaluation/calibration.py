@@ -53,10 +53,12 @@ class Calibration:
 
     def __post_init__(self) -> None:
         scores = np.sort(finite(self.scores, "calibration scores"))
-        if scores.size == 0:
+        if scores.ndim != 1 or scores.size == 0:
             raise ValueError("calibration scores are empty: hold out at least one normal image")
         scores.flags.writeable = False
         object.__setattr__(self, "scores", scores)
+        for name, values in self.map_quantiles.items():
+            finite([values[q] for q in QUANTILES], f"quantiles of map {name!r}")
 
     @classmethod
     def fit(
@@ -72,7 +74,6 @@ class Calibration:
         Raises: ValueError for scores that are empty or not finite, or maps that are not finite.
         """
         kept: dict[str, list[np.ndarray]] = {}
-        highest: dict[str, float] = {}
         scores = []
         for raw, maps in batches:
             scores.append(as_numpy(raw))
@@ -80,15 +81,14 @@ class Calibration:
                 array = finite(values, f"calibration map {name!r}", np.float32)
                 ordered = np.sort(array.reshape(-1, np.prod(array.shape[-2:])))
                 n = ordered.shape[1]
-                count = min(KEPT_PER_MAP, n)  # middles of equal shares of the ranks
+                count = min(KEPT_PER_MAP, n)  # middles of equal shares of the ranks, and the last
                 spaced = ((np.arange(count) + 0.5) / count * n).astype(int)
+                spaced[-1] = n - 1
                 kept.setdefault(name, []).append(ordered[:, spaced].ravel())
-                highest[name] = max(highest.get(name, -np.inf), float(ordered[:, -1].max()))
         quantiles = {}
         for name, parts in kept.items():
             values = np.quantile(np.concatenate(parts), [float(q) for q in QUANTILES])
             quantiles[name] = dict(zip(QUANTILES, map(float, values), strict=True))
-            quantiles[name]["1"] = highest[name]
         return cls(np.concatenate(scores) if scores else np.empty(0), quantiles)
 
     @property

@@ -7,16 +7,14 @@ so hold theirs against ours and against half of it.
 Counting needs shapes alone and is done on the meta device, without weights or data.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 
 from labkit import methods
 from labkit.core.config import Config
@@ -24,7 +22,7 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.methods.base import Method
 
-WARM_UP, REPEATS = 2, 7  # images before the clock starts, images timed
+LEAST = 1.0  # seconds that a call is repeated for
 TIMES = ("seconds_per_image", "backbone_seconds", "method_seconds", "images_per_second", "device")
 
 
@@ -32,7 +30,6 @@ def complexity(
     names: Sequence[str] = (),
     budget: str = "paper",
     timed: bool = False,
-    progress: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """What each method costs at one budget's size; no weights are fetched.
@@ -48,10 +45,7 @@ def complexity(
     Raises:  ValueError for an unknown method or budget.
     """
     rows = []
-    bar = tqdm(list(names) or methods.names(), desc="complexity", unit="method", leave=False,
-               disable=not progress)  # fmt: skip
-    for name in bar:
-        bar.set_postfix_str(name)
+    for name in names or methods.names():
         spec, backbone = untrained(name, budget, settings)
         row = {"method": name, "backbone": spec.input.backbone, "image_size": backbone.image_size}
         timing = times(spec, backbone) if timed else dict.fromkeys(TIMES)
@@ -101,17 +95,11 @@ def flops(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def seconds(call: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median wall time of a call, after a warm-up."""
-    taken = []
-    for _ in range(WARM_UP + repeats):
-        started = time.perf_counter()
-        with torch.no_grad():
-            call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[WARM_UP:])
+@torch.no_grad()
+def seconds(call: Callable[[], Any]) -> float:
+    """Median wall time of a call after a warm-up, on whatever device it works."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=LEAST).median
 
 
 def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
@@ -121,12 +109,12 @@ def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
     features = backbone(image, needs)
-    before = seconds(lambda: backbone(image, needs), device)
-    alone = seconds(lambda: method.score(method.maps(features)), device)
-    whole = seconds(lambda: method.score(method.maps(backbone(image, needs))), device)
+    before = seconds(lambda: backbone(image, needs))
+    alone = seconds(lambda: method.score(method.maps(features)))
+    whole = seconds(lambda: method.score(method.maps(backbone(image, needs))))
     measured = dict(zip(TIMES, (whole, before, alone, 1 / whole, device.type), strict=True))
     parts = method.costs(features).items()
-    return measured | {f"{name}_seconds": seconds(call, device) for name, call in parts}
+    return measured | {f"{name}_seconds": seconds(call) for name, call in parts}
 
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:

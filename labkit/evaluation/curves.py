@@ -85,11 +85,11 @@ class Thresholds:
         width[crossed] = (end - x0) ** 2 / (2 * (x1 - x0))
         return min(1.0, float(self.step @ width / (end * self.total)))
 
-    def curve(self, limit: float = 1.0, points: int = CURVE_POINTS) -> Curve:
-        """Share gained against FPR for a plot: about `points` corners of the whole curve."""
+    def curve(self, limit: float = 1.0) -> Curve:
+        """Share gained against FPR for a plot: about `CURVE_POINTS` corners of the whole curve."""
         share = np.minimum(self.gained / self.total, 1.0)  # weights may sum to 1 + 1e-16
         before = np.maximum(share - self.step / self.total, 0.0)
-        kept = evenly(self.reached / self.normal + share, points // 2)
+        kept = evenly(self.reached / self.normal + share, CURVE_POINTS // 2)
         x = np.stack([self.above[kept], self.reached[kept]], axis=1).ravel() / self.normal
         y = np.stack([before[kept], share[kept]], axis=1).ravel()
         x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])

@@ -47,19 +47,19 @@ class Prediction:
         return f"{self.name}: {word}, anomaly score {self.score:.4g}. {verdict.sentence}"
 
 
+@dataclass(eq=False, repr=False)
 class Detector:
     """A backbone, a trained method and its calibration; safe to call from several threads."""
 
-    def __init__(
-        self,
-        config: Config,
-        backbone: Backbone,
-        method: Method,
-        calibration: Calibration | None,
-        main: str | None = None,  # the map that scores and localises; the method's own if None
-    ) -> None:
-        self.config, self.calibration, self.main = config, calibration, main
-        self.backbone, self.method = backbone.eval(), method.eval()
+    config: Config
+    backbone: Backbone
+    method: Method
+    calibration: Calibration | None
+    main: str | None = None  # the map that scores and localises; the method's own if None
+
+    def __post_init__(self) -> None:
+        self.backbone.eval()
+        self.method.eval()
 
     @property
     def device(self) -> torch.device:

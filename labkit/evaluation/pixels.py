@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from labkit.core.arrays import as_numpy, finite
 from labkit.core.records import GOOD
-from labkit.evaluation.curves import CURVE_POINTS, Curve, Thresholds
+from labkit.evaluation.curves import Curve, Thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ Cells = tuple[np.ndarray, np.ndarray, np.ndarray]  # low, high (n,), mass: count
 Waiting = tuple[np.ndarray, np.ndarray | None]  # scores, and the weight of each if it is not 1
 
 EIGHT = np.ones((3, 3), int)  # 8-connected neighbourhood
-SPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)  # those that MVTec LOCO's evaluation reports
+LOCO = "_anomalies"  # how the names of MVTec LOCO's two types of defects end
 CAPACITY = 1 << 20  # cells of all histograms of a test set
 BUFFER = 1 << 21  # scores that wait before they are sorted into cells
 ALL_BITS = 52  # of a float64's mantissa
@@ -175,35 +175,30 @@ class PixelMetrics:
         """All metrics over all images; None for what the images so far cannot tell.
 
         Returns: pixel_auroc, pixel_ap, pixel_f1_max, aupro, aupro_limit, au_spro (mean over
-                 types), au_spro_limit, and au_spro_at if there are regions: `spro`, the limits
-                 as text.
+                 types), au_spro_limit and, if there are regions, au_spro_TYPE, au_spro_mean.
         """
         spro = self.spro()
-        metrics = self._pooled(sorted(self._types)) | {
+        return self._pooled(sorted(self._types)) | {
             "aupro_limit": self.limit,
-            "au_spro": spro.get(self.spro_limit, {}).get("mean"),
+            "au_spro": spro.get("mean"),
             "au_spro_limit": self.spro_limit,
+            **{f"au_spro_{name.removesuffix(LOCO)}": area for name, area in spro.items()},
         }
-        at = {f"{limit:g}": by_defect for limit, by_defect in spro.items()}
-        return metrics | ({"au_spro_at": at} if at else {})
 
     def per_defect(self) -> dict[str, dict[str, float | None]]:
         """pixel_auroc, pixel_ap, pixel_f1_max and aupro of each type with the good images."""
         return {name: self._pooled([GOOD, name]) for name in sorted(self._types) if name != GOOD}
 
-    def spro(self) -> dict[float, dict[str, float]]:
-        """AU-sPRO by limit, then by type of defect, with their mean; empty without regions."""
-        limits = sorted({*SPRO_LIMITS, self.spro_limit})
+    def spro(self) -> dict[str, float]:
+        """AU-sPRO of each type of defect, with their mean; empty without regions."""
         pairs = {name: self._thresholds([GOOD, name], "regions") for name in sorted(self._types)}
-        regions = {name: pair[1] for name, pair in pairs.items() if pair}
-        areas = {at: {name: one.area(at) for name, one in regions.items()} for at in limits}
-        means = {at: float(np.mean([*by.values()])) for at, by in areas.items() if by}
-        return {at: areas[at] | {"mean": mean} for at, mean in means.items()}
+        areas = {name: pair[1].area(self.spro_limit) for name, pair in pairs.items() if pair}
+        return areas and areas | {"mean": float(np.mean([*areas.values()]))}
 
-    def pro_curve(self, points: int = CURVE_POINTS) -> Curve | None:
+    def pro_curve(self) -> Curve | None:
         """Per-region overlap against false-positive rate, thinned; its area is the AUPRO."""
         pair = self._thresholds(sorted(self._types), "defective")
-        return pair and pair[1].curve(self.limit, points)
+        return pair and pair[1].curve(self.limit)
 
     def _pooled(self, names: Sequence[str]) -> dict[str, float | None]:
         pair = self._thresholds(names, "defective")

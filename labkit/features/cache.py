@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
 from weakref import WeakSet
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -85,7 +87,7 @@ class FeatureCache:
         Args: room: bytes to be left free for what comes.
         """
         sweep(self.folder)
-        needed = {f"{key}.safetensors" for one in self.sets for key in one.stored_keys}
+        needed = {f"{key}.safetensors" for one in self.sets for key in one.keys}
         files, excess, freed = [], room - self.limit, 0
         for path in self.folder.glob("*/*"):  # temporary files of living processes count too
             with contextlib.suppress(OSError):  # another process was faster
@@ -106,7 +108,7 @@ class FeatureCache:
         Raises: ValueError if the running job's sets are larger than the cache may be.
         """
         size = sum(self.path(key).stat().st_size for key in stored) / len(stored)
-        whole = size * len({key for one in self.sets for key in one.stored_keys})
+        whole = size * len({key for one in self.sets for key in one.keys})
         if whole > self.limit:
             least = f"{math.ceil(whole / 1e7) / 100:g}"
             raise ValueError(
@@ -126,15 +128,14 @@ class FeatureSet:
     cache: FeatureCache = field(default_factory=FeatureCache)
     computed: int = field(default=0, init=False)  # images that went through the backbone
     extracted: bool = field(default=False, init=False)
+    beside: ClassVar[str] = ""  # what is stored with the features and is none
 
     def __post_init__(self) -> None:
         self.samples = tuple(self.samples)
-        self.keys = self.stored_keys = self._keys(self.backbone.fingerprint(self.needs))
+        stamp = self.backbone.fingerprint(self.needs) + self.beside
+        texts = (f"{stamp}:{sample.fingerprint()}" for sample in self.samples)
+        self.keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         self.cache.sets.add(self)
-
-    def _keys(self, stamp: str) -> list[str]:
-        marks = (f"{stamp}:{sample.fingerprint()}" for sample in self.samples)
-        return [hashlib.sha256(mark.encode()).hexdigest() for mark in marks]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -147,39 +148,37 @@ class FeatureSet:
 
         One process computes at a time; one that lacks nothing waits for none.
         """
-        missing = [k for k in range(len(self)) if not self._stored(k)]
+        missing = self._missing(range(len(self)))
         if not missing:
             return self
         with locked(self.cache.folder, "set LABKIT_CACHE to another"):
-            # another process may have computed some meanwhile
-            missing = [k for k in missing if not self._stored(k)]
+            missing = self._missing(missing)  # another process may have computed some meanwhile
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
                        disable=not (progress and missing))  # fmt: skip
             with bar, ThreadPoolExecutor(2) as pool:
-                for indices, images in self._ahead(missing, batch, pool):
-                    self._compute(indices, images)
+                for indices, inputs in self._ahead(missing, batch, pool):
+                    self._compute(indices, inputs)
                     if indices[0] == missing[0]:  # the first batch tells their size
-                        keys = [key for k in indices for key in self.stored_keys[k :: len(self)]]
-                        per_image = len(keys) // len(indices)
-                        self.cache.make_room(keys, per_image * (len(missing) - len(indices)))
+                        keys = [self.keys[k] for k in indices]
+                        self.cache.make_room(keys, len(missing) - len(keys))
                     bar.update(len(indices))
         self.extracted = True
         return self
 
     def batch(self, indices: Sequence[int]) -> Features:
         """Features of some samples, float32 on the CPU; recomputed if another process evicted."""
-        parts = [self._parts(index, self.keys[index]) for index in indices]
-        names = parts[0]
+        parts = [self._parts(index) for index in indices]
+        names = parts[0].keys() - {self.beside}
         return Features.of({n: torch.stack([p[n] for p in parts]).float() for n in names})
 
-    def _parts(self, index: int, key: str) -> dict[str, Tensor]:
-        """What the cache holds of a sample under a key."""
-        stored = self.cache.read(key)
+    def _parts(self, index: int) -> dict[str, Tensor]:
+        """What the cache holds of a sample."""
+        stored = self.cache.read(self.keys[index])
         if stored is None:
             if self.backbone is None:
                 raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
-            self._compute([index], self._read(index)[None])
-            stored = self.cache.read(key) or {}
+            self._compute([index], [self._read(index)])
+            stored = self.cache.read(self.keys[index]) or {}
             self.cache.evict()
             if self.extracted:
                 warnings.warn(
@@ -194,58 +193,48 @@ class FeatureSet:
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))
 
-    def _stored(self, index: int) -> bool:
-        return self.cache.read(self.keys[index], verify=True) is not None
+    def _missing(self, indices: Sequence[int]) -> list[int]:
+        return [k for k in indices if self.cache.read(self.keys[k], verify=True) is None]
 
-    def _read(self, index: int) -> Tensor:
-        return self.backbone.preprocess(self.samples[index].read())
+    def _read(self, index: int) -> dict[str, Tensor]:
+        """The preprocessed image, and what is stored beside its features."""
+        return {"image": self.backbone.preprocess(self.samples[index].read())}
 
     def _ahead(
         self, indices: Sequence[int], size: int, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Batches of preprocessed images, the next being read while one is used."""
+    ) -> Iterator[tuple[Sequence[int], list[dict[str, Tensor]]]]:
+        """What is read of batches of images, the next while one is used."""
         pending = [pool.submit(self._read, index) for index in indices[:size]]
         for start in range(0, len(indices), size):
             following = indices[start + size : start + 2 * size]
             upcoming = [pool.submit(self._read, index) for index in following]
-            yield indices[start : start + size], torch.stack([one.result() for one in pending])
+            yield indices[start : start + size], [one.result() for one in pending]
             pending = upcoming
 
-    def _compute(self, indices: Sequence[int], images: Tensor) -> None:
-        device = self.backbone.mean.device
-        parts = self.backbone(images.to(device), self.needs).parts()
+    def _compute(self, indices: Sequence[int], inputs: Sequence[dict[str, Tensor]]) -> None:
+        images = torch.stack([one.pop("image") for one in inputs]).to(self.backbone.mean.device)
+        parts = self.backbone(images, self.needs).parts()
         half = {name: part.half().cpu() for name, part in parts.items()}
-        for row, index in enumerate(indices):
-            self.cache.write(self.keys[index], {n: p[row].contiguous() for n, p in half.items()})
+        for row, (index, beside) in enumerate(zip(indices, inputs, strict=True)):
+            features = {name: part[row].contiguous() for name, part in half.items()}
+            self.cache.write(self.keys[index], features | beside)
         self.computed += len(indices)
 
 
 class DefectSet(FeatureSet):
     """The features of synthetic defects and, beside them in the cache, where each was painted."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.side = self.backbone.image_size
-        self.mask_keys = self._keys(f"mask:{self.side}")
-        self.stored_keys = self.keys + self.mask_keys
+    beside = "mask"
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
-        masks = [self._parts(index, self.mask_keys[index])["mask"] for index in indices]
-        return torch.stack(masks).float() / 255
+        return torch.stack([self._parts(index)["mask"] for index in indices]).float() / 255
 
-    def _stored(self, index: int) -> bool:
-        return super()._stored(index) and bool(self.cache.read(self.mask_keys[index], verify=True))
-
-    def _read(self, index: int) -> Tensor:
-        """The image; its mask, painted in the same drawing, goes to the cache at once."""
-        sample = self.samples[index]
-        image = super()._read(index)
-        soft = torch.from_numpy(sample.read_soft_mask())[None, None]
-        small = F.interpolate(soft.float(), (self.side, self.side), mode="area")[0, 0]
-        mask = (small * 255).ceil().to(torch.uint8)  # what is touched stays above 0
-        self.cache.write(self.mask_keys[index], {"mask": mask})
-        return image
+    def _read(self, index: int) -> dict[str, Tensor]:
+        image = super()._read(index)  # painted with its mask in one drawing
+        soft = torch.from_numpy(self.samples[index].read_soft_mask())[None, None]
+        small = F.interpolate(soft.float(), image["image"].shape[1:], mode="area")[0, 0]
+        return image | {"mask": (small * 255).ceil().to(torch.uint8)}  # what is touched is above 0
 
 
 def _limit() -> int:
@@ -255,12 +244,10 @@ def _limit() -> int:
     """
     text = os.environ.get("LABKIT_CACHE_GB", "10")
     try:
-        limit = int(float(text) * 1e9)
-    except (ValueError, OverflowError):
-        limit = 0
-    if limit <= 0:
-        raise ValueError(f"LABKIT_CACHE_GB is {text!r}; it takes a number of GB, such as 10.")
-    return limit
+        return int(1e9 * TypeAdapter(Annotated[float, Field(gt=0, lt=1e9)]).validate_python(text))
+    except ValidationError:
+        text = f"LABKIT_CACHE_GB is {text!r}; it takes a number of GB, such as 10."
+        raise ValueError(text) from None
 
 
 def _checksum(parts: dict[str, Tensor]) -> str:

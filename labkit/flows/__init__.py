@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["likelihood", "steps", "whitening"],
     submod_attrs={
         "flow": ["Flow", "position_code"],
-        "freia": ["FreiaStep", "as_freia", "coupling_step"],
+        "freia": ["FreiaStep", "coupling_step"],
         "likelihood": ["anomaly", "base_density", "fuse", "log_likelihood", "nll", "upsample"],
         "steps": ["AffineCoupling", "ChannelAffine", "Permute", "Rotate", "Step", "soft_clamp"],
     },

@@ -40,9 +40,6 @@ class Flow(Step):
     def __getitem__(self, some: slice) -> "Flow":
         return Flow(self.steps[some])
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """x (B, C, ...) and a condition (B, D, ...) at the same positions -> z and log-det."""
         logdet = zeros_per_position(x)

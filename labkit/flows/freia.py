@@ -1,4 +1,4 @@
-"""FrEIA both ways: our steps in its containers, its blocks as steps of our flows.
+"""FrEIA's blocks as steps of our flows.
 
 FrEIA calls `module((x,), c, rev, jac)` and gives one log-det per image. Its coupling blocks sum
 their log-scales over as many dimensions as they were built for, so one that was built for a
@@ -7,7 +7,6 @@ numbers changed for that (`_PositionalAllInOne`). Any other block runs on rows (
 """
 
 import warnings
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -98,45 +97,6 @@ class FreiaStep(Step):
         with exact(z.device):
             (x,), _ = self.module((z,), [] if cond is None else [cond], rev=True, jac=False)
         return x
-
-
-def as_freia(step: Step) -> Callable[..., InvertibleModule]:
-    """A step, or a flow, for FrEIA's containers, with the same weights.
-
-    >>> from FrEIA.framework import SequenceINN
-    >>> network = SequenceINN(4)
-    >>> network.append(as_freia(AffineCoupling(4, torch.nn.Linear)))
-    >>> z, logdet = network(torch.randn(3, 4))
-    >>> z.shape, logdet.shape
-    (torch.Size([3, 4]), torch.Size([3]))
-    """
-    return partial(_FreiaModule, step)
-
-
-class _FreiaModule(InvertibleModule):
-    """FrEIA's contract: tuples in and out, one log-det (B,) per image in either direction."""
-
-    def __init__(self, step: Step, dims_in: Sequence[tuple[int, ...]], dims_c: Sequence[Any] = ()):
-        super().__init__(dims_in, dims_c)
-        self.step = step
-
-    def forward(
-        self,
-        x_or_z: Sequence[Tensor],
-        c: Sequence[Tensor] = (),
-        rev: bool = False,
-        jac: bool = True,
-    ) -> tuple[tuple[Tensor], Tensor]:
-        """The step, or its inverse with the log-det's sign turned round."""
-        cond = c[0] if len(c) else None
-        x = self.step.inverse(x_or_z[0], cond) if rev else x_or_z[0]
-        z, logdet = self.step(x, cond)
-        logdet = logdet.reshape(len(x), -1).sum(1)
-        return ((x,), -logdet) if rev else ((z,), logdet)
-
-    def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """A step keeps its input's shape."""
-        return input_dims
 
 
 class _PositionalAllInOne(modules.AllInOneBlock):

@@ -13,7 +13,7 @@ reference in the tests.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -141,27 +141,31 @@ class AffineCoupling(Step):
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """The log-det is the sum over channels of both halves' log-scales."""
+        return self.half_steps(x, cond)[0]
+
+    def half_steps(self, x: Tensor, cond: Tensor | None = None) -> tuple[FlowOut, list[Any]]:
+        """z and log-det, and what a subnet says beside s and t, if it does, in order."""
         a, b = x[:, : self.first], x[:, self.first :]
-        s, t = self._coefficients(self.subnet, a, cond)
+        s, t, *more = self._coefficients(self.subnet, a, cond)
         b, logdet = b * s.exp() + t, s.sum(1)
         if self.subnet2 is not None:
-            s, t = self._coefficients(self.subnet2, b, cond)
-            a, logdet = a * s.exp() + t, logdet + s.sum(1)
-        return FlowOut(torch.cat([a, b], 1), logdet)
+            s, t, *rest = self._coefficients(self.subnet2, b, cond)
+            a, logdet, more = a * s.exp() + t, logdet + s.sum(1), more + rest
+        return FlowOut(torch.cat([a, b], 1), logdet), more
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """The same two half-steps undone, last first."""
         a, b = z[:, : self.first], z[:, self.first :]
         if self.subnet2 is not None:
-            s, t = self._coefficients(self.subnet2, b, cond)
+            s, t, *_ = self._coefficients(self.subnet2, b, cond)
             a = (a - t) * (-s).exp()
-        s, t = self._coefficients(self.subnet, a, cond)
+        s, t, *_ = self._coefficients(self.subnet, a, cond)
         return torch.cat([a, (b - t) * (-s).exp()], 1)
 
     def _coefficients(
         self, subnet: nn.Module, passive: Tensor, cond: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """s and t of the active half."""
+    ) -> tuple[Any, ...]:
+        """s and t of the active half, each (B, c, ...), and what else the subnet says."""
         given = passive if cond is None else torch.cat([passive, cond], 1)
         raw = self.gain * subnet(given).to(passive.dtype)  # float32 under bf16 autocast
         s, t = raw.chunk(2, dim=1)

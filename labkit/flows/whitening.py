@@ -166,8 +166,8 @@ class _Moments:
         step.mean.copy_(mean)
         std = (self.power / self.count - mean * mean).clamp_min(0).sqrt()
         spread = mean.std(correction=0).item()
-        self.least = FLAT * (spread if spread > TINY or std.any() else 1.0)
-        flat = int((std.flatten(1).amax(1) < self.least).sum())
+        least_std = FLAT * (spread if spread > TINY or std.any() else 1.0)
+        flat = int((std.flatten(1).amax(1) < least_std).sum())
         if 2 * flat > step.channels:
             warnings.warn(
                 f"{flat} of {step.channels} channels do not vary over the training images; a "
@@ -176,35 +176,30 @@ class _Moments:
             )
         if step.mode == "whiten":
             eye = torch.eye(step.channels, dtype=mean.dtype, device=mean.device)
-            chunks = zip(step.whitener.split(CHUNK), self._covariances(eye), strict=True)
-            for whitener, covariance in chunks:
-                lower = torch.linalg.cholesky(covariance)
+            share, lowest = (0.0, TINY**2) if self.rows else (step.shrink, 0.0)
+            chunks = zip(step.whitener.split(CHUNK), self._covariances(mean), strict=True)
+            for whitener, cov in chunks:
+                size = cov.diagonal(dim1=1, dim2=2).mean(1)
+                least = (least_std**2 - size).clamp_min(lowest)  # for images alike there
+                added = share * size + step.ridge + least
+                lower = torch.linalg.cholesky(cov + added[:, None, None] * eye)
                 roots = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
                 whitener.copy_(roots)
         else:
-            alike = std.square().mean(0) < self.least**2
+            alike = std.square().mean(0) < least_std**2
             least = max(1e-3 * std.mean().item(), TINY)
-            step.std.copy_(torch.where(alike, std.clamp_min(self.least), std.clamp_min(least)))
+            step.std.copy_(torch.where(alike, std.clamp_min(least_std), std.clamp_min(least)))
 
-    def _covariances(self, eye: Tensor) -> Iterator[Tensor]:
-        """L_i L_i^T, (n, C, C), some positions at a time; estimated by scikit-learn of rows."""
-        step = self.step
+    def _covariances(self, mean: Tensor) -> Iterator[Tensor]:
+        """Cov_i, (n, C, C), some positions at a time; estimated by scikit-learn of rows."""
         if self.rows:
             from sklearn import covariance
 
-            estimate = getattr(covariance, step.shrink.replace("-", "_"))
+            estimate = getattr(covariance, self.step.shrink.replace("-", "_"))
             for part in torch.cat(self.rows, 1).split(CHUNK):
                 samples = part.double().cpu().numpy()
-                estimates = np.stack([estimate(one)[0] for one in samples])
-                cov = torch.from_numpy(estimates).to(eye)
-                size = cov.diagonal(dim1=1, dim2=2).mean(1)
-                least = (self.least**2 - size).clamp_min(TINY**2)
-                yield cov + (step.ridge + least)[:, None, None] * eye
+                yield torch.from_numpy(np.stack([estimate(one)[0] for one in samples])).to(mean)
             return
-        means = (self.total / self.count).flatten(1).T  # (h w, C)
-        squares = self.square.div_(self.count)
-        for square, mean in zip(squares.split(CHUNK), means.split(CHUNK), strict=True):
-            cov = square - mean[:, :, None] * mean[:, None, :]
-            size = cov.diagonal(dim1=1, dim2=2).mean(1)
-            least = (self.least**2 - size).clamp_min(0)  # 0 but for images that are alike there
-            yield cov + (step.shrink * size + step.ridge + least)[:, None, None] * eye
+        squares, means = self.square.div_(self.count), mean.flatten(1).T  # (h w, C)
+        for square, own in zip(squares.split(CHUNK), means.split(CHUNK), strict=True):
+            yield square - own[:, :, None] * own[:, None, :]

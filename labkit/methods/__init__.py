@@ -6,6 +6,7 @@ from labkit.core import config
 from labkit.core.config import Config, unknown
 from labkit.core.records import Shapes
 from labkit.core.seeds import seeded
+from labkit.methods import cards
 from labkit.methods.base import Method
 from labkit.methods.cflow import CFLOW
 from labkit.methods.csflow import CSFlow
@@ -51,18 +52,15 @@ def get(name: str) -> type[Method]:
     return TABLE[name]
 
 
-def preset(method_class: type[Method], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides with `preset=NAME` written out; keys given beside it count more.
+def presets(name: str) -> list[str]:
+    """What `preset=` may be for a method: those of its card, then its own."""
+    return [*(cards.PRESETS if card_of(name) else ()), *get(name).presets]
 
-    Raises: ValueError with the nearest known name.
-    """
-    own = {key: value for key, value in overrides.items() if key != "preset"}
-    if "preset" not in overrides:
-        return own
-    name = str(overrides["preset"])
-    if name not in method_class.presets:
-        raise ValueError(unknown("preset", name, method_class.presets))
-    return method_class.presets[name] | own
+
+def card_of(name: str) -> str:
+    """The name of a method's card, "" if it has none."""
+    card = get(name).card or name
+    return card if cards.exists(card) else ""
 
 
 def build(spec: Config, shapes: Shapes) -> Method:
@@ -80,9 +78,23 @@ def resolve(
 ) -> Config:
     """The config of a method at a budget, with presets written out and overrides put in.
 
-    Raises: ValueError for a method, preset, budget, key or value that labkit does not know.
+    Defaults, then the budget, then the method's own, then the card's preset (at the paper budget
+    `paper` if none is named), then a preset of the class, then the overrides.
+
+    Raises: ValueError for a method, preset, budget, key or value that labkit does not know, or a
+            key among the overrides that does nothing beside the others.
     """
-    method_class = get(name)
-    chosen = preset(method_class, overrides or {})
-    budgets = method_class.budgets
-    return config.resolve(name, method_class.Spec, data, budget, seed, budgets, chosen)
+    method_class, overrides = get(name), dict(overrides or {})
+    chosen = str(overrides.pop("preset", ""))
+    if chosen and chosen not in presets(name):
+        raise ValueError(unknown("preset", chosen, presets(name)))
+    layers, large, card = [method_class.budgets.get(budget, {})], budget == "paper", card_of(name)
+    if card and (large or chosen in cards.PRESETS):
+        followed = chosen if chosen in cards.PRESETS else "paper"
+        layers.append(cards.preset(card, followed, data, large))
+    layers += [method_class.presets.get(chosen, {}), overrides]
+    resolved = config.resolve(name, method_class.Spec, data, budget, seed, layers)
+    for key, reason in method_class.idle(resolved.flow).items():
+        if key in overrides and resolved.value(key) != getattr(method_class.Spec(), key):
+            raise ValueError(f"{key}={overrides[key]} does nothing here: it {reason}.")
+    return resolved

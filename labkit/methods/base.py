@@ -63,7 +63,8 @@ class Method(nn.Module):
 
     Spec: ClassVar[type]  # a frozen dataclass: every switch and number of the paper
     budgets: ClassVar[dict[str, dict[str, Any]]] = {}  # budget -> keys this method sets otherwise
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> keys set together: `preset=NAME`
+    card: ClassVar[str] = ""  # of the presets `paper` and `official`, if not of its own name
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # more names -> keys set together
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
     logged_only: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
     renamed_keys: ClassVar[dict[str, str]] = {}  # module in a run of version 0.1 -> its name now
@@ -134,6 +135,18 @@ class Method(nn.Module):
         return named
 
     # ---- optional
+
+    @classmethod
+    def idle(cls, spec: Any) -> dict[str, str]:
+        """Keys of the spec that change nothing beside the others, and what each needs."""
+        idle = {}
+        if getattr(spec, "standardise", "whiten") != "whiten":
+            idle["shrink"] = "needs standardise=whiten"
+        if getattr(spec, "standardise", "whiten") == "none":
+            idle["place_logdet"] = "needs a first step, as standardise=whiten"
+        if getattr(spec, "coupling", "affine") == "nice":
+            idle["clamp"] = "needs a coupling that scales; coupling=nice only adds"
+        return idle
 
     @classmethod
     def synthetic_defects(

@@ -11,7 +11,7 @@ Where we differ, and why (each is a switch of `DADFSpec`, but for the first thre
   eq. 3 and eq. 4 and not in one sum with them (eq. 6).
 - eq. 7 falls with abnormality; A = mean_k (1 - exp(-1/2 mean_c z_k^2)), as the code computes up
   to sign and a factor. It is FastFlow's map without a log-det.
-- the optimiser is AdamW in both stages; the code's second is Adam with decay 1e-5.
+- stage 1 is trained by AdamW always, as paper and code do; stage 2 by `optimizer`.
 - `memory_qk`: the paper's queries are features and its keys memory, the code's the other way.
 - `memory_residual`: residuals of each stream on itself (the code); the paper does not say.
 - `coupling`: "affine coupling of NICE" contradicts eq. 2, whose log-det NICE has not; affine as
@@ -57,12 +57,14 @@ class DADFSpec(FastFlowSpec):
     memory_residual: Literal["own", "none", "query"] = "own"
     share_weights: bool = True  # between the two streams
     inputs: tuple[Part, ...] = ("prior", "self", "memory")  # of the flow, Fig. 7b
-    subnet: Literal["depthwise", "conv"] = "depthwise"  # of a coupling; conv: FastFlow's
+    # of a coupling: the code's, the paper's, or FastFlow's
+    subnet: Literal["depthwise", "separable", "conv"] = "depthwise"
     norm: Literal["none", "fixed", "gain"] = "fixed"
     reconstruction_epochs: Annotated[int, Field(ge=0)] = 300
     reconstruction_lr: Above0 = 1e-4
     reconstruction_betas: tuple[float, float] = (0.9, 0.95)
     reconstruction_decay: AtLeast0 = 0.01  # weight decay
+    error: Literal["mean", "sum"] = "mean"  # of stage 1, over a level's elements (eq. 3 and 4)
     criterion: Literal["likelihood", "self", "memory", "both"] = "likelihood"  # Fig. 6b and 7a
     memory_weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the memory in `both`
     scales: tuple[int, ...] | None = None  # levels that score, from 1 (Fig. 8); None: all
@@ -78,12 +80,18 @@ class Reconstruction(NamedTuple):
 
 
 class Depthwise(nn.Sequential):
-    """Depthwise conv k, leaky ReLU, conv 1 (section IV-A.1; the code has no conv between)."""
+    """Depthwise conv k, leaky ReLU, conv 1 (section IV-A.1).
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, zero_init: bool):
+    Args: separable: with a conv 1 behind the first, as the paper's words have it, not the code.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, zero_init: bool, separable: bool = False
+    ):
         last = zeroed(nn.Conv2d(c_in, c_out, 1), zero_init)
         near = nn.Conv2d(c_in, c_in, kernel, padding=kernel // 2, groups=c_in)
-        super().__init__(near, nn.LeakyReLU(0.1), last)
+        point = [nn.Conv2d(c_in, c_in, 1)] if separable else []
+        super().__init__(near, *point, nn.LeakyReLU(0.1), last)
 
 
 class Level(fastflow.Level):
@@ -96,7 +104,8 @@ class Level(fastflow.Level):
         """The network of block k."""
         if spec.subnet == "conv":
             return super().subnet(spec, k, c_in, c_out)
-        return Depthwise(c_in, c_out, kernel_of(spec, k), spec.zero_init)
+        separable = spec.subnet == "separable"
+        return Depthwise(c_in, c_out, kernel_of(spec, k), spec.zero_init, separable)
 
 
 def on_tokens(
@@ -128,7 +137,6 @@ class DADF(FastFlow):
         | {"norm": "none", "blocks": 4, "grid": 16, "tokens": 8}
         | {"embed": 64, "depth": 3, "heads": 4, "epochs": 5, "batch": 4, "lr": 5e-3}
         | {"reconstruction_epochs": 16, "reconstruction_lr": 2e-3},
-        "paper": FastFlow.budgets["paper"] | {"epochs": 100, "batch": 8},
     }
 
     def __init__(self, spec: DADFSpec, shapes: Shapes):
@@ -143,6 +151,16 @@ class DADF(FastFlow):
             )
 
     @classmethod
+    def idle(cls, spec: DADFSpec) -> dict[str, str]:
+        """Keys that change nothing beside the others."""
+        idle = super().idle(spec)
+        if spec.criterion != "both":
+            idle["memory_weight"] = "needs criterion=both"
+        if spec.criterion != "likelihood":
+            idle |= dict.fromkeys(("fuse", "place_logdet"), "needs criterion=likelihood")
+        return idle
+
+    @classmethod
     def stages(cls, spec: DADFSpec, train: TrainSpec) -> Sequence[Stage]:
         """The transformer first, then the flows with the transformer frozen."""
         first = replace(
@@ -151,6 +169,7 @@ class DADF(FastFlow):
             lr=spec.reconstruction_lr,
             betas=spec.reconstruction_betas,
             weight_decay=spec.reconstruction_decay,
+            optimizer="adamw",
         )
         return (Stage(REBUILD, first, "transformer"), Stage(FLOW, train, "levels", keeps=True))
 
@@ -192,12 +211,19 @@ class DADF(FastFlow):
             pairs = zip(self.levels, features.pyramid, strict=True)
             return self.terms([level(x) for level, x in pairs]) | self.unreported()
         rebuilt = self.reconstruct(features)
-        own, memory = error(rebuilt.prior, rebuilt.self), error(rebuilt.prior, rebuilt.memory)
+        own, memory = self._error(rebuilt, rebuilt.self), self._error(rebuilt, rebuilt.memory)
         losses = {"self": own, "memory": memory}
         if stage == REBUILD:
             return losses
         fixed = Reconstruction(*([x.detach() for x in part] for part in rebuilt))
         return losses | self.terms(self.coupled(self.joined(fixed))) | self.unreported()
+
+    def _error(self, rebuilt: Reconstruction, part: Sequence[Tensor]) -> Tensor:
+        """The squared error of one reconstruction, the levels added (eq. 3 and 4)."""
+        apart = [(p - r).square() for p, r in zip(rebuilt.prior, part, strict=True)]
+        if self.spec.error == "sum":
+            return sum(x.flatten(1).sum(1).mean() for x in apart)
+        return sum(x.mean() for x in apart)
 
     def maps(self, features: Features) -> Maps:
         """The flows' maps (eq. 7) and those of the reconstruction errors, (B, H, W) float64."""
@@ -236,8 +262,3 @@ class DADF(FastFlow):
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each level by itself, and the transformer."""
         return [*super().clip_groups(), list(self.transformer.parameters())]
-
-
-def error(prior: Sequence[Tensor], rebuilt: Sequence[Tensor]) -> Tensor:
-    """The squared error, a mean over each level's elements, the levels added (eq. 3 and 4)."""
-    return sum((p - r).square().mean() for p, r in zip(prior, rebuilt, strict=True))

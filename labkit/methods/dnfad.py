@@ -29,15 +29,16 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d
 
 from labkit.core.config import Above0, UpTo512
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput, position_code
 from labkit.flows.freia import coupling_step
-from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, upsample
+from labkit.flows.likelihood import anomaly, fuse, log_likelihood, nll, top_mean, upsample
 from labkit.flows.steps import ALL_IN_ONE, AffineCoupling, ChannelAffine, Permute, Step
 from labkit.methods.base import GridMethod, GridSpec, largest
-from labkit.methods.blocks.dsam import DSAM, ChannelNorm
+from labkit.methods.blocks.dsam import DSAM
 from labkit.methods.subnets import zeroed
 
 WHAT = {
@@ -59,6 +60,7 @@ class DNFADSpec(GridSpec):
     hidden: Above0 = 1.0  # subnet's inner channels / its input channels
     position: Annotated[int, Field(ge=0, multiple_of=4)] = 64  # channels of the code; 0 is off
     layer_norm: bool = True
+    norm_place: Literal["convolution", "gate"] = "convolution"  # it is behind; paper: the gate
     gate: Literal["multiply", "add"] = "multiply"  # X * sigmoid(m), or the code's X + m sigmoid(m)
     gate_kernel: Literal[1, 3] = 1  # the convolution before the gate; official 3
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
@@ -70,6 +72,7 @@ class DNFADSpec(GridSpec):
     logdet: bool = True  # log-det in maps and score
     fuse: Literal["nats", "probability"] = "nats"  # -log mean_b P_b, or eq. 16's max - sum_b P_b
     norm: Literal["none", "image", "train_max"] = "none"  # subtracted from each branch's log-map
+    score_of: Literal["fused", "branches"] = "fused"  # or the code's sum of each map's own score
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # Fig. 9, share of the pixels
 
 
@@ -81,10 +84,12 @@ class Subnet(nn.Sequential):
         mode = "replicate" if official_local else "zeros"
         padding = {"padding": kernel // 2, "padding_mode": mode}
         last = zeroed(nn.Conv2d(inner, c_out, kernel, **padding), spec.zero_init)
+        norm = spec.norm_place if spec.layer_norm else "none"
         parts = [
             DSAM(spec.gate, spec.gate_kernel) if spec.dsam and kernel > 1 else None,
+            LayerNorm2d(c_in) if norm == "gate" else None,
             nn.Conv2d(c_in, inner, kernel, **padding),
-            ChannelNorm(inner) if spec.layer_norm else None,
+            LayerNorm2d(inner) if norm == "convolution" else None,
             nn.ReLU(),
             last,
             nn.ReLU() if official_local and spec.final_relu else None,
@@ -135,7 +140,7 @@ class DNFAD(GridMethod):
     """The dual-branch flow: features -> two densities a position -> fused map -> score."""
 
     Spec = DNFADSpec
-    score_keys = frozenset({"logdet", "fuse", "norm", "top_k"})
+    score_keys = frozenset({"logdet", "fuse", "norm", "score_of", "top_k"})
     renamed_keys: ClassVar = {r"stem\.steps\.0": "whitening", "flows": "branches"}
     needs = Needs(pyramid=True)
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
@@ -143,8 +148,6 @@ class DNFAD(GridMethod):
         "quick": {"blocks": 1, "hidden": 0.25, "position": 8, "grid": 8},
         "laptop": {"blocks": 2, "hidden": 0.5, "position": 16, "grid": 16}
         | {"standardise": "whiten"},
-        "paper": {"backbone": "vit_base_patch8_224.dino", "standardise": "none", "pool": 1}
-        | {"epochs": 200, "batch": 8, "lr": 5e-5, "betas": (0.8, 0.8), "schedule": "constant"},
     }
 
     def __init__(self, spec: DNFADSpec, shapes: Shapes):
@@ -157,6 +160,22 @@ class DNFAD(GridMethod):
             code = position_code(spec.position, *self.grid)
             self.register_buffer("code", code[None], persistent=False)
         self.register_buffer("peak", torch.zeros(len(names), dtype=torch.float64))  # of log P_b
+
+    @classmethod
+    def idle(cls, spec: DNFADSpec) -> dict[str, str]:
+        """Keys that change nothing beside the others."""
+        idle, local = super().idle(spec), spec.branches != "global"
+        if not (spec.dsam and (spec.branches != "local" or spec.local_kernel == 3)):
+            idle |= dict.fromkeys(("gate", "gate_kernel"), "needs a branch with dsam=true")
+        if not (local and spec.branch_arch == "official"):
+            idle["final_relu"] = "needs branch_arch=official and the local branch"
+        if not local:
+            idle["local_kernel"] = "needs the local branch"
+        if spec.branches != "both":
+            idle |= dict.fromkeys(("clip_joint", "score_of"), "needs branches=both")
+        if not spec.layer_norm:
+            idle["norm_place"] = "needs layer_norm=true"
+        return idle
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
@@ -212,6 +231,12 @@ class DNFAD(GridMethod):
             family["fused"] = anomaly(fuse([*logs.values()])) if nats else sum(family.values())
         unit = Map.unit if nats else "1 − P"
         return Maps({n: Map(v, WHAT[n], unit) for n, v in family.items()}, [*family][-1])
+
+    def score(self, maps: Maps) -> Tensor:
+        """Mean of the largest values of the main map (eq. 17), or the code's sum over branches."""
+        if self.spec.score_of == "fused":
+            return super().score(maps)
+        return sum(top_mean(maps.family[name].values, self.spec.top_k) for name in self.branches)
 
     def _log_maps(self, features: Features) -> dict[str, Tensor]:
         outs = self.run(features).items()

@@ -31,6 +31,7 @@ class FastFlowSP(SemanticPyramid, FastFlow):
     Spec = FastFlowSPSpec
     score_keys = FastFlow.score_keys | SemanticPyramid.score_keys
     title = "FastFlow with statistics prediction"
+    card = "fastflow"
     budgets: ClassVar = {
         "quick": FastFlow.budgets["quick"] | {"filters": 4, "statistics_size": 32},
         "laptop": FastFlow.budgets["laptop"] | {"filters": 16, "statistics_size": 64},

@@ -1,104 +1,50 @@
-"""Where paper, official code and labkit differ, and what each difference changes in numbers.
+"""What the differences of paper, official code and labkit change in numbers.
 
-A method's card is a YAML file that lists them as data: what the paper says, what the code does,
-the settings of labkit that follow each (`--set key=value`), and the variants of studies that
-differ in just these settings. Numbers are read from finished studies, never typed.
+Beside the entries of a method's card (`methods.cards`) stand the variants of studies that differ
+in just their settings. Numbers are read from finished studies, never typed.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import pandas as pd
-import yaml
-from pydantic import TypeAdapter
 
 from labkit import methods
 from labkit.core import config
+from labkit.methods.cards import FOLDER, Discrepancy, Effect, Side, exists, read, text
 from labkit.studies import runner, tables
-from labkit.studies.spec import Settings, declared, plain
 
-FOLDER = Path(__file__).parents[1] / "cards"
 MOST = 4  # settings that a table spells out
-Side = Literal["paper", "code", "labkit"]
-
-
-@declared()
-class Effect:
-    """Two variants of a study: what turning `before` into `after` changes.
-
-    An `oracle` study has no `before`: it says what choosing the epoch on the test set adds.
-    """
-
-    study: str
-    after: str
-    before: str = ""
-    of: Literal["code", "labkit"] = "code"  # who has `after`; the other side, or both, `before`
-
-
-@declared()
-class Discrepancy:
-    """One point in which paper, official code and labkit do not agree."""
-
-    method: str
-    point: str
-    paper: str
-    code: str
-    labkit: str = ""  # what it does and why, where its settings do not say so
-    as_paper: Settings = field(default_factory=dict)
-    as_code: Settings = field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
-    unmeasured: str = ""  # why there is no effect although there is a switch
-    notebook: str = ""
-
-    def switch(self, side: Side) -> dict[str, str]:
-        """The settings that follow one side, as text of `--set KEY=VALUE`."""
-        return {key: plain(value) for key, value in self._settings(side).items()}
-
-    def build(self, side: Side, budget: str = "paper") -> config.Config:
-        """The config that follows one side.
-
-        Raises: ValueError for a key, value, preset or method that labkit does not know.
-        """
-        return methods.resolve(self.method, budget=budget, overrides=self._settings(side))
-
-    def _settings(self, side: Side) -> Settings:
-        return getattr(self, f"as_{side}", {})
-
-    @property
-    def keys(self) -> list[str]:
-        """The flat keys that either side sets, those of a preset written out."""
-        method = methods.get(self.method)
-        return list(methods.preset(method, self.as_paper) | methods.preset(method, self.as_code))
-
-    @property
-    def default(self) -> str:
-        """labkit's own values of the keys: at the paper budget, and at laptop where it differs."""
-        parts, keys = [], self.keys
-        for key in keys if len(keys) <= MOST else ():
-            large, small = (plain(self.build("labkit", b).value(key)) for b in ("paper", "laptop"))
-            parts.append(f"{key}={large}" + f" (laptop {small})" * (small != large))
-        return ", ".join(parts)
 
 
 def names() -> list[str]:
     """The methods that have a card."""
-    return [name for name in methods.names() if (FOLDER / f"{name}.yaml").is_file()]
+    return list(filter(exists, methods.names()))
 
 
-@lru_cache(maxsize=16)
 def card(method: str) -> tuple[Discrepancy, ...]:
     """The discrepancies of a method, in the order of its file.
 
-    Raises: ValueError for a method without a card.
+    Raises: ValueError for a method without a card, or a file with a wrong key or value.
     """
     if method not in names():
         raise ValueError(config.unknown("card of discrepancies", method, names()))
-    rows = yaml.safe_load((FOLDER / f"{method}.yaml").read_text())
-    content = [row | {"method": method} for row in rows]
-    return TypeAdapter(tuple[Discrepancy, ...]).validate_python(content)
+    return read(FOLDER / f"{method}.yaml")
+
+
+def build(entry: Discrepancy, side: Side, budget: str = "paper") -> config.Config:
+    """The config of a budget with what one side says on this point.
+
+    Raises: ValueError for a key, value or method that labkit does not know.
+    """
+    return methods.resolve(entry.method, budget=budget, overrides=entry.settings(side))
+
+
+def default(entry: Discrepancy) -> str:
+    """labkit's own values of the keys that either side sets, at the laptop budget."""
+    own, shown = methods.resolve(entry.method), entry.keys if len(entry.keys) <= MOST else ()
+    return ", ".join(f"{key}={text(own.value(key))}" for key in shown)
 
 
 def measured(
@@ -151,7 +97,8 @@ def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame
 
 def _ours(entry: Discrepancy) -> str:
     """What labkit does, its values, and the switches of both sides."""
-    lines = [entry.labkit, f"default `{entry.default}`" if entry.default else ""]
+    own = default(entry)
+    lines = [entry.labkit, f"default `{own}`" if own else ""]
     for side in ("paper", "code"):
         switches = [f"`--set {key}={value}`" for key, value in entry.switch(side).items()]
         lines.append(f"as the {side} {' '.join(switches)}" if switches else "")
@@ -163,10 +110,14 @@ def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
     lines = []
     for (study, before, after), group in effects.groupby(["study", "before", "after"], sort=False):
         done = group[group["data"] != ""]
-        lines += [f"{tables.difference(row.difference, row.low, row.high)} {row.data}"
-                  for row in done.itertuples()]  # fmt: skip
+        lines += [f"{difference(row)} {row.data}" for row in done.itertuples()]
         pair = f"“{after}” less “{before}”" if before else f"gained by {after}"
         lines.append(f"{pair}; {study}, {done['seeds'].max()} seeds" if len(done)
                      else f"not run yet: `labkit study {study}`")  # fmt: skip
     why = f"not measured: {entry.unmeasured}" if entry.unmeasured else "-"
     return "\n".join(dict.fromkeys(lines)) or why
+
+
+def difference(row: Any) -> str:
+    """A row's difference with its interval, as "+0.012 [-0.003, +0.020]"."""
+    return tables.difference(row.difference, row.low, row.high)

@@ -153,7 +153,7 @@ def _scored(run: Run, task: Task) -> Outcome:
 def _cost(task: Task) -> Outcome:
     """Parameters, FLOPs and seconds at the paper's size, with random weights; timed past quick."""
     timed = task.budget != "quick"
-    row = cost.complexity([task.method], "paper", timed, progress=False, settings=task.set)[0]
+    row = cost.complexity([task.method], "paper", timed, settings=task.set)[0]
     return Outcome(task, {"metrics": row, "backbone": row["backbone"]})
 
 
@@ -173,7 +173,8 @@ def _oracle(task: Task) -> Outcome:
         def keep(history: list[dict[str, Any]]) -> None:
             kept.append((history[-1], Path(scratch) / str(len(history))))
             kept[-1][1].mkdir()
-            shutil.copyfile(folder / CHECKPOINT, kept[-1][1] / CHECKPOINT)
+            (written,) = folder.glob(f"*/{CHECKPOINT}")
+            shutil.copyfile(written, kept[-1][1] / CHECKPOINT)
 
         options = {"progress": False, "on_epoch": keep, "folds": 0} | task.set
         run = train(task.method, task.data, task.budget, task.seed, folder, **options)

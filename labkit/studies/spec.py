@@ -11,15 +11,24 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import pydantic
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from labkit.core.config import BUDGETS, LONGEST, RESERVED, Budget, Seed, checked_seed, unknown
+from labkit.core.config import (
+    BUDGETS,
+    LONGEST,
+    RESERVED,
+    Budget,
+    Seed,
+    Settings,
+    checked_seed,
+    declared,
+    unknown,
+)  # fmt: skip
 from labkit.data import catalogue
 from labkit.studies import published
 
@@ -29,10 +38,6 @@ MOST_VARIANTS, MOST_TASKS = 500, 20_000
 TAG = "tag:yaml.org,2002:"
 One = TypeVar("One")
 Some = Annotated[tuple[One, ...], Field(min_length=1)]
-Settings = dict[str, Any]
-declared = partial(  # a part of a YAML file, checked by pydantic: no key that it does not know
-    pydantic.dataclasses.dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")
-)
 
 
 @declared()

@@ -40,6 +40,7 @@ class Experiment:
         self.method_class: type[Method] = methods.get(config.method)
         self.needs = self.method_class.needs
         self._features: dict[str, FeatureSet] = {}
+        self._cache = FeatureCache()  # one for all its sets: none evicts what another needs
         if backbone is not None:
             self.backbone = backbone
 
@@ -122,11 +123,6 @@ class Experiment:
     def shapes(self) -> Shapes:
         """Sizes of one image's features."""
         return self.backbone.shapes(self.needs)
-
-    @cached_property
-    def _cache(self) -> FeatureCache:
-        """One for all its sets, so that none evicts what another needs."""
-        return FeatureCache()
 
     @property
     def stored_root(self) -> str | None:

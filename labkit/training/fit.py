@@ -25,12 +25,7 @@ from labkit.core.config import TrainSpec
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
-from labkit.training.checkpoints import (
-    History,
-    load_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
+from labkit.training.checkpoints import History, load_checkpoint, save_checkpoint
 from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
 
 UNSTABLE = (
@@ -126,7 +121,7 @@ class Training:
     def run(self, fabric: Fabric) -> History:
         """Every stage, from where the checkpoint stands; then the constants of the score."""
         self.fabric, method, folder = fabric, self.method, self.folder
-        history, state = load_checkpoint(folder, method) if folder else ([], {})
+        history, state = load_checkpoint(folder, method) if folder else ([], None)
         if not history:
             method.fit_statistics(self.data.batches())
         method.to(fabric.device)
@@ -140,7 +135,7 @@ class Training:
                 for parameter in free:
                     parameter.requires_grad_(id(parameter) in mine)
                 try:
-                    optimizer = self._train(history, state if len(history) > self.start else {})
+                    optimizer = self._train(history, state if len(history) > self.start else None)
                 except Stopped:
                     history, _ = load_checkpoint(folder, method)
                     check_stopped(len(history), self.stages)
@@ -156,19 +151,21 @@ class Training:
             save_checkpoint(folder, method, optimizer, history)
         return history
 
-    def _train(self, history: History, state: dict[str, Tensor]) -> _FabricOptimizer:
+    def _train(self, history: History, state: dict[str, Any] | None) -> _FabricOptimizer:
         """The epochs of a stage that are still to do, in `history`; returns its optimiser.
 
         Args: state: of its optimiser, if it resumes.
         """
         fabric, stage, spec, method = self.fabric, self.stage, self.stage.train, self.method
+        optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
         rates = {"lr": spec.lr, "betas": spec.betas, "eps": spec.eps}
-        optimizer = torch.optim.AdamW(
+        optimizer = optimizer_class(
             self.part.parameters(), weight_decay=spec.weight_decay, **rates
         )
         self.model, optimizer = fabric.setup(method, optimizer)
         self.model.mark_forward_method("loss")
-        restore_optimizer(optimizer, state)
+        if state:
+            optimizer.load_state_dict(state)
         self.seen: FeatureSet | Kept = self.data
         if stage.keeps:
             change = partial(method.stage_input, stage=stage.name)

@@ -5,7 +5,7 @@ run.json            config, backbone and data hashes, calibration, metrics, seco
 history.csv         one row per epoch
 scores.csv          one row per calibration or test image
 model.safetensors   the method's weights and fixed statistics
-checkpoint.safetensors   the last whole epoch, from which a killed or stopped run resumes
+unfinished-HASH/    the last whole epoch, from which a killed or stopped run resumes
 """
 
 import hashlib

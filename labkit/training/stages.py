@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -9,8 +10,6 @@ from labkit.core.config import TrainSpec
 from labkit.core.records import Features
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Stage
-
-LIMIT = 2 << 30  # bytes of kept features in memory; what is beyond is computed again
 
 
 class Stopped(Exception):
@@ -41,6 +40,7 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     return spec.lr
 
 
+@dataclass
 class Kept:
     """A feature set as a stage sees it: `change` of each image, once, while memory allows.
 
@@ -48,15 +48,11 @@ class Kept:
     resumed run sees the same bits.
     """
 
-    def __init__(
-        self,
-        data: FeatureSet,
-        change: Callable[[Features], Features],
-        device: torch.device,
-        limit: int = LIMIT,
-    ):
-        self.data, self.change, self.device = data, change, device
-        self.room, self.stored = limit, {}
+    data: FeatureSet
+    change: Callable[[Features], Features]
+    device: torch.device
+    room: int = 2 << 30  # bytes that are left in memory; what is beyond is computed again
+    stored: dict[int, Features] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.data)

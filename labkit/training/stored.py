@@ -4,24 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 
 from labkit.core.records import Shapes
+from labkit.evaluation.calibration import Calibration
 
 FORMAT = 3  # of run.json; those of labkit 0.1 and 0.2 say none and hold no hashes
 RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
-Quantiles = Annotated[
-    dict[Literal["0.5", "0.99", "0.999", "1"], FiniteFloat], Field(min_length=4)
-]  # of a map's pixels
-
-
-class Ruler(BaseModel):
-    """Scores and maps of the held-out normals."""
-
-    scores: Annotated[list[FiniteFloat], Field(min_length=1)]
-    map_quantiles: dict[str, Quantiles]
 
 
 class Metrics(BaseModel):
@@ -41,7 +32,7 @@ class Stored(BaseModel):
     weights: str
     data_hash: str
     shapes: Shapes
-    calibration: Ruler
+    calibration: dict[str, Any]  # `Calibration.to_json`
     metrics: Metrics
     counts: dict[str, NonNegativeInt]
     trainable_parameters: NonNegativeInt
@@ -91,6 +82,7 @@ def _check(info: dict[str, Any]) -> None:
     if digest != expected:
         raise ValueError
     Stored.model_validate(info)
+    Calibration.from_json(info["calibration"])
 
 
 def _digest(value: Any) -> str:

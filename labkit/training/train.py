@@ -17,22 +17,21 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit import methods
-from labkit.core.files import locked, source, sweep, write_whole
+from labkit.core.files import locked, source, sweep
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
-from labkit.training.checkpoints import CHECKPOINT, History
+from labkit.training.checkpoints import History
 from labkit.training.experiment import PARTS, Experiment
 from labkit.training.fit import fit
 from labkit.training.run import FILES, FINGERPRINT, Run, runs_folder, store
 
-FOLDS = "folds"  # in a run's folder while it is calibrated: a folder of checkpoints per fold
+UNFINISHED = "unfinished-{}"  # in a run's folder, by config: of checkpoints, and one per fold
 UNCALIBRATED = (
     "Stopped before every fold of the good images was scored, too early for a run; the same "
     "training goes on from there, or folds=0 holds images out instead."
 )
-ANEW = ".again"  # in a run's folder while another training takes its place: by which code
 
 
 def train(
@@ -69,18 +68,17 @@ def train(
         sys.exit(1)  # started by a script without a main guard, which it runs again; see `fit`
     opened = Experiment.of(method, data, budget, seed, root, overrides)
     folder = Path(out or Path(runs or runs_folder()) / _name(opened))
-    stored = None if again else _finished(folder, opened.hash)
-    if stored and not (folder / CHECKPOINT).exists():
+    work = folder / UNFINISHED.format(opened.hash)
+    if stored := None if again else _finished(folder, opened.hash):
         return stored
     with locked(folder, "give another --out"):
-        stored = None if again else _finished(folder, opened.hash)
-        if not stored:
-            sweep(folder)
-            _claim(folder, opened.hash, again)
-            stored = _train(opened, folder, progress, on_epoch, stop)
-            (folder / ANEW).unlink(missing_ok=True)
+        if stored := None if again else _finished(folder, opened.hash):
+            return stored
+        sweep(folder)
+        _claim(work, again)
+        stored = _train(opened, folder, work, progress, on_epoch, stop)
         if "stopped" not in stored.info:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(work)
         return stored
 
 
@@ -93,12 +91,12 @@ def _name(opened: Experiment) -> str:
 
 
 def _finished(folder: Path, config_hash: str) -> Run | None:
-    """The finished run in a folder, if there is one and nobody was about to replace it.
+    """The finished run in a folder, if there is one and no training is about to replace it.
 
     Raises: ValueError if it is another experiment's, or damaged.
     """
-    files = [(folder / file).is_file() for file in (*FILES, ANEW)]
-    if not all(files[:-1]) or files[-1]:
+    whole = all((folder / file).is_file() for file in FILES)
+    if not whole or (folder / UNFINISHED.format(config_hash)).exists():
         return None
     stored = Run.load(folder)
     if stored.info["config_hash"] != config_hash:
@@ -108,32 +106,26 @@ def _finished(folder: Path, config_hash: str) -> Run | None:
     return None if "stopped" in stored.info else stored.check()
 
 
-def _claim(folder: Path, config_hash: str, again: bool) -> None:
-    """Note whose checkpoint may lie here; one of another config is not resumed but refused.
+def _claim(work: Path, again: bool) -> None:
+    """The empty folder of checkpoints, or what a training of this config left there.
 
-    Anew (`again`), it is resumed if this config and code wrote it since that was first asked.
+    Args:   again: begin from the start.
+    Raises: ValueError if another config's training is unfinished beside it, unless `again`.
     """
-    note, anew, checkpoint = folder / ".digest", folder / ANEW, folder / CHECKPOINT
-    if again and (_text(anew), _text(note)) != (source(), config_hash):
-        checkpoint.unlink(missing_ok=True)
-        shutil.rmtree(folder / FOLDS, ignore_errors=True)
-        write_whole(anew, lambda path: path.write_text(source()))
-    if checkpoint.exists() and _text(note) != config_hash:
+    others = set(work.parent.glob(UNFINISHED.format("*")))
+    if not again and others - {work}:
         raise ValueError(
-            f"{folder} holds another, unfinished run; give another --out, or --again."
+            f"{work.parent} holds another, unfinished run; give another --out, or --again."
         )
-    if _text(note) != config_hash:
-        write_whole(note, lambda path: path.write_text(config_hash))
-
-
-def _text(path: Path) -> str:
-    """The content of a small file of ours; empty if it is none."""
-    return path.read_text(errors="replace") if path.is_file() else ""
+    for folder in others if again else ():
+        shutil.rmtree(folder)
+    work.mkdir(exist_ok=True)
 
 
 def _train(
     opened: Experiment,
     folder: Path,
+    work: Path,
     progress: bool,
     on_epoch: Callable[[History], None] | None,
     stop: Callable[[], bool] | None,
@@ -145,14 +137,14 @@ def _train(
     clock.append(time.perf_counter())
     method, spec = opened.build(), opened.config
     history = fit(
-        method, train, spec.train, spec.seed, folder, progress, on_epoch, defects, stop=stop
+        method, train, spec.train, spec.seed, work, progress, on_epoch, defects, stop=stop
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.cpu(), None)
     stopped = _stopped(opened, method, history)
     if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
-    folds = _folds(opened, detector, folder / FOLDS, progress, stop) if opened.folds else None
+    folds = _folds(opened, detector, work, progress, stop) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
     clock.append(time.perf_counter())
     table, metrics = score_table(detector, calibration, held_out, test, progress)
@@ -166,7 +158,6 @@ def _train(
         "seconds": seconds,
     }
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
-    shutil.rmtree(folder / FOLDS, ignore_errors=True)
     store(folder, info, method, rows, table)
     return Run.load(folder)
 

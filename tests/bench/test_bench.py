@@ -102,7 +102,7 @@ def test_what_is_there_is_not_measured_again(tmp_path):
 
 
 def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
-    only = cost.complexity(["dnfad"], "quick", progress=False)
+    only = cost.complexity(["dnfad"], "quick")
     monkeypatch.setattr(cost, "complexity", lambda *_, **__: only)
     for part, name in ((flows, "race"), (scaling, "scale"), (maps, "race")):
         monkeypatch.setattr(part, name, lambda *_: [])

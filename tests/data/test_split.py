@@ -73,7 +73,7 @@ def test_more_shots_than_normals_are_refused():
 @pytest.mark.parametrize("shots", ["0", "1", "many"])
 def test_shots_that_are_no_number_of_images_are_refused(shots):
     with pytest.raises(ValueError, match=f"shots='{shots}' does not fit"):
-        config.resolve("m", config.InputSpec, "x", overrides={"shots": shots})
+        config.resolve("m", config.InputSpec, "x", layers=[{"shots": shots}])
 
 
 def test_the_calibration_part_of_the_authors_is_used():
@@ -137,7 +137,7 @@ def test_folds_that_cannot_be_are_refused(total, count):
 
 def test_an_unset_switch_renames_no_experiment_and_old_runs_keep_their_parts():
     spec = config.resolve("m", config.InputSpec, "x")
-    without = config.resolve("m", config.InputSpec, "x", overrides={"folds": "0"})
+    without = config.resolve("m", config.InputSpec, "x", layers=[{"folds": "0"}])
     assert spec.digest() == without.digest()
     stored = spec.to_json()
     del stored["split"]["folds"]  # of version 0.2

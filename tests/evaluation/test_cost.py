@@ -9,36 +9,18 @@ from labkit.evaluation import cost
 from labkit_apps.bench import complexity
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape", "expected"),
-    [
-        (nn.Linear(3, 5), (7, 3), 2 * 7 * 3 * 5),
-        (nn.Conv2d(4, 6, 3, padding=1), (1, 4, 10, 8), 2 * 10 * 8 * 6 * 4 * 9),
-        (nn.ReLU(), (100,), 0),
-    ],
-)
-def test_a_multiplication_with_its_addition_counts_as_two(layer, shape, expected):
-    assert cost.flops(lambda: layer(torch.zeros(shape))) == expected
-    on_meta = layer.to("meta")
-    assert cost.flops(lambda: on_meta(torch.zeros(shape, device="meta"))) == expected
-
-
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_attention_counts_on_every_device(device):
+def test_a_multiplication_with_its_addition_counts_as_two_on_every_device(device):
+    layer, images = nn.Conv2d(4, 6, 3, padding=1), torch.zeros(1, 4, 10, 8, device=device)
+    assert cost.flops(lambda: layer.to(device)(images)) == 2 * 10 * 8 * 6 * 4 * 9
     q = torch.zeros(1, 2, 50, 8, device=device)
     attend = nn.functional.scaled_dot_product_attention
     assert cost.flops(lambda: attend(q, q, q)) == 2 * (2 * 2 * 50 * 50 * 8)
 
 
-def test_only_what_is_trained_is_counted_as_trainable():
-    net = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
-    net[0].requires_grad_(False)
-    assert cost.trainable(net) == 5 * 2 + 2
-
-
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_has_a_row(name):
-    (row,) = cost.complexity([name], budget="quick", progress=False)
+    (row,) = cost.complexity([name], budget="quick")
     assert (row["method"], row["seconds_per_image"]) == (name, None)
     assert row["backbone_flops"] > 0
     assert (row["flops"] > 0) == (name != "knn")  # its neighbours are scikit-learn's
@@ -57,21 +39,10 @@ def test_counts_are_those_of_a_method_with_weights():
     assert (counted["trainable_parameters"], counted["flops"]) == expected
 
 
-def test_seconds_are_the_median_of_what_is_timed_after_the_warm_up():
-    calls = []
-    taken = cost.seconds(lambda: calls.append(0), torch.device("cpu"), repeats=3)
-    assert len(calls) == cost.WARM_UP + 3
-    assert 0 < taken < 0.1
-
-
-def test_times_are_of_the_whole_and_of_the_method_alone():
-    (row,) = cost.complexity(["dnfad"], budget="quick", timed=True, progress=False)
+def test_times_are_of_the_whole_and_of_the_method_alone(monkeypatch):
+    monkeypatch.setattr(cost, "LEAST", 0.2)
+    (row,) = cost.complexity(["dnfad"], budget="quick", timed=True)
     assert 0 < row["method_seconds"] < row["seconds_per_image"]
     assert 0 < row["backbone_seconds"] < row["seconds_per_image"]
     assert row["images_per_second"] == pytest.approx(1 / row["seconds_per_image"])
     assert "FPS" in complexity.readable(row)
-
-
-def test_an_unknown_method_is_named():
-    with pytest.raises(ValueError, match="did you mean 'dnfad'"):
-        cost.complexity(["dnfda"], progress=False)

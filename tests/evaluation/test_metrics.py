@@ -1,33 +1,19 @@
-"""scikit-learn as the oracle of the image metrics; what they are not defined for."""
+"""Image metrics by hand, what they are not defined for, and their curves."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from labkit.evaluation import metrics
 
-SEEDS = st.integers(0, 2**32 - 1)
 
-
-def best_f1(labels, scores):
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    return (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-
-
-@settings(max_examples=40, deadline=None)
-@given(SEEDS, st.sampled_from([2, 5, 1000]))
-def test_image_metrics_equal_scikit_learns(seed, levels):
-    rng = np.random.default_rng(seed)
-    scores, labels = rng.integers(0, levels, 40) / levels, rng.random(40) < 0.3
-    labels[:2] = 0, 1
+def test_image_metrics_by_hand():
+    scores, labels = [0.1, 0.4, 0.35, 0.8, 0.35], [0, 0, 1, 1, 1]
     found = metrics.image_metrics(scores, labels)
-    assert found["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert found["image_ap"] == pytest.approx(average_precision_score(labels, scores))
-    assert found["image_f1_max"] == pytest.approx(best_f1(labels, scores))
-    assert metrics.image_auroc(torch.tensor(scores), torch.tensor(labels)) == found["image_auroc"]
+    assert found["image_auroc"] == metrics.image_auroc(torch.tensor(scores), labels)
+    assert found["image_auroc"] == pytest.approx(4 / 6)
+    assert found["image_ap"] == pytest.approx(1 / 3 + 2 / 3 * 3 / 4)
+    assert found["image_f1_max"] == pytest.approx(6 / 7)
 
 
 def test_each_defect_is_judged_against_all_good_images():
@@ -36,15 +22,6 @@ def test_each_defect_is_judged_against_all_good_images():
     assert table.defect.tolist() == ["hole", "scratch"]
     assert (table.n.tolist(), table.n_good.tolist()) == ([1, 2], [3, 3])
     assert table.image_auroc.tolist() == pytest.approx([1.0, 1 / 3])
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, st.sampled_from([np.exp, lambda v: 5 * v - 3, lambda v: np.sign(v) * v**2]))
-def test_an_increasing_transform_of_all_scores_changes_nothing(seed, transform):
-    rng = np.random.default_rng(seed)
-    scores, labels = rng.integers(0, 6, 30) / 6, np.arange(30) < 9
-    changed = metrics.image_metrics(transform(scores), labels)
-    assert changed == metrics.image_metrics(scores, labels)
 
 
 def test_what_cannot_exist_is_none():

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, roc_auc_score
-from test_metrics import best_f1
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from labkit.data.benchmarks.loco import saturation
 from labkit.evaluation import metrics
@@ -134,7 +133,9 @@ def test_pixel_metrics_equal_scikit_learns_on_pooled_pixels(seed, levels):
     truth, scores = masks.ravel(), maps.ravel()
     assert found["pixel_auroc"] == pytest.approx(roc_auc_score(truth, scores))
     assert found["pixel_ap"] == pytest.approx(average_precision_score(truth, scores))
-    assert found["pixel_f1_max"] == pytest.approx(best_f1(truth, scores))
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    assert found["pixel_f1_max"] == pytest.approx(best)
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,22 +157,6 @@ def test_maps_of_different_sizes_pool_their_pixels():
     accumulator.update(np.array([[0.1], [0.2]]), None)
     found = accumulator.compute()
     assert all(found[name] == 1 for name in METRICS)
-
-
-def test_known_detectors():
-    rng = np.random.default_rng(0)
-    masks = np.zeros((12, 64, 64), bool)
-    masks[:6, 20:40, 10:30] = True
-    masks[:3, 50:60, 50:60] = True
-    perfect = measured(masks + 0.1 * rng.random(masks.shape), masks)
-    assert all(perfect[name] == pytest.approx(1) for name in METRICS)
-    chance = measured(rng.random(masks.shape), masks)
-    assert chance["aupro"] == pytest.approx(0.3 / 2, abs=0.02)
-    assert chance["pixel_auroc"] == pytest.approx(0.5, abs=0.02)
-    flat = measured(np.full(masks.shape, 3.0), masks)
-    assert flat["pixel_auroc"] == 0.5
-    assert flat["aupro"] == pytest.approx(0.15)
-    assert flat["pixel_ap"] == pytest.approx(masks.mean())
 
 
 def test_float64_maps_keep_differences_that_float32_loses():
@@ -311,11 +296,9 @@ def test_a_kind_of_defect_is_judged_with_the_good_images_alone(seed):
                 alone.update(one, mask, [(mask, 3)] if mask.any() else ())
         expected = alone.compute()
         assert found[kind] == pytest.approx({name: expected[name] for name in METRICS})
-        assert spro[0.1][kind] == pytest.approx(expected["au_spro"])
-    assert list(spro) == [0.01, 0.05, 0.1, 0.3, 1.0]
-    for by in spro.values():
-        assert by["mean"] == pytest.approx((by["cut"] + by["hole"]) / 2)
-    assert pixels.compute()["au_spro"] == spro[0.1]["mean"]
+        assert spro[kind] == pytest.approx(expected["au_spro"])
+    assert spro["mean"] == pytest.approx((spro["cut"] + spro["hole"]) / 2)
+    assert pixels.compute()["au_spro"] == spro["mean"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -350,15 +333,13 @@ def test_bad_input_is_named(call, says):
 
 
 def test_curves_are_thin_and_keep_their_ends_and_area():
-    maps, masks = tied_images(0, 1000, (40, 40))
-    accumulator = metrics.PixelMetrics()
-    accumulator.update(maps, masks)
-    curve = accumulator.pro_curve(points=64)
-    assert len(curve.x) <= 66
-    assert (np.diff([curve.x, curve.y]) >= 0).all()
-    assert curve.area == accumulator.compute()["aupro"]
-    whole = metrics.PixelMetrics(limit=1.0)
-    whole.update(maps, masks)
-    for curve in (whole.pro_curve(), whole.pro_curve(points=64)):
+    maps, masks = tied_images(0, 10_000, (40, 40))
+    for limit in (0.3, 1.0):
+        pixels = metrics.PixelMetrics(limit)
+        pixels.update(maps, masks)
+        curve = pixels.pro_curve()
+        assert len(curve.x) <= 514
+        assert (np.diff([curve.x, curve.y]) >= 0).all()
         assert (curve.x[0], curve.x[-1], curve.y[-1]) == (0, 1, 1)
-        assert abs(np.diff(curve.x) @ (curve.y[1:] + curve.y[:-1]) / 2 - curve.area) < 2e-3
+        assert curve.area == pixels.compute()["aupro"]
+    assert abs(np.diff(curve.x) @ (curve.y[1:] + curve.y[:-1]) / 2 - curve.area) < 2e-3

@@ -9,7 +9,7 @@ from labkit.figures import plots
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute
-from labkit_apps.web.views.step_figures import values_figure
+from labkit_apps.web.views.microscope import values_figure
 
 
 def convolution(c_in, c_out):

@@ -83,15 +83,6 @@ def test_the_image_reaches_memory_by_attention_weights_alone(
     assert into_self > 1e-3
 
 
-def test_weights_written_out_are_those_of_the_attention(monkeypatch):
-    net, levels = build(), pyramid()
-    expected = net(levels)
-    monkeypatch.setattr(dual_attention, "attend", lambda q, k, v: weights_of(q, k) @ v)
-    for ours, theirs in zip(expected, net(levels), strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, b)
-
-
 @BOTH
 def test_a_residual_of_the_queries_leaks(monkeypatch, memory_qk):
     into_memory, _ = leak(monkeypatch, memory_qk=memory_qk, memory_residual="query")

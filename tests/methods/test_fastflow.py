@@ -4,43 +4,26 @@ import math
 
 import pytest
 import torch
-from FrEIA.framework import SequenceINN
-from FrEIA.modules import AllInOneBlock
+from small_methods import features as drawn
+from small_methods import freia_twin, images, slogdet, small
 from torch import nn
 from torch.distributions import Normal
 
-from labkit.core.records import Features, Shapes
+from labkit.core.records import Shapes
 from labkit.flows.likelihood import LOG_2PI
+from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
-from labkit.methods.fastflow_sp import FastFlowSP, FastFlowSPSpec
+from labkit.methods.fastflow_sp import FastFlowSP
 
 SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))
-WRN50 = Shapes((256, 256), ((256, 64, 64), (512, 32, 32), (1024, 16, 16)))
-
-
-def moved(method):
-    """Away from the start, where scales are 1 and offsets 0."""
-    for parameter in method.parameters():
-        nn.init.normal_(parameter, parameter.mean().item(), 0.1)
-    return method.double().eval()
 
 
 def tiny(**switches):
-    torch.manual_seed(0)
-    return moved(FastFlow(FastFlowSpec(**({"blocks": 3} | switches)), SHAPES))
+    return small(FastFlow, SHAPES, 0.1, **{"blocks": 3} | switches)
 
 
 def features(n=2, seed=0, shapes=SHAPES):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [*shapes.pyramid, (3, *shapes.image)]
-    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
-    return Features(tuple(drawn[:-1]), image=drawn[-1])
-
-
-def test_parameter_count_of_the_paper():
-    with torch.device("meta"):
-        method = FastFlow(FastFlowSpec(), WRN50)
-    assert sum(p.numel() for p in method.parameters() if p.requires_grad) == 41_337_856
+    return drawn(n, seed, shapes)
 
 
 @pytest.mark.parametrize(
@@ -55,36 +38,10 @@ def test_kernels_alternate_or_are_alike(kernels, sides):
 
 def test_a_level_equals_freias_chain():
     level, x = tiny().levels[0], features().pyramid[0]
-    twin = SequenceINN(4, 3, 5)
-    for k in range(3):
-        coupling, affine, permute = level.flow.steps[3 * k : 3 * k + 3]
-
-        def subnet(c_in, c_out, side=(3, 1)[k % 2]):
-            told = {"kernel_size": side, "padding": side // 2}
-            return nn.Sequential(
-                nn.Conv2d(c_in, c_in, **told), nn.ReLU(), nn.Conv2d(c_in, c_out, **told)
-            )
-
-        twin.append(AllInOneBlock, subnet_constructor=subnet, affine_clamping=2.0,
-                    global_affine_type="SOFTPLUS", permute_soft=False)  # fmt: skip
-        block = twin.module_list[-1].double()
-        block.subnet.load_state_dict(coupling.subnet.state_dict())
-        block.global_scale.data = affine.raw_scale.data[None, :, None, None]
-        block.global_offset.data = affine.offset.data[None, :, None, None]
-        order = torch.eye(4, dtype=torch.float64)[permute.order]
-        block.w_perm.data = order[:, :, None, None]
-    z, logdet = twin(x)
+    z, logdet = freia_twin(level.flow.steps, x.shape[1:])(x)
     out = level(x)
     torch.testing.assert_close(out.z, z)
     torch.testing.assert_close(out.logdet.sum((1, 2)), logdet)
-
-
-def test_the_whole_logdet_is_the_jacobians_and_the_flow_inverts():
-    level, x = tiny().levels[0], features(1).pyramid[0]
-    out = level(x)
-    jac = torch.autograd.functional.jacobian(lambda v: level(v[None]).z.flatten(), x[0])
-    assert abs(out.logdet.sum() - torch.linalg.slogdet(jac.flatten(1)).logabsdet) < 1e-10
-    assert (level.flow.inverse(out.z) - x).abs().max() < 1e-10
 
 
 def test_with_kernel_1_each_position_is_a_sample():
@@ -96,10 +53,8 @@ def test_with_kernel_1_each_position_is_a_sample():
     torch.testing.assert_close(mixed.logdet.flatten(1), out.logdet.flatten(1)[:, order])
     for h, w in ((0, 0), (2, 3)):  # log-det of the C x C block: the density of the position
         alone = x[0, :, h, w]
-        jac = torch.autograd.functional.jacobian(
-            lambda v: level(v[None, :, None, None].expand_as(x)).z[0, :, 0, 0], alone
-        )
-        assert abs(out.logdet[0, h, w] - torch.linalg.slogdet(jac).logabsdet) < 1e-10
+        own = slogdet(lambda v: level(v[None, :, None, None].expand_as(x)).z[0, :, 0, 0], alone)
+        torch.testing.assert_close(out.logdet[0, h, w], own)
 
 
 def test_with_kernel_3_neighbours_are_seen_and_a_position_has_no_density_of_its_own():
@@ -113,23 +68,13 @@ def test_with_kernel_3_neighbours_are_seen_and_a_position_has_no_density_of_its_
     assert abs(level(x).logdet[0, 1, 2] - own) > 1e-3
 
 
-def test_loss_is_each_levels_negative_log_density_per_dimension():
-    method = tiny()
-    for k, (level, x) in enumerate(zip(method.levels, features().pyramid, strict=True), start=1):
-        out = level(x)
-        whole = 0.5 * out.z.square().sum((1, 2, 3)) - out.logdet.sum((1, 2))  # what codes add
-        expected = whole.mean() / x[0].numel() + 0.5 * LOG_2PI
-        torch.testing.assert_close(method.loss(features())[f"scale{k}"], expected)
-
-
 def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
     method = tiny()
     method.fit_score([])
     maps, total = method.maps(features()), 0
     assert list(maps) == ["scale1", "scale2", "fused"]
     for level, x in zip(method.levels, features().pyramid, strict=True):
-        chance = (-0.5 * level(x).z.square().mean(1, keepdim=True)).exp()
-        total = total + nn.functional.interpolate(chance, (24, 40), mode="bilinear")[:, 0]
+        total = total + images((-0.5 * level(x).z.square().mean(1)).exp())
     torch.testing.assert_close(maps.anomaly, 1 - total / 2)
     assert ((maps.anomaly >= 0) & (maps.anomaly < 1)).all()  # -P in [-1, 0), moved by 1
     torch.testing.assert_close(method.score(maps), maps.anomaly.amax((1, 2)))
@@ -141,31 +86,39 @@ def test_the_papers_score_is_a_mean_chance_and_needs_no_data():
 
 
 @pytest.mark.parametrize("switches", [{"logdet": True}, {"place_logdet": True}])
-def test_with_a_logdet_the_most_normal_position_of_training_has_chance_one(switches):
+def test_the_log_dets_that_score_are_switches(switches):
     method = tiny(standardise="place", **switches)
     method.fit_statistics([features(8, seed=s) for s in (3, 4)])
-    method.fit_score([features(8, seed=5), features(8, seed=6)])
-    for k, level in enumerate(method.levels):
-        u = torch.cat([method.densities(features(8, seed=s))[k] for s in (5, 6)])
-        torch.testing.assert_close(u.max(), method.peak[k])
-        out = method.coupled(method.gathered(features()))[k]
+    outs = method.coupled(method.gathered(features()))
+    for level, out, u in zip(method.levels, outs, method.densities(features()), strict=True):
         logdet = out.logdet if "logdet" in switches else level.whitening.logdet()
         energy = 0.5 * (LOG_2PI + out.z.square().mean(1))
-        torch.testing.assert_close(
-            method.densities(features())[k], logdet / level.channels - energy
-        )
+        torch.testing.assert_close(u, logdet / level.channels - energy)
 
 
-def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place():
-    spec = FastFlowSpec(
-        blocks=2, standardise="place", zero_init=True, logdet=True, place_logdet=True
-    )
-    method = FastFlow(spec, SHAPES).double()
+@pytest.mark.parametrize(
+    ("kind", "switches"),
+    [(CFLOW, {"position": 8}), (FastFlow, {"logdet": True}), (FastFlow, {"place_logdet": True})],
+)
+def test_the_most_normal_position_of_training_has_chance_one(kind, switches):
+    method = small(kind, SHAPES, blocks=2, **switches)
+    method.fit_score([features(8, seed=5), features(8, seed=6)])
+    for k, peak in enumerate(method.peak):
+        u = torch.cat([method.densities(features(8, seed=s))[k] for s in (5, 6)])
+        torch.testing.assert_close(u.max(), peak)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [(CFLOW, {"position": 8}), (FastFlow, {"logdet": True})]
+)
+def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place(kind, more):
+    start = {"blocks": 2, "standardise": "place", "zero_init": True, "place_logdet": True}
+    method = small(kind, SHAPES, 0, **start | more)
     method.fit_statistics([features(20, seed=s) for s in (3, 4)])
     x = torch.cat([features(20, seed=s).pyramid[0] for s in (3, 4)])
     gauss = Normal(x.mean(0), x.std(0, correction=0))
     expected = gauss.log_prob(features().pyramid[0]).mean(1)
-    torch.testing.assert_close(method.eval().densities(features())[0], expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(method.densities(features())[0], expected, rtol=1e-5, atol=0)
 
 
 ENTROPY = 0.5 * (LOG_2PI + 1)  # of N(0, 1), nats: no density gives new draws less on average
@@ -216,15 +169,13 @@ def test_a_norm_acts_on_the_whole_map_of_an_image_alone():
 
 
 def with_statistics(**switches):
-    torch.manual_seed(0)
-    told = {"blocks": 3, "filters": 4} | switches
-    return FastFlowSP(FastFlowSPSpec(**told), SHAPES).double()
+    return small(FastFlowSP, SHAPES, 0, **{"blocks": 3, "filters": 4} | switches)
 
 
 @pytest.mark.parametrize("logdet", [False, True])
 def test_fixed_statistics_of_one_are_plain_fastflow(logdet):
     plain = tiny(logdet=logdet)
-    ours = with_statistics(variance="fixed", fixed_variance=1.0, kl=0, logdet=logdet).eval()
+    ours = with_statistics(variance="fixed", fixed_variance=1.0, kl=0, logdet=logdet)
     ours.load_state_dict(plain.state_dict())
     losses = ours.loss(features())
     assert list(losses) == ["nll"]
@@ -236,16 +187,15 @@ def test_fixed_statistics_of_one_are_plain_fastflow(logdet):
 
 
 def test_fixed_statistics_of_another_variance_know_their_highest_density():
-    method = with_statistics(variance="fixed", fixed_variance=0.25, kl=0).eval()
+    method = with_statistics(variance="fixed", fixed_variance=0.25, kl=0)
     method.fit_score([])
     z = method.scored_latents(features())[0].z
     expected = 1 - (-0.5 * z.square().mean(1) / 0.25).exp()
-    drawn = nn.functional.interpolate(expected[:, None], (24, 40), mode="bilinear")[:, 0]
-    torch.testing.assert_close(method.maps(features())["scale1"].values, drawn)
+    torch.testing.assert_close(method.maps(features())["scale1"].values, images(expected))
 
 
 def test_statistics_prediction_trains_h_and_shows_the_variance():
-    method = with_statistics()
+    method = with_statistics().train()
     before = method.base.read(features().image)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
     for _ in range(3):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import labkit
 from labkit.core.records import Features, Shapes
 from labkit.methods.knn import KNN, KNNSpec
 
@@ -33,21 +32,6 @@ def test_the_score_is_the_mean_squared_distance_of_the_nearest(k):
     torch.testing.assert_close(scores(fitted(memory, k=k), queries), expected)
 
 
-def test_a_training_image_has_distance_zero_to_itself():
-    memory = tokens(30)
-    assert scores(fitted(memory, k=1), memory).max() < 1e-10
-    assert scores(fitted(memory, k=2), memory).min() > 0.1
-
-
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_a_common_rotation_changes_nothing(distance):
-    memory, queries = tokens(30), tokens(9, seed=1)
-    turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))[0]
-    one = scores(fitted(memory, distance=distance), queries)
-    other = scores(fitted(memory @ turn, distance=distance), queries @ turn)
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
 def test_cosine_ignores_length_and_is_one_minus_the_cosine():
     memory, queries = tokens(30), tokens(9, seed=1)
     method = fitted(memory, distance="cosine", k=3)
@@ -71,16 +55,3 @@ def test_patch_tokens_count_by_their_mean():
 def test_too_few_training_images_are_named():
     with pytest.raises(ValueError, match="k=5 neighbours do not fit 4 training images"):
         scores(fitted(tokens(4)), tokens(1))
-
-
-def test_a_run_keeps_its_memory_and_needs_no_epoch():
-    run = labkit.train("knn", "procedural/gear", "quick", limit=9, progress=False)
-    assert len(run.history) == 0
-    assert run.info["trainable_parameters"] == 0
-    again = labkit.load_run(run.folder)
-    assert len(again.detector.method.memory) == run.info["counts"]["n_train"] == 9
-    sample = again.samples()[0]
-    (told,) = again.predict(sample.read())
-    stored = again.scores.set_index("key").loc[sample.key, "score"]
-    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
-    assert (told.main, told.maps) == (None, {})

@@ -4,20 +4,18 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn import covariance
+from small_methods import features as drawn
 from torch.distributions import MultivariateNormal
 
-import labkit
 from labkit import methods
-from labkit.core.records import Features, Shapes
+from labkit.core.records import Shapes
 from labkit.methods.padim import PaDiM, PaDiMSpec
 
 SHAPES = Shapes((64, 96), ((5, 4, 6), (3, 2, 3)))
 
 
-def features(n, seed=0, shapes=SHAPES):
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in shapes.pyramid]
-    return Features(tuple(3 * level + 1 for level in drawn))
+def features(n, seed=0):
+    return drawn(n, seed, SHAPES).map(lambda part: 3 * part + 1)
 
 
 def build(seed=0, **switches):
@@ -58,25 +56,6 @@ def test_distances_are_of_each_places_own_gaussian():
         )
 
 
-def test_mean_squared_distance_of_training_is_the_number_of_channels():
-    seen = features(500)
-    squared = fitted([seen], channels=6, ridge=1e-6).distances(seen).square()
-    assert squared.mean().item() == pytest.approx(6, rel=1e-4)
-
-
-def test_unit_variances_give_the_euclidean_distance():
-    method, seen = build(channels=6), features(3)  # not yet prepared: mean 0, covariance I
-    torch.testing.assert_close(method.distances(seen), method.gather(seen).norm(dim=1))
-
-
-def test_batches_of_training_are_added_up():
-    seen = features(30)
-    one = fitted([seen])
-    other = fitted([seen.map(lambda t, k=k: t[k : k + 7]) for k in range(0, 30, 7)])
-    for key, value in one.state_dict().items():
-        torch.testing.assert_close(value, other.state_dict()[key])
-
-
 def test_the_map_is_blurred_and_its_maximum_scores():
     sharp, soft = (fitted([features(30)], sigma=sigma) for sigma in (0, 4))
     seen = features(2, seed=5)
@@ -87,18 +66,6 @@ def test_the_map_is_blurred_and_its_maximum_scores():
     torch.testing.assert_close(maps.anomaly, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(soft.score(maps), maps.anomaly.amax((1, 2)))
     assert sharp.maps(seen).anomaly.std() > maps.anomaly.std()
-
-
-def test_a_run_has_no_epoch_and_finds_its_place():
-    run = labkit.train("padim", "procedural/gear", "quick", limit=9, progress=False)
-    assert len(run.history) == 0
-    assert run.info["trainable_parameters"] == 0
-    again = labkit.load_run(run.folder)
-    sample = again.samples()[0]
-    (told,) = again.predict(sample.read())
-    stored = again.scores.set_index("key").loc[sample.key, "score"]
-    assert told.score == pytest.approx(stored, rel=1e-2)  # features are stored in half precision
-    assert (told.main, set(told.maps)) == ("distance", {"distance"})
 
 
 def test_scikit_learn_can_choose_the_shrinkage():

@@ -4,70 +4,30 @@ import math
 
 import pytest
 import torch
+from small_methods import features as drawn
+from small_methods import small
 from torch import nn
 
 from labkit.core.records import Features, Shapes
 from labkit.flows.flow import Flow
 from labkit.flows.steps import AffineCoupling, Permute
-from labkit.methods.blocks.feature_fusion import FusionCoupling
+from labkit.methods.blocks.feature_fusion import FFM, CrossAttention, FusionCoupling
 from labkit.methods.sanf import SANF, SANFSpec, patch_grid, pool_tokens
 
 D, N = 8, 6  # 2 x 3 patches
+H, M = 4, 5  # of the fusion module alone: half a token, how many tokens
 SHAPES = Shapes((20, 30), token=D, patches=(N, D))
-FUSED = ["mean", "query", "token"]
 
 
-def tiny(dtype=torch.float64, **switches):
-    torch.manual_seed(0)
-    spec = SANFSpec(**({"token_pool": 1, "blocks": 3} | switches))
-    method = SANF(spec, SHAPES).to(dtype).eval()
-    for parameter in method.parameters():
-        nn.init.normal_(parameter, 0, 0.3)
-    return method
+def tiny(**switches):
+    return small(SANF, SHAPES, **{"token_pool": 1, "blocks": 3} | switches)
 
 
-def features(n=3, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    token, patches = (
-        torch.randn(n, *shape, generator=generator, dtype=torch.float64)
-        for shape in ((D,), (N, D))
-    )
-    return Features(token=token.to(dtype), patches=patches.to(dtype))
+def features(n=3, seed=0):
+    return drawn(n, seed, SHAPES)
 
 
-@pytest.mark.parametrize(("width", "expected"), [(1024, 48_283_648), (768, 27_168_768)])
-def test_parameter_counts_of_the_papers_networks(width, expected):
-    with torch.device("meta"):
-        method = SANF(SANFSpec(), Shapes((384, 384), token=width, patches=(576, width)))
-    assert sum(p.numel() for p in method.parameters()) == expected
-
-
-@pytest.mark.parametrize("fusion", ["none", *FUSED])
-@pytest.mark.parametrize("main", ["y_sem", "y_spa"])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_the_flow_inverts_given_its_tokens(fusion, main, dtype, error):
-    method = tiny(dtype, fusion=fusion, main_input=main)
-    flow, x, tokens, _ = method.flows(features(dtype=dtype))[main]
-    assert (flow.inverse(flow(x, tokens).z, tokens) - x).abs().max() < error
-
-
-@pytest.mark.parametrize("fusion", ["none", *FUSED])
-@pytest.mark.parametrize("main", ["y_sem", "y_spa"])
-def test_the_log_det_is_the_jacobians(fusion, main):
-    method = tiny(fusion=fusion, main_input=main, standardise="channel")
-    method.fit_statistics([features(20, seed=7)])
-    seen = features(1)
-    name = "token" if main == "y_sem" else "patches"
-
-    def latent(part):
-        return method.run(Features.of(seen.parts() | {name: part[None]}))[main].z.flatten()
-
-    jac = torch.autograd.functional.jacobian(latent, seen.parts()[name][0])
-    expected = torch.linalg.slogdet(jac.flatten(1)).logabsdet
-    assert (method.run(seen)[main].logdet.sum() - expected).abs() < 1e-10
-
-
-@pytest.mark.parametrize("fusion", FUSED)
+@pytest.mark.parametrize("fusion", ["mean", "query", "token"])
 def test_tokens_are_a_condition_of_latent_and_log_det_whose_order_is_free(fusion):
     method, seen = tiny(fusion=fusion), features()
     other = Features(token=seen.token, patches=seen.patches + 0.5)
@@ -255,3 +215,62 @@ def test_a_gaussian_is_learnt(fusion):
     found = method.score(method.eval().maps(Features(token=fresh, patches=patches))).mean()
     entropy = 0.5 * torch.linalg.slogdet(2 * math.pi * math.e * mix @ mix.T).logabsdet / D
     assert abs(found.item() - entropy.item()) < 0.05
+
+
+def rows(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def ffm(fusion, seed=0):
+    torch.manual_seed(seed)
+    return FFM(H, 2 * H, fusion, hidden=2 * H, heads=4).double()
+
+
+def test_attention_is_torchs():
+    layer = CrossAttention(H, H, heads=2).double()
+    peer = torch.nn.MultiheadAttention(H, 2, bias=True, batch_first=True).double()
+    peer.in_proj_weight.data = torch.cat([layer.q.weight, layer.k.weight, layer.v.weight])
+    peer.in_proj_bias.data.zero_()
+    peer.out_proj.load_state_dict(layer.out.state_dict())
+    x, tokens = rows(3, 2, H), rows(3, M, H, seed=1)
+    m = torch.cat([x, tokens], 1)
+    expected, weights = peer(x, m, m, average_attn_weights=False)
+    out, found = layer(x, tokens)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(found, weights)
+
+
+def test_among_equal_tokens_the_query_does_not_matter():
+    layer = CrossAttention(H, 2 * H, heads=4).double()
+    x = rows(3, 1, H)
+    out, _ = layer(x, x.expand(-1, M, -1))
+    torch.testing.assert_close(out, layer.out(layer.v(x)))
+
+
+def test_the_mean_is_the_tokens_alone():
+    module, x, tokens = ffm("mean"), rows(3, 1, H), rows(3, M, H, seed=1)
+    expected = module.last(torch.cat([module.mlp(x), tokens.mean(1, keepdim=True)], -1))
+    torch.testing.assert_close(module(x, tokens)[0], expected)
+
+
+def test_a_learned_query_fixed_to_x_is_x_itself():
+    query, token, x = ffm("query"), ffm("token"), rows(1, 1, H)
+    query.load_state_dict(token.state_dict() | {"query": x[0, 0]})
+    tokens = rows(1, M, H, seed=1)
+    for ours, theirs in zip(query(x, tokens), token(x, tokens), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "query", "token"])
+def test_without_the_weights_of_out_nothing_is_fused(fusion):
+    fused, plain = ffm(fusion), ffm("none")
+    fused.last.weight.data[:, 2 * H :] = 0
+    state = {k: v for k, v in fused.state_dict().items() if k.split(".")[0] in ("mlp", "last")}
+    plain.load_state_dict(state | {"last.weight": state["last.weight"][:, : 2 * H]})
+    x, tokens = rows(3, 1, H), rows(3, M, H, seed=1)
+    torch.testing.assert_close(fused(x, tokens)[0], plain(x, tokens)[0])
+
+
+def test_halves_of_different_widths_are_refused():
+    with pytest.raises(ValueError, match="5 is odd"):
+        FusionCoupling(5, lambda a, b: ffm("none"), torch.arange(5))

@@ -4,15 +4,17 @@ from collections import Counter
 
 import pytest
 import torch
+from small_methods import batch, small
+from small_methods import features as drawn
 
 import labkit
 from labkit.core import config
-from labkit.core.records import Batch, Features, Shapes
+from labkit.core.records import Shapes
 from labkit.data import catalogue
 from labkit.data.splits import split
 from labkit.features import backbones
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
-from labkit.methods.cflow import CFLOW, CFLOWSpec
+from labkit.methods.cflow import CFLOW
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
 from labkit.training import fit
 
@@ -21,41 +23,20 @@ TINY = {"blocks": 2, "position": 8, "filters": 4}
 
 
 def tiny(**switches):
-    torch.manual_seed(0)
-    return SANFlow(SANFlowSpec(**(TINY | switches)), SHAPES).double()
+    return small(SANFlow, SHAPES, 0, **TINY | switches).train()
 
 
 def features(n=3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [*SHAPES.pyramid, (3, *SHAPES.image)]
-    drawn = [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in sizes]
-    return Features(tuple(drawn[:2]), image=drawn[2])
-
-
-def batch(n=3, painted=(1, 2)):
-    mask = torch.zeros(n, *SHAPES.image)
-    for k in painted:
-        mask[k, :12, :20] = 0.3
-    return Batch(label=(mask.amax((1, 2)) > 0).long(), defect_mask=mask)
-
-
-def test_parameter_counts_of_the_paper():
-    shapes = Shapes((256, 256), ((512, 32, 32), (1024, 16, 16), (2048, 8, 8)))
-    with torch.device("meta"):
-        method = SANFlow(SANFlowSpec(), shapes)
-    assert sum(p.numel() for p in method.levels.parameters()) == 137_502_720
-    assert sum(p.numel() for p in method.base.parameters()) == 113_856
+    return drawn(n, seed, SHAPES)
 
 
 @pytest.mark.parametrize("objective", ["logsigmoid", "plain"])
 def test_model_1a_is_cflow(objective):
-    torch.manual_seed(0)
-    plain = CFLOW(CFLOWSpec(blocks=2, position=8, objective=objective), SHAPES).double()
+    plain = small(CFLOW, SHAPES, 0, blocks=2, position=8, objective=objective)
     ours = tiny(**SANFlow.presets["1a"], objective=objective)
     assert ours.base.network is None
     ours.load_state_dict(plain.state_dict())
-    none = batch(painted=())
-    theirs, losses = plain.loss(features(), none), ours.loss(features(), none)
+    theirs, losses = plain.loss(features()), ours.loss(features())
     assert list(losses) == ["nll"]
     assert abs(losses["nll"] - sum(theirs.values())) < 1e-6
     for method in (plain, ours):
@@ -75,7 +56,7 @@ TERMS = {
 def test_each_model_of_the_tables_has_its_terms_and_trains_all_it_has(name):
     assert set(SANFlow.presets) | {"full"} == set(TERMS)
     method = tiny(**SANFlow.presets.get(name, {}))
-    losses = method.loss(features(), batch() if method.spec.copies else batch(painted=()))
+    losses = method.loss(features(), batch(3) if method.spec.copies else None)
     assert set(losses) == TERMS[name]
     sum(losses.values()).backward()
     for key, parameter in method.named_parameters():
@@ -86,9 +67,9 @@ def test_each_model_of_the_tables_has_its_terms_and_trains_all_it_has(name):
 
 
 def test_weights_of_the_terms_are_the_papers_lambdas():
-    whole = tiny(bce=1.0, kl=1.0).loss(features(), batch())
+    whole = tiny(bce=1.0, kl=1.0).loss(features(), batch(3))
     for bce, kl in ((0.1, 2.0), (0.5, 0.2)):
-        part = tiny(bce=bce, kl=kl).loss(features(), batch())
+        part = tiny(bce=bce, kl=kl).loss(features(), batch(3))
         torch.testing.assert_close(part["bce"], bce * whole["bce"])
         torch.testing.assert_close(part["kl"], kl * whole["kl"])
         torch.testing.assert_close(part["nll"], whole["nll"])
@@ -96,8 +77,8 @@ def test_weights_of_the_terms_are_the_papers_lambdas():
 
 def test_level_steps_add_up_to_one_step():
     method, generator = tiny(level_steps=True), torch.Generator()
-    whole = method.loss(features(), batch())
-    parts = [method.loss(*part) for part in method.microbatches(features(), batch(), generator)]
+    whole = method.loss(features(), batch(3))
+    parts = [method.loss(*part) for part in method.microbatches(features(), batch(3), generator)]
     assert len(parts) == 2
     for name, value in whole.items():
         torch.testing.assert_close(sum(part[name] for part in parts), value)
@@ -105,8 +86,8 @@ def test_level_steps_add_up_to_one_step():
 
 def test_fibres_carry_statistics_and_masks_of_their_own_places():
     method = tiny(fibre=10, bce=0.0, kl=0.0).eval()
-    whole, total = method.loss(features(), batch()), 0
-    for seen, told in method.microbatches(features(), batch(), torch.Generator().manual_seed(0)):
+    whole, total = method.loss(features(), batch(3)), 0
+    for seen, told in method.microbatches(features(), batch(3), torch.Generator().manual_seed(0)):
         count = (45, 18)[told.level]
         total = total + method.loss(seen, told)["nll"] * len(told.place) / count
     torch.testing.assert_close(total, whole["nll"])
@@ -132,14 +113,8 @@ def test_maps_are_named_and_the_variance_is_what_the_network_says():
 @pytest.mark.parametrize("how", ["expectation", "mode"])
 def test_the_variance_of_the_score_is_a_switch(how):
     method = tiny(test_variance=how).eval()
-    (out, *_), told = method.scored_latents(features()), method.base.read(features().image)
-    stats = method.base.at(told, (3, 5))
-    alpha, beta = stats.log_alpha.exp(), stats.log_beta.exp()
-    variance = {"expectation": (beta.log() - alpha.digamma(), alpha / beta)}
-    variance["mode"] = (stats.mode.log(), 1 / stats.mode)
-    log_s2, precision = variance[how]
-    constant = torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64))
-    expected = -0.5 * (constant + log_s2 + precision * out.z.square().mean(1)) + out.logdet / 6
+    out, stats = next(method.predicted(features())[1])
+    expected = method.base.normal(out.z, stats, how) + out.logdet / 6
     torch.testing.assert_close(method.densities(features())[0], expected)
 
 

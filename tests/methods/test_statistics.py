@@ -52,19 +52,8 @@ def latents(n=7, channels=6, seed=0, dtype=torch.float64):
         (PRIOR, PRIOR, 0.0),
     ],
 )
-def test_divergence_is_the_gammas(one, other, nats):
+def test_divergence_of_inverse_gammas(one, other, nats):
     assert kl(*one, *other) == pytest.approx(nats, abs=5e-7)
-    gammas = [Gamma(*doubles(*pair)) for pair in (one, other)]
-    assert kl(*one, *other) == pytest.approx(kl_divergence(*gammas).item(), abs=1e-10)
-
-
-def test_divergence_is_its_monte_carlo_estimate():
-    torch.manual_seed(0)
-    p, q = (Gamma(*doubles(*pair)) for pair in ((5, 0.7), (4, 0.9)))
-    drawn = p.sample((4_000_000,))
-    ratio = p.log_prob(drawn) - q.log_prob(drawn)  # the same for 1 / x: Jacobians cancel
-    error = ratio.std() / ratio.numel() ** 0.5
-    assert abs(ratio.mean() - kl(5, 0.7, 4, 0.9)) < 3 * error
 
 
 def test_prior_has_the_papers_numbers_and_its_mode():

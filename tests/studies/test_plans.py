@@ -34,10 +34,9 @@ def written(folder, name="mine", **changes):
 @pytest.mark.parametrize("budget", list(BUDGETS))
 def test_every_variant_of_every_study_is_a_config(name, budget):
     for task in plans.get(name).tasks(budget):
-        settings = methods.preset(methods.get(task.method), task.set)
-        spec = methods.resolve(task.method, task.data, budget, task.seed, settings)
-        for key, value in settings.items():
-            assert spec.value(key) is not None or value in (None, "none")
+        spec = methods.resolve(task.method, task.data, budget, task.seed, task.set)
+        for key, value in task.set.items():
+            assert key == "preset" or spec.value(key) is not None or value in (None, "none")
         assert task.data == "-" or task.data in catalogue.names()
 
 

@@ -35,8 +35,6 @@ def test_a_run_holds_all_that_is_needed_to_predict(quick_run):
     sample = quick_run.samples()[-1]
     one, two = quick_run.predict(sample.read())[0], again.predict(sample.read())[0]
     assert one.score == two.score
-    stored = quick_run.scores.set_index("key")["score"][sample.key]
-    assert one.score == pytest.approx(stored, abs=5e-3)  # features are cached as float16
     assert set(one.maps) == {"global", "local", "fused"}
     assert one.maps["fused"].shape == (128, 128)
     assert 0 < one.p_value <= 1
@@ -126,10 +124,3 @@ def test_a_folder_of_good_images_trains_without_a_test_set(tmp_path):
     assert run.predict(bad.read())[0].score > np.median(run.detector.calibration.scores)
     with pytest.raises(ValueError, match="has no test images"):
         run.evaluate(str(tmp_path), progress=False)
-
-
-def test_same_seed_same_scores(quick_run, tmp_path):
-    again = labkit.train(
-        "dnfad", "procedural/gear", "quick", out=tmp_path / "again", progress=False, limit=6
-    )
-    pd.testing.assert_frame_equal(again.scores, quick_run.scores, rtol=1e-4)

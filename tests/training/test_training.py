@@ -52,13 +52,17 @@ def test_the_loss_falls_and_every_term_is_in_the_history(data):
 
 
 def test_a_seed_repeats_exactly_and_another_does_not(data):
-    first, again, other = (weights(fit(data, seed=seed)[0]) for seed in (0, 0, 1))
+    first, again, other = (weights(fit(data, seed=seed)[0]) for seed in (0, 0, 2**31 - 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 class Killed(Exception):
     pass
+
+
+def killed(history):
+    raise Killed
 
 
 def test_a_stopped_run_resumes_as_if_it_had_never_stopped(data, tmp_path):
@@ -76,17 +80,6 @@ def test_a_stopped_run_resumes_as_if_it_had_never_stopped(data, tmp_path):
     resumed, history = fit(data, folder=folder)
     assert torch.equal(weights(whole), weights(resumed))
     assert [row["loss"] for row in history] == [row["loss"] for row in expected]
-
-
-def test_a_checkpoint_that_cannot_be_written_is_one_sentence(data, tmp_path, monkeypatch):
-    def full(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(ValueError, match=r"checkpoint.safetensors cannot be written: its disk is"):
-        fit(data, folder=tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def not_finite(weight):
@@ -122,45 +115,11 @@ def test_what_is_not_finite_stops_by_name_and_is_not_kept(data, tmp_path, factor
     assert torch.isfinite(weights(kept)).all()
 
 
-def test_a_method_may_take_several_steps_a_batch_on_one_device(data, tmp_path):
-    class Twice(DNFAD):
-        takes_microbatches = True
-        calls = 0
-
-        def microbatches(self, features, batch, generator):
-            yield features, batch
-            yield features, batch
-
-        def loss(self, features, batch=None):
-            Twice.calls += 1
-            assert batch.label.tolist() == [0] * len(features)
-            assert batch.defect_mask is None
-            return super().loss(features)
-
-    torch.manual_seed(0)
-    method = Twice(FLOW, data.backbone.shapes(data.needs))
-    history = training.fit(method, data, config.TrainSpec(epochs=1, batch=4), progress=False)
-    assert Twice.calls == 6  # three batches of ten images
-    assert history[0]["loss"] == pytest.approx(history[0]["global"] + history[0]["local"])
-    spec = config.TrainSpec(devices=2, accelerator="cpu")
+def test_several_steps_a_batch_take_one_device(data, tmp_path):
+    method, spec = build(data), config.TrainSpec(devices=2, accelerator="cpu")
+    method.__class__ = type("Twice", (DNFAD,), {"takes_microbatches": True})
     with pytest.raises(ValueError, match="set devices=1"):
         training.fit(method, data, spec, folder=tmp_path, progress=False)
-
-
-def test_what_is_only_logged_is_recorded_and_changes_nothing(data):
-    class Logging(DNFAD):
-        logged_only = frozenset({"norm"})
-
-        def loss(self, features, batch=None):
-            return super().loss(features) | {"norm": 1e9 * self.run(features)["local"].z.norm()}
-
-    torch.manual_seed(0)
-    method = Logging(FLOW, data.backbone.shapes(data.needs))
-    history = training.fit(method, data, SPEC, progress=False)
-    plain, expected = fit(data)
-    assert torch.equal(weights(method), weights(plain))
-    assert [row["loss"] for row in history] == [row["loss"] for row in expected]
-    assert all(row["norm"] > 1e9 for row in history)
 
 
 def test_each_epoch_begins_with_all_training_normals(data, tmp_path):

@@ -8,7 +8,8 @@ from labkit.explore import widgets
 from labkit.studies import jobs, plots
 from labkit_apps.cli import export
 from labkit_apps.web import shelf
-from labkit_apps.web.views import about, inspect, judged_image
+from labkit_apps.web.tabs import about
+from labkit_apps.web.views import inspect, judged_image
 
 
 @pytest.fixture(scope="module", params=["sanf", "knn"])

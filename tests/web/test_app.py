@@ -19,27 +19,14 @@ from test_runs import change
 from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
 from labkit_apps.web.desk import Desk
+from labkit_apps.web.tabs import about
 from labkit_apps.web.tabs import inspect as tab
-from labkit_apps.web.views import about, gallery, inspect, place
+from labkit_apps.web.views import gallery, inspect, position
 from labkit_apps.web.views.inspect import ViewOptions
 from labkit_apps.web.views.judged_image import judge, judge_file
 
-LOOK = ("Swipe", 0.6, None, None, True, -1, -1, 0)
+LOOK = (inspect.ALL, 0.6, True, -1, -1, 0)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
-
-
-@pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
-
-
-@pytest.fixture(scope="module")
-def defective(quick_run, tmp_path_factory):
-    """A defective test image as a file."""
-    sample = next(s for s in quick_run.samples() if s.label)
-    path = tmp_path_factory.mktemp("images") / "gear.png"
-    Image.fromarray(sample.read()).save(path)
-    return str(path)
 
 
 def test_choices_have_distinct_labels_newest_first(runs_folder, run):
@@ -50,18 +37,18 @@ def test_choices_have_distinct_labels_newest_first(runs_folder, run):
 
 
 def test_a_method_without_maps_offers_none(run, defective, monkeypatch):
-    names = ("opacity", "mode", "first", "second")
-    scales = slice(tab.SHOWN - tab.SCALES + 3, tab.SHOWN - 2)
-    with_maps = dict(zip(names, tab.choose(Asked(), Desk(), run, *LOOK)[scales], strict=True))
-    assert all(with_maps[name]["visible"] for name in ("opacity", "mode", "first", "second"))
+    def offered():
+        *_, opacity, view, _, _ = tab.choose(Asked(), Desk(), run, *LOOK)
+        return opacity["visible"], view["visible"]
+
+    assert offered() == (True, True)
     monkeypatch.setitem(shelf.opened(run).__dict__, "limits", {})
     monkeypatch.setattr(shelf.OpenRun, "legend", {})
     monkeypatch.setattr(shelf.OpenRun, "main", None)
-    without = dict(zip(names, tab.choose(Asked(), Desk(), run, *LOOK)[scales], strict=True))
-    assert not any(without[name]["visible"] for name in names)
-    seen = judge_file(run, defective)
-    assert place.draw_place(seen, None) == markup.message(place.WHOLE)
-    assert "This place" not in place.draw_place(seen, (0.5, 0.5))
+    assert offered() == (False, False)
+    image = judge_file(run, defective)
+    assert position.draw_position(image, None) == markup.message(position.WHOLE)
+    assert "This position" not in position.draw_position(image, (0.5, 0.5))
 
 
 def test_a_link_of_an_upload_is_to_the_run(run, defective):
@@ -81,7 +68,7 @@ def test_the_gallery_is_sorted_by_score_and_filtered(run):
         part = gallery.chosen(run, kind, gallery.ALL, 0.0)
         assert set(part.defect) == {kind}
         assert counts[kind].endswith(f"({len(part)})")
-    with pytest.raises(ValueError, match="no kind 'nothing'"):
+    with pytest.raises(ValueError, match="no defect type 'nothing'"):
         gallery.browse(run, "nothing", gallery.ALL, 0.0)
 
 
@@ -128,29 +115,19 @@ def test_a_sample_scores_as_in_its_evaluation(run):
 
 
 def test_a_look_changes_the_maps_only(run):
-    seen = judge(run, ("sample", shelf.opened(run).first))
-    low, high, _ = shelf.opened(run).ruler
-    look = ViewOptions(threshold=(low + high) / 2)
-    drawn = inspect.draw_maps(seen, look)
-    assert drawn == inspect.draw_maps(seen, look)
-    assert drawn == inspect.draw_maps(seen, dataclasses.replace(look, threshold=low))
-    others = [{"opacity": 0.2}, {"truth": False}, {"place": (0.2, 0.8)},
-              {"mode": inspect.OVER}, {"mode": inspect.SWIPE, "second": "local"}]  # fmt: skip
+    image = judge(run, ("sample", shelf.opened(run).first))
+    look = ViewOptions()
+    drawn = inspect.draw_maps(image, look)
+    assert drawn == inspect.draw_maps(image, look)
+    assert drawn == inspect.draw_maps(image, dataclasses.replace(look, threshold=99.0))
+    assert drawn == inspect.draw_maps(image, dataclasses.replace(look, view="of another run"))
+    others = [{"opacity": 0.2}, {"truth": False}, {"position": (0.2, 0.8)}, {"view": "local"}]
     looks = [dataclasses.replace(look, **other) for other in others]
-    assert len({drawn, *(inspect.draw_maps(seen, one) for one in looks)}) == 6
-    for name in ("image", "global", "local", "fused"):
-        assert f'data-map="{name}"' in drawn
+    assert len({drawn, *(inspect.draw_maps(image, one) for one in looks)}) == 5
+    maps = [re.findall('data-map="([^"]*)"', page)
+            for page in (drawn, inspect.draw_maps(image, looks[-1]))]  # fmt: skip
+    assert maps == [["image", "global", "local", "fused"], ["image", "local"]]
     assert "nats per channel" in drawn
-
-
-def test_modes_show_the_maps_that_are_asked_for(run):
-    seen = judge(run, ("sample", shelf.opened(run).first))
-    one = inspect.draw_maps(seen, ViewOptions(inspect.OVER, first="local"))
-    two = inspect.draw_maps(seen, ViewOptions(inspect.SWIPE, first="local", second="global"))
-    maps = [re.findall('data-map="([^"]*)"', drawn) for drawn in (one, two)]
-    assert maps == [["image", "local"], ["global", "local"]]
-    unknown = inspect.draw_maps(seen, ViewOptions(inspect.OVER, first="of another run"))
-    assert 'data-map="fused"' in unknown
 
 
 def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
@@ -201,27 +178,18 @@ def test_files_hold_what_is_shown(run):
         inspect.files(None, ViewOptions())
 
 
-def test_a_place_says_what_each_map_and_latent_is_there(run):
-    seen = judge(run, ("sample", shelf.opened(run).first))
-    told = place.draw_place(seen, (0.5, 0.25))
-    here = seen.answer.maps["fused"]
+def test_a_position_says_what_each_map_and_latent_is_there(run):
+    image = judge(run, ("sample", shelf.opened(run).first))
+    drawn = position.draw_position(image, (0.5, 0.25))
+    here = image.answer.maps["fused"]
     value = here[int(0.25 * here.shape[0]), int(0.5 * here.shape[1])]
-    assert f"{value:.4g}" in told
-    assert "mean z²" in told
-    assert told != place.draw_place(seen, (0.9, 0.9))
-    assert place.ASK in place.draw_place(seen, None)
+    assert f"{value:.4g}" in drawn
+    assert "mean z²" in drawn
+    assert drawn != position.draw_position(image, (0.9, 0.9))
+    assert position.ASK in position.draw_position(image, None)
+    assert "Distance" in position.draw_nearest(image, (0.3, 0.6))
     with pytest.raises(ValueError, match="between 0 and 1"):
-        place.draw_place(seen, (3, 0.5))
-
-
-def test_the_nearest_normal_patch_of_a_training_image_is_itself(run):
-    shown = shelf.opened(run)
-    sample = shown.normals.samples[0]
-    seen = judge(run, ("sample", shown.first))
-    batch = shown.detector.backbone.preprocess(sample.read())
-    patch = place.draw_nearest(dataclasses.replace(seen, pixels=batch), (0.3, 0.6))
-    assert sample.key in patch
-    assert "Distance" in patch
+        position.draw_position(image, (3, 0.5))
 
 
 def test_another_run_judges_the_image_in_view(runs_folder, run, defective):
@@ -307,12 +275,12 @@ def test_a_threshold_of_another_run_is_not_taken(runs_folder, run, defective):
     assert "1e+09 counts as" in message["value"]
 
 
-def test_report_and_regions_draw_figures(run):
-    curves, defects, history = about.report(run)
-    assert len(curves.axes) == 2
-    assert None not in (defects, history)
-    assert len(about.regions(run).axes) == 3
-    assert "image AUROC" in about.metric_table(run)
+def test_a_run_has_metrics_curves_and_regions(run):
+    table, curves, rest, masked = about.about(run)
+    assert "image AUROC" in table
+    assert ("all defects" in rest, rest.count("<img")) == (True, 1)
+    assert masked["visible"]
+    assert about.regions(run) != curves
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.csv", "history.csv", "model.safetensors"])

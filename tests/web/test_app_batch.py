@@ -6,18 +6,13 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from PIL import Image
 
 from labkit.evaluation.calibration import Calibration
-from labkit_apps.web import app, listing, shelf
+from labkit_apps.web import shelf
 from labkit_apps.web.views import batch
 from labkit_apps.web.views.batch import ALARM, DISCOVERY, Rates, adjusted
-
-
-@pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +93,7 @@ def test_the_table_escapes_names_and_sorts_by_plain_values(judged):
     assert "part<" not in drawn
     assert "part&lt;0&gt;.png" in drawn
     assert drawn.count("<tr") == 10
+    assert re.search(r'<td colspan="6">[^<]*cannot be decoded', drawn)  # a fault is one cell
     assert drawn.count("data:image/jpeg") == 8
     values = re.findall(r'lk-number" data-value="([^"]+)"', drawn)
     assert float(values[0]) == judged.table["score"].iloc[0]
@@ -129,26 +125,14 @@ def test_the_histogram_holds_batch_and_calibration(judged):
     assert "n = 8" in labels[1]
 
 
-def test_a_fault_is_one_cell():
-    row = pd.DataFrame([{"file": "a.png", "fault": "a.png is <bad>.", "score": np.nan}])
-    drawn = listing.table(row, {}, (ALARM, DISCOVERY))
-    assert '<td colspan="6">a.png is &lt;bad&gt;.</td>' in drawn
-
-
-def test_a_batch_through_the_client(runs_folder, run, files):
-    demo, url = app.serve(runs_folder)
-    try:
-        client = Client(url, verbose=False)
-        chosen = {"run": run, "files": [handle_file(files[1])], "alarm": 50, "discovery": 50}
-        rows, summary, table, *_ = client.predict(**chosen, api_name="/several")
-        assert [row["file"] for row in rows][-1] == "line/cut.png"
-        assert "8 of 9 images judged" in summary
-        lower = client.predict(alarm=0, discovery=0, api_name="/decide_several")[1]
-        assert lower != table
-        reports = client.predict(alarm=50, discovery=50, api_name="/report")["value"]
-        assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html"]
-    finally:
-        demo.close(verbose=False)
+def test_a_batch_through_the_client(client, run, files):
+    chosen = {"run": run, "files": [handle_file(files[1])], "alarm": 50, "discovery": 50}
+    rows, summary, table, *_ = client.predict(**chosen, api_name="/several")
+    assert [row["file"] for row in rows][-1] == "line/cut.png"
+    assert "8 of 9 images judged" in summary
+    assert client.predict(alarm=0, discovery=0, api_name="/decide_several")[1] != table
+    reports = client.predict(alarm=50, discovery=50, api_name="/report")["value"]
+    assert [path.rsplit(".", 1)[1] for path in reports] == ["csv", "html"]
 
 
 def test_adjusted_p_values_by_hand():

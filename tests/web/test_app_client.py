@@ -1,12 +1,10 @@
 """The app's endpoints through gradio_client."""
-# ruff: noqa: F811  (a fixture of another file is a parameter here)
 
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from test_app import defective, run  # noqa: F401  (fixtures)
 
 from labkit_apps.web import shelf
 from labkit_apps.web.views.judged_image import NO_IMAGE
@@ -15,7 +13,7 @@ from labkit_apps.web.views.judged_image import NO_IMAGE
 def test_every_answer_has_a_name(client):
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert {"/predict", "/runs", "/choose", "/sample", "/image", "/maps", "/decide", "/several",
-            "/about", "/regions", "/reload", "/gallery", "/view", "/allow", "/place", "/nearest",
+            "/about", "/regions", "/reload", "/gallery", "/allow", "/position", "/nearest",
             "/files"} <= set(named)  # fmt: skip
 
 
@@ -39,14 +37,14 @@ def test_bad_input_through_the_client(client, defective, tmp_path):
 
 
 def test_a_session_keeps_its_image_to_itself(client, defective, run):
-    look = ("Side by side", 0.6, "fused", "global", True, -1, -1)
+    look = ("all maps", 0.6, True, -1, -1)
     maps, verdict, histogram, *_ = client.predict(
         run, handle_file(defective), *look, api_name="/image"
     )
     assert 'data-map="fused"' in maps
     assert "gear.png" in verdict
     assert "data:image/png" in histogram
-    moved = client.predict("Side by side", 0.1, *look[2:], api_name="/maps")
+    moved = client.predict("fused", *look[1:], api_name="/maps")
     assert moved != maps
     fresh = Client(client.src, verbose=False)
     assert NO_IMAGE in fresh.predict(*look, api_name="/maps")
@@ -55,22 +53,16 @@ def test_a_session_keeps_its_image_to_itself(client, defective, run):
     assert "labelled" in sampled[1]
     *_, message = client.predict(run, "nothing", *look, api_name="/sample")[:7]
     assert "no test image" in message["value"]
-    assert "mean z²" in client.predict(0.5, 0.5, api_name="/place")
+    assert "mean z²" in client.predict(0.5, 0.5, api_name="/position")
     assert "Distance" in client.predict(0.5, 0.5, api_name="/nearest")
     assert "labkit-" in client.predict(*look, api_name="/files")
 
 
 def test_both_thresholds_move_the_decision(client, defective, run):
-    look = ("Side by side", 0.6, "fused", "global", True, -1, -1)
-    client.predict(run, handle_file(defective), *look, api_name="/image")
+    client.predict(run, handle_file(defective), "fused", 0.6, True, -1, -1, api_name="/image")
     score, verdict, *_ = client.predict(run, 30, 30, api_name="/allow")
     assert score == shelf.opened(run).threshold(30)
     assert f"a score of {score:.4g}" in verdict
     rate, verdict, _, message = client.predict(run, score, score, api_name="/decide")
     assert rate == pytest.approx(shelf.opened(run).rate(score), abs=0.1)
     assert not message["visible"]
-
-
-def test_about_through_the_client(client, run):
-    metrics, *_ = client.predict(run, api_name="/about")
-    assert "image AUROC" in metrics

@@ -16,7 +16,7 @@ from labkit_apps.web.views.judged_image import judge_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}  # on a busy machine
-LOOK = ("Side by side", 0.6, None, None, True, -1, -1)
+LOOK = ("all maps", 0.6, True, -1, -1)
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +39,23 @@ def test_eight_users_at_once_see_their_own_images(url, runs, pictures):
     def visit(k):
         client, run = Client(url, **PATIENT), runs[k % 2]
         maps, verdict, *_ = client.predict(run, handle_file(pictures[k]), *LOOK, api_name="/image")
-        muted = client.predict("Side by side", 0.1, *LOOK[2:], api_name="/maps")
-        place = client.predict(0.5, 0.5, api_name="/place")
+        muted = client.predict(LOOK[0], 0.1, *LOOK[2:], api_name="/maps")
+        position = client.predict(0.5, 0.5, api_name="/position")
         more = [
             lambda: client.predict(handle_file(pictures[k]), api_name="/predict"),
             lambda: client.predict(run, [handle_file(pictures[k])], 5, 10, api_name="/several"),
             lambda: client.predict(run, handle_file(pictures[k]), 1, api_name="/microscope_image"),
             lambda: client.predict(runs, api_name="/compare"),
         ]
-        return maps, muted, place, verdict, more[k % 4]()
+        return maps, muted, position, verdict, more[k % 4]()
 
     with ThreadPoolExecutor(USERS) as pool:
         answers = list(pool.map(visit, range(USERS)))
-    for k, (maps, muted, place, verdict, _) in enumerate(answers):
+    for k, (maps, muted, position, verdict, _) in enumerate(answers):
         assert f"part{k}.png" in verdict
         assert f"{judge_file(runs[k % 2], pictures[k]).answer.score:.4g}" in verdict
         assert maps != muted
-        assert "mean z²" in place
+        assert "mean z²" in position
     assert len({answer[0] for answer in answers}) == USERS
 
 
@@ -76,7 +76,7 @@ def test_the_first_map_follows_an_upload_soon(url, runs, pictures):
 def test_hostile_requests_and_a_crowd_in_short():
     row = faults.report("app", seed=1, short=True)
     assert not faults.failed([row]), faults.verdict([row])
-    assert row["refused"] > 100
+    assert row["refused"] > 90  # 50 of strangers, 26 archives, odd values of each endpoint
     assert row["answers"] >= USERS
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from PIL import Image
-from test_app_browser import MAPS, WAIT, chromium  # noqa: F401  (a fixture)
+from test_app_browser import MAPS, WAIT, choose, chromium  # noqa: F401  (a fixture)
 
 from labkit_apps.web import shelf
 from labkit_apps.web.views.judged_image import judge_file
@@ -62,8 +62,7 @@ def test_an_upload_while_another_run_is_opened(chromium, url, runs_folder, parts
     for time in range(TIMES):
         label, run = runs[(time + 1) % 2]
         shelf._opened.cache_clear()  # so that opening takes its time
-        page.locator("#run input").click()
-        page.get_by_role("option", name=label).click()
+        choose(page, "run", label)
         path = parts[time // 2 % 2]
         page.locator("#upload input[type=file]").set_input_files(str(path))
         page.wait_for_function(

@@ -2,7 +2,6 @@
 
 import io
 import socket
-import struct
 import zlib
 
 import httpx
@@ -23,33 +22,9 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def run(quick_run, runs_folder):
-    return str(runs_folder / quick_run.folder.name)
-
-
-@pytest.fixture(scope="module")
 def photo():
-    """A picture of random blocks, (96, 64, 3), brighter at the top."""
-    blocks = np.random.default_rng(0).integers(40, 160, (12, 8, 3), np.uint8)
-    picture = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
-    picture[:16] += 90
-    return picture
-
-
-def _png(width, height, content=b""):
-    """A PNG that claims a size, its pixels being that compressed content."""
-
-    def chunk(kind, data):
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
-
-
-def _frames(photo, kind):
-    return _saved(photo, kind, save_all=True, append_images=[Image.new("RGB", (64, 96))])
+    """A picture of random values, (96, 64, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
 
 
 def _saved(photo, kind, **how):
@@ -58,23 +33,21 @@ def _saved(photo, kind, **how):
     return buffer.getvalue()
 
 
-REFUSED = {
-    "bomb.png": (lambda p: _png(60_000, 60_000, bytes(10**6)), "far larger than the limit"),
-    "large.png": (lambda p: _png(10_000, 10_000, bytes(10**6)), "megapixels"),
-    "short.png": (lambda p: _png(64, 64, b"few"), "cannot be decoded"),
+def _bomb(photo):
+    """A PNG that claims 60,000 x 60,000 pixels."""
+    content = bytearray(_saved(photo, "png"))
+    content[16:24] = 2 * (60_000).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+REFUSED = {  # what tests/data/test_images.py damages otherwise, the app refuses by the same reader
+    "bomb.png": (_bomb, "far larger than the limit"),
     "cut.jpg": (lambda p: _saved(p, "jpeg")[:700], "cannot be decoded"),
-    "cut.tif": (lambda p: _saved(p, "tiff")[:300], "."),
-    "dot.png": (lambda p: _saved(p[:1, :1], "png"), "1x1 pixels"),
-    "line.png": (lambda p: _saved(np.zeros((20_000, 1, 3), np.uint8), "png"), "1x20000 pixels"),
     "drawing.svg": (lambda p: f"<svg xmlns='a'>{SCRIPT}</svg>".encode(), "not an image"),
     "page.png": (lambda p: f"<html>{SCRIPT}</html>".encode(), "not an image"),
     "print.eps": (lambda p: _saved(p, "eps"), "not an image"),  # Pillow would start Ghostscript
-    "film.gif": (lambda p: _frames(p, "gif"), "2 pages"),
-    "several.tif": (lambda p: _frames(p, "tiff"), "2 pages"),
-    "moving.webp": (lambda p: _frames(p, "webp"), "2 pages"),
     "archive.png": (lambda p: b"PK\x03\x04" + bytes(200), "not an image"),
-    "nothing.png": (lambda p: b"", "an empty file"),
-    "zeros.webp": (lambda p: bytes(4096), "not an image"),
 }
 JUDGED = {
     "tail.jpg": lambda p: _saved(p, "jpeg") + f"<html>{SCRIPT}</html>PK\x03\x04".encode(),
@@ -106,35 +79,6 @@ def test_an_odd_file_is_judged_and_nothing_else_is_done(run, photo, tmp_path, na
     assert np.isfinite(answer.score)
     assert answer.image.shape[0] > answer.image.shape[1]
     assert [p.name for p in tmp_path.iterdir()] == [name]
-
-
-def test_other_colour_modes_are_the_same_picture(run, photo, tmp_path):
-    grey = np.asarray(Image.fromarray(photo).convert("L"))
-    same = {
-        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
-        "palette.png": Image.fromarray(grey).convert("P"),
-        "alpha.png": Image.fromarray(grey).convert("RGBA"),
-        "plain.png": Image.fromarray(grey),
-    }
-    for name, picture in same.items():
-        picture.save(tmp_path / name)
-    scores = [judge_file(run, str(tmp_path / name)).answer.score for name in same]
-    assert scores == pytest.approx([scores[-1]] * len(scores), abs=1e-6)
-    Image.fromarray(photo).convert("CMYK").save(tmp_path / "print.tif")
-    shown = judge_file(run, str(tmp_path / "print.tif")).answer.image
-    small = np.asarray(Image.fromarray(photo).resize(shown.shape[1::-1], Image.Resampling.BICUBIC))
-    assert np.abs(shown.astype(int) - small).mean() < 12
-
-
-def test_a_picture_is_turned_as_its_camera_says(run, photo, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the file lies on its side
-    lying = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
-    lying.save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(photo).save(tmp_path / "upright.png")
-    pair = [judge_file(run, str(tmp_path / n)).answer for n in ("turned.png", "upright.png")]
-    assert pair[0].score == pair[1].score
-    np.testing.assert_array_equal(pair[0].image, pair[1].image)
 
 
 def test_names_are_text_in_the_page(run, photo, tmp_path):
@@ -171,17 +115,6 @@ def test_no_file_of_the_server_is_served(client, runs_folder, name):
     for place in ("gradio_api/file=", "file="):
         answer = httpx.get(f"{client.src}{place}{asked}")
         assert answer.status_code in (403, 404), asked
-
-
-def test_no_file_of_the_server_is_read(client, runs_folder, photo, tmp_path):
-    inside = tmp_path / "inside.png"
-    inside.write_bytes(_saved(photo, "png"))
-    given = {"path": str(inside), "meta": {"_type": "gradio.FileData"}}
-    sent = {"data": [given, ""]}
-    started = httpx.post(f"{client.src}gradio_api/call/predict", json=sent)
-    told = httpx.get(f"{client.src}gradio_api/call/predict/{started.json()['event_id']}")
-    assert "event: error" in told.text
-    assert "p_value" not in told.text
 
 
 def test_only_runs_of_the_folder_are_opened(client, quick_run, runs_folder):
@@ -284,21 +217,6 @@ def test_wrong_passwords_wait(monkeypatch):
     assert wrong.post("/login").status_code == 400
 
 
-def test_another_page_cannot_upload_or_call(url):
-    evil = {"Origin": "http://evil.example"}
-    sent = {"files": {"files": ("a.png", b"x")}, "headers": evil}
-    assert httpx.post(f"{url}gradio_api/upload", **sent).status_code == 403
-    asked = evil | {"Access-Control-Request-Method": "POST"}
-    for answer in (
-        httpx.post(f"{url}gradio_api/call/runs", json={"data": []}, headers=evil),
-        httpx.options(f"{url}gradio_api/call/train", headers=asked),
-    ):
-        assert answer.status_code == 403
-        assert "access-control-allow-origin" not in answer.headers
-    own = httpx.post(f"{url}gradio_api/call/runs", json={"data": []}, headers={"Origin": url[:-1]})
-    assert own.status_code == 200
-
-
 FILE = {"meta": {"_type": "gradio.FileData"}}
 UNFIT = [
     ("predict", [{"path": "/etc/passwd", **FILE}, ""], "was not uploaded"),
@@ -313,7 +231,7 @@ UNFIT = [
     ("toy_train", ["two moons", 4, None], "give a number"),
     ("study", [None], "Choose a study"),
     ("study", [{}], "give a name"),
-    ("estimate", ["/srv/lab/secret/parts", "dnfad", "quick", 0, "", "auto", ""], "neither"),
+    ("estimate", ["/srv/lab/secret/parts", "dnfad", "quick", 0, "", ""], "neither"),
     ("about", [], "belong"),
 ]
 

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from test_app_browser import WAIT, chromium, open_tab, page  # noqa: F401  (fixtures)
+from test_app_browser import WAIT, choose, chromium, open_tab, page  # noqa: F401  (fixtures)
 
 from labkit_apps.web import app
 
@@ -29,12 +29,8 @@ def url(runs_folder, quick_run, tmp_path_factory):
     demo.close(verbose=False)
 
 
-def _tab(page, name):  # noqa: F811
-    page.get_by_role("tab", name=name, exact=True).click()
-
-
 def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
-    _tab(page, "Microscope")
+    open_tab(page, "Microscope")
     view = page.locator("#microscope-view")
     view.get_by_text("Step 0 of").wait_for(timeout=WAIT)  # of the most unusual image, at once
     first = view.locator("img").first.get_attribute("src")
@@ -44,11 +40,9 @@ def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
         timeout=WAIT,
     )  # fmt: skip
     before = view.locator("img").first.get_attribute("src")
-    page.locator("#microscope-next").click()
+    page.locator("#microscope-step input[type=range]").press("ArrowRight")
     view.get_by_text("Step 1 of").wait_for(timeout=WAIT)
     assert view.locator("img").first.get_attribute("src") != before
-    page.locator("#microscope-step input[type=range]").press("ArrowRight")
-    view.get_by_text("Step 2 of").wait_for(timeout=WAIT)
     page.locator("#microscope-flow").get_by_text("local").click()
     view.get_by_text("· local ·").wait_for(timeout=WAIT)
     page.locator("#microscope-play").click()
@@ -62,8 +56,8 @@ def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
 
 
 def test_a_toys_flow_is_trained_and_played(page):  # noqa: F811
-    _tab(page, "Microscope")
-    _tab(page, "Points in a plane")
+    open_tab(page, "Microscope")
+    open_tab(page, "Points in a plane")
     page.locator("#toy-blocks").get_by_text("2", exact=True).click()
     page.locator("#toy-train").click()
     view = page.locator("#toy-view")
@@ -73,12 +67,11 @@ def test_a_toys_flow_is_trained_and_played(page):  # noqa: F811
 
 
 def test_runs_are_compared(page):  # noqa: F811
-    _tab(page, "Compare")
+    open_tab(page, "Compare")
     maps = page.locator("#compare-maps svg image")
     maps.nth(2).wait_for(timeout=WAIT)  # of two runs on the same data, at once
     assert maps.count() == 3
-    page.locator("#compare-runs input").click()
-    page.get_by_role("option", name="weave").click()
+    choose(page, "compare-runs", "weave")
     page.keyboard.press("Escape")
     page.locator("#compare-go").click()
     page.get_by_text("Other data, left out here").wait_for(timeout=WAIT)
@@ -95,7 +88,7 @@ def test_runs_are_compared(page):  # noqa: F811
 
 
 def test_a_study_is_read(page):  # noqa: F811
-    _tab(page, "Studies")
+    open_tab(page, "Studies")
     page.locator("#studies").get_by_text("dnfad-depth:").click()
     page.get_by_text("labkit study dnfad-depth --budget laptop").wait_for(timeout=WAIT)
     page.get_by_text("Nothing of dnfad-depth is finished").wait_for(timeout=WAIT)
@@ -103,6 +96,6 @@ def test_a_study_is_read(page):  # noqa: F811
 
 def test_a_phone_needs_no_sideways_scrolling(page):  # noqa: F811
     page.set_viewport_size({"width": 390, "height": 844})
-    for name in ("Compare", "Microscope", "Studies"):
+    for name in ("Inspect", "About this run", "Compare", "Microscope", "Studies"):
         open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name

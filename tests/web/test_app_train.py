@@ -19,13 +19,13 @@ from labkit_apps.web.trainer import Order, Trainer
 from labkit_apps.web.views import train as views
 from labkit_apps.web.views import train_data
 
-QUICK = {"limit": "6", "blocks": "1"}
+TINY = {"limit": 8, "image_size": 64, "grid": 4, "epochs": 3, "batch": 4}
 
 
 def order(runs, data="procedural/gear", method="dnfad", budget="quick", seed=0, backbone="",
-          device="auto", text="limit=6"):  # fmt: skip
+          text="limit=6"):  # fmt: skip
     trainer = runs if isinstance(runs, Trainer) else Trainer(runs)
-    return views.order(trainer, data, method, budget, seed, backbone, device, text)
+    return views.order(trainer, data, method, budget, seed, backbone, text)
 
 
 def wait(job, seconds=60):
@@ -316,7 +316,6 @@ def test_time_left_follows_what_the_epochs_took():
 def test_choices_are_what_this_machine_has():
     assert [name for _, name in views.method_choices()] == methods.names()
     assert {name for _, name in views.backbone_choices()} >= {"", "efficientnet_lite0"}
-    assert views.device_choices()[0][1] == "auto"
     assert views.draw_curve(None) is None
     assert "Nothing is being trained" in views.draw_state(None, 0)
 
@@ -327,3 +326,27 @@ def test_the_cost_is_told_before(tmp_path):
     assert "images are new to the backbone" in told
     with pytest.raises(ValueError, match="procedural"):
         views.draw_cost(Trainer(tmp_path), Order("dnfad", "procedural/geer", "quick", 0))
+
+
+def test_a_forecast_counts_what_one_run_has_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    spec = methods.resolve("dnfad", "procedural/gear", "quick", overrides=TINY)
+    first, again = forecasts.forecast(spec), forecasts.forecast(spec)
+    assert first.images["train"] == 8
+    assert first.new == sum(first.images.values())
+    assert again.new < first.new  # those that were timed are stored
+    assert len(first.epochs) == 3
+    assert first.parameters > 0
+    parts = first.features + sum(first.epochs) + first.scoring
+    assert first.seconds == parts > 0
+
+
+@pytest.mark.parametrize(("method", "keys"), [("knn", {"k": 20}), ("padim", {})])
+def test_a_method_without_training_is_forecast_too(monkeypatch, tmp_path, method, keys):
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    spec = methods.resolve(
+        method, "procedural/gear", "quick", overrides={"limit": 40, "image_size": 64} | keys
+    )
+    expected = forecasts.forecast(spec)
+    assert expected.epochs == ()
+    assert expected.scoring > 0

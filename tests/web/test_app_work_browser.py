@@ -55,12 +55,6 @@ def test_a_batch_is_judged_sorted_decided_and_kept(page, quick_run, tmp_path):  
     page.locator("#batch-histogram img").wait_for(timeout=WAIT)
 
 
-def test_a_batch_without_files_says_so(page):  # noqa: F811
-    page.get_by_role("tab", name="Batch").click()
-    page.locator("#judge").click()
-    page.get_by_text("There are no files yet").wait_for(timeout=WAIT)
-
-
 def test_a_training_is_started_stopped_and_opened(page, chromium, url):  # noqa: F811
     page.get_by_role("tab", name="Train").click()
     page.locator("#budget input[value=quick]").click()
@@ -68,7 +62,7 @@ def test_a_training_is_started_stopped_and_opened(page, chromium, url):  # noqa:
     page.locator("#settings textarea, #settings input").first.fill("limit=6 blokcs=1")
     page.locator("#train").click()
     page.get_by_text("did you mean 'blocks'").wait_for(timeout=WAIT)
-    settings = "limit=6 blocks=1 epochs=400"
+    settings = "limit=6 blocks=1 epochs=1000"
     page.locator("#settings textarea, #settings input").first.fill(settings)
     page.locator("#train").click()
     page.locator("#job [data-phase=fitting]").wait_for(timeout=WAIT)
@@ -79,7 +73,7 @@ def test_a_training_is_started_stopped_and_opened(page, chromium, url):  # noqa:
     other.locator("#job [data-phase=fitting]").wait_for(timeout=WAIT)
     other.locator("#stop").click()
     other.close()
-    page.get_by_text("of 400 epochs").first.wait_for(timeout=WAIT)
+    page.get_by_text("of 1000 epochs").first.wait_for(timeout=WAIT)
     page.locator("#job [data-phase=done]").wait_for(timeout=WAIT)
     page.get_by_text("Open this run").click()
     page.wait_for_url("**/?run=*", timeout=WAIT)

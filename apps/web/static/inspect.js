@@ -1,4 +1,4 @@
-// The pictures of the tab Inspect: choose a place by click or keys, move the line of a swipe.
+// The pictures of the tab Inspect: choose a position by click or keys, move the line of a swipe.
 const STEP = 0.02;
 let cut = 50, at = null, focused = null;
 

@@ -1,7 +1,5 @@
 """The tab of many images: files and rates at the left, what the batch holds at the right."""
 
-from __future__ import annotations
-
 import secrets
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Several runs side by side: on the same test images, in pairs, and on one image."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,14 +21,13 @@ def tab(page: Page) -> None:
     c = _layout()
     folder = page.trainer.folder
     ranks = [c.scatter, c.differ, c.keys]
-    sets = [c.state, c.sets, c.first, c.second, *ranks, c.rest, c.regions, c.pro]
+    sets = [c.state, c.sets, c.first, c.second, *ranks, c.rest]
     heavy = HEAVY | {"show_progress_on": c.sets}
     c.go.click(partial(compare, folder), c.runs, sets, api_name="compare", **heavy)
     opening = page.tab.select(partial(offer, folder), [page.run, c.state], c.runs, **HIDDEN)
     opening.success(partial(begin, folder), [c.state, c.runs], sets, **PRIVATE, **heavy)
     chosen = [c.state, c.first, c.second]
     gr.on([c.first.input, c.second.input], pair, chosen, ranks, api_name="compare_pair")
-    c.regions.click(regions, c.state, c.pro, api_name="compare_regions", **HEAVY)
     _wire_images(c)
 
 
@@ -58,7 +55,7 @@ def _layout() -> SimpleNamespace:
             elem_id="compare-runs",
         )  # fmt: skip
         c.go = gr.Button("Compare", variant="primary", min_width=120, elem_id="compare-go")
-    gr.HTML(markup.heading("The same test images", "ROC curves and kinds of defects"))
+    gr.HTML(markup.heading("The same test images", "ROC curves and defect types"))
     c.sets = gr.HTML(markup.message(views.ASK), elem_id="compare-test")
     with gr.Column(visible=False) as c.rest:
         _pair_layout(c)
@@ -73,8 +70,6 @@ def _layout() -> SimpleNamespace:
 
 
 def _pair_layout(c: SimpleNamespace) -> None:
-    c.regions = gr.Button("Add region-overlap curves", size="md", elem_id="compare-regions")
-    c.pro = gr.HTML(elem_id="compare-pro")
     gr.HTML(markup.heading("Two runs, image by image", "where they disagree most"))
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
@@ -98,25 +93,23 @@ def offer(folder: Path, run: str | None, state: list[str] | None) -> Any:
 
 
 def compare(folder: Path, runs: list[str] | None) -> Any:
-    """ROC, AUROC by kind of defect and the first pair's ranks of several runs."""
+    """ROC, AUROC by defect type and the first pair's ranks of several runs."""
     runs = views.listed(folder, runs)
     try:
         kept, charts = views.of_one_dataset(runs)[0], views.test_set(runs)
     except ValueError as error:  # one image can be compared none the less
         answer, hidden = markup.message(str(error)), gr.update(visible=False)
-        return runs, answer, gr.skip(), gr.skip(), "", [], [], hidden, hidden, ""
+        return runs, answer, gr.skip(), gr.skip(), "", [], [], hidden
     choices = [(name, run) for run, name in kept.items()]
     first = list(kept)[:2]
     pairs = [gr.update(choices=choices, value=run) for run in first]
-    answer = views.pair(runs, *first)
-    shown = gr.update(visible=True), gr.update(visible=views.with_regions(kept))
-    return runs, charts, *pairs, *answer, *shown, ""
+    return runs, charts, *pairs, *views.pair(runs, *first), gr.update(visible=True)
 
 
 def begin(folder: Path, state: list[str] | None, runs: list[str] | None) -> Any:
     """When the tab is opened for the first time: the runs that are chosen, if they are enough."""
     if state or len(runs or ()) < views.LEAST:
-        return (gr.skip(),) * 10
+        return (gr.skip(),) * 8
     return compare(folder, runs)
 
 
@@ -129,11 +122,6 @@ def samples(runs: list[str] | None) -> Any:
 def pair(runs: list[str] | None, first: str, second: str) -> Any:
     """Two runs' ranks of the same images, and where they disagree most."""
     return views.pair(_compared(runs), first, second)
-
-
-def regions(runs: list[str] | None, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
-    """Region-overlap curves of the runs that have maps."""
-    return views.regions(_compared(runs), ticker(progress))
 
 
 def sample(runs: list[str] | None, key: str, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008

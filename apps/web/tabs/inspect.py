@@ -1,7 +1,5 @@
 """The tab of one image: where it comes from at the left, what the run says of it at the right."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +14,17 @@ from labkit_apps.web.shelf import brief, opened
 from labkit_apps.web.style import static
 from labkit_apps.web.tabs import picking
 from labkit_apps.web.views import inspect as views
-from labkit_apps.web.views import place
+from labkit_apps.web.views import position
 from labkit_apps.web.views.inspect import ViewOptions
 from labkit_apps.web.views.judged_image import Source
 
-NOWHERE = -1.0  # x and y as long as no place is chosen
+NOWHERE = -1.0  # x and y as long as no position is chosen
 CLAMPED = """(desk, run, typed) => {
   const { min, max } = document.querySelector("#%s input[type=range]");
   return [desk, run, Math.min(max, Math.max(min, typed)), typed];
 }"""  # while a number is typed it may lie outside; leaving the box brings it back
 OPENING = "The run is being opened ..."
-SHOWN, SCALES = 16, 9  # outputs of an image or a run, and those of them that are controls
+SHOWN, SCALES = 14, 7  # outputs of an image or a run, and those of them that are controls
 ASKED = "(...values) => [...values.slice(0, -1), Date.now()]"  # with the time of asking
 IMAGES = {"concurrency_id": "images", "trigger_mode": "multiple", "js": ASKED}
 
@@ -34,16 +32,16 @@ IMAGES = {"concurrency_id": "images", "trigger_mode": "multiple", "js": ASKED}
 def tab(page: Page) -> None:
     """Lay out and wire."""
     c = _layout()
-    c.options = [c.mode, c.opacity, c.first, c.second, c.truth, c.x, c.y]
+    c.options = [c.view, c.opacity, c.truth, c.x, c.y]
     c.asked = [*c.options, gr.Number(0, visible=False)]
-    c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.mode, c.first, c.second, c.x, c.y]
-    c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.place, c.nearest, c.message]
+    c.scales = [c.ruler, c.threshold, c.alarm, c.opacity, c.view, c.x, c.y]
+    c.answer = [c.maps, c.verdict, c.histogram, c.truth, c.position, c.nearest, c.message]
     c.shown = [*c.answer, *c.scales]
     inputs = [c.desk, page.run, *c.asked]
     chosen = page.run.change(choose, inputs, c.shown, api_name="choose", **IMAGES)
     _wire_image(page.run, c, picking.wire(page, c, chosen))
     _wire_options(c)
-    _wire_place(c)
+    _wire_position(c)
 
 
 def _layout() -> SimpleNamespace:
@@ -60,7 +58,7 @@ def _layout() -> SimpleNamespace:
             _controls(c)
             words = markup.message(OPENING)
             c.maps = gr.HTML(words, elem_id="maps", js_on_load=static("inspect.js"))
-            c.place = gr.HTML(markup.message(place.ASK), elem_id="place")
+            c.position = gr.HTML(markup.message(position.ASK), elem_id="position")
             c.nearest = gr.HTML(elem_id="nearest")
             c.histogram = gr.HTML(elem_id="histogram")
             with gr.Row(elem_id="keep"):
@@ -80,12 +78,11 @@ def _controls(c: SimpleNamespace) -> None:
             0, 1, 0.6, step=0.05, label="Opacity of the maps", info="0 image alone, 1 map alone",
             min_width=240, elem_id="opacity",
         )  # fmt: skip
-    hidden = {"visible": False, "min_width": 140, "allow_custom_value": True}  # for programs
     with gr.Row(elem_id="look"):
-        c.mode = gr.Radio(views.MODES, value=views.SIDE, label="View", min_width=300,
-                          elem_id="mode")  # fmt: skip
-        c.first = gr.Dropdown([], label="Map", **hidden, elem_id="first")
-        c.second = gr.Dropdown([], label="Against", **hidden, elem_id="second")
+        c.view = gr.Dropdown(
+            [views.ALL], value=views.ALL, label="View", info="All maps, or one under a swipe",
+            allow_custom_value=True, min_width=240, elem_id="view",  # one of another run, programs
+        )  # fmt: skip
         c.truth = gr.Checkbox(
             True, label="Outline the annotated defect", container=False, elem_id="truth"
         )
@@ -101,10 +98,8 @@ def _wire_image(run: gr.Dropdown, c: SimpleNamespace, picked: Dependency) -> Non
 
 
 def _wire_options(c: SimpleNamespace) -> None:
-    moved = [c.opacity.input, c.first.input, c.second.input, c.truth.input]
-    options = [c.desk, *c.options]
+    moved, options = [c.view.input, c.opacity.input, c.truth.input], [c.desk, *c.options]
     gr.on(moved, redraw, options, c.maps, api_name="maps", **QUIET)
-    c.mode.input(view, options, [c.first, c.second, c.maps], api_name="view", **QUIET)
     inputs, outputs = [c.desk, c.ruler], [c.verdict, c.histogram, c.message]
     for slider, other, handler in ((c.threshold, c.alarm, decide), (c.alarm, c.threshold, allow)):
         slider.input(
@@ -114,11 +109,11 @@ def _wire_options(c: SimpleNamespace) -> None:
     c.keep.click(keep, options, c.files, api_name="files")
 
 
-def _wire_place(c: SimpleNamespace) -> None:
-    """A click marks the place at once; its latents follow, then the search for its like."""
+def _wire_position(c: SimpleNamespace) -> None:
+    """A click marks the position at once; its latents follow, then the search for its like."""
     clicked = c.maps.select(spot, None, [c.x, c.y], **HIDDEN)
     marked = clicked.then(redraw, [c.desk, *c.options], c.maps, **HIDDEN)
-    shown = marked.then(show_place, [c.desk, c.x, c.y], c.place, api_name="place")
+    shown = marked.then(show_position, [c.desk, c.x, c.y], c.position, api_name="position")
     shown.success(nearest, [c.desk, c.x, c.y], c.nearest, api_name="nearest")
 
 
@@ -157,26 +152,19 @@ def _show(
             words = f"{error} What is shown is {desk.image.answer.name}." if desk.image else error
         if not desk.run:  # no run answers, so nothing of the one before stays
             return *_nothing(words), *(gr.skip(),) * SCALES
-        scales = _scales(desk, options) if fresh else (gr.skip(),) * SCALES
+        scales = _scales(desk) if fresh else (gr.skip(),) * SCALES
         return *_answer(desk, _options(desk, options, fresh)), _message(words), *scales
 
 
 def _nothing(words: object) -> tuple:
     """An empty view, and why."""
-    return (
-        markup.message(views.NO_IMAGE),
-        "",
-        "",
-        gr.update(visible=False),
-        "",
-        "",
-        _message(words),
-    )
+    hidden = gr.update(visible=False)
+    return markup.message(views.NO_IMAGE), "", "", hidden, "", "", _message(words)
 
 
 def _answer(desk: Desk, options: ViewOptions) -> tuple:
-    image = desk.image
-    report = place.draw_place(image, options.place), place.draw_nearest(image, options.place)
+    image, place = desk.image, options.position
+    report = position.draw_position(image, place), position.draw_nearest(image, place)
     box = gr.update(visible=image is not None and image.mask is not None)
     return views.draw_maps(image, options), *_decision(desk), box, *report
 
@@ -188,31 +176,21 @@ def _decision(desk: Desk) -> tuple[str, str]:
     return views.draw_verdict(desk.image, desk.threshold), chart
 
 
-def _scales(desk: Desk, options: Sequence[Any]) -> tuple:
+def _scales(desk: Desk) -> tuple:
     """The controls, as a run needs them that has just been opened."""
     shown = opened(desk.run)
-    (low, high, step), (least, rate), names = shown.ruler, shown.rates, list(shown.legend)
-    now, unit = desk.threshold, shown.unit
+    (low, high, step), (least, rate) = shown.ruler, shown.rates
+    now, unit, names = desk.threshold, shown.unit, list(shown.legend)
     threshold = gr.update(minimum=low, maximum=high, step=step, value=now, info=unit)
-    first = shown.main or (names[-1] if names else views.PICTURE)
-    second = names[0] if len(names) > 1 else views.PICTURE
-    several = [
-        gr.update(choices=[views.PICTURE, *names], value=name, visible=bool(names) and needed)
-        for name, needed in zip((first, second), _needed(options[0]), strict=True)
-    ]
     alarm, needing = gr.update(minimum=least, value=rate), gr.update(visible=bool(names))
-    return desk.run, threshold, alarm, needing, needing, *several, NOWHERE, NOWHERE
+    view = gr.update(choices=[views.ALL, *names], value=views.ALL, visible=bool(names))
+    return desk.run, threshold, alarm, needing, view, NOWHERE, NOWHERE
 
 
 def redraw(desk: Desk, *options: Any) -> Any:
     """The maps in another look."""
     with desk.turn:
         return views.draw_maps(desk.image, _options(desk, options))
-
-
-def view(desk: Desk, *options: Any) -> Any:
-    """The maps in another mode, and the choices of maps that it needs."""
-    return *(gr.update(visible=needed) for needed in _needed(options[0])), redraw(desk, *options)
 
 
 def decide(desk: Desk, run: str, threshold: float, typed: float) -> Any:
@@ -251,14 +229,14 @@ def _message(words: object) -> Any:
     return gr.update(value=markup.message(words) if words else "", visible=bool(words))
 
 
-def show_place(desk: Desk, x: float | None, y: float | None) -> Any:
-    """What each map and latent says of a place."""
-    return place.draw_place(desk.image, _spot(x, y))
+def show_position(desk: Desk, x: float | None, y: float | None) -> Any:
+    """What each map and latent says of a position."""
+    return position.draw_position(desk.image, _spot(x, y))
 
 
 def nearest(desk: Desk, x: float | None, y: float | None) -> Any:
-    """The training patch that is most like a place."""
-    return place.draw_nearest(desk.image, _spot(x, y))
+    """The training patch that is most like a position."""
+    return position.draw_nearest(desk.image, _spot(x, y))
 
 
 def spot(event: gr.SelectData) -> tuple[float, float]:
@@ -274,18 +252,12 @@ def keep(desk: Desk, *options: Any) -> Any:
     return "".join(links)
 
 
-def _needed(mode: str) -> tuple[bool, bool]:
-    """Whether a view asks for one map, and for another against it."""
-    return mode != views.SIDE, mode == views.SWIPE
-
-
 def _options(desk: Desk, options: Sequence[Any], fresh: bool = False) -> ViewOptions:
-    """How the controls say to draw; names and places of another run count no more."""
-    mode, opacity, first, second, truth, x, y = options
+    """How the controls say to draw; a view and a position of another run count no more."""
+    view, opacity, truth, x, y = options
     if fresh:
-        first = second = None
-        x = y = NOWHERE
-    return ViewOptions(mode, opacity, desk.threshold, first, second, truth, _spot(x, y))
+        view, x, y = views.ALL, NOWHERE, NOWHERE
+    return ViewOptions(view, opacity, truth, _spot(x, y), desk.threshold)
 
 
 def _spot(x: float | None, y: float | None) -> tuple[float, float] | None:

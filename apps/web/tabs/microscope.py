@@ -1,7 +1,5 @@
 """The flow microscope: a flow step by step, of an image's features or of a toy's points."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -68,14 +66,12 @@ def _toy_layout() -> SimpleNamespace:
 
 
 def _steps(c: SimpleNamespace, name: str) -> None:
-    """Back, forward, play and a slider; hidden until there are steps."""
+    """Play and a slider; hidden until there are steps."""
     with gr.Row(visible=False, elem_classes="lk-steps", elem_id=f"{name}-steps") as c.bar:
-        c.back = gr.Button("◀ Back", size="md", min_width=70, elem_id=f"{name}-back")
         c.slider = gr.Slider(
             0, 1, 0, step=1, label="Step", info="0 is what the flow is given; arrow keys work",
             min_width=240, scale=6, elem_id=f"{name}-step", buttons=[],
         )  # fmt: skip
-        c.forward = gr.Button("Next ▶", size="md", min_width=70, elem_id=f"{name}-next")
         c.play = gr.Button(PLAY, size="md", min_width=80, elem_id=f"{name}-play")
     c.timer, c.count = gr.Timer(TICK, active=False), gr.Number(1, visible=False)
 
@@ -110,17 +106,14 @@ def _wire_toy(p: SimpleNamespace) -> None:
 
 
 def _wire_steps(c: SimpleNamespace, draw: Callable[..., Any], changed: Sequence[Any]) -> None:
-    quick = HIDDEN | {"queue": False}
-    c.back.click(lambda step: max(step - 1, 0), c.slider, c.slider, **quick)
-    c.forward.click(lambda step, last: min(step + 1, last), [c.slider, c.count], c.slider, **quick)
-    c.play.click(play, [c.play, c.slider, c.count], [c.timer, c.play, c.slider], **quick)
-    outputs = [c.slider, c.timer, c.play, c.panel]
+    begun = [c.timer, c.play, c.slider]
+    c.play.click(play, [c.play, c.slider, c.count], begun, queue=False, **HIDDEN)
     how = HIDDEN | HEAVY | {"trigger_mode": "once"}
-    c.timer.tick(partial(advance, draw), [c.count, *changed], outputs, **how)
+    c.timer.tick(partial(advance, draw), [c.count, *changed], [*begun, c.panel], **how)
 
 
 def index(event: gr.SelectData) -> int:
-    """The place in the gallery of what was clicked."""
+    """Which one of the gallery was clicked."""
     return event.index
 
 
@@ -144,7 +137,7 @@ def offer(run: str | None) -> Any:
 
 
 def pick(run: str | None, index: float, step: float) -> Any:
-    """A test image, by its place in the gallery."""
+    """A test image, by its number in the gallery."""
     _, keys = spread(run)
     if index is None or not 0 <= int(index) < len(keys):
         raise ValueError(f"There is no sample {index}; choose one of {len(keys)}, from 0 on.")
@@ -211,5 +204,5 @@ def advance(draw: Callable[..., Any], last: int, *changed: Any) -> Any:
     step = min(step + 1, last)
     panel = draw(*chosen, step)
     if step >= last:
-        return step, gr.Timer(active=False), PLAY, panel
-    return step, gr.skip(), gr.skip(), panel
+        return gr.Timer(active=False), PLAY, step, panel
+    return gr.skip(), gr.skip(), step, panel

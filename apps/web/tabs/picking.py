@@ -1,7 +1,5 @@
 """Where the image of the tab Inspect comes from: the gallery, a file, a camera, a link."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +20,8 @@ def layout(c: SimpleNamespace) -> None:
     c.keys, c.page = gr.State([]), gr.Number(0, visible=False, precision=0)
     gr.HTML(markup.heading("Test images", "most unusual first · label and score"))
     with gr.Row(elem_id="filters"):
-        c.defect = gr.Dropdown([("all kinds", views.ALL)], value=views.ALL, label="Kind",
-                             allow_custom_value=True, min_width=130, elem_id="kind")  # fmt: skip
+        c.defect = gr.Dropdown([("all types", views.ALL)], value=views.ALL, label="Defect type",
+                             allow_custom_value=True, min_width=130, elem_id="defect")  # fmt: skip
         c.decision = gr.Dropdown(views.DECISIONS, value=views.ALL, label="Decision",
                                  min_width=130, elem_id="decision")  # fmt: skip
     c.gallery = gallery(3, height=450, elem_id="samples")

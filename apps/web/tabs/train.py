@@ -4,8 +4,6 @@ The training belongs to the server (`apps/trainer.py`): closing the page leaves 
 page that is opened later shows it again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ def tab(page: Page) -> None:
     """Lay out and wire."""
     trainer = page.trainer
     c = _layout(trainer.allowance.budgets)
-    asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.device, c.text]
+    asked = [c.data, c.method, c.budget, c.seed, c.backbone, c.text]
     answer = [c.status, c.curve, c.stop, c.timer, page.run, c.fingerprint, c.facts]
     ask = partial(progress, trainer)
     begin, store = partial(first, trainer), partial(add, trainer)
@@ -68,7 +66,7 @@ def _layout(budgets: list[str]) -> SimpleNamespace:
 
 def _choices(c: SimpleNamespace, budgets: list[str]) -> None:
     """What to train on, what to train, and how."""
-    methods, devices = views.method_choices(), views.device_choices()
+    methods = views.method_choices()
     gr.HTML(markup.heading("What to train on", "normal images only"))
     c.data = gr.Dropdown(
         [train_data.DEFAULT], value=train_data.DEFAULT, label="Data", allow_custom_value=True,
@@ -89,7 +87,6 @@ def _choices(c: SimpleNamespace, budgets: list[str]) -> None:
                            info="Same seed, same run", elem_id="seed")  # fmt: skip
     with gr.Accordion("More settings", open=False):
         c.backbone = gr.Dropdown(views.backbone_choices(), value="", label="Backbone")
-        c.device = gr.Radio(devices, value=devices[0][1], label="Device")
         c.text = gr.Textbox(
             label="Settings", placeholder="blocks=4 lr=1e-4 shots=16", elem_id="settings",
             info="As --set of `labkit train`: key=value, with spaces between",
@@ -115,10 +112,10 @@ def add(trainer: Trainer, file: str | None) -> Any:
 
 def ordered(
     answer: Callable[[Order], Any], trainer: Trainer, data: str, method: str, budget: str,
-    seed: float, backbone: str, device: str, settings: str,
+    seed: float, backbone: str, settings: str,
 ) -> Any:  # fmt: skip
     """What the trainer answers to an order, once all of it fits."""
-    return answer(views.order(trainer, data, method, budget, seed, backbone, device, settings))
+    return answer(views.order(trainer, data, method, budget, seed, backbone, settings))
 
 
 def stop(trainer: Trainer, number: float | None) -> Any:

@@ -1,7 +1,5 @@
 """What the tab of many images shows and keeps: each judged once, then decided at every rate."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import tempfile
@@ -18,8 +16,7 @@ from scipy.stats import false_discovery_control
 
 from labkit.core.files import write_whole
 from labkit.figures.plots import NONE, score_histogram
-from labkit_apps.web import archives, listing, markup
-from labkit_apps.web.listing import NUMBERS
+from labkit_apps.web import archives, markup
 from labkit_apps.web.shelf import brief, opened
 from labkit_apps.web.style import css, static
 from labkit_apps.web.views.judged_image import judge_file, overlay
@@ -27,6 +24,14 @@ from labkit_apps.web.views.judged_image import judge_file, overlay
 MOST = 5000  # files at once
 KEPT, SIDE = 200, 200  # overlays that are kept, the most unusual, and their longer side in pixels
 ALARM, DISCOVERY = "unusual at the false-alarm rate", "unusual at the false-discovery rate"
+NUMBERS = {"score": ".4g", "quantile": ".1%", "p-value": ".3g", "adjusted p": ".3g"}
+RISING = ("file", "p-value", "adjusted p")  # sorted from the smallest when first pressed
+HINTS = {
+    "score": "the run's own, higher is more unusual",
+    "quantile": "share of held-out normal images that score lower",
+    "p-value": "conformal: share of normal images at least this unusual",
+    "adjusted p": "corrected for the size of the batch (Benjamini-Hochberg)",
+}
 
 READING = (
     "A p-value is the share of normal images at least as unusual as this one, counted on the "
@@ -63,7 +68,7 @@ class Rates:
     discovery: float
 
     @classmethod
-    def of(cls, alarm: float, discovery: float) -> Rates:
+    def of(cls, alarm: float, discovery: float) -> "Rates":
         """From per cent; a slider may stop a rounding error short of its end."""
         return cls(*(min(1.0, max(0.0, float(value) / 100)) for value in (alarm, discovery)))
 
@@ -172,8 +177,45 @@ def draw_summary(batch: JudgedBatch, rates: Rates, link: str = "") -> str:
 
 
 def draw_table(batch: JudgedBatch, rates: Rates) -> str:
-    """One row per file, with its overlay where that is kept (HTML)."""
-    return listing.table(decided(batch, rates), batch.pictures, (ALARM, DISCOVERY))
+    """One row per file: overlay where kept, name, numbers, both decisions, or its fault (HTML).
+
+    Each heading is a button that `static/batch.js` sorts by; a cell's own value is in its
+    `data-value`, empty where it has none.
+    """
+    heads = "".join(_head(name, HINTS.get(name, "")) for name in ("file", *NUMBERS))
+    heads += _head("false alarms", ALARM) + _head("false discoveries", DISCOVERY)
+    rows = decided(batch, rates).iterrows()
+    body = "".join(_row(row, batch.pictures.get(index)) for index, row in rows)
+    return (
+        '<div class="lk-scroll"><table class="lk-batch"><thead><tr><th scope="col">map</th>'
+        f"{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _head(name: str, hint: str) -> str:
+    attributes = ' class="lk-number"' if name in NUMBERS else ""
+    attributes += ' data-first="up"' if name in RISING else ""
+    return (
+        f'<th scope="col"{attributes} title="{markup.text(hint)}">'
+        f'<button type="button">{markup.text(name)}</button></th>'
+    )
+
+
+def _row(row: pd.Series, content: bytes | None) -> str:
+    name, shown = markup.text(row["file"]), ""
+    if content:
+        address = markup.data_uri(content, "image/jpeg")
+        shown = f'<img alt="anomaly map over {name}" loading="lazy" src="{address}">'
+    cells = f'<td class="lk-thumb">{shown}</td><th scope="row" data-value="{name}">{name}</th>'
+    if row["fault"]:
+        return f'<tr class="lk-fault">{cells}<td colspan="6">{markup.text(row["fault"])}</td></tr>'
+    for key, form in NUMBERS.items():
+        cells += f'<td class="lk-number" data-value="{row[key]:.17g}">{row[key]:{form}}</td>'
+    for column in (ALARM, DISCOVERY):
+        mark, word, role = markup.DECISIONS[bool(row[column])]
+        cells += f'<td data-value="{int(row[column])}">'
+        cells += f'<span class="lk-{role}">{mark}</span> {word}</td>'
+    return f"<tr>{cells}</tr>"
 
 
 def draw_histogram(batch: JudgedBatch, rates: Rates) -> Figure:

@@ -1,9 +1,6 @@
 """What the tab of several runs shows: their maps of one image, and one test set."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,6 @@ from labkit.figures.style import QUIET, dress, new_figure
 from labkit_apps.web import markup, shelf
 from labkit_apps.web.blend import blend
 from labkit_apps.web.shelf import fit, opened, words
-from labkit_apps.web.views import about
 from labkit_apps.web.views.gallery import thumbnail
 from labkit_apps.web.views.judged_image import Source, name_of, read
 
@@ -85,47 +81,35 @@ def of_one_dataset(runs: Sequence[str]) -> tuple[dict[str, str], str]:
 
 
 def test_set(runs: Sequence[str]) -> str:
-    """ROC curves and AUROC by kind of defect of runs on one dataset (HTML)."""
+    """ROC curves and AUROC by defect type of runs on one dataset (HTML)."""
     kept, sentence = of_one_dataset(runs)
     tables = {name: opened(run).test for run, name in kept.items()}
     shared = common(tables)
     chart = markup.chart(roc_figure(shared), "ROC curves of the chosen runs")
-    numbers = {name: f"{len(shared[name])} of {len(test)} images" for name, test in tables.items()}
+    counted = {f"{name}: {len(shared[name])} of {len(test)} images": shared[name]
+               for name, test in tables.items()}  # fmt: skip
     return (
         f'<p class="lk-small">{markup.text(sentence)}</p><div class="lk-two">{chart}'
-        f"<div>{kind_table(by_kind(shared), numbers)}</div></div>"
+        f"<div>{type_table(counted)}</div></div>"
     )
 
 
-def kind_table(kinds: pd.DataFrame, numbers: Mapping[str, str]) -> str:
-    """Image AUROC, one row per defect, one column per run, the best of a row bold (HTML).
+def type_table(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Image AUROC, one row per defect type, one column per run (HTML).
 
-    Args: numbers: how many of its test images stand behind a run's column.
+    Args: tables: heading of a column -> the scores of that run's test images, the same for all.
     """
-    head = "".join(
-        f'<th scope="col">{markup.text(name)}<br><small>{numbers[name]}</small></th>'
-        for name in kinds.index
+    areas = by_type(tables)
+    rows = [
+        ("all defects" if defect == "all" else words(defect), int(images),
+         *("–" if np.isnan(area) else f"{area:.3f}" for area in row))
+        for defect, images, *row in areas[: None if len(areas) > 2 else 1].itertuples()
+    ]  # fmt: skip
+    caption = (
+        "Image AUROC: share of pairs of a good and a defective image in the right order, on the "
+        "same images in every column; differences of a few thousandths mean nothing."
     )
-    rows, count = [], kinds.attrs["count"]
-    for defect in kinds.columns if len(kinds.columns) > 2 else ["all"]:
-        values = kinds[defect].round(3)
-        cells = "".join(_cell(value, value == values.max()) for value in values)
-        name = "all defects" if defect == "all" else words(defect)
-        rows.append(f'<tr><th scope="row">{markup.text(name)}</th>'
-                    f'<td class="lk-number">{count[defect]}</td>{cells}</tr>')  # fmt: skip
-    return (
-        '<div class="lk-scroll"><table class="lk-table lk-kinds"><caption>Image AUROC: share of '
-        "pairs of a good and a defective image in the right order, on the images that all runs "
-        "were tested on. Bold: highest of the row; "
-        "differences of a few thousandths mean nothing.</caption><thead><tr>"
-        f'<th scope="col">kind of defect</th><th scope="col">images</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _cell(value: float, best: bool) -> str:
-    text = "–" if np.isnan(value) else f"{value:.3f}"
-    return f'<td class="lk-number">{f"<b>{text}</b>" if best else text}</td>'
+    return markup.table(rows, ("defect type", "images", *tables), caption)
 
 
 def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[str]]:
@@ -159,11 +143,6 @@ def pair(runs: Sequence[str], first: str, second: str) -> tuple[str, list, list[
     chart = markup.chart(figure, f"ranks under {names[0]} and {names[1]}")
     text = f'{chart}<p class="lk-small">{markup.text(sentence)}</p>'
     return text, list(pictures.values()), list(pictures)
-
-
-def with_regions(runs: Sequence[str]) -> bool:
-    """Whether any of the runs has been judged by regions: masks and a map."""
-    return any(shelf.summary(run).get("aupro") is not None for run in runs)
 
 
 def maps(runs: Sequence[str], source: Source, tick: Tick = lambda d, t: None) -> str:
@@ -214,32 +193,6 @@ def _panel(name: str, meaning: str, picture: np.ndarray, edge: str) -> str:
     )
 
 
-def regions(runs: Sequence[str], tick: Tick = lambda done, total: None) -> str:
-    """Region-overlap curves of the runs on one dataset, from maps computed anew (HTML).
-
-    Raises: ValueError if the data has no masks or no run has a map.
-    """
-    kept, _ = of_one_dataset(runs)
-    keys = set(common({run: opened(run).test for run in kept})[runs[0]]["key"])
-    curves = {}
-    for k, (run, name) in enumerate(kept.items()):
-        if opened(run).main is not None:
-            step = partial(_share, tick, k, len(kept))
-            curves[name] = about.overlap(run, step, keys)
-    if not curves:
-        raise ValueError("None of the runs has a map, so regions cannot be compared.")
-    left = [name for name in kept.values() if name not in curves]
-    words = "Mean share of each annotated region that is found, against false-positive pixels."
-    words += f" Without a map, left out: {', '.join(left)}." if left else ""
-    chart = markup.chart(pro_figure(curves), "region-overlap curves of the chosen runs")
-    return f'{chart}<p class="lk-small">{markup.text(words)}</p>'
-
-
-def _share(tick: Tick, k: int, runs: int, done: int, total: int) -> None:
-    """How far all runs together are, when run k is at `done` of `total`."""
-    tick(k * total + done, runs * total)
-
-
 def common(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Each run's rows of those images that all runs were tested on.
 
@@ -256,50 +209,27 @@ def common(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return shared
 
 
-def by_kind(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Image AUROC of each run (rows) over all defects and for each kind (columns).
-
-    The number of images of a kind stands in `attrs["count"]`.
-    """
-    rows, counts = {}, {}
+def by_type(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Number of `images` and image AUROC in each run, of all defects and of each type (rows)."""
+    areas = {}
     for name, test in tables.items():
         scores, labels = test["score"].to_numpy(), test["label"].to_numpy()
-        defects = metrics.per_defect(scores, test["defect"].tolist()).set_index("defect")
-        rows[name] = {"all": metrics.image_auroc(scores, labels)} | dict(defects["image_auroc"])
-        counts |= {"all": int(labels.sum())} | dict(defects["n"])
-    areas = pd.DataFrame.from_dict(rows, orient="index").astype(float)
-    areas.attrs["count"] = counts
-    return areas
+        types = metrics.per_defect(scores, test["defect"].tolist()).set_index("defect")
+        areas["images"] = {"all": int(labels.sum())} | dict(types["n"])
+        areas[name] = {"all": metrics.image_auroc(scores, labels)} | dict(types["image_auroc"])
+    return pd.DataFrame(areas).astype(float)
 
 
 def roc_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """ROC curves of several runs, each with its area."""
-    curves = {
-        name: metrics.roc_curve(test["score"].to_numpy(), test["label"].to_numpy())
-        for name, test in tables.items()
-    }
-    x, y = "false-positive rate [share of good images]", "true-positive rate [share of defects]"
-    return _curves(curves, (x, y), "AUROC")
-
-
-def pro_figure(curves: Mapping[str, metrics.Curve]) -> Figure:
-    """Region-overlap curves of several runs, each with its area up to the limit."""
-    x, y = "false-positive rate [share of normal pixels]", "overlap [mean share of a region]"
-    limit = next(iter(curves.values())).limit
-    figure = _curves(curves, (x, y), f"AUPRO to {limit:g}")
-    figure.axes[0].axvline(limit, color=QUIET, linestyle="dotted", linewidth=1.2)
-    return figure
-
-
-def _curves(curves: Mapping[str, metrics.Curve], labels: tuple[str, str], area: str) -> Figure:
-    """Each curve with its area in the legend; dotted: what chance would give."""
+    """ROC curves of several runs, each with its area; dotted: what chance would give."""
     figure = new_figure(5.6, 4.2)
-    ax = dress(figure.subplots(), *labels)
+    x, y = "false-positive rate [share of good images]", "true-positive rate [share of defects]"
+    ax = dress(figure.subplots(), x, y)
     ax.plot((0, 1), (0, 1), color=QUIET, linestyle="dotted", linewidth=1.2)
-    handles = []
-    for k, (name, curve) in enumerate(curves.items()):
-        label = f"{name}: {area} {curve.area:.3f}"
-        handles += ax.plot(curve.x, curve.y, label=label, linewidth=1.7, **style.series_style(k))
+    for k, (name, test) in enumerate(tables.items()):
+        curve = metrics.roc_curve(test["score"].to_numpy(), test["label"].to_numpy())
+        label = f"{name}: AUROC {curve.area:.3f}"
+        ax.plot(curve.x, curve.y, label=label, linewidth=1.7, **style.series_style(k))
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-    style.legend(figure, handles)
+    style.legend(figure, ax.lines[1:])
     return figure

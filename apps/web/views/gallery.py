@@ -1,7 +1,5 @@
 """The test images of a run as a gallery: sorted by score, filtered, some at a time."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np
@@ -18,22 +16,23 @@ DECISIONS = (ALL, WRONG, MISSED, ALARMS)
 
 
 def defects(run: str) -> list[tuple[str, str]]:
-    """Label and value of each kind of test image, with its number; all of them first."""
+    """Label and value of each type of test image, with its number; all of them first."""
     table = opened(run).ranked
     counts = table.defect.value_counts()
     names = sorted(counts.index, key=lambda name: (name != GOOD, name))
-    every = (f"all kinds ({len(table)})", ALL)
+    every = (f"all types ({len(table)})", ALL)
     return [every, *((f"{words(name)} ({counts[name]})", name) for name in names)]
 
 
 def chosen(run: str, defect: str, decision: str, threshold: float) -> pd.DataFrame:
     """The rows of a filter, most unusual first: key, defect, label, score.
 
-    Raises: ValueError for a kind or decision that is not known.
+    Raises: ValueError for a defect type or decision that there is not.
     """
     table = opened(run).ranked
     if defect != ALL and defect not in set(table.defect):
-        raise ValueError(f"There is no kind {defect!r}; known are {', '.join(set(table.defect))}.")
+        names = ", ".join(set(table.defect))
+        raise ValueError(f"There is no defect type {defect!r}; choose one of {names}.")
     if decision not in DECISIONS:
         raise ValueError(f"There is no filter {decision!r}; use one of {', '.join(DECISIONS)}.")
     unusual, bad = table.score > threshold, table.label == 1

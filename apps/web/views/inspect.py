@@ -1,7 +1,5 @@
 """What the tab of one image shows: its maps, the verdict, the histogram, files to keep."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass
@@ -14,33 +12,28 @@ from PIL import Image
 from labkit.figures import score_histogram, style
 from labkit_apps.web import markup
 from labkit_apps.web.blend import blend
-from labkit_apps.web.shelf import OpenRun, opened
+from labkit_apps.web.shelf import opened
 from labkit_apps.web.views.judged_image import NO_IMAGE, WHOLE, JudgedImage
 
-SIDE, OVER, SWIPE = "Side by side", "Overlay", "Swipe"
-MODES = (SIDE, OVER, SWIPE)
-PICTURE = "image"  # in the place of a map's name
+ALL, PICTURE = "all maps", "image"  # instead of a map's name
 
 
 @dataclass(frozen=True)
 class ViewOptions:
     """How maps are drawn.
 
-    mode       all beside the image, one large over the image, or two under a swipe
+    view       ALL beside the image, or the name of one, large, which a swipe draws over the image
     opacity    of a map over the picture, 0 to 1
-    threshold  raw score above which an image is unusual
-    first, second  names of maps, or PICTURE: the large one, and the one that a swipe uncovers
     truth      outline the annotated defect
-    place      x and y as shares of width and height, marked on every picture
+    position   x and y as shares of width and height, marked on every picture
+    threshold  raw score above which an image is unusual
     """
 
-    mode: str = SIDE
+    view: str = ALL
     opacity: float = 0.6
-    threshold: float = 0.0
-    first: str | None = None
-    second: str | None = None
     truth: bool = True
-    place: tuple[float, float] | None = None
+    position: tuple[float, float] | None = None
+    threshold: float = 0.0
 
 
 def draw_maps(image: JudgedImage | None, options: ViewOptions) -> str:
@@ -51,13 +44,13 @@ def draw_maps(image: JudgedImage | None, options: ViewOptions) -> str:
     if image is None:
         return markup.message(NO_IMAGE)
     shown = opened(image.run)
-    names = _names(shown, options)
+    one = options.view in shown.legend
+    names = [PICTURE, *([options.view] if one else shown.legend)]
     panels = [_panel(image, name, options) for name in names]
-    units_shown = [shown.legend[name][1] for name in names if name != PICTURE]
-    units = dict.fromkeys(units_shown if options.mode != SIDE else shown.limits)
+    units = dict.fromkeys(shown.legend[name][1] for name in names[1:])
     edges = {shown.unit: shown.edge} if shown.main in names else {}
     bars = [markup.colour_bar(shown.limits[unit], edges.get(unit), unit) for unit in units]
-    row = markup.swipe(*panels, *names[::-1]) if options.mode == SWIPE else markup.row(panels)
+    row = markup.swipe(*panels, options.view) if one else markup.row(panels)
     truth = options.truth and image.mask is not None
     page = row + markup.foot(bars, edges.get(shown.unit), truth)
     return page if shown.main else page + markup.message(WHOLE)
@@ -102,17 +95,18 @@ def draw_histogram(run: str, image: JudgedImage | None, threshold: float) -> Fig
 
 
 def files(image: JudgedImage | None, options: ViewOptions) -> dict[str, bytes]:
-    """What one may keep, by name: PNG and NPY of the large map, NPZ of all, JSON of the answer.
+    """What one may keep, by name: PNG and NPY of one map, NPZ of all, JSON of the answer.
 
     The NPY is the map, an (H, W) array, and the NPZ holds those of all maps by their names,
-    neither with pickled objects. Without a large map there is no NPY.
+    neither with pickled objects. Without a map in view or a main one there is no NPY.
 
     Raises: ValueError if no image is shown.
     """
     if image is None:
         raise ValueError(NO_IMAGE)
     shown, answer = opened(image.run), image.answer
-    name, stem = options.first or shown.main or PICTURE, f"labkit-{Path(answer.name).stem}"
+    name = options.view if options.view in shown.legend else shown.main or PICTURE
+    stem = f"labkit-{Path(answer.name).stem}"
     picture, alone, arrays = io.BytesIO(), io.BytesIO(), io.BytesIO()
     edge = shown.edge if shown.main else None
     Image.fromarray(_mixed(image, name, options, edge)).save(picture, "png")
@@ -133,32 +127,21 @@ def files(image: JudgedImage | None, options: ViewOptions) -> dict[str, bytes]:
     return parts | {f"{stem}.json": json.dumps(record, indent=1).encode()}
 
 
-def _names(shown: OpenRun, options: ViewOptions) -> list[str]:
-    """The pictures of a mode, by name."""
-    names = [PICTURE, *shown.legend]
-    if options.mode == SIDE:
-        return names
-    main = shown.main or names[-1]
-    first = options.first if options.first in names else main
-    second = options.second if options.second in names else PICTURE
-    return [second, first] if options.mode == SWIPE else list(dict.fromkeys([PICTURE, first]))
-
-
 def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
-    """One picture with its name and meaning, contour, annotated defect and the chosen place.
+    """One picture with its name and meaning, contour, annotated defect and the chosen position.
 
-    A click, or the arrow keys and Enter, choose another place (static/inspect.js).
+    A click, or the arrow keys and Enter, choose another position (static/inspect.js).
     """
     shown, size, lines = opened(image.run), image.answer.image.shape[:2], {}
     if name == shown.main:
         lines["lk-threshold"] = markup.outline(image.answer.maps[name], shown.edge, size)
     if options.truth and image.mask is not None:
         lines["lk-truth"] = markup.outline(style.resized(image.mask, size), 0.5, size)
-    if options.place:
-        lines["lk-place"] = markup.crosshair(options.place, *size[::-1])
+    if options.position:
+        lines["lk-position"] = markup.crosshair(options.position, *size[::-1])
     called = markup.text(name.replace("_", " "))
     meaning = markup.text(shown.legend.get(name, ["as the file shows it"])[0])
-    label = f'role="button" tabindex="0" aria-label="{called}: {meaning}. Choose a place."'
+    label = f'role="button" tabindex="0" aria-label="{called}: {meaning}. Choose a position."'
     tag = ' <span class="lk-tag">gives the score</span>' if name == shown.main else ""
     return (
         f'<figure class="lk-panel" data-map="{markup.text(name)}"><figcaption><b>{called}</b>{tag}'
@@ -174,8 +157,6 @@ def _mixed(
     shown, picture = opened(image.run), image.answer.image
     if name == PICTURE:
         return picture
-    if name not in shown.legend:
-        raise ValueError(f"There is no map {name!r}; this run has {', '.join(shown.legend)}.")
     limits = shown.limits[shown.legend[name][1]]
     edge = edge if name == shown.main else None
     return blend(picture, image.answer.maps[name], limits, options.opacity, edge)

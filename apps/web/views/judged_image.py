@@ -1,7 +1,5 @@
 """One image as a run judges it: computed once, then only drawn again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlencode

@@ -1,31 +1,41 @@
 """What the flow microscope shows: an image's or a toy's way through a flow, step by step."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from labkit.explore import microscope, toy_2d
-from labkit.explore.microscope import View
+from labkit.explore.microscope import StepView, View
+from labkit.explore.toy_2d import SPAN
+from labkit.figures import style
+from labkit.figures.plots import draw_density
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, legend, new_figure
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened, written
 from labkit_apps.web.views.judged_image import Source, name_of, read
-from labkit_apps.web.views.step_figures import toy_figure, values_figure
 
-SHOWN, KEPT, DRAWINGS = 320, 6, 96  # pixels of a picture; images and drawings that are kept
+SHOWN, KEPT = 320, 6  # pixels of a picture; images that are kept
 ASK = "Choose a test image or one of your own: it goes through the flow step by step."
 BLOCKS = (2, 4, 8)  # couplings of a toy's flow
+LINES, FINE, GRID = 13, 121, "#b9c4cc"  # of the grid: lines each way, points of a line, colour
+REACH = 4.2  # half-width of the panel of points
 LESSON = (
     "<p>A normalizing flow turns the features of an image into values that look like noise, "
     "N(0, 1), by steps that can be undone. Each coupling stretches and shifts one half of the "
     "channels by amounts that it reads from the other half; the log-det counts the stretching. A "
-    "place is unusual where the values stay large (energy) after little stretching.</p>"
+    "position is unusual where the values stay large (energy) after little stretching.</p>"
     '<p class="lk-equation">−log p<sub>k</sub>(x) / C &nbsp;=&nbsp; ½ mean<sub>c</sub> '
     "x<sub>k</sub>² + ½ log 2π − J<sub>k</sub> / C</p>"
-    '<p class="lk-small">x<sub>k</sub>: the values after step k at a place · C: channels · '
+    '<p class="lk-small">x<sub>k</sub>: the values after step k at a position · C: channels · '
     "J<sub>k</sub>: log |det| of the steps so far [nats]</p>"
 )
 TOY_LESSON = (
@@ -67,14 +77,8 @@ def draw(specimen: Specimen, flow: str, step: int) -> str:
     flows = names(specimen)
     if flow not in flows:
         raise ValueError(f"There is no flow {flow!r}; choose one of {', '.join(flows)}.")
-    place = max(0, min(int(step), flows[flow]))
-    return _page(specimen, flow, place, written(specimen.run))
-
-
-@lru_cache(maxsize=DRAWINGS)
-def _page(specimen: Specimen, flow: str, step: int, _written: int) -> str:
     image, mask, views, label = _opened(specimen)
-    view = views[flow]
+    view, step = views[flow], max(0, min(int(step), flows[flow]))
     parts = [_sentence(label, view, step)]
     maps = microscope.maps_figure(view, step, image, mask)
     if maps is None:
@@ -135,7 +139,6 @@ def toy(name: str, blocks: int) -> toy_2d.Toy:
     return toy_2d.train(name, blocks)
 
 
-@lru_cache(maxsize=DRAWINGS)
 def draw_toy(name: str, blocks: int, step: int) -> str:
     """Sentence and figure of one step of a toy's flow (HTML)."""
     chosen, step = toy(name, blocks), max(0, min(int(step), blocks))
@@ -153,3 +156,88 @@ def draw_toy(name: str, blocks: int, step: int) -> str:
         f'<p class="lk-small">{markup.text(undone)}</p>'
         f"{markup.chart(toy_figure(chosen, step), alt, pictures=True)}"
     )
+
+
+def values_figure(view: View, step: int, normal: View | None = None) -> Figure:
+    """The values after a step against N(0, 1), and -log p after each step with this one marked.
+
+    Args: normal: a good image's way through the same flow, drawn beside it.
+    """
+    figure, now = new_figure(9.6, 3.6), view.steps[step]
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    draw_density(left, "x", now.shares, now.outside, "values")
+    moments = f"mean {now.mean:.2f}, variance {now.variance:.3g}\n"
+    moments += f"excess kurtosis {now.kurtosis:.2f}"
+    left.set_title(moments, fontsize=TYPE, color=INK, loc="left")
+    progress(right, view.steps, step, normal.steps if normal else ())
+    legend(figure, [one for ax in (left, right) for one in ax.get_legend_handles_labels()[0]])
+    return figure
+
+
+def progress(
+    ax: Axes, steps: Sequence[StepView], step: int, normal: Sequence[StepView] = ()
+) -> None:
+    """-log p of a flow that stops after each step, nats per dimension, and where we are.
+
+    The raw input may be far off the others: an arrow stands for it then.
+    """
+    values, good = ([one.nll for one in some] for some in (steps, normal))
+    dress(ax, "", "−log p so far\n[nats per dimension]", grid="y")
+    near = [*(values[1:] or values), *good[1:]]
+    room = max(max(near) - min(near), 0.1)
+    top = max(near) + 0.45 * room
+    ax.set(xlim=(-0.5, len(steps) - 0.5), ylim=(min(*near, values[0]) - 0.2 * room, top))
+    if good:
+        ax.plot(good, "--", color=NORMAL, linewidth=1.2, label="a good image")
+    ax.plot(values, "o-", color=QUIET, markersize=4, linewidth=1.4, label="this image")
+    if values[0] > top and step:
+        text = {"fontsize": TYPE, "color": QUIET, "ha": "center", "va": "top"}
+        ax.text(0, top, f"{values[0]:.3g} ↑", **text)
+    shown, first = min(values[step], top), step < len(steps) / 2
+    ax.plot(step, shown, "o", color=ANOMALOUS, markersize=9, clip_on=False)
+    text = {"textcoords": "offset points", "fontsize": TYPE, "color": INK}
+    text["ha"] = "left" if first else "right"
+    ax.annotate(f"{values[step]:.3f}", (step, shown), (9 if first else -7, 8), **text)
+    names = [one.name.split(" of ")[0].replace("channel ", "") for one in steps]
+    ax.set_xticks(range(len(steps)), names, rotation=40, ha="right")
+
+
+def toy_figure(toy: toy_2d.Toy, step: int) -> Figure:
+    """Points and grid after a step, the density of a flow that stops there, -log p by step."""
+    drawing = new_figure(9.8, 3.8)
+    axes = drawing.subplots(1, 3, width_ratios=(1, 1.1, 0.95))
+    _points(axes[0], toy, step)
+    _density(axes[1], toy, step)
+    progress(axes[2], toy.view.steps, step)
+    axes[2].set_title("how likely\nthe points are", fontsize=TYPE, color=INK, loc="left")
+    return drawing
+
+
+@torch.no_grad()
+def _points(ax: Axes, toy: toy_2d.Toy, step: int) -> None:
+    """Where points and the lines of a square grid have come to, and circles of N(0, I)."""
+    flow, start = toy.flow[:step], toy.points[: toy_2d.SHOWN]
+    along, across = torch.linspace(-SPAN, SPAN, FINE), torch.linspace(-SPAN, SPAN, LINES)
+    upright = torch.stack(torch.meshgrid(across, along, indexing="ij"), 2)  # (lines, points, 2)
+    grid = torch.cat([upright, upright.flip(2)])
+    carried = flow(grid.flatten(0, 1)).z.reshape(grid.shape).numpy()
+    ax.add_collection(LineCollection(carried, colors=GRID, linewidths=0.7, zorder=1))
+    for radius in (1, 2, 3):
+        ax.add_patch(Circle((0, 0), radius, fill=False, linestyle="dashed", zorder=3))
+    hue = torch.atan2(start[:, 1], start[:, 0]).numpy()
+    ax.scatter(
+        *flow(start).z.numpy().T, c=hue, cmap=style.MAP_COLOURS, s=7, linewidths=0, zorder=2
+    )
+    dress(ax, "x₁ [1]", "x₂ [1]", f"after step {step}: points and grid", grid="")
+    ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
+
+
+def _density(ax: Axes, toy: toy_2d.Toy, step: int) -> None:
+    values, last = (toy_2d.density(toy.flow, k) for k in (step, len(toy.flow.steps)))
+    scale = PowerNorm(0.5, 0, float(last.max()))
+    ends = (-SPAN, SPAN, -SPAN, SPAN)
+    picture = ax.imshow(values, style.MAP_COLOURS, norm=scale, extent=ends, origin="lower")
+    bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02, extend="max")
+    style.dress_bar(bar, "density [per unit of area]")
+    ax.plot(*toy.points[:150].numpy().T, ".", color="white", markersize=2, alpha=0.6)
+    dress(ax, "data x₁ [1]", "data x₂ [1]", "density of a flow that stops here", grid="")

@@ -1,11 +1,8 @@
 """What the tab of training shows and takes: the checked order, its cost, and its progress."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from labkit import methods
@@ -17,8 +14,7 @@ from labkit_apps.web.shelf import data_name
 from labkit_apps.web.trainer import Order, Trainer, Training
 from labkit_apps.web.views import train_data
 
-CHOSEN = {"backbone": "is chosen above", "accelerator": "is chosen above",
-          "devices": "is always one here"}  # fmt: skip
+CHOSEN = {"backbone": "is chosen above", "devices": "is always one here"}
 PHASES = {
     "waiting": "Waiting",
     "measuring": "Timing a few steps",
@@ -48,25 +44,14 @@ def backbone_choices() -> list[tuple[str, str]]:
     return [("as the budget says", ""), *((name, name) for name in here)]
 
 
-def device_choices() -> list[tuple[str, str]]:
-    """Label and accelerator; one alone where there is no GPU."""
-    if torch.cuda.is_available():
-        return [(f"GPU ({torch.cuda.get_device_name(0)})", "auto"), ("CPU", "cpu")]
-    if torch.backends.mps.is_available():
-        return [("GPU (Apple)", "auto"), ("CPU", "cpu")]
-    return [("CPU (this machine has no GPU)", "auto")]
-
-
 def order(
-    trainer: Trainer, data: str, method: str, budget: str, seed: float, backbone: str,
-    device: str, text: str,
+    trainer: Trainer, data: str, method: str, budget: str, seed: float, backbone: str, text: str
 ) -> Order:  # fmt: skip
     """What a visitor asks for, once all of it is known to fit.
 
     Raises: ValueError naming what does not: the data, the method, a key or its value.
     """
     settings: dict[str, str] = {"backbone": backbone} if backbone else {}
-    settings |= {"accelerator": device} if device != "auto" else {}
     for word in (text or "").replace("--set", " ").split():
         key, equals, value = word.partition("=")
         if not (key and equals and value):

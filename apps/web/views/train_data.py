@@ -4,8 +4,6 @@ A visitor's text never opens a path of its own: a folder must lie in the data ro
 LABKIT_DATA) or among the uploads, as it is written, before anything of it is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -59,11 +59,3 @@ class DSAM(nn.Module):
         """(B, C, h, w) -> the same shape, gated by one map for all channels."""
         m = self.gate_map(x)
         return x * torch.sigmoid(m) if self.gate == "multiply" else x + F.silu(m)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels at each position of (B, C, h, w)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape; no copy where memory is channels-last."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from labkit.core.records import FlowOut
 from labkit.flows.steps import AffineCoupling, Subnet, soft_clamp
 from labkit.methods.subnets import three_layers, zeroed
 
@@ -96,7 +95,8 @@ class FusionCoupling(AffineCoupling):
     x1' = x1 * exp(sigma(s2)) + t2,   (s2, t2) = FFM2(x2', Y2)
 
     Eq. 4 and 6 leave out the clamp sigma that eq. 9 has. [Y1, Y2] are the halves of the tokens'
-    channels in `order`: with the flow's own permutations so far they match [x1, x2].
+    channels in `order`: with the flow's own permutations so far they match [x1, x2]. `half_steps`
+    also gives both subnets' attention weights.
 
     Args:   order: (d,) index. subnet: (h, d) -> FFM.
     Raises: ValueError if the number of channels is odd.
@@ -113,27 +113,12 @@ class FusionCoupling(AffineCoupling):
         """Y1 and Y2, (B, M, h) each, of tokens (B, M, d)."""
         return tokens[..., self.order].split(self.half, -1)
 
-    def attended(self, x: Tensor, tokens: Tensor) -> tuple[FlowOut, list[Tensor | None]]:
-        """x (B, d) or (B, d, ...) -> z and its log-det, and both subnets' attention weights."""
-        a, b = x.split(self.half, 1)
-        s, t, weights = self._fused(self.subnet, a, tokens)
-        b, logdet = b * s.exp() + t, s.sum(1)
-        s, t, weights2 = self._fused(self.subnet2, b, tokens)
-        a, logdet = a * s.exp() + t, logdet + s.sum(1)
-        return FlowOut(torch.cat([a, b], 1), logdet), [weights, weights2]
-
     def _coefficients(
-        self, subnet: nn.Module, passive: Tensor, cond: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """s and t of the active half; `cond` are the tokens."""
-        return self._fused(subnet, passive, cond)[:2]
-
-    def _fused(
-        self, subnet: nn.Module, passive: Tensor, tokens: Tensor
+        self, subnet: nn.Module, passive: Tensor, cond: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """s and t in the shape of the passive half, and the subnet's attention weights."""
         rows = passive.reshape(*passive.shape[:2], -1).transpose(1, 2)  # (B, Q, h)
-        raw, weights = subnet(rows, self.halves(tokens)[subnet is self.subnet2])
+        raw, weights = subnet(rows, self.halves(cond)[subnet is self.subnet2])
         raw = raw.transpose(1, 2).reshape(len(raw), -1, *passive.shape[2:])
         s, t = raw.to(passive.dtype).chunk(2, 1)  # float32 under bf16 autocast
         return soft_clamp(s, self.clamp), t, weights

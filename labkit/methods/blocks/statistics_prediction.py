@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributions import Gamma, kl_divergence
 from torch.nn import functional as F
 
 from labkit.core.config import Above0, AtLeast0, Positive
@@ -156,8 +157,7 @@ class SemanticBase(nn.Module):
 
     def abnormal(self, z: Tensor, stats: Statistics, how: Variance) -> Tensor:
         """l^a, eq. 7: the same about a mean that lies `margin` higher."""
-        mean = self.spec.margin if stats.mean is None else stats.mean + self.spec.margin
-        return base_density(z, mean, *self._scale(stats, how))
+        return self.normal(z - self.spec.margin, stats, how)
 
     def step(self, stats: Statistics) -> Step:
         """One more step of a flow, from N(mu_i, s2_i I), s2_i at its mode, to N(0, I)."""
@@ -187,11 +187,10 @@ class SemanticBase(nn.Module):
         `channel` takes delta / C; `softmaxed` passes s through a second softmax, as the code does,
         and lies in [0.3133, 1.3133] with almost no gradient.
         """
+        logit = self._logit(apart, channels)
         if self.spec.bce_logit == "softmaxed":
-            delta = channels * apart
-            chances = torch.stack([torch.sigmoid(delta), torch.sigmoid(-delta)], 1)
+            chances = torch.stack([torch.sigmoid(logit), torch.sigmoid(-logit)], 1)
             return F.cross_entropy(chances, abnormal.long(), reduction="none")
-        logit = apart * (channels if self.spec.bce_logit == "exact" else 1)
         wanted = (~abnormal).to(logit.dtype)
         return F.binary_cross_entropy_with_logits(logit, wanted, reduction="none")
 
@@ -199,7 +198,10 @@ class SemanticBase(nn.Module):
         """s(z) of each position in [0, 1], its logit as in training (delta / C or delta)."""
         how = self.spec.test_variance
         apart = self.normal(z, stats, how) - self.abnormal(z, stats, how)
-        return torch.sigmoid(apart if self.spec.bce_logit == "channel" else z.shape[1] * apart)
+        return torch.sigmoid(self._logit(apart, z.shape[1]))
+
+    def _logit(self, apart: Tensor, channels: int) -> Tensor:
+        return apart * (1 if self.spec.bce_logit == "channel" else channels)
 
     def terms(
         self, z: Tensor, logdet: Tensor, stats: Statistics, abnormal: Tensor
@@ -265,14 +267,11 @@ class PredictedBase(Step):
 
 
 def kl_inverse_gamma(log_alpha: Tensor, log_beta: Tensor, alpha0: float, beta0: float) -> Tensor:
-    """KL(IG(alpha, beta) | IG(alpha_0, beta_0)) in nats (eq. 4; in float64, where terms cancel).
+    """KL(IG(alpha, beta) | IG(alpha_0, beta_0)) in nats (eq. 4), that of the gammas of 1 / s2.
 
-    (a - a_0) psi(a) + logG(a_0) - logG(a) + a_0 (log b - log b_0) + a (b_0 / b - 1)
+    Float64, where terms cancel.
     """
-    dtype = log_alpha.dtype
-    log_alpha, log_beta = log_alpha.double(), log_beta.double()
-    alpha = log_alpha.exp()
-    gammas = math.lgamma(alpha0) - torch.lgamma(alpha)
-    pull = alpha0 * (log_beta - math.log(beta0))
-    ratio = alpha * (torch.exp(math.log(beta0) - log_beta) - 1)
-    return ((alpha - alpha0) * torch.digamma(alpha) + gammas + pull + ratio).to(dtype)
+    prior = (log_alpha.new_tensor(value, dtype=torch.float64) for value in (alpha0, beta0))
+    own = (value.double().exp() for value in (log_alpha, log_beta))
+    gammas = (Gamma(*pair, validate_args=False) for pair in (own, prior))
+    return kl_divergence(*gammas).to(log_alpha.dtype)

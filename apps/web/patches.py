@@ -1,6 +1,4 @@
-"""One place of an image: where its latents lie, and which normal patch looks most like it."""
-
-from __future__ import annotations
+"""One position of an image: where its latents lie, and which normal patch looks most like it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ PROBES = 48  # normal patches whose own nearest one says what is usual
 class Patch:
     """A patch of a normal image: its sample, its cell (row, column) of a grid (h, w).
 
-    distance  from the place asked for, squared, a channel, in units of the channel's variance
+    distance  from the position asked for, squared, a channel, in units of the channel's variance
               over normal patches; 2 is that of two drawn at random.
     """
 
@@ -37,7 +35,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class NormalPatches:
-    """Features of every place of some normal images, to be searched.
+    """Features of every position of some normal images, to be searched.
 
     samples  n of them; rows (n h w, C), each channel divided by its deviation; grid (h, w)
     scale    (C, 1, 1), those deviations; usual, the median distance of a normal patch to the
@@ -51,7 +49,7 @@ class NormalPatches:
     usual: float
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], backbone: Backbone, needs: Needs) -> NormalPatches:
+    def of(cls, samples: Sequence[Sample], backbone: Backbone, needs: Needs) -> "NormalPatches":
         """Gather them, from the feature cache where they are in it.
 
         Evenly spread samples are taken, as many as IMAGES and MEMORY allow.
@@ -72,12 +70,12 @@ class NormalPatches:
         rows = (maps / scale).movedim(1, -1).reshape(-1, channels)
         return cls(kept, rows, grid, scale[0], _usual(rows, grid[0] * grid[1]))
 
-    def nearest(self, features: Features, place: tuple[float, float]) -> Patch:
-        """The normal patch most like one place of an image.
+    def nearest(self, features: Features, position: tuple[float, float]) -> Patch:
+        """The normal patch most like one position of an image.
 
-        Args: features: of that image alone; place: x and y as shares of width and height.
+        Args: features: of that image alone; position: x and y as shares of width and height.
         """
-        row, column = cell(self.grid, place)
+        row, column = cell(self.grid, position)
         query = (_gathered(features, self.grid)[0] / self.scale)[:, row, column]
         distances = torch.cdist(self.rows, query[None], compute_mode=EXACT)[:, 0]
         least, index = distances.min(0)
@@ -86,15 +84,15 @@ class NormalPatches:
         return Patch(self.samples[image], where, self.grid, float(least) ** 2 / len(query))
 
 
-def cell(grid: tuple[int, int], place: tuple[float, float]) -> tuple[int, int]:
-    """Row and column of the cell that holds a place, x and y as shares of width and height."""
-    x, y = place
+def cell(grid: tuple[int, int], position: tuple[float, float]) -> tuple[int, int]:
+    """Row and column of the cell that holds a position, x and y as shares of width and height."""
+    x, y = position
     return min(int(y * grid[0]), grid[0] - 1), min(int(x * grid[1]), grid[1] - 1)
 
 
 @dataclass(frozen=True)
 class Latent:
-    """What one flow says of a place: z (C,), and its log-det there, nats per channel."""
+    """What one flow says of a position: z (C,), and its log-det there, nats per channel."""
 
     z: np.ndarray
     logdet: float
@@ -110,8 +108,8 @@ class Latent:
         return float(np.sqrt(2 / self.z.size))
 
 
-def latents(outs: dict[str, FlowOut], place: tuple[float, float]) -> dict[str, Latent]:
-    """The latent of a place in each flow; of a flow over whole images, that of the image.
+def latents(outs: dict[str, FlowOut], position: tuple[float, float]) -> dict[str, Latent]:
+    """The latent of a position in each flow; of a flow over whole images, that of the image.
 
     Args: outs: `Method.latents` of one image.
     """
@@ -119,7 +117,7 @@ def latents(outs: dict[str, FlowOut], place: tuple[float, float]) -> dict[str, L
     for name, out in outs.items():
         z, logdet = out.z[0].double(), out.logdet[0].double()
         if z.ndim == 3:
-            row, column = cell(z.shape[1:], place)
+            row, column = cell(z.shape[1:], position)
             z, logdet = z[:, row, column], logdet[row, column]
         values = z.detach().cpu().numpy()
         by_flow[name] = Latent(values, float(logdet) / values.size)
@@ -130,10 +128,10 @@ def _gathered(features: Features, grid: tuple[int, int]) -> Tensor:
     return on_one_grid(features.pyramid, grid, POOL).contiguous()
 
 
-def _usual(rows: Tensor, places: int) -> float:
+def _usual(rows: Tensor, positions: int) -> float:
     """The median over probes, spread over all rows, of the nearest row of another image."""
     chosen = torch.linspace(0, len(rows) - 1, PROBES).round().long()
-    probes, images = rows[chosen], torch.arange(len(rows)) // places
+    probes, images = rows[chosen], torch.arange(len(rows)) // positions
     apart = torch.cdist(rows, probes).square() / rows.shape[1]  # (n h w, PROBES)
     apart[images[:, None] == images[chosen]] = torch.inf
     return float(apart.amin(0).median())

@@ -1,4 +1,4 @@
-"""A place's latents and its nearest normal patch."""
+"""A position's latents and its nearest normal patch."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import torch
 
 from labkit.figures.style import ANOMALOUS, NORMAL
 from labkit.flows.likelihood import log_likelihood
-from labkit_apps.web import position
-from labkit_apps.web.position import Latent, NormalPatches, cell
-from labkit_apps.web.views.place import position_latents
+from labkit.methods.base import on_one_grid
+from labkit_apps.web.patches import POOL, Latent, NormalPatches, cell, latents
+from labkit_apps.web.views.position import position_latents
 
 
 @pytest.fixture(scope="module")
@@ -19,40 +19,38 @@ def patches(quick_run):
     )
 
 
-def test_the_normals_are_those_that_trained(quick_run):
-    found = quick_run.experiment.parts["train"]
-    assert len(found) == quick_run.summary()["n_train"]
-    held = set(quick_run.scores["key"])
-    assert not held & {sample.key for sample in found}
+def test_the_normals_are_those_that_trained(quick_run, patches):
+    keys = {sample.key for sample in patches.samples}
+    assert len(keys) == quick_run.summary()["n_train"]
+    assert not keys & set(quick_run.scores["key"])
 
 
 def test_a_patch_of_a_normal_is_its_own_nearest(quick_run, patches):
     detector, sample = quick_run.detector, patches.samples[-1]
     batch = detector.backbone.preprocess(sample.read())[None]
-    place = (0.4, 0.7)
-    patch = patches.nearest(detector.backbone(batch, detector.method.needs), place)
-    assert (patch.sample.key, patch.cell) == (sample.key, cell(patches.grid, place))
+    position = (0.4, 0.7)
+    patch = patches.nearest(detector.backbone(batch, detector.method.needs), position)
+    assert (patch.sample.key, patch.cell) == (sample.key, cell(patches.grid, position))
     assert patch.distance < 1e-2 * patches.usual  # features are cached in float16
 
 
 def test_the_nearest_patch_is_the_exact_minimum(quick_run, patches):
     detector = quick_run.detector
-    sample = next(s for s in quick_run.samples() if s.label)
-    features = detector.backbone(
-        detector.backbone.preprocess(sample.read())[None], detector.method.needs
-    )
+    image = next(s for s in quick_run.samples() if s.label).read()
+    batch = detector.backbone.preprocess(image)[None]
+    features = detector.backbone(batch, detector.method.needs)
     patch = patches.nearest(features, (0.5, 0.5))
-    query = position._gathered(features, patches.grid)[0] / patches.scale
+    maps = on_one_grid(features.pyramid, patches.grid, POOL)[0] / patches.scale
     row, column = cell(patches.grid, (0.5, 0.5))
-    every = (patches.rows.double() - query[:, row, column].double()).square().mean(1)
+    every = (patches.rows.double() - maps[:, row, column].double()).square().mean(1)
     assert patch.distance == pytest.approx(float(every.min()), rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("place", "found"), [((0, 0), (0, 0)), ((1, 1), (3, 4)), ((0.5, 0.26), (1, 2))]
+    ("position", "found"), [((0, 0), (0, 0)), ((1, 1), (3, 4)), ((0.5, 0.26), (1, 2))]
 )
-def test_a_cell_holds_its_place(place, found):
-    assert cell((4, 5), place) == found
+def test_a_cell_holds_its_place(position, found):
+    assert cell((4, 5), position) == found
 
 
 def test_the_latent_of_a_place_makes_up_its_density(quick_run):
@@ -60,7 +58,7 @@ def test_the_latent_of_a_place_makes_up_its_density(quick_run):
     batch = detector.backbone.preprocess(sample.read())[None]
     with torch.no_grad():
         outs = detector.method.latents(detector.backbone(batch, detector.method.needs))
-    found = position.latents(outs, (0.1, 0.9))
+    found = latents(outs, (0.1, 0.9))
     assert set(found) == {"global", "local"}
     for name, one in found.items():
         row, column = cell(outs[name].z.shape[2:], (0.1, 0.9))
