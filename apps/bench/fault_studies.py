@@ -19,12 +19,12 @@ from labkit_apps.bench.damage import BYTES, ODD, SPECIAL, changed, paths
 from labkit_apps.bench.faults import Case, each
 
 COUNT, SHORT = 1_600, 60
-BASE = "dnfad-depth"
+BASE = "dnfad-topk"
 MARKS = b"{}[]&*!|>%@`\"':,-?#\t\n \xff0a"
 MORE = ("seeds", "measure", "variants", "nobody")  # keys that the base does not have
 SET = ("set",)
 WRONG = (  # keys of the base -> a value of the right type that does not fit
-    *((("vary", "blocks"), {"deep": [value]}) for value in ODD),
+    *((("vary", "top_k"), {"deep": [value]}) for value in ODD),
     *((("variants",), [{"name": "a"}, {"name": "b", "set": value}]) for value in ODD),
     *(((*SET, key), 1) for key in ("seed", "data", "method", "out", "stop", "no_such_key")),
     *((("vary_published",), f"{{{name}}}")

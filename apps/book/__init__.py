@@ -5,6 +5,7 @@ OUT/source/                   what is bound: documents, notebooks, one page per 
 OUT/html/index.html           the book: contents, search, light and dark, from phone to desk
 """
 
-from labkit_apps.book.binding import bind, notebooks
+from labkit_apps.book.binding import bind
+from labkit_apps.book.contents import notebooks
 
 __all__ = ["bind", "notebooks"]

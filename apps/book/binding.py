@@ -7,28 +7,25 @@ server for anything.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from unittest import mock
 
-import pandas as pd
-
 from labkit.core.config import BUDGETS, unknown
 from labkit.core.files import write_whole
-from labkit.studies import plots, runner, tables
+from labkit.studies import plots, runner
 from labkit.studies.results import Results
+from labkit_apps.book.contents import chapters
+from labkit_apps.cli.studies import markdown
 
-PARTS = {  # folder of notebooks -> its heading, in the order of the book
-    "course": "Course", "dnfad": "DNFAD", "dadf": "DADF", "sanf": "SANF", "sanflow": "SANFlow",
-    "selfsup": "Self-supervised flows", "baselines": "Baselines", "compare": "All methods",
-}  # fmt: skip
 SETTINGS = {
     "extensions": ["myst_nb", "sphinxcontrib.katex"],
     "project": "labkit", "html_title": "labkit", "html_theme": "furo",
@@ -57,21 +54,6 @@ PICTURE = re.compile(r"""(?:\]\(|src=["'])([^)"'\s:]+\.(?:jpe?g|png|svg|gif))"""
 LINK = re.compile(r'href="([^":]+)\.ipynb(["#])')
 
 
-def notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """The notebooks of a folder and its folders, or those named (`00_dnfad`, `00`, or `dnfad`).
-
-    Raises: ValueError if there are none, or not one that is named.
-    """
-    paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_" not in str(path)]
-    if not paths:
-        raise ValueError(f"{folder} holds no notebooks; give --notebooks FOLDER.")
-    names = {path: {path.stem, path.stem.split("_")[0], path.parent.name} for path in paths}
-    for name in only:
-        if not any(name in group for group in names.values()):
-            raise ValueError(unknown("notebook", name, [path.stem for path in paths]))
-    return [path for path in paths if not only or names[path] & set(only)]
-
-
 def bind(
     folder: Path,
     budget: str,
@@ -94,11 +76,11 @@ def bind(
     if budget not in BUDGETS:
         raise ValueError(unknown("budget", budget, BUDGETS))
     folder, source = Path(os.path.abspath(folder)), out / "source"
-    paths = notebooks(folder, only)
-    for path in paths if as_stored else ():
+    parts = chapters(folder, only)
+    for path in itertools.chain(*parts.values()) if as_stored else ():
         if '"output_type"' not in path.read_text(encoding="utf-8"):
             raise ValueError(f"{path} holds no outputs; leave --as-stored out to execute it.")
-    _write_source(folder, paths, budget, source, "Stored" if as_stored else "Executed")
+    _write_source(folder, parts, budget, source, "Stored" if as_stored else "Executed")
     cache = out / "executed" / f"{budget}-{version('labkit')}"
     if again:
         shutil.rmtree(cache, ignore_errors=True)
@@ -116,7 +98,7 @@ def bind(
 
 
 def _write_source(
-    folder: Path, paths: Sequence[Path], budget: str, source: Path, how: str
+    folder: Path, parts: Mapping[str, Sequence[Path]], budget: str, source: Path, how: str
 ) -> None:
     """Notebooks and documents as they lie under the root, the studies' pages, the contents."""
     root = folder.parent
@@ -124,7 +106,7 @@ def _write_source(
     documents += [root / "CONTRIBUTING.md", folder / "README.md"]
     documents = [path for path in documents if path.is_file()]
     shutil.rmtree(source, ignore_errors=True)
-    for path in [*documents, *paths]:
+    for path in itertools.chain(documents, *parts.values()):
         _copy(path, root, source)
     (source / "_static").mkdir()
     (source / "_static" / "book.css").write_text(STYLE)
@@ -135,11 +117,9 @@ def _write_source(
         "Numbers named *published* are the papers' own, all others were measured by the notebook "
         "or the study that shows them.", _tree("labkit", names),
     ]  # fmt: skip
-    parts = {path.parent.relative_to(folder).as_posix() for path in paths}
-    for part in sorted(parts, key=lambda name: ([*PARTS, name].index(name), name)):
-        pages = [path for path in paths if path.parent == folder / part]
-        pages = [path.relative_to(root).with_suffix("").as_posix() for path in pages]
-        lines.append(_tree(PARTS.get(part, "Notebooks" if part == "." else part), pages))
+    for heading, paths in parts.items():
+        pages = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
+        lines.append(_tree(heading or "Notebooks", pages))
     every = [runner.stored(name, budget) for name in runner.names()]
     begun = [results for results in every if results.records]
     for results in begun:
@@ -187,30 +167,17 @@ def _sphinx(source: Path, out: Path, settings: dict[str, object], workers: int) 
 
 
 def _write_study(results: Results, source: Path) -> None:
-    """A study's page: question, claim, command, tables, figure, notes."""
-    figure, page = plots.draw(results), source / f"study-{results.study.name}"
+    """A study's page: question, claim, tables, notes, figure, notebook, command."""
+    figure, study = plots.draw(results), results.study
+    page = source / f"study-{study.name}"
     write_whole(page.with_suffix(".png"), lambda path: figure.savefig(path, format="png"))
-    study = results.study
-    lines = [f"# {study.title} · {study.paper}"]
-    lines.append(f"**{study.question}** ({study.paper}, {study.source})")
-    lines += [f"The claim: {study.claim}"] * bool(study.claim)
+    lines = [markdown(results, "#"), f"![The figure of {study.name}]({page.name}.png)"]
     for path in source.rglob(f"{study.notebook}.ipynb") if study.notebook else ():
         link = path.relative_to(source).as_posix()
         lines.append(f"Explained in [{study.notebook}]({link}).")
     lines.append(f"```bash\nlabkit study {study.name} --budget {results.budget}\n```")
-    for dataset in results.datasets:
-        lines += [f"## {dataset}", _table(tables.side_by_side(results, dataset))]
-    done = f"{len(results.records)} of {len(results.tasks)} jobs are finished."
-    lines += [f"![The figure of {study.name}]({page.name}.png)", done]
-    lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     page.with_suffix(".md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _tree(caption: str, pages: Sequence[str]) -> str:
     return "\n".join(["```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"])
-
-
-def _table(table: pd.DataFrame) -> str:
-    """A table as Markdown, whose words the book's search finds."""
-    texts = table.map(lambda v: "" if pd.isna(v) else " ".join(str(v).split()).replace("|", r"\|"))
-    return texts.to_markdown(index=False, disable_numparse=True)

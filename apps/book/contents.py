@@ -1,4 +1,4 @@
-"""The map of the notebooks, from their first cells.
+"""The notebooks in reading order, and their map from their first cells.
 
 python -m labkit_apps.book.contents notebooks      writes notebooks/README.md
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from labkit.core.config import unknown
 
 PARTS = {  # folder of notebooks -> its heading; parents come before their children
     "course": "Course", "baselines": "Baselines", "dnfad": "DNFAD", "dadf": "DADF", "sanf": "SANF",
@@ -32,9 +35,24 @@ TIME = re.compile(
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # relative to the notebook, not to the map
 
 
-def chapters(folder: Path) -> dict[str, list[Path]]:
-    """Headings with their notebooks by name, in reading order; "" heads what is in no folder."""
+def notebooks(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The notebooks of a folder and its folders, or those named (`00_dnfad`, `00`, or `dnfad`).
+
+    Raises: ValueError if there are none, or not one that is named.
+    """
     paths = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_" not in str(path)]
+    if not paths:
+        raise ValueError(f"{folder} holds no notebooks; give --notebooks FOLDER.")
+    names = {path: {path.stem, path.stem.split("_")[0], path.parent.name} for path in paths}
+    for name in only:
+        if not any(name in group for group in names.values()):
+            raise ValueError(unknown("notebook", name, [path.stem for path in paths]))
+    return [path for path in paths if not only or names[path] & set(only)]
+
+
+def chapters(folder: Path, only: Sequence[str] = ()) -> dict[str, list[Path]]:
+    """Headings with their notebooks by name, in reading order; "" heads what is in no folder."""
+    paths = notebooks(folder, only)
     homes = {path.parent.relative_to(folder).as_posix() for path in paths}
     order = sorted(homes, key=lambda home: ([".", *PARTS, home].index(home), home))
     headings = {home: "" if home == "." else PARTS.get(home, home) for home in order}

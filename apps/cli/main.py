@@ -21,11 +21,9 @@ from typer import Argument, Option
 from labkit.core.config import LONGEST, RESERVED, unknown
 from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
-from labkit_apps.cli.book import book
 from labkit_apps.cli.data import Bad, Good, Masks, chosen
 from labkit_apps.cli.data import app as data_app
-from labkit_apps.cli.output import Budget, Json, Root, echo, pairs
-from labkit_apps.cli.report import text as evaluation
+from labkit_apps.cli.output import Budget, Json, Root, echo, evaluation, pairs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +35,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.command("studies")(study_commands.studies)
 app.command("study")(study_commands.study)
-app.command("book")(book)
 
 ROW = ("image", "score", "quantile", "p_value", "fault")  # what `predict` says of each
 FILES = ("overlay", "maps")  # and where --out has put it
@@ -81,10 +78,10 @@ def train(
 def evaluate(
     run: Path,
     data: Annotated[str | None, Option(help="Another dataset; its own if left out.")] = None,
+    root: Root = None,
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
-    root: Root = None,
     json: Json = False,
 ) -> None:
     """Metrics of a run on its test images, or on other data. Example: labkit evaluate runs/NAME"""
@@ -143,6 +140,34 @@ def predict(
         echo(rows, json, str)
     if faults:
         sys.exit(1 if len(faults) < len(rows) else 2)
+
+
+@app.command()
+def book(
+    budget: Budget = "laptop",
+    notebooks: Annotated[Path, Option(help="Folder of the notebooks.")] = Path("notebooks"),
+    only: Annotated[list[str] | None, Option(help="As 00, 00_dnfad or dnfad; repeatable.")] = None,
+    as_stored: Annotated[bool, Option(help="Bind stored outputs, run none.")] = False,
+    out: Annotated[Path, Option(help="Folder of the book.")] = Path("book"),
+    workers: Annotated[int, Option(min=1, help="Notebooks at once.")] = 1,
+    again: Annotated[bool, Option(help="Run anew what has run.")] = False,
+    json: Json = False,
+) -> None:
+    """Execute the notebooks and bind one HTML book. Example: labkit book --only 10 --budget quick
+
+    What has run with the same cells and budget is not run again. Exit code 1 if a notebook failed;
+    the book is bound with what it printed before.
+    """
+    from labkit_apps import book as press
+
+    page, failed = press.bind(notebooks, budget, out, only or (), as_stored, workers, again)
+    count = len(press.notebooks(notebooks, only or ()))
+    lines = [f"{name} failed: {error}" for name, error in failed.items()]
+    lines.append(pairs({"notebooks": count, "book": str(page)}))
+    result = {"book": str(page), "notebooks": count, "failed": failed}
+    echo(result, json, lambda: "\n".join(lines))
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command("app")

@@ -82,7 +82,7 @@ def _document(budget: str) -> str:
     return "\n\n".join([head, *(sections or [f"No study is finished at the {budget} budget."])])
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Results, head: str = "##") -> str:
     """A finished study as a section of a document: question, tables, notes.
 
     Published and measured stand in columns of their own, each named so; the notes tell data,
@@ -91,15 +91,17 @@ def markdown(results: Results) -> str:
     from labkit.studies import tables
 
     study, done = results.study, len(results.records)
-    lines = [f"## {study.title} (`{study.name}`)"]
+    lines = [f"{head} {study.title} (`{study.name}`)"]
     lines.append(f"**{study.question}** {study.paper}, {study.source}.")
     if study.claim:
         lines.append(f"The paper's claim: {study.claim}")
     if done < len(results.tasks):
         lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
     for dataset, rows in _tables(results):
-        lines += [f"### {dataset}"] * (len(results.datasets) > 1)
-        lines.append(_as_markdown(rows))
+        lines += [f"{head}# {dataset}"] * (len(results.datasets) > 1)
+        cells = [list(rows), ["---"] * rows.shape[1], *rows.to_numpy().tolist()]
+        escaped = [[" ".join(c.split()).replace("|", r"\|") for c in line] for line in cells]
+        lines.append("\n".join(f"| {' | '.join(line)} |" for line in escaped))
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     return "\n\n".join(lines) + "\n"
 
@@ -110,13 +112,6 @@ def _tables(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
 
     for dataset in results.datasets:
         yield dataset, tables.side_by_side(results, dataset).rename(columns={"": "variant"})
-
-
-def _as_markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown, of which every cell is a line."""
-    lines = [list(table), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    escaped = ((" ".join(text.split()).replace("|", r"\|") for text in line) for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _record(results: Results) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
 
 from labkit.evaluation.calibration import Calibration
-from labkit.figures import style
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, TYPE, dress, new_figure
+from labkit.figures.plots import scatter_groups
+from labkit.figures.style import INK, TYPE
 
 KNOTS = {"0.5": np.log10(2.0), "0.99": 2.0, "0.999": 3.0}  # quantile -> -log10 of the rest
+FALSE_ALARM = 0.05
 RARITY = "rarity r: one normal pixel in 10ʳ has a larger value"
 RARE = (0.0, 6.0)  # of the colours: the middle is what one normal pixel in a thousand exceeds
 
@@ -44,12 +45,12 @@ def rarity(values: np.ndarray, quantiles: Mapping[str, float]) -> np.ndarray:
     return inside + np.minimum(v - x[0], 0) * slopes[0] + np.maximum(v - x[-1], 0) * slopes[-1]
 
 
-def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05) -> pd.DataFrame:
+def shared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Test images that two runs have in common: key, defect, label, and each run's numbers.
 
+    score_*     as the run has it
     rank_*      place of the score among these images, in [0, 1]; ties share the mean
-    quantile_*  share of the run's own calibration scores below, in [0, 1]
-    unusual_*   whether the p-value is at most `false_alarm`, or the smallest its calibration has
+    unusual_*   whether the p-value is at most 5 %, or the smallest that its calibration has
     gap         rank_1 - rank_2, the distance from the diagonal of `scatter_figure`
 
     Args:   tables as `Run.scores`, all splits.
@@ -58,12 +59,11 @@ def shared(first: pd.DataFrame, second: pd.DataFrame, false_alarm: float = 0.05)
     parts = []
     for k, table in enumerate((first, second), start=1):
         test = table[table["split"] == "test"].set_index("key")
-        facts = test[["defect", "label"]] if k == 1 else test[[]]
         calibration = Calibration(table.loc[table["split"] == "calibration", "score"].to_numpy())
-        calibrated = calibration.rank(test["score"].to_numpy())
-        unusual = calibrated.p_value <= max(false_alarm, calibration.smallest)
-        columns = {"score": test["score"], "quantile": calibrated.quantile, "unusual": unusual}
-        parts.append(facts.assign(**{f"{name}_{k}": v for name, v in columns.items()}))
+        p_values = calibration.rank(test["score"].to_numpy()).p_value
+        unusual = p_values <= max(FALSE_ALARM, calibration.smallest)
+        facts = test[["defect", "label"]] if k == 1 else test[[]]
+        parts.append(facts.assign(**{f"score_{k}": test["score"], f"unusual_{k}": unusual}))
     both = parts[0].join(parts[1], how="inner").reset_index()
     if both.empty:
         raise ValueError("The runs have no test image in common; choose runs of one dataset.")
@@ -91,20 +91,15 @@ def scatter_figure(
 
     Args: both: `shared`; marked: `disagreements`, numbered from 1.
     """
-    figure = new_figure(5.6, 5.0, note)
-    ax = figure.subplots()
-    dress(ax, *(f"{name}: rank among the test images [%]" for name in names))
-    ax.axline((0, 0), slope=1, **style.DASHED)
-    for label, colour, name in ((0, NORMAL, "good"), (1, ANOMALOUS, "defective")):
-        rows = both[both["label"] == label]
-        dots = {"color": colour, "alpha": 0.6, "label": f"{name} (n = {len(rows)})"}
-        ax.plot(100 * rows["rank_1"], 100 * rows["rank_2"], "o", ms=4.5, mew=0, **dots)
+    labels = tuple(f"{name}: rank among the test images [%]" for name in names)
+    groups = {("good", "defective")[label]: 100 * rows[["rank_1", "rank_2"]].to_numpy()
+              for label, rows in both.groupby("label")}  # fmt: skip
+    figure = scatter_groups(groups, labels, "the same rank", note)
     box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for k, row in enumerate(marked.itertuples(), start=1):
         place = (100 * row.rank_1, 100 * row.rank_2)
-        ax.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, label="_")
+        ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": INK}
+        figure.axes[0].plot(*place, "o", **ring)
         number = {"textcoords": "offset points", "fontsize": TYPE, "color": INK, "bbox": box}
-        ax.annotate(str(k), place, (7, 5), **number)
-    ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
-    style.legend(figure, ax.lines[1:3])
+        figure.axes[0].annotate(str(k), place, (7, 5), **number)
     return figure

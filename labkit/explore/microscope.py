@@ -19,8 +19,8 @@ from torch import Tensor
 
 from labkit.core.records import FlowOut
 from labkit.evaluation.detector import Detector
-from labkit.figures.latents import density
 from labkit.figures.maps import map_grid
+from labkit.figures.plots import density
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import LOG_2PI, anomaly, log_density
 from labkit.flows.steps import zeros_per_position
@@ -40,7 +40,7 @@ class StepView:
     """The values after a step, in figures small enough to keep.
 
     energy, logdet   maps (h, w), one per grid, nats per channel; none of an image as a whole
-    shares, outside  as `labkit.figures.latents.density`
+    shares, outside  as `labkit.figures.plots.density`
     mean, variance, kurtosis   of all values; N(0, 1) has 0, 1 and excess kurtosis 0
     total            log-det so far, nats per image; nll, -log p so far, nats per dimension
     """
@@ -149,21 +149,13 @@ def limits(steps: Sequence[StepView]) -> dict[str, tuple[float, float]]:
 
     Energy and -log p are set by the last step, the log-det by all but the input.
     """
-    last = {name: _ends(maps) for name, maps in steps[-1].maps.items()}
-    volumes = [_ends(one.maps["log-det"]) for one in steps[1:] or steps]
-    least, most = min(low for low, _ in volumes), max(high for _, high in volumes)
-    low, high = last["−log p"]
-    return {
-        "energy": (0.0, max(1.0, last["energy"][1])),
-        "log-det": (least, max(most, least + NARROW)),
-        "−log p": (low, low + max(1.5 * (high - low), NARROW)),
-    }
-
-
-def _ends(maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    values = np.concatenate([one.ravel() for one in maps])
-    low, high = np.quantile(values, (1 - WIDEST, WIDEST))
-    return float(low), float(high)
+    scales = {}
+    for name in UNITS:
+        chosen = steps[1:] or steps if name == "log-det" else steps[-1:]
+        values = np.concatenate([one.ravel() for step in chosen for one in step.maps[name]])
+        low, high = np.quantile(values, (1 - WIDEST, WIDEST))
+        scales[name] = (float(low), float(max(high, low + NARROW)))
+    return scales
 
 
 def maps_figure(

@@ -17,6 +17,7 @@ from labkit.explore.microscope import View, follow
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood, nll
 from labkit.flows.steps import AffineCoupling
+from labkit.methods.subnets import zeroed
 
 SPAN, PIXELS = 3.0, 110  # half-width of the density, and its pixels
 SHOWN = 700  # points
@@ -100,9 +101,7 @@ def train(name: str, blocks: int = 4, steps: int = 400, seed: int = 0) -> Toy:
 
 def subnet(c_in: int, c_out: int) -> nn.Sequential:
     """Two hidden layers; the last starts at zero, so that the flow starts as the identity."""
-    last = nn.Linear(HIDDEN, c_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    last = zeroed(nn.Linear(HIDDEN, c_out))
     return nn.Sequential(
         nn.Linear(c_in, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last
     )

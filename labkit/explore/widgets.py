@@ -6,21 +6,16 @@ are) its picture is shown instead, as it was when the panel was made.
 """
 
 import base64
-import io
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
-from pathlib import Path
 
 import ipywidgets
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from labkit import figures
 from labkit.core.records import Sample
-from labkit.data import images
 from labkit.evaluation.detector import Prediction
 from labkit.training.run import Run
 
@@ -80,40 +75,19 @@ def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None)
     def answer(key: str) -> Prediction:
         return run.detector.predict([by_key[key].read()], [key])[0]
 
-    def draw(image: str, **view: float | str) -> Drawing:
-        return _judged_figure(run, answer(image), _mask(by_key[image]), note, **view)
+    def draw(image: str, map: str | None = None, **marks: float) -> Drawing:
+        prediction, sample = answer(image), by_key[image]
+        truth = sample.read_mask() if sample.label and sample.read_mask else None
+        maps, limits, unit = {}, {}, ""
+        if map is not None:
+            maps, unit = {map: prediction.maps[map]}, run.detector.legend[map][1]
+            limits = run.detector.calibration.limits(map)
+        figure = figures.overlay(
+            prediction.image, maps, limits, mask=truth, unit=unit, note=note, **marks
+        )
+        return figure, prediction.sentence()
 
     return Panel(draw, image=list(by_key), **_controls(run, answer(next(iter(by_key)))))
-
-
-def own_panel(run: Run, example: np.ndarray, note: str | None = None) -> Panel:
-    """Judge an image of one's own: upload it or type its path; before that, an example.
-
-    Args: example: (H, W, 3) uint8.
-    """
-
-    white = run.config.input.full_scale
-
-    @lru_cache(LIMIT)
-    def answer(path: str, name: str = "example", data: bytes | None = None) -> Prediction:
-        file = Path(path).expanduser()
-        if path:
-            image = images.read_image(file, white)
-        else:
-            image = example if data is None else _decoded(name, data, white)
-        return run.detector.predict([image], [file.name or name])[0]
-
-    def draw(upload: tuple[dict, ...], path: str, **view: float | str) -> Drawing:
-        newest = [(file["name"], bytes(file["content"])) for file in upload[:1]]
-        prediction = answer(path.strip(), *(newest[0] if newest else ()))
-        return _judged_figure(run, prediction, None, note, **view)
-
-    upload = ipywidgets.FileUpload(
-        accept="image/*", description="your image", layout={"width": "auto"}
-    )
-    path = ipywidgets.Text(description="or a path", continuous_update=False)
-    upload.observe(lambda _: path.set_trait("value", ""), names="value")  # the newest one counts
-    return Panel(draw, upload=upload, path=path, **_controls(run, answer("")))
 
 
 def score_panel(run: Run, note: str | None = None) -> Panel:
@@ -141,11 +115,6 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
     return Panel(draw, false_alarm=rate)
 
 
-def _mask(sample: Sample) -> np.ndarray | None:
-    """The annotated defect of a defective sample, where there is one."""
-    return sample.read_mask() if sample.label and sample.read_mask else None
-
-
 def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
     """Map, opacity and threshold; the threshold starts at the top of the normal range.
 
@@ -164,30 +133,3 @@ def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:
     low, high = calibration.limits(main)
     start, step = calibration.map_quantiles[main]["0.999"], (high - low) / 100
     return controls | {"threshold": ipywidgets.FloatSlider(start, min=low, max=high, step=step)}
-
-
-def _judged_figure(
-    run: Run,
-    answer: Prediction,
-    mask: np.ndarray | None,
-    note: str | None,
-    map: str | None = None,
-    **marks: float,
-) -> Drawing:
-    """The image under what the map controls, if there are any, are set to, and the answer."""
-    maps, limits, unit = {}, {}, ""
-    if map is not None:
-        maps, unit = {map: answer.maps[map]}, run.detector.legend[map][1]
-        limits = run.detector.calibration.limits(map)
-    figure = figures.overlay(answer.image, maps, limits, mask=mask, unit=unit, note=note, **marks)
-    return figure, answer.sentence()
-
-
-def _decoded(name: str, data: bytes, white: float) -> np.ndarray:
-    """The bytes of an image file as (H, W, 3) uint8, or a ValueError that names the file."""
-    try:
-        picture = Image.open(io.BytesIO(data), formats=images.FORMATS)
-    except (OSError, SyntaxError):
-        text = f"{name} is not an image that can be read; use one of {images.ENDINGS}."
-        raise ValueError(text) from None
-    return images.to_rgb(picture, name, white)

@@ -6,12 +6,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["style"],
     submod_attrs={
-        "comparisons": ["deviation_plot", "scatter_groups"],
         "images": ["contact_sheet", "defect_gallery", "defect_steps"],
-        "latents": ["latent_histogram"],
-        "maps": ["map_grid", "overlay", "strip"],
-        "plots": ["curves", "draw_scores", "lines", "score_histogram"],
+        "maps": ["map_grid", "overlay", "reconstructions", "strip"],
+        "plots": [
+            "curves",
+            "deviation_plot",
+            "draw_scores",
+            "latent_histogram",
+            "lines",
+            "scatter_groups",
+            "score_histogram",
+            "training_curves",
+        ],
         "style": ["caption", "new_figure"],
-        "training": ["reconstructions", "training_curves"],
     },
 )

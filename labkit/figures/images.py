@@ -6,7 +6,6 @@ from dataclasses import asdict
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
@@ -14,12 +13,12 @@ from labkit.core.records import GOOD, Dataset, Sample
 from labkit.data.synthetic.bank import Recipe, Steps, SyntheticSample
 from labkit.data.synthetic.steps import Box, window
 from labkit.figures import maps, style
-from labkit.figures.style import ANOMALOUS, INK, LEGEND, LINE, QUIET, TYPE, wrapped
+from labkit.figures.style import ANOMALOUS
 
 LONGEST = 360  # pixels of a picture's longer side
 MARGIN = 7  # of these between a defect and its outline, so that thin ones stay visible
-LABELS, TALLEST = 1.55, 1.6  # inches of the rows' labels, and of a row
-MOST_KINDS = 12  # rows of defects; a data set with more says that they go on
+TALLEST = 1.6  # inches of a row
+MOST_ROWS = 15  # a data set with more says that they go on
 CHANGE_UNIT = "mean |change| [grey levels of 255]"
 LIMITS = (0.0, 60.0)  # grey levels; a stronger change is drawn as this
 
@@ -29,12 +28,11 @@ def contact_sheet(
     columns: int = 6,
     kinds: Sequence[str] | None = None,
     outlines: bool = True,
-    note: str | None = None,
 ) -> Figure:
     """A row of images for each part and kind of defect, spread over all there are.
 
     Args:    columns: images per row; kinds: rows to show, all by default (`rows` has their
-             names); outlines: of the masks of defects; note: instead of counts and licence.
+             names); outlines: of the masks of defects.
     Raises:  ValueError for a kind that the data set has not, or an image that cannot be read.
     """
     samples = rows(dataset)
@@ -45,29 +43,15 @@ def contact_sheet(
             f"{dataset.name} has no images {unknown[0] if unknown else 'at all'!r}; "
             f"it has {', '.join(samples) or 'none'}."
         )
-    left_out = chosen[MOST_KINDS + 3 :]
-    chosen = chosen[: MOST_KINDS + 3]
+    chosen, left_out = chosen[:MOST_ROWS], chosen[MOST_ROWS:]
     height, width, _ = samples[chosen[0]][0].read().shape
-    widest = TALLEST * width / height
-    title = f"{dataset.name}: {dataset.title}"
-    title = wrapped(title, min(maps.WIDTH, LABELS + columns * (widest + maps.GAP)) - 0.1)
-    masked = outlines and any(s.label and s.read_mask for name in chosen for s in samples[name])
-    room = {"left": LABELS - 0.06, "top": 0.06 + LINE * (title.count("\n") + 1 + masked)}
-    heads, sides, note = [""] * columns, [""] * len(chosen), note or _about(dataset, left_out)
-    axes = maps.image_grid(heads, sides, height / width, note, widest=widest, **room)
-    figure = axes[0, 0].figure
-    top = {"transform": figure.dpi_scale_trans, "va": "top", "fontsize": TYPE, "color": INK}
-    figure.text(0.06, figure.get_figheight() - 0.06, title, **top)
-    if masked:
-        line = Line2D([], [], color=ANOMALOUS, label="annotated defect")
-        place = (1, 1 - (room["top"] - LINE) / figure.get_figheight())
-        corner = {"loc": "upper right", "bbox_to_anchor": place, "borderpad": 0}
-        figure.legend(handles=[line], **corner, **LEGEND)
+    sides = [f"{name.replace('_', ' ')} ({len(samples[name])})" for name in chosen]
+    size = {"aspect": height / width, "widest": TALLEST * width / height}
+    axes = maps.image_grid([""] * columns, sides, note=_about(dataset, left_out), **size)
     for row, name in zip(axes, chosen, strict=True):
-        _label(row[0], name, len(samples[name]))
         for ax, sample in zip(row, spread(samples[name], columns), strict=False):
             _draw(ax, sample, outlines)
-    return figure
+    return axes[0, 0].figure
 
 
 def rows(dataset: Dataset) -> dict[str, list[Sample]]:
@@ -97,21 +81,14 @@ def _draw(ax: Axes, sample: Sample, outlines: bool) -> None:
             maps.contour(ax, around, 0.5, ANOMALOUS, "solid", width=0.8)
 
 
-def _label(ax: Axes, name: str, count: int) -> None:
-    """The name of a row left of it, and below it how many images there are."""
-    place = {"transform": ax.transAxes, "ha": "right", "x": -0.06, "y": 0.5, "fontsize": TYPE}
-    ax.text(s=wrapped(name.replace("_", " "), LABELS - 0.1), va="bottom", color=INK, **place)
-    ax.text(s=f"{count} image{'s' * (count > 1)}", va="top", color=QUIET, **place)
-
-
 def _about(dataset: Dataset, left_out: Sequence[str]) -> str:
-    """Counts of images, whether there are masks, and the licence."""
+    """What they are, counts of images, whether there are masks, and the licence."""
     bad = sum(sample.label for sample in dataset.test)
-    parts = [f"{len(dataset.train)} training images"]
+    parts = [f"{dataset.name}: {dataset.title}", f"{len(dataset.train)} training images"]
     parts += [f"{len(dataset.calibration)} to calibrate on"] if dataset.calibration else []
     if dataset.test:
         parts.append(f"test images: {len(dataset.test) - bad} good, {bad} defective")
-        parts.append("masks of every defect" if dataset.has_masks else "no masks")
+        parts.append("masks of every defect, outlined" if dataset.has_masks else "no masks")
     parts.append(f"licence: {dataset.licence}")
     parts += [f"not shown: {', '.join(left_out)}"] if left_out else []
     return " · ".join(parts)
@@ -140,12 +117,11 @@ def defect_gallery(samples: Sequence[SyntheticSample], note: str | None = None) 
     return figure
 
 
-def defect_steps(steps: Steps, note: str | None = None, shown: int = 4) -> Figure:
+def defect_steps(steps: Steps, note: str | None = None) -> Figure:
     """One row per patch: where it was cut, how it is pasted, its cover, the image after it.
 
     The random numbers of each patch stand below, after the note.
 
-    Args:   shown: so many of the four columns; the others stay empty.
     Raises: ValueError if no patch was laid.
     """
     if not steps.patches:
@@ -164,10 +140,6 @@ def defect_steps(steps: Steps, note: str | None = None, shown: int = 4) -> Figur
     for k, patch in enumerate(steps.patches):
         _mark_box(figure.axes[4 * k], patch.source_box, steps.mask.shape)
         _mark_box(figure.axes[4 * k + 3], patch.box, steps.mask.shape)
-    count = 4 * len(steps.patches)
-    for k, ax in enumerate(figure.axes):
-        column = k % 4 if k < count else 2  # the colour bar goes with the covers
-        ax.set_visible(column < shown)
     return figure
 
 

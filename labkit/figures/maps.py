@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
+from labkit.core.arrays import as_numpy
 from labkit.figures import style
 from labkit.figures.style import INK, LEGEND, LINE, MAP_UNIT, TYPE, check_image, wrapped
 
 Limits = tuple[float, float] | Mapping[str, tuple[float, float]]
-LONGEST = 640  # pixels of a panel's longer side; more is not seen at notebook width
+LONGEST = 400  # pixels of a panel's longer side; more is not seen at notebook width
 WIDTH, WIDEST, WIDEST_OF_STRIP, GAP = 9.0, 2.7, 1.9, 0.08  # inches
-BAR = 0.9  # inches of an upright colour bar and its numbers; its unit stands beside them
+REACH = 3.0  # standard deviations of a component that its colours reach
+INSET = 0.06  # share of its columns that a colour bar leaves free at either side
 
 
 def image_grid(
@@ -24,32 +26,39 @@ def image_grid(
     sides: Sequence[str],
     aspect: float,
     note: str | None = None,
-    units: Collection[str] = (),
-    below: bool = False,
+    units: Sequence[str] = (),
+    lead: int = 0,
     widest: float = WIDEST,
-    **free: float,
+    foot: float = 0.0,
 ) -> np.ndarray:
     """Axes for images, (rows, columns), with titles wrapped to the room that they have.
 
+    They are placed by hand, in inches: exact, and ten times faster than an automatic layout.
+
     Args: heads, sides: titles of columns and rows; aspect: height / width of an image; units: of
-          the colour bars, one at the right or one below each column; widest: inches of an image;
-          free: left, top or bottom, inches kept free beside what titles and bars take.
+          the colour bars, which share the width below the columns after the first `lead`;
+          widest: inches of an image; foot: inches kept free below all.
     """
     columns, rows = len(heads), len(sides)
-    room = min(widest, (WIDTH - (0.4 if below else BAR + 0.6)) / columns - GAP)  # at least
+    room = min(widest, (WIDTH - 0.4) / columns - GAP)  # at least
     heads = [wrapped(head, room) for head in heads]
     sides = [wrapped(side, room * aspect) for side in sides]
     deep, wide = (max(text.count("\n") + bool(text) for text in some) for some in (heads, sides))
-    length = 0.88 * room if below else rows * room * aspect
+    length = (1 - 2 * INSET) * room * (columns - lead) / max(len(units), 1)
     lines = max((wrapped(unit, length).count("\n") + 1 for unit in units), default=0)
-    margins = {
-        "left": 0.06 + LINE * wide + 0.08 * bool(wide),
-        "right": BAR - LINE + LINE * lines if lines and not below else 0.06,
-        "top": 0.06 + LINE * deep + 0.04 * bool(deep),
-        "bottom": 0.08 + (0.45 + LINE * lines) * below,
-    }
-    margins = {side: inches + free.get(side, 0) for side, inches in margins.items()}
-    axes = _placed(rows, columns, aspect, widest, margins, note)
+    left, top = 0.06 + (LINE * wide + 0.08) * bool(wide), 0.06 + (LINE * deep + 0.04) * bool(deep)
+    bottom = 0.08 + (0.45 + LINE * lines) * bool(lines) + foot
+    cell = min(widest, (WIDTH - left - 0.06 + GAP) / columns - GAP)
+    width, height = left + columns * (cell + GAP), bottom + top + rows * (cell * aspect + GAP)
+    figure = style.new_figure(width, height, note, pictures=True)
+    whole = figure.get_figheight()  # with the note
+    edges = {"left": left / width, "right": 1 - 0.06 / width, "top": 1 - top / whole}
+    edges |= {"bottom": 1 - (height - bottom) / whole}
+    edges |= {"wspace": GAP / cell, "hspace": GAP / cell / aspect}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
     for ax, head in zip(axes[0], heads, strict=True):
         ax.set_title(head, fontsize=TYPE, color=INK, pad=4)
     for ax, side in zip(axes[:, 0], sides, strict=True):
@@ -57,51 +66,20 @@ def image_grid(
     return axes
 
 
-def _placed(
-    rows: int,
-    columns: int,
-    aspect: float,
-    widest: float,
-    margins: Mapping[str, float],
-    note: str | None,
-) -> np.ndarray:
-    """Axes placed by hand, in inches: exact, and ten times faster than an automatic layout."""
-    left, right, top, bottom = margins.values()
-    cell = min(widest, (WIDTH - left - right - GAP * (columns - 1)) / columns)
-    width = left + right + columns * (cell + GAP) - GAP
-    height = bottom + top + rows * (cell * aspect + GAP) - GAP
-    figure = style.new_figure(width, height, note, pictures=True)
-    whole = figure.get_figheight()  # with the note
-    edges = {"left": left / width, "right": 1 - right / width, "top": 1 - top / whole}
-    edges |= {"bottom": 1 - (height - bottom) / whole}
-    edges |= {"wspace": GAP / cell, "hspace": GAP / cell / aspect}
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=edges)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return axes
-
-
 def _bar(
-    column: np.ndarray, picture: AxesImage, unit: str, below: bool, threshold: float | None = None
+    row: Sequence[Axes], picture: AxesImage, unit: str, threshold: float | None = None
 ) -> None:
-    """The colour bar below a column of axes or right of it, with the threshold marked on it."""
-    figure = column[0].figure
-    width, height = figure.get_size_inches()
-    foot, head = column[-1].get_position(), column[0].get_position()
-    place = (foot.x1 + 0.12 / width, foot.y0, 0.12 / width, head.y1 - foot.y0)
-    if below:
-        inset = 0.06 * foot.width
-        place = (foot.x0 + inset, foot.y0 - 0.2 / height, foot.width - 2 * inset, 0.1 / height)
-    box = figure.add_axes(place, label="<colorbar>")
+    """The colour bar below neighbours of a row, with the threshold marked on it."""
+    figure, first, last = row[0].figure, row[0].get_position(), row[-1].get_position()
+    inset, height = INSET * (last.x1 - first.x0), figure.get_figheight()
+    place = (first.x0 + inset, first.y0 - 0.2 / height, last.x1 - first.x0 - 2 * inset)
+    box = figure.add_axes((*place, 0.1 / height), label="<colorbar>")
     opaque = ScalarMappable(picture.norm, picture.cmap)
-    side = "horizontal" if below else "vertical"
-    bar = figure.colorbar(opaque, cax=box, orientation=side, extend="both")
+    bar = figure.colorbar(opaque, cax=box, orientation="horizontal", extend="both")
     style.dress_bar(bar, unit)
     if threshold is not None and bar.vmin < threshold < bar.vmax:
-        line = box.axvline if below else box.axhline
-        line(threshold, color="white", linewidth=2.4)
-        line(threshold, **style.DASHED | {"linestyle": (0, (2, 1))})
+        box.axvline(threshold, color="white", linewidth=2.4)
+        box.axvline(threshold, **style.DASHED | {"linestyle": (0, (2, 1))})
 
 
 def overlay(
@@ -114,39 +92,13 @@ def overlay(
     unit: str | Mapping[str, str] = MAP_UNIT,
     note: str | None = None,
 ) -> Figure:
-    """A picture, and beside it each of its maps laid over it, muted.
+    """A picture, and beside it each of its maps laid over it, muted; all as in `map_grid`.
 
-    Args:    image: (H, W, 3) uint8; maps: name -> (h, w), resized to the image; limits: ends of
-             the colour scale, one pair (one shared bar) or one per map, from calibration;
-             threshold: outlines what lies above, one for all maps or by name; mask: (H, W) truth,
-             outlined on every panel; unit: of all maps, or by name.
-    Raises:  ValueError for an image, map or limits of the wrong form.
+    Args: image: (H, W, 3) uint8; maps: name -> (h, w); mask: (H, W) truth.
     """
-    small = shrunk(image)
-    size, under = small.shape[:2], style.muted(small, opacity).astype(np.uint8)
-    below, units = isinstance(limits, Mapping), [_of(unit, name) or MAP_UNIT for name in maps]
-    lines, heads = _outlines(threshold, mask), ["image", *maps]
-    room = {"below": below, "bottom": 0.27 * bool(lines)}
-    (panels,) = image_grid(heads, [""], size[0] / size[1], note, units, **room)
-    panels[0].imshow(small)
-    for k, (name, values) in enumerate(maps.items(), start=1):
-        panels[k].imshow(under)
-        spread, edge = style.resized(values, size), _of(threshold, name)
-        picture = panels[k].imshow(spread, alpha=float(opacity), **_scale(limits, name))
-        contour(panels[k], spread, edge, style.THRESHOLD, "dashed")
-        if below or k == len(maps):
-            _bar(panels[k : k + 1], picture, units[k - 1], below, edge)
-    if mask is not None:
-        truth = small_mask(mask, size)
-        for panel in panels:
-            contour(panel, truth, 0.5, style.ANOMALOUS, "solid")
-    figure = panels[0].figure
-    if lines:
-        width, height = figure.get_size_inches()
-        place = (0.0, (style.note_height(note, width) - 0.02) / height)
-        figure.legend(handles=lines, loc="lower left", bbox_to_anchor=place,
-                      ncols=len(lines), borderpad=0.4, **LEGEND)  # fmt: skip
-    return figure
+    rows = {name: [values] for name, values in maps.items()}
+    options = {"note": note, "opacity": opacity, "threshold": threshold}
+    return map_grid([image], rows, limits, [mask], None, unit, **options)
 
 
 def map_grid(
@@ -158,37 +110,51 @@ def map_grid(
     unit: str | Mapping[str, str] = MAP_UNIT,
     centred: Collection[str] = (),
     note: str | None = None,
+    opacity: float = 1.0,
+    threshold: float | Mapping[str, float] | None = None,
 ) -> Figure:
-    """One row per image: the picture, its truth if any is known, and each of its maps alone.
+    """One row per image: the picture, and each of its maps alone or laid over it, muted.
 
-    Args:    images: n of (H, W, 3) uint8; maps: name -> n of (h, w); limits: one pair for all or
-             one per map, from calibration; masks: n of (H, W), None where unknown; titles: a
-             label per row; centred: names of signed maps, drawn in PuOr with limits symmetric
-             about 0.
+    Args:    images: n of (H, W, 3) uint8; maps: name -> n of (h, w), resized to the image;
+             limits: ends of the colour scale, one pair (one shared bar) or one per map, from
+             calibration; masks: n of (H, W) truth, outlined on every panel, None where unknown;
+             titles: a label per row; unit: of all maps, or by name; centred: names of signed
+             maps, drawn in PuOr with limits symmetric about 0; opacity: of the maps; threshold:
+             outlines what lies above, one for all maps or by name.
     Raises:  ValueError if counts differ, or for an image, map or limits of the wrong form.
     """
     counts = {"images": len(images)} | {name: len(stack) for name, stack in maps.items()}
     if len(set(counts.values())) != 1 or not images:
         raise ValueError(f"a grid needs one map of each kind an image; found {counts}")
-    size = shrunk(images[0], LONGEST // 2).shape[:2]
-    lead = ["image"] if masks is None else ["image", "truth"]
-    below = isinstance(limits, Mapping) or bool(centred)
+    truths = [None] * len(images) if masks is None else masks
+    size, lines = shrunk(images[0]).shape[:2], _outlines(threshold, truths)
     units = [_of(unit, name) or MAP_UNIT for name in maps]
-    sides, aspect = titles or [""] * len(images), size[0] / size[1]
-    axes = image_grid([*lead, *maps], sides, aspect, note, units, below)
-    for r, (row, image) in enumerate(zip(axes, images, strict=True)):
-        row[0].imshow(style.resized(check_image(image), size))
-        if masks is not None and masks[r] is not None:
-            row[1].imshow(small_mask(masks[r], size), "gray", vmin=0, vmax=1)
-        elif masks is not None:
-            style.say(row[1], "no mask")
-    for column, name, label in zip(axes.T[len(lead) :], maps, units, strict=True):
-        scale = _scale(limits, name, name in centred)
-        for ax, values in zip(column, maps[name], strict=True):
-            picture = ax.imshow(style.resized(values, size), **scale)
-        if below or column[0] is axes[0, -1]:
-            _bar(column, picture, label, below)
-    return axes[0, 0].figure
+    edges = [_of(threshold, name) for name in maps]
+    if not (isinstance(limits, Mapping) or centred):
+        units, edges = units[:1], edges[-1:]
+    sides, foot = titles or [""] * len(images), 0.27 * bool(lines)
+    axes = image_grid(["image", *maps], sides, size[0] / size[1], note, units, 1, foot=foot)
+    for r, (row, image, mask) in enumerate(zip(axes, images, truths, strict=True)):
+        small = style.resized(check_image(image), size)
+        row[0].imshow(small)
+        for ax, name in zip(row[1:], maps, strict=True):
+            values = style.resized(maps[name][r], size)
+            if opacity < 1:
+                ax.imshow(style.muted(small, opacity).astype(np.uint8))
+            ax.imshow(values, alpha=opacity, **_scale(limits, name, name in centred))
+            contour(ax, values, _of(threshold, name), style.THRESHOLD, "dashed")
+        for ax in row if mask is not None else ():
+            contour(ax, small_mask(mask, size), 0.5, style.ANOMALOUS, "solid")
+    columns = np.array_split(axes[-1, 1:], max(len(units), 1))
+    for row, label, edge in zip(columns, units, edges, strict=False):
+        _bar(row, row[-1].images[-1], label, edge)
+    figure = axes[0, 0].figure
+    if lines:
+        width, height = figure.get_size_inches()
+        place = (0.0, (style.note_height(note, width) - 0.02) / height)
+        figure.legend(handles=lines, loc="lower left", bbox_to_anchor=place,
+                      ncols=len(lines), borderpad=0.4, **LEGEND)  # fmt: skip
+    return figure
 
 
 def strip(
@@ -223,9 +189,48 @@ def strip(
         else:
             ax.imshow(shrunk(picture, 200))
     if maps:
-        _bar(axes[:, -1], cells, unit, below=False)
+        _bar(axes[-1], cells, unit)
     figure = axes[0, 0].figure
     return style.flat(figure) if len(maps) == axes.size else figure
+
+
+def reconstructions(
+    image: np.ndarray,
+    prior: Sequence[np.ndarray],
+    own: Sequence[np.ndarray],
+    memory: Sequence[np.ndarray],
+    note: str | None = None,
+) -> Figure:
+    """A picture, its features, what self-attention and memory rebuild, and where they err.
+
+    One row per level. Features are shown by the first principal component of the image's own;
+    errors are squared and averaged over channels (DADF, Fig. 6a). So that levels share a scale,
+    both are in standard deviations of that component over the image.
+
+    Args:    image: (H, W, 3) uint8; prior, own, memory: (C_k, h_k, w_k) of each level.
+    Raises:  ValueError if the three differ in their shapes.
+    """
+    pyramids = [[as_numpy(x).astype(float) for x in part] for part in (prior, own, memory)]
+    shapes = [[x.shape for x in part] for part in pyramids]
+    if not prior or shapes.count(shapes[0]) < 3:
+        raise ValueError(f"reconstructions needs three pyramids of the same shapes; got {shapes}")
+    levels = []
+    for features, *rebuilt in zip(*pyramids, strict=True):
+        mean = features.mean((1, 2), keepdims=True)
+        flat = (features - mean).reshape(len(features), -1)
+        axes, lengths, _ = np.linalg.svd(flat, full_matrices=False)
+        deviation = max(lengths[0] / np.sqrt(flat.shape[1]), 1e-12)
+        parts = [np.tensordot(axes[:, 0], x - mean, 1) / deviation for x in (features, *rebuilt)]
+        errors = [((features - x) ** 2).mean(0) / deviation**2 for x in rebuilt]
+        levels.append(parts + errors)
+    names = ["features", "by self-attention", "by memory", "error of self", "error of memory"]
+    maps = dict(zip(names, zip(*levels, strict=True), strict=True))
+    most = max(np.max(error) for name in names[3:] for error in maps[name])
+    limits = dict.fromkeys(names[:3], (-REACH, REACH)) | dict.fromkeys(names[3:], (0, most or 1))
+    units = dict.fromkeys(names[:3], "1st component [1]")
+    units |= dict.fromkeys(names[3:], "squared error [1]")
+    titles = [f"level {k}" for k in range(1, len(levels) + 1)]
+    return map_grid([image] * len(levels), maps, limits, None, titles, units, note=note)
 
 
 def shrunk(image: np.ndarray, longest: int = LONGEST) -> np.ndarray:
@@ -250,13 +255,13 @@ def contour(
     ax.contour(values, [level], colors=colour, linewidths=width, linestyles=line)
 
 
-def _outlines(threshold: object, mask: np.ndarray | None) -> list[Line2D]:
-    """The legend of an overlay's outlines."""
+def _outlines(threshold: object, masks: Sequence[np.ndarray | None]) -> list[Line2D]:
+    """The legend of the outlines of a grid."""
     lines = []
     if threshold is not None:
         value = f" {threshold:.3g}" if isinstance(threshold, int | float) else ""
         lines.append(Line2D([], [], label=f"threshold{value}", **style.DASHED))
-    if mask is not None:
+    if any(mask is not None and np.any(mask) for mask in masks):
         lines.append(Line2D([], [], label="annotated defect", color=style.ANOMALOUS))
     return lines
 

@@ -1,26 +1,34 @@
-"""Scores and tables to figures: each function draws one `Figure` and returns it.
+"""Scores, losses, points and tables to figures: each function draws one `Figure`, returns it.
 
 They never show, save or use pyplot; notebooks display what is returned, the app passes it on.
 Every figure takes `note`, grey text below it, usually `caption(...)`.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import AsinhLocator, MaxNLocator
+from torch import Tensor
 
-from labkit.core.arrays import as_numpy
+from labkit.core.arrays import as_numpy, finite
 from labkit.evaluation import metrics
 from labkit.figures import style
-from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, new_figure
+from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, SERIES, TYPE, dress, new_figure
 
 BINS = 40
 LABEL = 0.6  # inches between two labels of an axis of scores, at least
 NONE = np.empty(0)  # no scores of that group
+REACH, LATENT_BINS = 5.0, 80  # standard deviations shown of all latents, and bins over them
+NOT_TERMS = ("epoch", "lr")
+EPOCHS = "epoch [passes over the data]"
+COLOURS = (NORMAL, SERIES[1], ANOMALOUS, *SERIES[:1], *SERIES[2:4])
+MOST = 3000  # points of a group; more only darken the middle
 CHANCE = {"color": QUIET, "linestyle": "dotted", "linewidth": 1.2, "label": "chance"}
 
 
@@ -72,11 +80,10 @@ def draw_scores(
             colours = {"facecolor": (colour, fill), "edgecolor": colour, "linewidth": line}
             ax.stairs(shares, edges, fill=True, **colours)
             handles.append(Patch(label=f"{name} (n = {values.size})", **colours))
-    if threshold is not None and np.isfinite(threshold):
-        ax.axvline(threshold, **style.DASHED)
-        handles.append(Line2D([], [], label=f"threshold {threshold:.3g}", **style.DASHED))
-    if own is not None:
-        _mark_own(ax, own, edges)
+    plain = {"color": INK, "linewidth": 2.0}
+    for name, value, line in (("threshold", threshold, style.DASHED), ("this image", own, plain)):
+        if value is not None and np.isfinite(value):
+            handles.append(ax.axvline(value, label=f"{name} {value:.3g}", **line))
     ax.set_xscale("asinh", linear_width=width)
     ax.set_xticks(_ticks(edges, width, ax.bbox.width / ax.figure.dpi))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -148,6 +155,145 @@ def lines(
     return figure
 
 
+def training_curves(
+    history: pd.DataFrame,
+    terms: Sequence[str] | None = None,
+    unit: str = "nats per dimension",
+    note: str | None = None,
+) -> Figure:
+    """Loss terms by epoch.
+
+    Args:   history: as `Run.history`, one row per epoch; the stages that a column `stage` names
+            have a panel each, with a scale of its own; terms: columns to draw, all other numeric
+            ones but times and rates by default.
+    Raises: ValueError if there is no loss term to draw.
+    """
+    numeric = history.select_dtypes("number").columns
+    chosen = list(terms or (c for c in numeric if c not in NOT_TERMS and "second" not in c))
+    missing = [term for term in chosen if term not in history]
+    if missing or not chosen:
+        raise ValueError(f"no loss term {missing or ''} in the columns {list(history.columns)}")
+    parts = [("", history)]
+    if "stage" in history and history["stage"].nunique() > 1:
+        parts, unit = list(history.groupby("stage", sort=False)), "in the stage's own unit"
+    figure = new_figure(7.0 if len(parts) == 1 else 9.6, 3.2, note)
+    axes, handles = figure.subplots(1, len(parts), squeeze=False)[0], {}
+    for ax, (name, part) in zip(axes, parts, strict=True):
+        dress(ax, EPOCHS, f"loss [{unit}]" if ax is axes[0] else "", name)
+        for number, term in enumerate(chosen):
+            if part[term].notna().any():
+                line = {"marker": "o" if len(part) <= 30 else "", "ms": 3, "lw": 1.6}
+                line |= style.series_style(number) | {"label": term.replace("_", " ")}
+                (handles[term],) = ax.plot(part["epoch"], part[term], **line)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    style.legend(figure, list(handles.values()))
+    return figure
+
+
+def latent_histogram(
+    z: np.ndarray | Tensor, before: np.ndarray | Tensor | None = None, note: str | None = None
+) -> Figure:
+    """All latent values against the density of N(0, 1) that a flow is trained towards.
+
+    Args:   z: any shape, flattened; before: what the flow was given, an outline in grey.
+    Raises: ValueError if z is empty.
+    """
+    figure = new_figure(7.0, 3.4, note)
+    ax, values = figure.subplots(), as_numpy(z)
+    if before is not None:
+        given = as_numpy(before)
+        line = {"baseline": None, "color": QUIET, "lw": 1.3, "label": _moments("before", given)}
+        ax.stairs(density(given)[0], np.linspace(-REACH, REACH, LATENT_BINS + 1), **line)
+    draw_density(ax, "z", *density(values), _moments("z", values))
+    style.legend(figure, ax.get_legend_handles_labels()[0])
+    return figure
+
+
+def density(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Density of values, of any shape, in LATENT_BINS bins over +-REACH; the share of them beyond.
+
+    Raises: ValueError if there are none.
+    """
+    if values.size == 0:
+        raise ValueError("z is empty: there is nothing to draw")
+    counts = np.histogram(values, LATENT_BINS, (-REACH, REACH))[0]
+    return counts / values.size / (2 * REACH / LATENT_BINS), float((np.abs(values) > REACH).mean())
+
+
+def draw_density(ax: Axes, symbol: str, shares: np.ndarray, outside: float, name: str) -> None:
+    """What `density` gives, of what has that symbol, against the density of N(0, 1)."""
+    beyond = f"; {outside:.2%} beyond ±{REACH:g}" if outside >= 1e-4 else ""
+    dress(ax, f"value {symbol} [1]{beyond}", f"density [per unit of {symbol}]")
+    edges = np.linspace(-REACH, REACH, LATENT_BINS + 1)
+    ax.stairs(shares, edges, fill=True, facecolor=(NORMAL, 0.35), label=name)
+    top = style.normal_curve(ax, REACH)
+    ax.set(xlim=(-REACH, REACH), ylim=(0, 1.08 * max(shares.max(), top)))
+
+
+def _moments(name: str, values: np.ndarray) -> str:
+    return f"{name}: mean {values.mean():.2f}, standard deviation {values.std():.2f}"
+
+
+def scatter_groups(
+    groups: Mapping[str, np.ndarray],
+    labels: tuple[str, str],
+    boundary: str | None = None,
+    note: str | None = None,
+) -> Figure:
+    """Points of several groups in one plane.
+
+    The first group is drawn in the colour of normal, the last of two or the third in that of
+    anomalous. A large group is thinned to evenly spaced points; its size in the legend is the
+    true one.
+
+    Args:    groups: name -> (n, 2), x and y; labels: of both axes, with units; boundary: name of
+             the line y = x, which is left out without one.
+    Raises:  ValueError if there is no group, one is empty or not (n, 2), or a value is not finite.
+    """
+    points = {name: finite(values, f"group {name!r}") for name, values in groups.items()}
+    shapes = {name: p.shape for name, p in points.items()}
+    if not shapes or any(len(s) != 2 or s[0] == 0 or s[1] != 2 for s in shapes.values()):
+        raise ValueError(f"a scatter needs groups of points (n, 2), none empty; found {shapes}")
+    figure = new_figure(6.0, 5.0, note)
+    ax, handles = dress(figure.subplots(), *labels), []
+    colours = (NORMAL, ANOMALOUS) if len(points) < 3 else COLOURS
+    for colour, (name, p) in zip(cycle(colours), points.items(), strict=False):
+        few = p[np.linspace(0, len(p) - 1, min(len(p), MOST)).astype(int)]
+        ax.plot(*few.T, ".", color=colour, markersize=5, alpha=0.5, markeredgewidth=0)
+        label = f"{name} (n = {len(p):,})"
+        handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=label))
+    if boundary:
+        ax.axline((0, 0), slope=1, **style.DASHED)
+        handles.append(Line2D([], [], label=boundary, **style.DASHED))
+    style.legend(figure, handles)
+    return figure
+
+
+def deviation_plot(table: pd.DataFrame, note: str | None = None) -> Figure:
+    """How far each row of a table lies from its first one: a panel per column, a dot per row.
+
+    Every panel has its own scale; the dashed line is the first row's value.
+
+    Args: table: what was done (index, the reference first), a column per metric, its name with
+          the unit; a number that does not exist is None.
+    """
+    columns, rows = table.astype(float), range(len(table))
+    figure = new_figure(min(2.6 + 2.1 * table.shape[1], 9.6), 0.85 + 0.3 * len(rows), note)
+    axes = figure.subplots(1, table.shape[1], sharey=True, squeeze=False)[0]
+    for ax, (name, values) in zip(axes, columns.items(), strict=True):
+        dress(ax, name, "", grid="y")
+        ax.axvline(values.iloc[0], **style.DASHED)
+        ax.hlines(rows, values.iloc[0], values, color=SERIES[0], linewidth=2.2, alpha=0.6)
+        ax.plot(values, rows, "o", color=SERIES[0], markersize=5)
+        for y, value in enumerate(values):
+            place = {"transform": ax.get_yaxis_transform(), "va": "center", "color": INK}
+            ax.text(1.03, y, f"{value:.3f}" if value == value else "–", fontsize=TYPE, **place)
+        ax.margins(x=0.08)
+        ax.locator_params(axis="x", nbins=3)
+    axes[0].set(yticks=rows, yticklabels=table.index, ylim=(len(rows) - 0.5, -0.5))
+    return figure
+
+
 def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> tuple[np.ndarray, float]:
     """Shared bin edges, even in asinh(score / width), and the width of the linear part."""
     values = np.concatenate([*groups, marks])
@@ -171,15 +317,6 @@ def _ticks(edges: np.ndarray, width: float, inches: float) -> list[float]:
     if len(kept) < 3:  # about one decade
         kept = [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     return sorted(kept)
-
-
-def _mark_own(ax: Axes, own: float, edges: np.ndarray) -> None:
-    """This image's score: a line and, above the axes, a label kept inside them."""
-    ax.axvline(own, color=INK, linewidth=2.0)
-    share = np.searchsorted(edges, own) / len(edges)  # bins have equal width on the paper
-    side = "left" if share < 0.15 else "right" if share > 0.85 else "center"
-    place = {"xycoords": ax.get_xaxis_transform(), "ha": side, "va": "bottom"}
-    ax.annotate(f"this image {own:.3g}", (own, 1.02), fontsize=TYPE, color=INK, **place)
 
 
 def _curve(ax: Axes, curve: metrics.Curve | None, name: str, start: float, end: float) -> str:

@@ -102,47 +102,26 @@ def dot_rows(
     return handles
 
 
-def differences(
-    points: pd.DataFrame, label: str, note: str | None = None, hollow: str = "", full: str = ""
-) -> Figure:
+def differences(points: pd.DataFrame, label: str, note: str | None = None) -> Figure:
     """Differences with their intervals on an asinh scale, which shows small and large ones.
 
-    Args: points: row, group, value, low, high, hollow (of the mark); label: of the axis; hollow,
-          full: what these marks mean, where both are drawn.
+    Marks are full where the interval leaves 0 out.
+
+    Args: points: row, group, value, low, high; label: of the axis.
     """
     rows, groups = (list(dict.fromkeys(points[column])) for column in ("row", "group"))
     figure = new_figure(8.4, 1.4 + 0.11 * len(rows) * (1 + len(groups)), note)
-    ax = figure.subplots()
-    dress(ax, f"{label} (asinh scale)", "", grid="x")
-    for face, meaning in ((None, full), ("white", hollow)):
-        shown = points[points["hollow"] == (face == "white")]
-        handles = dot_rows(ax, shown, rows, groups, face=face)
-        if meaning:
-            ax.plot([], [], "o", color=INK, markerfacecolor=face or INK, label=meaning)
+    ax = dress(figure.subplots(), f"{label} (asinh scale)", "", grid="x")
+    sure = (points["low"] > 0) | (points["high"] < 0)
+    handles = dot_rows(ax, points[sure], rows, groups, face=None)
+    dot_rows(ax, points[~sure], rows, groups)
     ax.axvline(0, **DASHED)
     ax.set_xscale("asinh", linear_width=LINEAR)
     ax.set_xticks(TICKS, [f"{tick:+g}" if tick else "0" for tick in TICKS], minor=False)
     ax.set_xlim(-REACH, REACH)
     ax.minorticks_off()
-    legend(figure, handles + [line for line in ax.lines if line.get_label() in (full, hollow)])
+    legend(figure, handles)
     return figure
-
-
-def effects(measured: pd.DataFrame, note: str | None = None) -> Figure:
-    """Every measured effect of a discrepancy as a mark with its 95 % interval, by method.
-
-    Effects that are not measured are left out.
-
-    Args: measured: as `discrepancies.measured`, of any methods.
-    """
-    done = measured[measured["data"] != ""]
-    hollow = done["of"] == "labkit"
-    row = done["method"] + ": " + done["point"] + hollow.map({True: " (labkit)", False: ""})
-    points = done.assign(row=row, hollow=hollow)
-    points = points.rename(columns={"data": "group", "difference": "value"})
-    label = "change of image AUROC; right of 0 ranks better"
-    sides = ("labkit in place of both", "code in place of the paper")
-    return differences(points, label, note, *sides)
 
 
 def curve(results: Results) -> Figure:
@@ -162,13 +141,9 @@ def curve(results: Results) -> Figure:
         group = group.assign(x=group["ours"].map(x)).dropna(subset="x").sort_values("x")
         ax.plot(group["x"], group["value"], "D--", color=PUBLISHED, lw=1.2, ms=5)
         dress(ax, key, label)
-    values = np.array(sorted(x.values()))
-    log = values[0] > 0 and values[-1] / values[0] > 15
-    named = _apart(np.log(values) if log else values)
+    least, most = min(x.values()), max(x.values())
     for ax in axes.flat:
-        ax.set_xscale("log" if log else "linear")
-        ax.set_xticks(values, [f"{v:g}" * name for v, name in zip(values, named, strict=True)])
-        ax.minorticks_off()
+        ax.set_xscale("log" if 0 < 15 * least < most else "linear")
         ax.axis("on" if ax.has_data() else "off")
     legend(figure, handles)
     return figure
@@ -262,19 +237,16 @@ def parts(results: Results) -> Figure:
     if counted["flops"].empty:
         raise ValueError(f"{results.study.name} has no counted costs yet; run it first.")
     counted = {what: table for what, table in counted.items() if not table.empty}
-    variants = list(counted["flops"].index)
-    size = (3.2 + 3.6 * len(counted), 1.1 + 0.36 * len(variants))
+    size = (3.2 + 3.6 * len(counted), 1.1 + 0.36 * len(counted["flops"]))
     figure = new_figure(*size, results.caption)
     axes = figure.subplots(1, len(counted), sharey=True, squeeze=False)[0]
     for ax, (what, table) in zip(axes, counted.items(), strict=True):
         unit, label = COSTS[what]
-        ends = (table / unit).cumsum(axis=1)
-        for part, begins in ends.shift(axis=1, fill_value=0).items():
-            ax.barh(variants, ends[part] - begins, 0.6, begins, color=PARTS[part])
-        for variant, whole in ends.iloc[:, -1].items():
-            ax.annotate(f" {whole:.0f}", (whole, variant), color=INK, va="center")
+        bars = {"stacked": True, "width": 0.6, "color": PARTS, "legend": False}
+        (table / unit).plot.barh(ax=ax, **bars)
+        ax.bar_label(ax.containers[-1], fmt=" {:.0f}", color=INK)
         dress(ax, label, "", grid="x")
-        ax.set_xlim(0, 1.15 * ends.iloc[:, -1].max())
+        ax.margins(x=0.15)
     axes[0].invert_yaxis()
     handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
     legend(figure, handles)
@@ -328,15 +300,6 @@ def _measured(metric: str) -> str:
 
 def _colour(k: int) -> str:
     return SERIES[(k + 4) % len(SERIES)]
-
-
-def _apart(values: np.ndarray, least: float = 0.05) -> list[bool]:
-    """Which of ascending values can bear a label: those not too near the last that has one."""
-    kept, last = [], -np.inf
-    for value in values:
-        kept.append(bool(value - last >= least * (values[-1] - values[0])))
-        last = value if kept[-1] else last
-    return kept
 
 
 def _metrics(results: Results) -> list[str]:

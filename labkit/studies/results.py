@@ -134,17 +134,15 @@ class Results:
 
     def _intervals(self) -> pd.DataFrame:
         rows, draws = [], cache(self._draws)
-        seeds = {
-            (variant, data): frozenset(task.seed for task in self.finished(variant, data))
-            for variant in {*self.variants, self.base}
-            for data in self.datasets
-        }
         for data, variant in itertools.product(self.datasets, self.variants):
-            own = seeds[variant, data]
-            areas, both = draws(variant, data, own), own & seeds[self.base, data]
+            own, others = (
+                frozenset(task.seed for task in self.finished(one, data))
+                for one in (variant, self.base)
+            )
+            areas = draws(variant, data, own)
             if areas is None:
                 continue
-            pair = [draws(one, data, both) for one in (variant, self.base)]
+            pair = [draws(one, data, own & others) for one in (variant, self.base)]
             gap = None if variant == self.base or pair[1] is None else pair[0] - pair[1]
             ends = [(None, None) if one is None else interval(one) for one in (areas, gap)]
             rows.append((variant, data, "image_auroc", *ends[0], *ends[1]))

@@ -112,13 +112,13 @@ def _state(results: Results) -> dict[str, Any]:
         "state": "done" if done == planned else "partial" if done else "never run",
         "tasks": f"{done}/{planned}",
         "seconds": round(seconds.filter(regex="_seconds$").sum(axis=None)) if done else None,
-        "result": headline(results) if done else None,
+        "result": _headline(results) if done else None,
         "notebook": f"notebooks/{study.notebook}.ipynb" if study.notebook else None,
         "title": study.title,
     }
 
 
-def headline(results: Results) -> str:
+def _headline(results: Results) -> str:
     """The best and the worst variant by the study's first metric, in one line."""
     metric = results.study.metrics[0]
     means = results.table.query("metric == @metric").groupby("variant")["value"].mean()

@@ -50,7 +50,6 @@ class Variant:
     map: str | None = None  # of the method's family, to score and localise with; its main one
     published: str | None = None  # its name in the published table
     budgets: tuple[Budget, ...] = tuple(BUDGETS)  # where it can run
-    note: str = ""
 
 
 @declared()
@@ -87,7 +86,6 @@ class Study:
     set: Settings = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     vary: dict[str, list[Any]] | None = None  # key -> values: the variants of a sweep
-    vary_published: Annotated[str, Field(max_length=60)] = ""  # of a row, as "layers={blocks}"
     base: str  # the variant that the others are compared with
     metrics: Some[str] = ("image_auroc", "pixel_auroc", "aupro")
     published: tuple[Published, ...] = ()
@@ -124,13 +122,8 @@ class Study:
         keys, sweep = self.vary or {}, []
         for combination in itertools.product(*keys.values()) if keys else ():
             chosen = dict(zip(keys, combination, strict=True))
-            name = ", ".join(f"{key}={_plain(value)}" for key, value in chosen.items())
-            printed = self.vary_published
-            for key, value in chosen.items():
-                printed = printed.replace(f"{{{key}}}", str(value))
-            if "{" in printed:
-                raise ValueError(f"vary_published = {printed!r}: braces hold a key of vary.")
-            sweep.append(Variant(name=name, set=chosen, published=printed or None))
+            name = ", ".join(f"{key}={plain(value)}" for key, value in chosen.items())
+            sweep.append(Variant(name=name, set=chosen))
         return (*self.variants, *sweep)
 
     def tasks(
@@ -271,7 +264,19 @@ def _value(node: yaml.Node, keys: tuple[str, ...], count: Iterator[int]) -> Any:
     if tag == "seq":
         return [_value(one, (*keys, str(k)), count) for k, one in enumerate(node.value)]
     if tag == "map":
-        return _mapping(node, keys, count)
+        merged, mapping = {}, {}
+        for key, inner in node.value:
+            if key.tag == f"{TAG}merge" and inner.tag == f"{TAG}map":
+                merged |= _value(inner, keys, count)
+                continue
+            if key.tag != f"{TAG}str" or key.value in mapping:
+                fault = (
+                    "stands twice" if key.tag == f"{TAG}str" else "is no text; put it in quotes"
+                )
+                name = key.value if isinstance(key, yaml.ScalarNode) else "?"  # may hold much
+                raise ValueError(f"the key {'.'.join((*keys, name))[:LONGEST]} {fault}")
+            mapping[key.value] = _value(inner, (*keys, key.value), count)
+        return merged | mapping
     if tag in ("str", "timestamp"):
         return node.value
     try:
@@ -281,22 +286,6 @@ def _value(node: yaml.Node, keys: tuple[str, ...], count: Iterator[int]) -> Any:
     except (ValueError, LookupError, OverflowError):
         raise ValueError(f"{where} = {node.value[:LONGEST]!r} is no {tag} that fits") from None
     raise ValueError(f"{where} has the tag {tag!r}; write plain text, numbers, lists and keys")
-
-
-def _mapping(
-    node: yaml.MappingNode, keys: tuple[str, ...], count: Iterator[int]
-) -> dict[str, Any]:
-    merged, own = {}, {}
-    for key, inner in node.value:
-        if key.tag == f"{TAG}merge" and inner.tag == f"{TAG}map":
-            merged |= _value(inner, keys, count)
-            continue
-        if key.tag != f"{TAG}str" or key.value in own:
-            fault = "stands twice" if key.tag == f"{TAG}str" else "is no text; put it in quotes"
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"  # not all it may hold
-            raise ValueError(f"the key {'.'.join((*keys, name))[:LONGEST]} {fault}")
-        own[key.value] = _value(inner, (*keys, key.value), count)
-    return merged | own
 
 
 def _sentence(error: ValidationError) -> str:
@@ -315,5 +304,14 @@ def _sentence(error: ValidationError) -> str:
     return f"{key} = {str(first['input'])[:60]!r} does not fit: {sentence}."
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A setting as `--set KEY=VALUE` takes it.
+
+    >>> plain([2, 3]), plain(1e-05), plain(None)
+    ('2,3', '1e-5', 'none')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)

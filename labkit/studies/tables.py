@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from labkit.studies.results import Results
-from labkit.studies.spec import Study
+from labkit.studies.spec import Study, plain
 
 PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be counted apart
 SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
@@ -149,13 +149,7 @@ def notes(results: Results) -> list[str]:
 
 
 def _settings(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={_plain(value)}" for key, value in values.items()) or "-"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "+".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{key}={plain(value)}" for key, value in values.items()) or "-"
 
 
 def _measured(row: Any) -> str:

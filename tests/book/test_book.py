@@ -12,7 +12,7 @@ from test_tables import SCORES
 from labkit.studies import spec
 from labkit.studies.results import Results
 from labkit_apps import book
-from labkit_apps.cli.book import book as command
+from labkit_apps.cli.main import book as command
 
 BUDGET = "import os; print('budget', os.environ['LABKIT_BUDGET'])"
 WORDS = "# Ellipses\n\nAn energy:\n$$E = \\tfrac12 \\lVert z \\rVert^2$$\nof a latent $z$."

@@ -11,7 +11,7 @@ from labkit.core.records import Map, Maps, Sample
 from labkit.evaluation import metrics
 from labkit.evaluation.calibration import Calibration
 from labkit.evaluation.evaluate import evaluate
-from labkit_apps.cli import report
+from labkit_apps.cli import output
 
 KINDS = ["good", "good", "logical_anomalies", "structural_anomalies", "logical_anomalies"]
 SIZES = [(12, 30), (12, 30), (24, 10), (12, 30), (40, 40)]  # neither square nor alike
@@ -90,7 +90,7 @@ def test_each_kind_has_a_row_with_pixel_metrics(stub):
 
 def test_what_is_printed_names_limits_intervals_and_kinds(stub):
     _, told = evaluate(stub, features(regions=True), progress=False)
-    page = report.text(told)
+    page = output.evaluation(told)
     assert "aupro (FPR <= 0.3)" in page
     assert "au_spro_logical (FPR <= 0.05)" in page
     low, high = told["intervals"]["image_auroc"]

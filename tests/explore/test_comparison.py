@@ -87,4 +87,4 @@ def test_the_scatter_numbers_the_largest_disagreements():
     figure = comparison.scatter_figure(both, ["a", "b"], comparison.disagreements(both, 2))
     assert {t.get_text() for t in figure.axes[0].texts} == {"1", "2"}
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["good (n = 30)", "defective (n = 20)"]
+    assert names == ["good (n = 30)", "defective (n = 20)", "the same rank"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from labkit.explore import microscope
-from labkit.figures import latents
+from labkit.figures import plots
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood
 from labkit.flows.steps import AffineCoupling, ChannelAffine, Permute
@@ -64,7 +64,7 @@ def test_moments_are_those_of_the_values(given_flow):
 
 def test_the_histogram_is_a_density_with_what_lies_outside(given_flow):
     for step in microscope.follow(given_flow).steps:
-        width = 2 * latents.REACH / latents.BINS
+        width = 2 * plots.REACH / plots.LATENT_BINS
         assert step.shares.sum() * width + step.outside == pytest.approx(1)
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from datetime import datetime, timezone
 from html import escape
 
 import numpy as np
@@ -11,10 +10,8 @@ from PIL import Image
 
 from labkit import figures
 from labkit.evaluation.detector import Detector
-from labkit.explore import microscope, reweigh, widgets
+from labkit.explore import microscope, widgets
 from labkit.explore.widgets import VIEW
-
-EXAMPLE = np.full((64, 64, 3), 90, np.uint8)
 
 
 @pytest.fixture
@@ -24,18 +21,6 @@ def panel(quick_run):
 
 def size(panel):
     return Image.open(io.BytesIO(panel.picture.value)).size
-
-
-def upload(name, content):
-    when = datetime.now(timezone.utc)
-    file = {"name": name, "type": "image/png", "size": len(content), "last_modified": when}
-    return (file | {"content": memoryview(content)},)
-
-
-def png(values):
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_each_control_changes_the_picture(panel):
@@ -89,41 +74,6 @@ def test_the_score_panel_counts_alarms_and_finds(quick_run):
     assert "nothing is ever called unusual" in panel.sentence.value
 
 
-def test_an_image_of_ones_own_by_path_or_upload(quick_run, tmp_path):
-    panel = widgets.own_panel(quick_run, EXAMPLE)
-    assert panel.sentence.value.startswith("example: ")
-    image = quick_run.samples()[0].read()
-    Image.fromarray(image).save(tmp_path / "mine.png")
-    before = panel.picture.value
-    panel.controls["path"].value = f" {tmp_path / 'mine.png'} "
-    assert panel.sentence.value.startswith("mine.png: ")
-    assert panel.picture.value != before
-    panel.controls["upload"].value = upload("two.png", png(255 - image))
-    assert panel.controls["path"].value == ""
-    assert panel.sentence.value.startswith("two.png: ")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.png", b"no image", "a.png is not an image that can be read"),
-        ("b.png", png(EXAMPLE)[:90], "b.png"),
-        ("c.png", png(EXAMPLE[:8]), "c.png is 64x8 pixels"),
-    ],
-)
-def test_a_bad_image_is_named_and_the_picture_stays(quick_run, name, content, message):
-    panel = widgets.own_panel(quick_run, EXAMPLE)
-    before = panel.picture.value
-    panel.controls["upload"].value = upload(name, content)
-    assert message in panel.sentence.value
-    assert panel.picture.value == before
-    panel.controls["path"].value = "no/such.png"
-    assert "There is no file" in panel.sentence.value or "cannot be read" in panel.sentence.value
-    panel.controls["path"].value = ""
-    panel.controls["upload"].value = ()
-    assert panel.sentence.value.startswith("example: ")
-
-
 def test_a_panel_is_a_picture_where_nothing_is_live(panel, monkeypatch):
     live = panel._repr_mimebundle_()
     assert VIEW in live
@@ -153,17 +103,15 @@ def test_a_panel_of_ones_own_steps_through_a_flow(quick_run):
 
 
 def test_a_panel_of_ones_own_says_what_its_figure_refuses(quick_run):
-    branches = reweigh.judge(quick_run, quick_run.samples()[-2:])
-    scale = quick_run.detector.calibration.limits("fused")
+    image = quick_run.samples()[-1].read()
 
-    def draw(**weights):
-        fused = {"fused": branches.fused(weights, 0).numpy()}
-        return figures.overlay(branches.samples[0].read(), fused, scale), "weighed"
+    def draw(low):
+        return figures.overlay(image, {"even": np.eye(4)}, (low, 1.0)), "shown"
 
-    panel = widgets.Panel(draw, **dict.fromkeys(branches.maps, (0.0, 1.0, 0.05)))
-    assert panel.sentence.value == "weighed"
+    panel = widgets.Panel(draw, low=(0.0, 2.0))
+    panel.controls["low"].value = 0.5
+    assert panel.sentence.value == "shown"
     before = panel.picture.value
-    for name in branches.maps:
-        panel.controls[name].value = 0.0
-    assert "weights must not be below 0, nor all 0" in panel.sentence.value
-    assert panel.picture.value != before  # the last one that could be drawn
+    panel.controls["low"].value = 1.5
+    assert "limits must be finite and ascend" in panel.sentence.value
+    assert panel.picture.value == before

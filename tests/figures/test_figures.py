@@ -17,13 +17,23 @@ from PIL import Image
 
 from labkit import figures
 from labkit.evaluation import metrics
-from labkit.figures import style
+from labkit.figures import plots, style
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-MASK = np.zeros((48, 64), bool)
-MASK[10:30, 20:40] = True
+AXES = ("x [1]", "y [1]")
 MAPS = {name: RNG.random((12, 16)).astype(np.float32) for name in ("global", "local", "fused")}
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3, 4, 5],
+        "stage": ["reconstruction"] * 2 + ["likelihood"] * 3,
+        "loss": [3.0, 2.0, 1.5, 1.2, 1.1],
+        "of_self": [2.0, 1.0, np.nan, np.nan, np.nan],
+        "scale1": [np.nan, np.nan, 1.5, 1.2, 1.1],
+        "lr": 1e-3,
+        "seconds": 1.0,
+    }
+)
 
 
 def bars(figure):
@@ -48,13 +58,12 @@ def everything(note=None):
     calibration = RNG.normal(size=30)
     pixels = metrics.PixelMetrics()
     pixels.update(RNG.random((20, 20)), np.eye(20))
-    history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "lr": [1e-3, 1e-3]})
     return {
         "overlay": figures.overlay(IMAGE, MAPS, (0, 1), note=note),
         "map_grid": figures.map_grid([IMAGE], {"fused": [MAPS["fused"]]}, (0, 1), note=note),
         "histogram": figures.score_histogram(calibration, calibration, [], note=note),
         "curves": figures.curves([0, 1], [0.1, 0.2], pixels.pro_curve(), note=note),
-        "training": figures.training_curves(history, note=note),
+        "training": figures.training_curves(HISTORY, note=note),
         "latent": figures.latent_histogram(torch.randn(2, 3, 4, 4), note=note),
         "lines": figures.lines([1, 2], {"a": [1, 2]}, ("x [1]", "y [1]"), note=note),
         "strip": figures.strip({"good": [IMAGE, MAPS["local"]]}, unit=style.MAP_UNIT, note=note),
@@ -69,8 +78,8 @@ def test_every_axis_has_a_unit_and_the_note_is_grey_and_alone(name):
     for ax in panels(figure):
         if ax.images or not ax.axison:
             continue
-        assert "[" in ax.get_ylabel(), ax
-        assert "[" in ax.get_xlabel() or not ax.xaxis.get_tick_params()["labelbottom"]
+        assert "[" in ax.get_ylabel() or name == "training", ax
+        assert "[" in ax.get_xlabel()
     for bar in bars(figure):
         assert "[nats per channel]" in (bar.get_ylabel() + bar.get_xlabel()).replace("\n", " ")
     (written,) = (text for text in figure.texts if text.get_text().replace("\n", " ") == note)
@@ -118,6 +127,10 @@ assert "matplotlib.pyplot" not in sys.modules
         ),
         (lambda: figures.training_curves(pd.DataFrame({"epoch": [1]})), "no loss term"),
         (lambda: figures.latent_histogram(np.zeros(0)), "z is empty"),
+        (lambda: figures.scatter_groups({}, AXES), "group"),
+        (lambda: figures.scatter_groups({"a": np.zeros((0, 2))}, AXES), "group"),
+        (lambda: figures.scatter_groups({"a": np.zeros((3, 3))}, AXES), "group"),
+        (lambda: figures.scatter_groups({"a": np.full((1, 2), np.nan)}, AXES), "finite"),
     ],
 )
 def test_bad_input_is_named(call, says):
@@ -134,6 +147,7 @@ def test_the_histogram_has_three_groups_in_shared_bins_and_both_marks():
         "test normal (n = 50)",
         "test defective (n = 80)",
         "threshold 1.25",
+        "this image 2.5",
     ]
     edges = [step.get_data().edges for step in ax.patches]
     assert all(np.array_equal(edges[0], other) for other in edges)
@@ -141,14 +155,8 @@ def test_the_histogram_has_three_groups_in_shared_bins_and_both_marks():
     colours = [to_hex(step.get_facecolor()) for step in ax.patches]
     assert colours == [style.NORMAL.lower()] * 2 + [style.ANOMALOUS.lower()]
     dashed, own = ax.lines
-    assert (dashed.get_xdata()[0], dashed.get_linestyle(), dashed.get_color()) == (
-        1.25,
-        "--",
-        "black",
-    )
+    assert (dashed.get_xdata()[0], dashed.get_linestyle()) == (1.25, "--")
     assert own.get_xdata()[0] == 2.5
-    assert [text.get_text() for text in ax.texts] == ["this image 2.5"]
-    assert ax.texts[0].xy[0] == 2.5
 
 
 def test_extreme_defects_do_not_squash_the_normal_range():
@@ -198,22 +206,6 @@ def test_curves_name_their_areas():
     assert all("needs normal" in ax.texts[0].get_text() for ax in alone.axes)
 
 
-def test_training_curves_label_each_term_and_keep_the_rate_apart():
-    history = pd.DataFrame(
-        {"epoch": [1, 2, 3], "global": [3.0, 2, 1], "local_flow": [1.0, 1, 0], "seconds": 4.0}
-    )
-    figure = figures.training_curves(history)
-    (ax,) = figure.axes
-    assert legend(figure) == ["global", "local flow"]
-    assert ax.get_ylabel() == "loss [nats per dimension]"
-    history["lr"] = [1e-4, 2e-4, 2e-4]
-    figure = figures.training_curves(history, terms=["global"])
-    upper, lower = figure.axes
-    assert legend(figure) == ["global"]
-    assert lower.lines[0].get_ydata().tolist() == [1e-4, 2e-4, 2e-4]
-    assert upper.get_position().height > 2 * lower.get_position().height
-
-
 def test_the_latent_histogram_is_a_density_beside_the_normal_one():
     z = torch.randn(4, 8, 16, 16, requires_grad=True)
     (ax,) = figures.latent_histogram(z).axes
@@ -249,10 +241,37 @@ def test_lines_have_intervals_and_marks_in_the_legend():
     assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(1.0)
 
 
-def test_epochs_are_whole_numbers():
-    history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5]})
-    (ax,) = figures.training_curves(history).axes
-    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+def test_training_curves_have_a_panel_a_stage_and_label_each_term():
+    figure = figures.training_curves(HISTORY)
+    assert [ax.get_title("left") for ax in figure.axes] == ["reconstruction", "likelihood"]
+    assert "own unit" in figure.axes[0].get_ylabel().replace("\n", " ")
+    terms = [{line.get_label(): line.get_ydata() for line in ax.lines} for ax in figure.axes]
+    assert [set(one) for one in terms] == [{"loss", "of self"}, {"loss", "scale1"}]
+    assert list(terms[1]["scale1"]) == [1.5, 1.2, 1.1]
+    assert all(float(tick).is_integer() for ax in figure.axes for tick in ax.get_xticks())
+    (ax,) = figures.training_curves(HISTORY[2:], ["scale1"], unit="nats").axes
+    assert ax.get_ylabel() == "loss [nats]"
+    assert [line.get_label() for line in ax.lines] == ["scale1"]
+
+
+def test_every_group_is_drawn_and_its_true_size_is_in_the_legend():
+    groups = {"normal": RNG.normal(0, 1, (5000, 2)), "defect": RNG.normal(6, 1, (40, 2))}
+    figure = figures.scatter_groups(groups, AXES, "x = y", "a note")
+    (ax,) = figure.axes
+    counts = [len(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
+    assert counts == [plots.MOST, 40]
+    assert legend(figure) == ["normal (n = 5,000)", "defect (n = 40)", "x = y"]
+    assert [line.get_color() for line in ax.lines[:2]] == [style.NORMAL, style.ANOMALOUS]
+
+
+def test_deviations_are_in_digits_with_the_first_row_on_top():
+    table = pd.DataFrame({"AUPRO [1]": [0.9, 0.7], "AP [1]": [0.3, None]}, ["exact", "coarse"])
+    axes = figures.deviation_plot(table).axes
+    assert [ax.get_xlabel() for ax in axes] == list(table)
+    texts = [[text.get_text() for text in ax.texts] for ax in axes]
+    assert texts == [["0.900", "0.700"], ["0.300", "–"]]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == list(table.index)
+    assert axes[0].yaxis_inverted()
 
 
 def test_a_png_keeps_few_colours_and_is_small():

@@ -40,7 +40,7 @@ def test_an_overlay_shares_one_scale_and_one_bar():
     shown = panels(figure)
     assert [ax.get_title() for ax in shown] == ["image", "global", "local", "fused"]
     assert len(bars(figure)) == 1
-    assert bars(figure)[0].get_ylabel().replace("\n", " ") == "−log p [nats per channel]"
+    assert bars(figure)[0].get_xlabel() == "−log p [nats per channel]"
     assert not heat(shown[0])
     for ax in shown[1:]:
         (picture,) = heat(ax)
@@ -64,7 +64,7 @@ def test_an_overlay_outlines_the_threshold_and_the_truth():
         colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
         assert colours.count(style.ANOMALOUS.lower()) == 1
         assert colours.count("#000000") == (k > 0)
-    marks = [line.get_ydata()[0] for line in bars(figure)[0].lines if line.get_linestyle() == "--"]
+    marks = [line.get_xdata()[0] for line in bars(figure)[0].lines if line.get_linestyle() == "--"]
     assert marks == [0.8]
     one = figures.overlay(IMAGE, MAPS, (0, 1), threshold={"fused": 0.8})
     assert [len(ax.collections) for ax in panels(one)] == [0, 0, 0, 2]
@@ -89,7 +89,7 @@ def test_large_pictures_are_drawn_small_and_small_defects_survive():
     mask = np.zeros((2000, 3000), bool)
     mask[1000:1004, 1500:1504] = True
     figure = figures.overlay(image, {"main": np.eye(8)}, (0, 1), mask=mask)
-    assert panels(figure)[0].images[0].get_array().shape[:2] == (427, 640)
+    assert panels(figure)[0].images[0].get_array().shape[:2] == (267, 400)
     assert all(ax.collections for ax in panels(figure))
 
 
@@ -111,17 +111,13 @@ def test_a_grid_has_a_row_an_image_and_a_column_a_map():
     masks = [MASK, MASK & False, None]
     titles = ["crack", "good", "unknown"]
     figure = figures.map_grid([IMAGE] * 3, maps, (0, 2), masks, titles)
-    cells = np.array(panels(figure)).reshape(3, 5)
-    names = [ax.get_title() for ax in cells[0]]
-    assert names == ["image", "truth", "global", "local", "fused"]
+    cells = np.array(panels(figure)).reshape(3, 4)
+    assert [ax.get_title() for ax in cells[0]] == ["image", "global", "local", "fused"]
     assert [ax.get_ylabel() for ax in cells[:, 0]] == titles
-    assert {heat(ax)[0].get_clim() for ax in cells[:, 2:].flat} == {(0, 2)}
+    assert {heat(ax)[0].get_clim() for ax in cells[:, 1:].flat} == {(0, 2)}
     assert len(bars(figure)) == 1
-    assert [ax.images[0].get_array().max() if ax.images else None for ax in cells[:, 1]] == [
-        1,
-        0,
-        None,
-    ]
+    assert [[len(ax.collections) for ax in row] for row in cells] == [[2] * 4, [0] * 4, [0] * 4]
+    assert legend(figure) == ["annotated defect"]
 
 
 def test_differences_are_centred_and_of_another_colour():
@@ -145,7 +141,7 @@ def test_a_strip_shows_pictures_and_small_maps_cell_by_cell_on_one_scale():
     assert high == 2 * MAPS["fused"].max()
     assert heat(cells[0, 1])[0].get_array().shape == (12, 16)
     assert heat(cells[0, 1])[0].get_interpolation() == "nearest"
-    assert [bar.get_ylabel() for bar in bars(figure)] == ["gate [1]"]
+    assert [bar.get_xlabel() for bar in bars(figure)] == ["gate [1]"]
 
 
 def test_a_strip_of_pictures_has_no_bar_and_signed_maps_are_centred():
@@ -162,6 +158,23 @@ def test_pictures_are_stored_as_jpeg_and_even_areas_as_png():
     flat = figures.strip({"a": [MAPS["local"]]})
     assert not hasattr(flat, "_repr_jpeg_")
     assert flat._repr_png_()[1:4] == b"PNG"
+
+
+def test_a_level_is_a_row_and_what_is_compared_shares_its_scale():
+    rng, shapes = np.random.default_rng(0), ((6, 8, 12), (9, 4, 6))
+    prior, memory = ([rng.normal(size=shape) for shape in shapes] for _ in range(2))
+    figure = figures.reconstructions(IMAGE, prior, prior, memory, "a note")
+    cells = np.array(panels(figure)).reshape(2, 6)
+    scales = [[heat(ax)[0].get_clim() for ax in row[1:]] for row in cells]
+    assert scales[0] == scales[1]
+    assert len(set(scales[0][:3])) == len(set(scales[0][3:])) == 1
+    for row in cells:
+        first, own, _, of_self, of_memory = (heat(ax)[0].get_array() for ax in row[1:])
+        np.testing.assert_array_equal(first, own)
+        assert (of_self == 0).all()
+        assert of_memory.max() > 0
+    with pytest.raises(ValueError, match="three pyramids of the same shapes"):
+        figures.reconstructions(IMAGE, prior, prior, memory[:1])
 
 
 @pytest.mark.parametrize(

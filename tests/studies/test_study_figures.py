@@ -13,14 +13,6 @@ COUNTED = {"trainable_parameters": 1e6, "flops": 9e9, "backbone_flops": 4e9}
 PARTS = {"embedding_flops": 1e9, "attention_flops": 5e9, "flow_flops": 3e9}
 TIMED = {"seconds_per_image": 0.1, "method_seconds": 0.07, "images_per_second": 10.0}
 OF_PARTS = {"embedding_seconds": 0.01, "attention_seconds": 0.03, "flow_seconds": 0.02}
-COLUMNS = ["method", "point", "of", "data", "difference", "low", "high"]
-EFFECTS = [
-    ("dnfad", "gate", "code", "procedural/gear", -0.1, -0.2, 0.1),
-    ("dnfad", "gate", "code", "elpv/mono", 0.1, 0.05, 0.2),
-    ("dnfad", "log-det", "labkit", "procedural/gear", 0.01, 0.0, 0.02),
-    ("sanf", "layout", "code", "", np.nan, np.nan, np.nan),
-    ("sanflow", "epoch", "code", "procedural/gear", 0.02, np.nan, np.nan),
-]
 
 
 def rows_of(ax):
@@ -38,15 +30,6 @@ def intervals(ax):
     """(y, low, high) of every interval that is drawn."""
     ends = [xy for one in ax.collections for xy in one.get_segments() if len(xy) == 2]
     return {(y, low, high) for (low, y), (high, _) in ends}
-
-
-def test_labels_keep_a_distance():
-    values = np.log([1.6e-5, 0.01, 0.02, 0.03, 0.1, 0.25, 0.5, 1.0])
-    kept = plots._apart(values)
-    assert kept[0]
-    assert not all(kept)
-    assert np.diff(values[kept]).min() >= 0.05 * (values[-1] - values[0])
-    assert all(plots._apart(np.array([1.0, 2, 4, 6, 8, 10])))
 
 
 def test_a_point_has_its_own_interval_and_its_own_row():
@@ -99,30 +82,22 @@ def test_a_curve_has_the_swept_value_on_x_and_a_panel_for_what_is_published(tmp_
     assert published.get_xlabel() == "blocks"
 
 
-def test_an_effect_is_a_row_hollow_for_labkit():
-    table = pd.DataFrame(EFFECTS, columns=COLUMNS)
-    figure = plots.effects(table, "note")
+def test_a_difference_is_full_where_its_interval_leaves_0_out():
+    points = pd.DataFrame(
+        [("a", "x", -0.1, -0.2, 0.1), ("b", "x", 0.1, 0.05, 0.2), ("b", "y", 0.02, None, None)],
+        columns=["row", "group", "value", "low", "high"],
+    ).astype({"low": float, "high": float})
+    figure = plots.differences(points, "change", "note")
     (ax,) = figure.axes
-    assert rows_of(ax) == ["dnfad: gate", "dnfad: log-det (labkit)", "sanflow: epoch"]
-    assert sorted(x for x, _ in marks(ax)) == [-0.1, 0.01, 0.02, 0.1]
-    hollow = {
-        x
-        for line in ax.lines
-        if line.get_markerfacecolor() == "white"
-        for x in line.get_xdata()
-        if np.isfinite(x)
-    }
-    assert hollow == {0.01}
-    assert len(intervals(ax)) == 3, "an interval where one is known"
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    sides = ["code in place of the paper", "labkit in place of both"]
-    assert sorted(names) == sorted(["procedural/gear", "elpv/mono", *sides])
-
-
-def test_nothing_measured_is_an_empty_figure():
-    (ax,) = plots.effects(pd.DataFrame(EFFECTS[3:4], columns=COLUMNS)).axes
-    assert not marks(ax)
-    assert not rows_of(ax)
+    assert rows_of(ax) == ["a", "b"]
+    assert sorted(x for x, _ in marks(ax)) == [-0.1, 0.02, 0.1]
+    lines = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    hollow = {x for line in lines for x in line.get_xdata() if np.isfinite(x)}
+    assert hollow == {-0.1, 0.02}
+    assert len(intervals(ax)) == 2, "an interval where one is known"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y"]
+    (empty,) = plots.differences(points[:0], "change").axes
+    assert not marks(empty)
 
 
 def costs(folder, values=(COUNTED,), named=(PARTS,)):

@@ -17,7 +17,7 @@ from labkit.explore import microscope, toy_2d
 from labkit.explore.microscope import StepView, View
 from labkit.explore.toy_2d import SPAN
 from labkit.figures import style
-from labkit.figures.latents import draw_density
+from labkit.figures.plots import draw_density
 from labkit.figures.style import ANOMALOUS, INK, NORMAL, QUIET, TYPE, dress, legend, new_figure
 from labkit_apps.web import markup
 from labkit_apps.web.shelf import fit, opened, written
