@@ -7,19 +7,23 @@ more line of `RACES`. The peers' code runs as they ship it; only timm hands it o
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import timm
 import torch
 from torch import Tensor, nn
 
 from labkit.core import config
+from labkit.core.files import write_whole
 from labkit.core.records import Sample
 from labkit.data import catalogue
 from labkit.data.splits import split
@@ -30,6 +34,7 @@ from labkit.training import fit
 from labkit.training.experiment import Experiment
 
 BATCH, PEER = 32, "anomalib"  # images per step and images at once: anomalib's default
+CORESET = 0.003  # share of PatchCore's patches; 0.1 is anomalib's default, 0.01 the paper's least
 Split = Mapping[str, Sequence[Sample]]  # train, calibration, test
 
 
@@ -178,3 +183,34 @@ RACES: dict[str, dict[str, Contender]] = {  # method -> contenders by name
     }
     for name, settings, peer in (("cflow", CFLOW, "Cflow"), ("fastflow", FASTFLOW, "Fastflow"))
 }
+
+
+def patchcore(path: Path, job: Job, coreset: float = CORESET) -> pd.DataFrame | None:
+    """PatchCore's scores of a job's test images: those stored at `path`, or measured now.
+
+    It keeps a coreset of the normal patches and measures how far a patch lies from its nearest.
+
+    Returns: key, split, defect, label, score, one row per image; None where nothing is stored and
+             anomalib is not installed.
+    """
+    if path.is_file():
+        return pd.read_csv(path, dtype={"key": str})
+    if importlib.util.find_spec(PEER) is None:
+        return None
+    table = scores(job, theirs("Patchcore", coreset_sampling_ratio=coreset))
+    write_whole(path, lambda file: table.to_csv(file, index=False))
+    return table
+
+
+def scores(job: Job, contender: Contender) -> pd.DataFrame:
+    """Image scores of a job's test images by any contender, trained on the job's normals."""
+    samples, values = job.samples(), []
+    tests = samples["test"]
+    with TemporaryDirectory() as folder:
+        model = contender.train(job, samples, Path(folder))
+    for start in range(0, len(tests), BATCH):
+        batch = [sample.read() for sample in tests[start : start + BATCH]]
+        values += contender.infer(model, batch)[1].reshape(-1).tolist()
+    facts = [{"key": one.key, "split": "test", "defect": one.defect, "label": one.label}
+             for one in tests]  # fmt: skip
+    return pd.DataFrame(facts).assign(score=values)

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ SPECIAL: dict[str, Callable[[Path], object]] = {  # what may lie where a file sh
     "a link to the folder around": lambda path: path.symlink_to(".."),
 }
 Damage = Callable[[bytes, random.Random], bytes]
+Content = bytes | Callable[[Path], object]  # what lies in a file's place, or what makes it
 
 
 def bits(data: bytes, rng: random.Random) -> bytes:
@@ -96,6 +98,15 @@ def changed(whole: dict, path: tuple, *value: Any) -> dict:
     inner.pop(path[-1], None)
     inner.update(dict.fromkeys(path[-1:], *value) if value else {})
     return whole
+
+
+def put(path: Path, content: Content) -> None:
+    """Let this lie in the place of a file or folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content(path) if callable(content) else path.write_bytes(content)
 
 
 def encoded(image: Image.Image, name: str = "PNG", **options: Any) -> bytes:

@@ -1,11 +1,10 @@
 """`labkit bench faults`: damaged and hostile input of every kind, and what became of it.
 
-Each part is a module `fault_NAME` beside this one. `cases(seed, folder, count)`
-yields labels and calls, the same ones for a seed in every process. They are made one by one in a
-worker process, which has `DEADLINE` seconds for each. A call that returns has accepted its input
-(an array that it returns holds the seconds that answers took); one that raises a ValueError of one
-line has refused it; `Harm` says what else it did; any other exception, or the end of the process,
-counts as a traceback. `COUNT` cases are tried, `SHORT` in a test.
+The cases of a part come from a generator `NAME(seed, folder, count)` of labels and calls, the same
+ones for a seed in every process. They are made one by one in a worker process, which has so many
+seconds for each. A call that returns has accepted its input (an array that it returns holds the
+seconds that answers took); one that raises a ValueError of one line has refused it; `Harm` says
+what else it did; any other exception, or the end of the process, counts as a traceback.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,7 @@ import numpy as np
 from labkit.core.config import unknown
 from labkit_apps.bench.processes import peak, received, worker
 
-PARTS = ("images", "studies", "folders", "commands", "runs", "kills", "app")
-DEADLINE, PATIENCE = 20.0, 300.0  # seconds for a case, and to make the next one
+PATIENCE = 300.0  # seconds to make the next case
 MOST_MIB = 2048
 OUTCOMES = ("accepted", "refused", "tracebacks", "hangs", "silent_other_scores", "left_files")
 SHOWN = ("part", "tried", *OUTCOMES, "peak_mib", "p95", "seconds")
@@ -40,14 +38,43 @@ class Harm(Exception):
     """One of the last `OUTCOMES`, and in which way."""
 
 
-def module(name: str) -> ModuleType:
-    """The module of a part.
+@dataclass(frozen=True)
+class Part:
+    """Where the cases of a part are made, how many are tried, also in a test, seconds of each."""
+
+    module: str
+    generator: str
+    count: int
+    short: int
+    deadline: float = 20.0
+
+    def cases(self, seed: int, folder: Path, count: int) -> Iterator[Case]:
+        """Its cases; the module is imported now."""
+        module = importlib.import_module(self.module, __package__)
+        return getattr(module, self.generator)(seed, folder, count)
+
+
+PARTS = {
+    "images": Part(".fault_files", "image_files", 20_000, 400),
+    "studies": Part(".fault_files", "study_files", 1_600, 60),
+    "folders": Part(".fault_files", "image_folders", 240, 20),
+    "commands": Part(".fault_faces", "command_lines", 500, 20),
+    "runs": Part(".fault_faces", "run_folders", 500, 14),
+    "kills": Part(".fault_kills", "kills", 50, 3, 900.0),  # three trainings for two studies
+    "app": Part(".fault_faces", "visits", 300, 5, 600.0),  # seconds of load
+}
+
+
+def named(only: str | None = None) -> list[str]:
+    """The parts of a list such as "images,studies"; all if there is none.
 
     Raises: ValueError for a name that is none.
     """
-    if name not in PARTS:
-        raise ValueError(unknown("part", name, PARTS))
-    return importlib.import_module(f"labkit_apps.bench.fault_{name}")
+    names = only.split(",") if only else list(PARTS)
+    for name in names:
+        if name not in PARTS:
+            raise ValueError(unknown("part", name, PARTS))
+    return names
 
 
 def report(
@@ -59,8 +86,8 @@ def report(
              of the seconds that answers took, seconds of all, and faults, the label and the
              message of each outcome that is none of the first two.
     """
-    part, started = module(name), time.perf_counter()
-    count = count or (part.SHORT if short else part.COUNT)
+    part, started = PARTS[name], time.perf_counter()
+    count = count or (part.short if short else part.count)
     numbers, faults, times, most = Counter(), [], [], 0
     with TemporaryDirectory() as folder:
         for label, (outcome, message, answers, peak) in _tried(part, seed, Path(folder), count):
@@ -105,15 +132,15 @@ def each(name: object, *calls: Callable[[], object]) -> None:
         raise refusals[0]
 
 
-def _tried(part: ModuleType, seed: int, folder: Path, count: int) -> Iterator[tuple[str, End]]:
+def _tried(part: Part, seed: int, folder: Path, count: int) -> Iterator[tuple[str, End]]:
     """Each case and its end; a worker that hangs or dies is replaced."""
-    begun, deadline = 0, getattr(part, "DEADLINE", DEADLINE)
+    begun = 0
     while True:
-        with worker(_work, part.__name__, seed, folder, count, begun) as pipe:
+        with worker(_work, part, seed, folder, count, begun) as pipe:
             while (label := received(pipe, PATIENCE)) is not None:
                 begun += 1
                 try:
-                    yield label, received(pipe, deadline)
+                    yield label, received(pipe, part.deadline)
                 except (TimeoutError, EOFError) as error:
                     dead = isinstance(error, EOFError)
                     words = "its process has ended" if dead else str(error)
@@ -123,13 +150,12 @@ def _tried(part: ModuleType, seed: int, folder: Path, count: int) -> Iterator[tu
                 return  # there are no more cases
 
 
-def _work(pipe: Connection, part: str, seed: int, folder: Path, count: int, begun: int) -> None:
+def _work(pipe: Connection, part: Part, seed: int, folder: Path, count: int, begun: int) -> None:
     """In the worker: send the label of each case, then its end; None after the last."""
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # decoders in C write there too
         os.dup2(silence, stream)
-    cases = importlib.import_module(part).cases(seed, folder, count)
-    for label, call in islice(cases, begun, None):
+    for label, call in islice(part.cases(seed, folder, count), begun, None):
         pipe.send(label)
         pipe.send((*_outcome(call), peak()))
     pipe.send(None)

@@ -99,7 +99,7 @@ def race(
         if name not in CONTENDERS:
             raise ValueError(unknown("contender", name, CONTENDERS))
     runs = [(name, count) for count in counts for name in names]
-    tasks = {f"{name}, {n:,} maps": (name, partial(measure, name, n)) for name, n in runs}
+    tasks = {f"{n} maps, {name}": (name, partial(measure, name, n)) for name, n in runs}
     return processes.measured("metrics", tasks, time_limit)
 
 
@@ -111,15 +111,3 @@ def measure(name: str, count: int) -> dict[str, Any]:
     values, seconds = processes.timed(lambda: contender(maps(count)))
     memory = (processes.peak() - before) / 2**20
     return {"maps": count, "seconds": seconds, "peak_mib": memory} | values
-
-
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """How many times less labkit takes, and what could not be run."""
-    ours = {row["maps"]: row for row in rows if row["package"] == "labkit" and "maps" in row}
-    lines = processes.notes(rows)
-    for row in rows:
-        if row["package"] != "labkit" and (own := ours.get(row.get("maps"))):
-            time, memory = (row[key] / own[key] for key in ("seconds", "peak_mib"))
-            words = f"takes {time:.1f} times less time and {memory:.1f} times less memory"
-            lines.append(f"{row['name']}: labkit {words}")
-    return "\n".join(lines)

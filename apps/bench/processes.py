@@ -1,10 +1,11 @@
-"""Work in a process of its own: its time is bounded, its memory its own."""
+"""Work in a process of its own: its time is bounded, its memory its own. Races are made of it."""
 
 from __future__ import annotations
 
 import importlib.util
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 Row = dict[str, Any]
+OURS = "labkit"
+Tasks = Mapping[str, tuple[str, Callable[[], Row]]]  # name -> the package it needs, and the call
 
 
 @contextmanager
@@ -54,22 +52,19 @@ def received(pipe: Connection, seconds: float) -> Any:
 
 
 def _limited(target: Callable[..., None], *arguments: Any) -> None:
-    if resource and (free := _kib("/proc/meminfo", "MemAvailable")):
+    if free := _kib("/proc/meminfo", "MemAvailable"):
         resource.setrlimit(resource.RLIMIT_DATA, (free * 820, resource.RLIM_INFINITY))
     target(*arguments)
 
 
-def measured(
-    title: str, tasks: Mapping[str, tuple[str, Callable[[], Row]]], time_limit: float
-) -> list[Row]:
+def measured(title: str, tasks: Tasks, time_limit: float) -> list[Row]:
     """Make each call in a process with an empty cache of features, one after the other.
 
-    Args:    tasks: name -> the package it needs, and the call; time_limit: seconds of each.
+    Args:    tasks: their names are "RACE, CONTENDER"; time_limit: seconds of each.
     Returns: a row per task: name, package, version and what the call returned, or a `note` that
              says why it is missing.
-    Raises:  ValueError where memory cannot be measured.
     """
-    rows, _ = [], peak()
+    rows = []
     for name, (package, call) in tqdm(tasks.items(), title, leave=False, disable=None):
         rows.append({"name": name, "package": package})
         if importlib.util.find_spec(package) is None:
@@ -95,9 +90,17 @@ def _answer(pipe: Connection, call: Callable[[], Row], cache: str) -> None:
         pipe.send({"note": f"failed: {str(error)[:120]}"})
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
-    """A line for each row without figures: why."""
-    return [f"{row['name']}: {row['note']}" for row in rows if "note" in row]
+def verdict(rows: Sequence[Row]) -> str:
+    """How many times less each of ours takes than the peers of its race."""
+    lines, done = [], [row for row in rows if "note" not in row]
+    for own in (row for row in done if row["package"] == OURS):
+        race = own["name"].split(", ")[0]
+        for peer in done:
+            if peer["package"] != OURS and peer["name"].startswith(f"{race}, "):
+                costs = [key for key in own if key.startswith(("train_", "seconds", "peak_"))]
+                less = (f"{key.replace('_', ' ')} {peer[key] / own[key]:.1f}" for key in costs)
+                lines.append(f"{own['name']}: {peer['package']} takes more by {', '.join(less)}")
+    return "\n".join(lines)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -107,14 +110,9 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def peak() -> int:
-    """Largest resident memory of this process so far, bytes; Linux itself keeps the mark.
-
-    Raises: ValueError on Windows, where it cannot be asked.
-    """
+    """Largest resident memory of this process so far, bytes; Linux itself keeps the mark."""
     if size := _kib("/proc/self/status", "VmHWM"):  # `ru_maxrss` would start at the parent's
         return size * 1024
-    if resource is None:
-        raise ValueError("Peak memory cannot be measured on Windows; race on Linux or macOS.")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

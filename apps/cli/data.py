@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from labkit_apps.cli.output import Json, Root, echo, pairs, table
 
-if TYPE_CHECKING:
-    from labkit.data.entry import Source
-
-app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show, write.")
+app = typer.Typer(no_args_is_help=True, help="Datasets: list, get, check, show.")
 Row = dict[str, Any]  # of `catalogue.describe`, or a report of `check`
 Good = Annotated[list[str] | None, Option(metavar="GLOB", help="As 'ok/*.png', good images.")]
 Bad = Annotated[list[str] | None, Option(metavar="GLOB", help="Defective images.")]
 Masks = Annotated[list[str] | None, Option(metavar="GLOB", help="Masks of the defects.")]
-COUNTS = {"train": "n_train", "test good": "n_test_good", "bad": "n_test_bad"}
+COUNTS = {"train": "n_train", "calibration": "n_calibration", "test good": "n_test_good",
+          "bad": "n_test_bad"}  # fmt: skip
 SHOWN = 10  # faults of a group in the text; the report holds all
 
 
@@ -33,8 +31,11 @@ def data_list(
     from labkit.data import catalogue
 
     rows = catalogue.describe(root, name)
-    shown = _one_by_one(rows) if name else _by_source(rows)
-    echo(rows, json, lambda: f"{table(shown)}\n\n{_hint(rows if name else [])}")
+    hint = "`labkit data list NAME` lists the datasets of a source and says how to get it; "
+    hint += "data are looked for in --root, else in LABKIT_DATA, else in ./data."
+    if name:
+        hint = f"Licence: {rows[0]['licence']}\nTo have it: {rows[0]['how_to_get']}"
+    echo(rows, json, lambda: f"{table(_listed(rows, bool(name)))}\n\n{hint}")
 
 
 @app.command("check")
@@ -80,20 +81,6 @@ def data_show(
     echo({"data": name, "file": str(path)}, json, lambda: f"{name} is shown in {path}")
 
 
-@app.command("make")
-def data_make(
-    name: str,
-    out: Annotated[Path, Option(help="New folder, in MVTec layout.")],
-    root: Root = None,
-    json: Json = False,
-) -> None:
-    """Write a dataset as PNG files. Example: labkit data make procedural/weave --out weave"""
-    from labkit.data import catalogue
-
-    written = catalogue.write(name, out, root)
-    echo({"data": name, "folder": str(written)}, json, lambda: f"{name} is in {written}")
-
-
 @app.command("get")
 def data_get(
     name: str,
@@ -105,8 +92,11 @@ def data_get(
     from labkit_apps.cli import download
 
     source = download.source_of(name)
-    download.check(source, root)
-    print(_terms(source, download.target_of(source, root)), file=sys.stderr)
+    size = _bytes(source.size) if source.size else "of unknown size"
+    size += f" in {len(source.archives)} file(s); unpacked at least as much"
+    terms = {"licence": source.licence, "page": source.page, "size": size,
+             "into": download.target_of(source, root)}  # fmt: skip
+    print(f"{source.title}\n{pairs(terms)}", file=sys.stderr)
     if not yes:
         print("Download it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -127,44 +117,23 @@ def chosen(name: str | None, **globs: list[str] | None) -> str:
     return given or str(name)
 
 
-def _by_source(rows: list[Row]) -> list[Row]:
-    """Rows of `describe` for a person, one per source; numbers span its datasets."""
+def _listed(rows: list[Row], each: bool) -> list[Row]:
+    """Rows of `describe` for a person: each, or one per source, whose numbers span its own."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(str(row["name"]).split("/")[0], []).append(row)
+        groups.setdefault(row["name"] if each else row["name"].split("/")[0], []).append(row)
     return [
-        {"name": name, "datasets": len(group)}
-        | {name: _span(group, key) for name, key in COUNTS.items()}
+        {"name": name} | ({"title": group[0]["title"]} if each else {"datasets": len(group)})
+        | {part: _span([row[key] for row in group]) for part, key in COUNTS.items()}
         | {"masks": all(row["masks"] for row in group), "download": _bytes(group[0]["size"])}
-        | {"licence": group[0]["licence"], "here": _here(group)}
+        | ({} if each else {"licence": group[0]["licence"]}) | {"here": _here(group)}
         for name, group in groups.items()
-    ]
+    ]  # fmt: skip
 
 
-def _one_by_one(rows: list[Row]) -> list[Row]:
-    """Rows of `describe` for a person, one per dataset."""
-    return [
-        {"name": row["name"], "title": row["title"], "calibration": row["n_calibration"] or None}
-        | {name: row[key] for name, key in COUNTS.items()}
-        | {"masks": row["masks"], "here": _here([row])}
-        for row in rows
-    ]
-
-
-def _hint(rows: list[Row]) -> str:
-    """Below a list: what more a person can ask, or how to get the one source of the rows."""
-    if not rows:
-        return (
-            "`labkit data list NAME` lists the datasets of a source and says how to get it; data "
-            "are looked for in --root, else in LABKIT_DATA, else in ./data."
-        )
-    size = f", {_bytes(rows[0]['size'])}" if rows[0]["size"] else ""
-    return f"Licence: {rows[0]['licence']}{size}\nTo have it: {rows[0]['how_to_get']}"
-
-
-def _span(group: list[Row], part: str) -> str:
-    numbers = sorted({row[part] for row in group if row[part] is not None})
-    return "–".join(map(str, dict.fromkeys(numbers[:1] + numbers[-1:]))) or "unknown"
+def _span(numbers: list[int | None]) -> str:
+    known = [n for n in numbers if n is not None]
+    return "–".join(map(str, sorted({min(known), max(known)}))) if known else "unknown"
 
 
 def _bytes(size: int | None) -> str:
@@ -179,14 +148,6 @@ def _here(group: list[Row]) -> str:
         return "no"
     some = f"{len(here)} of {len(group)}" if len(here) < len(group) else "yes"
     return f"{some}, {here[0]['root']}" if here[0]["root"] else some
-
-
-def _terms(source: Source, target: Path) -> str:
-    """What a person should know before the download: licence, size, page, where it goes."""
-    size = _bytes(source.size) if source.size else "of unknown size"
-    size += f" in {len(source.archives)} file(s); unpacked at least as much"
-    rows = {"licence": source.licence, "page": source.page, "size": size, "into": target}
-    return f"{source.title}\n{pairs(rows)}"
 
 
 def _text(report: Row) -> str:

@@ -1,8 +1,8 @@
 """Getting a dataset: its archives through pooch, verified, unpacked and put in place at once.
 
-All happens in ROOT/<folder>.download; the dataset's own folder appears when it is complete. pooch
-begins a broken download anew. One that can go on is `curl -C -`, whose line the error gives: a
-file that lies in that folder is verified and used.
+All happens in ROOT/<folder>.download; the dataset's own folder appears when it is complete. An
+archive that lies there is verified and used; pooch begins a broken one anew. One that can go on is
+`curl -C -`, whose line the error gives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 
-from labkit.core.files import FULL
 from labkit.data import catalogue
 from labkit.data.entry import Archive, Source, data_root
 
@@ -49,12 +48,12 @@ def source_of(name: str) -> Source:
     return entry.source
 
 
-def check(source: Source, root: Path | str | None = None) -> None:
-    """Whether it can be downloaded.
+def target_of(source: Source, root: Path | str | None = None) -> Path:
+    """The folder into which a dataset is put.
 
-    Raises: ValueError if it is there already, or has no public address.
+    Raises: ValueError if it is there already, or the dataset has no public address.
     """
-    target = target_of(source, root)
+    target = data_root(root) / source.folders[0]
     if source.present(root):
         place = source.place(root)
         raise ValueError(f"{source.title} is already in {place}; remove that to get it anew.")
@@ -65,6 +64,7 @@ def check(source: Source, root: Path | str | None = None) -> None:
         )
     if target.exists():
         raise ValueError(f"{target} is there without {source.title} in it; move it away first.")
+    return target
 
 
 def get(source: Source, root: Path | str | None = None, progress: bool = True) -> Path:
@@ -73,16 +73,13 @@ def get(source: Source, root: Path | str | None = None, progress: bool = True) -
     Raises: ValueError in one sentence: there already, no network, no space, another checksum, an
             archive that is damaged or would write outside its folder.
     """
-    check(source, root)
     target = target_of(source, root)
     work = target.with_name(f"{target.name}.download")
+    work.mkdir(parents=True, exist_ok=True)
     try:
-        work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / ".lock", timeout=0):
             _check_space(source, work)
-            paths = [work / _file_name(archive) for archive in source.archives]
-            for archive, path in zip(source.archives, paths, strict=True):
-                fetch(archive, path, progress)
+            paths = [fetch(archive, work, progress) for archive in source.archives]
             unpacked = work / "unpacked"
             shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was stopped
             for path in paths:
@@ -91,52 +88,37 @@ def get(source: Source, root: Path | str | None = None, progress: bool = True) -
             shutil.rmtree(work, ignore_errors=True)
     except Timeout:
         raise ValueError(f"Another process is getting {source.name} into {work}; wait.") from None
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise ValueError(
-            f"The disk of {work} is full; free some space and run it again."
-        ) from None
     finally:
-        if work.is_dir() and all(path.name == ".lock" for path in work.iterdir()):
-            shutil.rmtree(work, ignore_errors=True)  # there is nothing to go on from
+        if [path.name for path in work.glob("*")] == [".lock"]:  # nothing to go on from
+            shutil.rmtree(work, ignore_errors=True)
     return target
 
 
-def fetch(archive: Archive, path: Path, progress: bool = True) -> None:
-    """One archive under its name once it is verified; a file that is there already is verified.
+def fetch(archive: Archive, folder: Path, progress: bool = True) -> Path:
+    """An archive in a folder, verified; returns its path.
 
     Raises: ValueError if it cannot be reached, breaks off again and again, or has another
             checksum.
     """
-    line = shlex.join(["curl", "-L", "-C", "-", "-o", str(path), archive.url])
-    curl = f"`{line}` goes on where it stopped"
-    if path.exists():
-        algorithm, _, digest = (archive.checksum or "").partition(":")
-        if digest and pooch.file_hash(str(path), algorithm) != digest:
-            raise ValueError(
-                f"{path} has another checksum than {archive.checksum}; if it is not whole, "
-                f"{curl}, else remove it."
-            )
-        return
+    path = folder / file_name(archive)
     pooch.get_logger().setLevel("WARNING")
-    files = pooch.create(path.parent, "", registry={path.name: archive.checksum},
+    files = pooch.create(folder, "", registry={path.name: archive.checksum},
                          urls={path.name: archive.url}, retry_if_failed=RETRIES)  # fmt: skip
-    loader = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
     try:
-        files.fetch(path.name, downloader=loader)
+        files.fetch(path.name, downloader=pooch.HTTPDownloader(progress, timeout=TIMEOUT))
     except requests.HTTPError as error:
         answer = error.response
-        reason = f"{archive.url} answers {answer.status_code} {answer.reason}."
+        reason = f"answers {answer.status_code} {answer.reason}."
     except requests.RequestException as error:
-        reason = f"{archive.url} cannot be loaded ({type(error).__name__}) after {RETRIES + 1} "
-        reason += f"attempts; check the network and run the command again, or {curl}."
+        line = shlex.join(["curl", "-L", "-C", "-", "-o", str(path), archive.url])
+        reason = f"cannot be loaded ({type(error).__name__}) after {RETRIES + 1} attempts; check "
+        reason += f"the network and run the command again, or `{line}` goes on where it stopped."
     except ValueError:
-        reason = f"{archive.url} has another checksum than {archive.checksum}; run the command "
-        reason += "again, and if that repeats, the file has changed at its source."
+        reason = f"has another checksum than {archive.checksum}; run the command again, and if "
+        reason += "that repeats, the file has changed at its source."
     else:
-        return
-    raise ValueError(reason)
+        return path
+    raise ValueError(f"{archive.url} {reason}")
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -144,8 +126,6 @@ def unpack(path: Path, folder: Path) -> None:
 
     Raises: ValueError if it is damaged, or a tar has a member that would lie outside.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise ValueError("Unpacking safely needs Python 3.10.12, 3.11.4 or a later one.")
     try:  # `shutil` leaves out what a zip would write elsewhere, the filter refuses a tar for it
         options = {} if path.suffix == ".zip" else {"filter": "data"}
         shutil.unpack_archive(path, folder, **options)
@@ -158,12 +138,12 @@ def unpack(path: Path, folder: Path) -> None:
         raise ValueError(text) from None
 
 
-def target_of(source: Source, root: Path | str | None = None) -> Path:
-    """The folder into which a dataset is put."""
-    return data_root(root) / source.folders[0]
+def file_name(archive: Archive) -> str:
+    """The name of an archive on disk.
 
-
-def _file_name(archive: Archive) -> str:
+    >>> file_name(Archive("https://a.org/toy.tar?download=1"))
+    'toy.tar'
+    """
     return Path(unquote(urlparse(archive.url).path)).name
 
 

@@ -1,21 +1,14 @@
-"""Names to data: what there is, how to open it and how to write it to disk."""
+"""Names to data: what there is and how to open it."""
 
 from __future__ import annotations
 
 import difflib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from labkit.core.files import write_whole
-from labkit.core.records import Dataset, Sample
+from labkit.core.records import Dataset
 from labkit.data import folder, globs, images
 from labkit.data.benchmarks import industrial, semantic, video
 from labkit.data.builtin import digits, elpv
@@ -123,54 +116,12 @@ def describe(root: Path | str | None = None, of: str | None = None) -> list[dict
         require(str(of))
         raise ValueError(f"{of} is no name of a dataset; `labkit data check {of}` reads a folder.")
     base = None if root is None else Path(root)
-    rows = []
-    for name in chosen:
-        entry = table()[name]
-        place = entry.source.place(base) if entry.source else None
-        rows.append(
-            {
-                "name": name,
-                "title": entry.title,
-                "licence": entry.licence,
-                **entry.counts,
-                "masks": entry.masks,
-                "size": entry.source.size if entry.source else entry.size,
-                "found": entry.present(base),
-                "root": None if place is None else str(place),
-                "how_to_get": entry.how_to_get,
-            }
-        )
-    return rows
+    return [_described(name, table()[name], base) for name in chosen]
 
 
-def write(name: str | Path, out: Path | str, root: Path | str | None = None) -> Path:
-    """Write a dataset as PNG files in MVTec AD's layout; `out` appears only once it is complete.
-
-    Raises: ValueError if `out` exists and is not an empty folder.
-    """
-    target, dataset = Path(out), load(name, root)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder; give a new one.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        work.chmod(0o755)
-        every = (*dataset.train, *dataset.calibration, *dataset.test)
-        for sample in tqdm(every, desc=f"writing {name}", unit="image"):
-            _write_sample(work, sample)
-        if target.is_dir():
-            target.rmdir()
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
-
-
-def _write_sample(out: Path, sample: Sample) -> None:
-    split, defect, stem = sample.key.split("/", 2)
-    files = {out / split / defect / f"{stem}.png": sample.read()}
-    if sample.label and sample.read_mask:
-        mask = sample.read_mask().astype(np.uint8) * 255
-        files[out / "ground_truth" / defect / f"{stem}_mask.png"] = mask
-    for path, values in files.items():
-        write_whole(path, partial(Image.fromarray(values).save, format="PNG"))
+def _described(name: str, entry: Entry, root: Path | None) -> dict[str, object]:
+    place = entry.source.place(root) if entry.source else None
+    facts = {key: getattr(entry, key) for key in ("title", "licence", "masks", "how_to_get")}
+    size = entry.source.size if entry.source else entry.size
+    found = {"found": entry.present(root), "root": None if place is None else str(place)}
+    return {"name": name, "size": size} | facts | entry.counts | found

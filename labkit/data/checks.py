@@ -5,7 +5,7 @@ Nothing here raises because of what a file holds; every fault becomes a line of 
     missing      images, masks or folders that should be there
     surplus      images or masks that should not
     unreadable   what cannot be decoded
-    mismatched   masks of another size, empty, with odd values, or of a good image
+    mismatched   masks of another size, empty, or of a good image
     duplicates   the same pixels in two parts, such as train and test
 """
 
@@ -16,13 +16,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from labkit.core.records import Dataset, Sample
@@ -33,16 +31,7 @@ from labkit.data.layout import MISMATCHED, MISSING, SURPLUS, Fault, Picture, Sca
 UNREADABLE, DUPLICATES = "unreadable", "duplicates"
 GROUPS = (MISSING, SURPLUS, UNREADABLE, MISMATCHED)
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ImageReport:
-    """One image as it was read: a digest of its pixels, its size and its faults."""
-
-    key: str
-    faults: tuple[Fault, ...]
-    digest: str | None = None
-    size: str | None = None
+Image = tuple[str, Fault | None, str, str]  # as it was read: key, fault, digest of pixels, size
 
 
 def check(data: str | Path | Mapping[str, str], root: Path | str | None = None) -> Report:
@@ -97,18 +86,17 @@ def _report(dataset: Dataset, scan: Scan, entry: Entry | None, root: Path | None
     pictures = {picture.key: picture for picture in scan.pictures}
     samples = (*dataset.train, *dataset.calibration, *dataset.test)
     with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
-        read = pool.map(partial(_read, pictures, entry), samples)
-        reports = list(tqdm(read, f"checking {dataset.name}", len(samples), unit="image"))
-    faults = {(f.group, f.key): f for image in reports for f in image.faults}
+        read = pool.map(partial(_read, pictures, entry is None), samples)
+        images = list(tqdm(read, f"checking {dataset.name}", len(samples), unit="image"))
+    faults = {(f.group, f.key): f for _, f, *_ in images if f}
     faults |= {(f.group, f.key): f for f in scan.faults}
     listed = {
         group: [{"key": f.key, "error": f.error} for f in faults.values() if f.group == group]
         for group in GROUPS
     }
-    listed[DUPLICATES] = _duplicates(reports)
+    listed[DUPLICATES] = _duplicates(images)
     place = Path(dataset.name) if entry is None else entry.source and entry.source.place(root)
     here = counts(dataset)
-    sizes = Counter(image.size for image in reports if image.size)
     return {
         "name": dataset.name,
         "root": str(place) if place else None,
@@ -116,81 +104,51 @@ def _report(dataset: Dataset, scan: Scan, entry: Entry | None, root: Path | None
         "expected": entry.counts if entry else here,
         "defects": dataset.defects(),
         "masks": dataset.has_masks,
-        "sizes": dict(sizes.most_common()),
+        "sizes": dict(Counter(size for *_, size in images if size).most_common()),
         **listed,
-        "notes": _notes(entry, sizes) + [scan.note] * (scan.note != ""),
+        "notes": [scan.note] * (scan.note != ""),
         "ok": not any(listed.values()),
     }
 
 
-def _read(pictures: dict[str, Picture], entry: Entry | None, sample: Sample) -> ImageReport:
+def _read(pictures: dict[str, Picture], own: bool, sample: Sample) -> Image:
     """Read one image and its masks; whatever a file does to its reader is a fault of the file."""
     try:
         image = sample.read()
     except Exception as error:
-        return ImageReport(sample.key, (Fault(UNREADABLE, sample.key, _message(error)),))
-    shape, faults = image.shape[:2], ()
+        return sample.key, Fault(UNREADABLE, sample.key, _message(error)), "", ""
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    fault, size = None, f"{image.shape[1]}x{image.shape[0]}"
     try:
-        picture = pictures.get(sample.key)
-        wrong = _files(picture, entry) if picture else _mask(sample, shape)
-        if wrong:
-            faults = (Fault(MISMATCHED, sample.key, "; ".join(wrong) + "."),)
+        if wrong := _odd(pictures[sample.key], own) if sample.key in pictures else []:
+            fault = Fault(MISMATCHED, sample.key, "; ".join(wrong) + ".")
         elif sample.read_regions:
             sample.read_regions()
     except Exception as error:
         group = MISMATCHED if isinstance(error, ValueError) else UNREADABLE
-        faults = (Fault(group, sample.key, _message(error)),)
-    return ImageReport(sample.key, faults, digest, _size(shape))
+        fault = Fault(group, sample.key, _message(error))
+    return sample.key, fault, digest, size
 
 
-def _files(picture: Picture, entry: Entry | None) -> list[str]:
+def _odd(picture: Picture, own: bool) -> list[str]:
     """What is odd about mask files; published ones may mark as much as they like."""
     masks = picture.masks or ()
-    union, wrong = layout.marked(masks, picture.path, own=entry is None)
-    if entry is None and union.mean() > 0.5:
+    union, wrong = layout.marked(masks, picture.path, own)
+    if own and union.mean() > 0.5:
         wrong.append(f"{masks[0]} marks {union.mean():.0%} of its image")
-    for path in masks if entry and entry.mask_values else ():
-        with Image.open(path) as opened:
-            odd = sorted(set(np.unique(np.asarray(opened)).tolist()) - entry.mask_values)
-        if odd:
-            shown = ", ".join(map(str, odd[:5])) + (", ..." if len(odd) > 5 else "")
-            wrong.append(f"{path} holds the values {shown} besides {sorted(entry.mask_values)}")
     return wrong
 
 
-def _mask(sample: Sample, shape: tuple[int, int]) -> list[str]:
-    """The same for a mask that is not a file of its own."""
-    mask = sample.read_mask() if sample.read_mask else None
-    if mask is None or (mask.shape == shape and mask.any() == bool(sample.label)):
-        return []
-    own = f"{_size(mask.shape)} pixels and marks {'some' if mask.any() else 'none'}"
-    return [f"the mask of {sample.key} has {own}, its image {_size(shape)}"]
-
-
-def _duplicates(reports: list[ImageReport]) -> list[dict[str, str]]:
+def _duplicates(images: list[Image]) -> list[dict[str, str]]:
     """Pairs of keys in different parts whose pixels are the same."""
     first: dict[str, str] = {}
     pairs = []
-    for image in reports:
-        other = first.setdefault(image.digest, image.key) if image.digest else image.key
-        parts = other.split("/")[0], image.key.split("/")[0]
+    for key, _, digest, _ in images:
+        other = first.setdefault(digest, key) if digest else key
+        parts = other.split("/")[0], key.split("/")[0]
         if parts[0] != parts[1]:
-            pairs.append({parts[0]: other, parts[1]: image.key})
+            pairs.append({parts[0]: other, parts[1]: key})
     return pairs
-
-
-def _notes(entry: Entry | None, sizes: Counter[str]) -> list[str]:
-    """What is unusual but no fault: images of another size than published."""
-    if entry is None or entry.image_size is None:
-        return []
-    usual = _size(entry.image_size[::-1])
-    others = [f"{n} images of {size}" for size, n in sizes.most_common() if size != usual]
-    return [f"published are images of {usual}, here are {', '.join(others)}"] if others else []
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
 
 
 def _message(error: Exception) -> str:

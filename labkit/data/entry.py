@@ -90,7 +90,7 @@ def published() -> dict[str, dict[str, Any]]:
     """The blocks of the file by the name of their benchmark.
 
     >>> published()["mvtec_ad"]["categories"]["bottle"]
-    [209, 0, 20, 63, 900, 900]
+    [209, 0, 20, 63]
     """
     return yaml.safe_load(SOURCES.read_text())
 
@@ -137,8 +137,6 @@ class Entry:
     size: int | None = None  # bytes to download, where it has no source
     scan: Callable[[Path | None], Scan] | None = None
     defects: Mapping[str, int] = field(default_factory=dict)  # images of each kind, if known
-    image_size: tuple[int, int] | None = None  # width, height in pixels, as published
-    mask_values: frozenset[int] | None = None  # all that its mask files hold; None: any
 
     @property
     def counts(self) -> dict[str, int | None]:

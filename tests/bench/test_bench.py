@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 import time
 from functools import partial
@@ -10,9 +9,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from labkit.evaluation import cost, metrics
-from labkit_apps.bench import complexity, contenders, flows, maps, processes, scaling
+from labkit_apps.bench import contenders, flows, maps, processes
 from labkit_apps.cli import bench as cli
 from labkit_apps.cli import main
 
@@ -45,8 +45,8 @@ def test_what_is_missing_or_too_slow_is_named(monkeypatch):
     (row,) = maps.race([12], ["labkit"], time_limit=0.05)
     assert row["note"] == "stopped: not done after 0.05 s"
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
-    rows = maps.race([12], ["pyaupro"])
-    assert "pyaupro, 12 maps: not installed: pip install 'labkit[peers]'" in maps.verdict(rows)
+    (row,) = maps.race([12], ["pyaupro"])
+    assert row["note"] == "not installed: pip install 'labkit[peers]'"
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ def test_what_is_missing_or_too_slow_is_named(monkeypatch):
 def test_what_fails_says_why(call, note):
     (row,) = processes.measured("x", {"a": ("labkit", call)}, 60)
     assert row["note"].startswith(note)
-    assert processes.notes([row, {"name": "b"}]) == [f"a: {row['note']}"]
 
 
-def test_ratios_are_to_our_run_on_as_many_maps():
-    rows = [{"name": f"{who}, {n} maps", "package": who, "maps": n, "seconds": s, "peak_mib": m}
+def test_ratios_are_to_our_run_in_the_same_race():
+    rows = [{"name": f"{n} maps, {who}", "package": who, "seconds": s, "peak_mib": m}
             for who, n, s, m in (("labkit", 10, 1, 10), ("pyaupro", 10, 6, 30),
                                  ("labkit", 20, 2, 10), ("pyaupro", 20, 30, 60))]  # fmt: skip
-    less = "pyaupro, 20 maps: labkit takes 15.0 times less time and 6.0 times less memory"
-    assert less in maps.verdict(rows)
+    rows.append({"name": "20 maps, anomalib", "package": "anomalib", "note": "stopped"})
+    lines = processes.verdict(rows).splitlines()
+    assert lines[1:] == ["20 maps, labkit: pyaupro takes more by seconds 15.0, peak mib 6.0"]
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -88,32 +88,18 @@ def test_the_commands(monkeypatch, capsys):
         assert "did you mean" in page.err
 
 
-def test_what_is_there_is_not_measured_again(tmp_path):
-    path, job, calls = tmp_path / "x.json", {"epochs": 1}, []
-    measure = lambda: calls.append(0) or [{"a": 1}]  # noqa: E731
-    for again in (False, False, True):
-        assert cli._kept(path, job, measure, again) == [{"a": 1}]
-    assert len(calls) == 2
-    with pytest.raises(ValueError, match="is no result of this data, epochs and limit"):
-        cli._kept(path, {"epochs": 8}, measure, False)
-    path.write_text("{")
-    with pytest.raises(ValueError, match="give another --out"):
-        cli._kept(path, job, measure, False)
-
-
 def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
-    only = cost.complexity(["dnfad"], "quick")
+    only, missing = cost.complexity(["dnfad"], "quick"), [{"note": "missing"}]
     monkeypatch.setattr(cost, "complexity", lambda *_, **__: only)
-    for part, name in ((flows, "race"), (scaling, "scale"), (maps, "race")):
-        monkeypatch.setattr(part, name, lambda *_: [])
+    for part, name in ((flows, "race"), (flows, "scale"), (maps, "race")):
+        monkeypatch.setattr(part, name, lambda *_: missing)
     code, page = call(monkeypatch, capsys, "all", "--out", str(tmp_path))
     assert code == 0
-    assert "trainable [M]" in page.out
-    assert complexity.CONVENTION in page.out
-    kept = {path.stem: json.loads(path.read_text())["rows"] for path in tmp_path.glob("*.json")}
-    races = {f"flows-{name}" for name in contenders.RACES}
-    assert set(kept) == {"complexity", "scaling", "metrics", *races}
-    assert kept["complexity"] == only
+    assert cli.CONVENTION in page.out
+    assert f"{only[0]['flops'] / 1e9:.4f}" in page.out
+    kept = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    races = {f"flows-{name}": missing for name in contenders.RACES}
+    assert kept == {"complexity": only, "scaling": missing, "metrics": missing, **races}
 
 
 class Fake:
@@ -121,6 +107,7 @@ class Fake:
 
     def train(self, job, samples, folder):
         assert {sample.label for sample in samples["train"]} == {0}
+        assert folder.is_dir()
         return self
 
     def infer(self, detector, images):
@@ -129,9 +116,11 @@ class Fake:
         return grey, -grey.mean((1, 2))
 
 
+FAKE = contenders.Contender("fake", "labkit", Fake().train, Fake().infer)
+
+
 def test_a_contender_is_timed_and_scored_alone_and_in_batches():
-    fake = Fake()
-    row = flows.measure(contenders.Contender("fake", "labkit", fake.train, fake.infer), TINY)
+    row = flows.measure(FAKE, TINY)
     tests = TINY.samples()["test"]
     scores = np.array([-sample.read().mean() for sample in tests])
     labels = np.array([sample.label for sample in tests])
@@ -142,38 +131,72 @@ def test_a_contender_is_timed_and_scored_alone_and_in_batches():
     assert row["peak_mib"] >= 0
 
 
-def test_peak_memory_is_of_this_process_not_of_its_parent(monkeypatch):
+def test_patchcore_is_measured_once_and_then_read(tmp_path, monkeypatch):
+    place, tests = tmp_path / "some" / "patchcore.csv", TINY.samples()["test"]
+    with monkeypatch.context() as patch:
+        patch.setattr(contenders.importlib.util, "find_spec", lambda name: None)
+        assert contenders.patchcore(place, TINY) is None
+        assert not list(tmp_path.iterdir())
+        patch.setattr(contenders.importlib.util, "find_spec", lambda name: object())
+        patch.setattr(contenders, "theirs", lambda model, **settings: FAKE)
+        first = contenders.patchcore(place, TINY)
+    assert first["key"].tolist() == [sample.key for sample in tests]
+    assert first["label"].tolist() == [sample.label for sample in tests]
+    np.testing.assert_allclose(first["score"], [-sample.read().mean() for sample in tests], 1e-5)
+    monkeypatch.setattr(contenders, "theirs", None)
+    again = contenders.patchcore(place, TINY)
+    np.testing.assert_allclose(first["score"], again["score"])
+    assert list(again) == list(first) == ["key", "split", "defect", "label", "score"]
+
+
+def test_peak_memory_is_of_this_process_not_of_its_parent():
     before = processes.peak()
     np.ones((before + 2**27) // 8).sum()
     assert processes.peak() >= before + 2**26
-    ask = "from labkit_apps.bench import processes; print(processes.peak())"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, check=True)
-    assert 2**22 < int(done.stdout) < 2**27
-    monkeypatch.setattr(processes, "resource", None)
-    monkeypatch.setattr(processes, "_kib", lambda file, key: 0)
-    with pytest.raises(ValueError, match="cannot be measured on Windows"):
-        maps.race([12], ["labkit"])
+    (row,) = processes.measured("x", {"a": ("labkit", peak_of_a_small_process)}, 60)
+    assert row["peak"] < before + 2**26
 
 
-def test_flows_are_held_against_the_peer_in_the_same_run():
-    ours = dict.fromkeys(flows.COSTS, 0.1) | {
-        "name": "cflow, ours", "package": "labkit", "train_seconds": 4.0, "image_auroc": 0.9,
-    }  # fmt: skip
-    peer = ours | {"name": "cflow, anomalib", "package": "anomalib", "train_seconds": 60.0,
-                   "peak_mib": 0.4, "image_auroc": 0.8, "image_auroc_alone": 0.92}  # fmt: skip
-    text = flows.verdict([ours, peer, {"name": "x", "package": "labkit", "note": "stopped"}])
-    assert "cflow, ours, times less than anomalib: train seconds 15.0" in text
-    assert "peak mib 4.0; AUROC -0.0200" in text  # against the better of the peer's two
-    assert "x: stopped" in text
+def peak_of_a_small_process():
+    return {"peak": processes.peak()}
 
 
-def test_our_contender_runs_in_a_process_of_its_own(monkeypatch):
-    only = {"cflow": {"labkit": contenders.RACES["cflow"]["labkit"]}}
-    monkeypatch.setattr(flows, "RACES", only)
-    (row,) = flows.race(["cflow"], TINY)
+def point(axis, value, seconds):
+    costs = {"train_seconds": seconds, "seconds_alone": 0.02, "peak_mib": 300.0}
+    return {"axis": axis, "value": value} | costs
+
+
+def test_slopes_of_a_linear_a_flat_and_a_quadratic_cost(tmp_path):
+    rows = [point("images", n, 0.1 * n) for n in (8, 16, 64)]
+    rows += [point("pixels a side", n, n**2) for n in (128, 256)]
+    rows += [{"name": "images 128", "axis": "images", "value": 128, "note": "stopped"}]
+    growth = flows.slopes(rows)
+    assert growth.loc["images"].tolist() == pytest.approx([1, 0, 0], abs=1e-9)
+    assert growth.loc["pixels a side", "train_seconds"] == pytest.approx(2)
+    assert "stopped" in cli._text("scaling", rows)
+    flows.save(rows, "note", tmp_path / "scaling.png")
+    assert min(Image.open(tmp_path / "scaling.png").size) > 600
+
+
+def test_one_thing_varies_at_a_time():
+    points = flows.sizes("elpv/mono", 2, 64)
+    jobs = {name: [job for axis, _, job, _ in points if axis == name] for name, *_ in points}
+    assert [job.limit for job in jobs["images"]] == [8, 16, 32, 64]
+    assert {(job.limit, job.image_size) for job in jobs["channels"]} == {(32, 256)}
+    assert all(settings["grid"] * flows.STRIDE == job.image_size
+               for axis, _, job, settings in points if axis == "pixels a side")  # fmt: skip
+
+
+def test_a_size_is_measured_in_a_process_of_its_own(monkeypatch):
+    two = flows.sizes("procedural/gear", 1, 8)[0]
+    monkeypatch.setattr(flows, "sizes", lambda *settings: [two])
+    (row,) = flows.scale("fastflow", "procedural/gear", 1, 8)
     assert "note" not in row
-    assert min(row["train_seconds"], row["peak_mib"]) > 0
-    assert row["image_auroc"] == pytest.approx(row["image_auroc_alone"], abs=0.02)
+    assert (row["axis"], row["value"]) == ("images", 2)
+    assert 0 < row["seconds_alone"] < row["train_seconds"] * 10
+    assert row["peak_mib"] > 1
+    with pytest.raises(ValueError, match="method with a grid"):
+        flows.scale("knn")
 
 
 @pytest.mark.parametrize(

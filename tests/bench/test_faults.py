@@ -1,6 +1,5 @@
 """Damaged and hostile input: the short form of `labkit bench faults`, and its own judgement."""
 
-import sys
 import time
 from functools import partial
 
@@ -9,21 +8,21 @@ import pytest
 
 from labkit_apps.bench import faults
 
-SEED, COUNT, DEADLINE = 7, 9, 2.0
+SEED, COUNT = 7, 9
 
 
 @pytest.mark.parametrize("name", ["commands", "folders", "images", "runs", "studies"])
 def test_odd_input_is_read_or_refused_in_one_sentence(name):
     row = faults.report(name, seed=SEED, short=True)
     assert not faults.failed([row]), faults.verdict([row])
-    assert row["tried"] == faults.module(name).SHORT
+    assert row["tried"] == faults.PARTS[name].short
     assert min(row["accepted"], row["refused"]) > 0
 
 
 def test_killed_trainings_and_studies_go_on_to_the_same_bits():
     row = faults.report("kills", seed=SEED, short=True)
     assert not faults.failed([row]), faults.verdict([row])
-    assert row["tried"] == row["accepted"] == faults.module("kills").SHORT
+    assert row["tried"] == row["accepted"] == faults.PARTS["kills"].short
 
 
 def cases(seed, folder, count):
@@ -50,7 +49,7 @@ def _refuse():
 
 
 def test_each_outcome_is_counted_and_a_hanging_worker_is_replaced(monkeypatch):
-    monkeypatch.setattr(faults, "module", lambda name: sys.modules[__name__])
+    monkeypatch.setitem(faults.PARTS, "x", faults.Part(__name__, "cases", COUNT, 1, 2.0))
     row = faults.report("x", seed=SEED)
     expected = {"accepted": 2, "refused": 1, "tracebacks": 2, "hangs": 1, "left_files": 0,
                 "silent_other_scores": 1}  # fmt: skip

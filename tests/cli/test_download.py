@@ -1,18 +1,19 @@
-"""Downloads against a server in a thread: verified, unpacked in their place alone."""
+"""`labkit data get` against a server in a thread: verified, unpacked in their place alone."""
 
-import errno
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
-import pooch
 import pytest
 from archive_server import MEMBERS, NOISE, WHOLE, archive, source, tar, zipped
 from filelock import FileLock
 
-from labkit.data.entry import Archive
+from labkit.data import catalogue
+from labkit.data.entry import Archive, Entry
 from labkit_apps.cli import download
 
 
@@ -21,7 +22,7 @@ def get(toy, root):
 
 
 def made(folder):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -38,15 +39,13 @@ def test_a_dataset_is_put_in_place_whole(server, tmp_path):
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
 def test_a_file_that_is_there_is_verified_and_used(server, tmp_path, algorithm):
     checksum = f"{algorithm}:{hashlib.new(algorithm, WHOLE).hexdigest()}"
-    toy = source(archive(server, checksum=checksum))
     file = made(tmp_path / "toy.download") / "toy.tar.gz"
-    file.write_bytes(WHOLE[:1000])
-    with pytest.raises(ValueError, match=r"toy.tar.gz has another checksum than .*`curl -L -C - "):
-        get(toy, tmp_path)
-    assert file.stat().st_size == 1000  # it can go on
-    file.write_bytes(WHOLE)
-    assert (get(toy, tmp_path) / "good" / "000.png").read_bytes() == NOISE
-    assert server.asked == []
+    for content, asked in ((WHOLE, 0), (WHOLE[:1000], 1)):  # what is not whole is loaded anew
+        made(file.parent).joinpath(file.name).write_bytes(content)
+        folder = get(source(archive(server, checksum=checksum)), tmp_path)
+        assert (folder / "good" / "000.png").read_bytes() == NOISE
+        assert len(server.asked) == asked
+        shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -163,13 +162,53 @@ def test_what_stands_in_the_way_is_one_sentence(server, tmp_path):
         get(source(Archive("http://127.0.0.1:9/toy.tar")), tmp_path / "fourth")
 
 
-def test_a_full_disk_is_one_sentence(server, tmp_path, monkeypatch):
-    def full(self, url, output_file, pooch):
-        raise OSError(errno.ENOSPC, "No space left on device")
+SOURCES = {e.source.name: e.source for e in catalogue.table().values() if e.source}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pooch.HTTPDownloader, "__call__", full)
-        with pytest.raises(ValueError, match="is full; free some space and run"):
-            get(source(archive(server)), tmp_path)
-    assert not list(tmp_path.rglob("*.tar.gz"))
-    get(source(archive(server)), tmp_path)
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_is_fit_for_download(name):
+    one = SOURCES[name]
+    assert download.source_of(name) is one
+    files = [download.file_name(part) for part in one.archives]
+    assert len(set(files)) == len(files)
+    assert all(Path(file).suffix in {".gz", ".xz", ".tar", ".zip"} for file in files)
+    assert all(part.checksum is None or ":" in part.checksum for part in one.archives)
+    assert one.holds
+    assert one.page.startswith("http")
+
+
+@pytest.fixture
+def toy(monkeypatch, server):
+    """The catalogue with a toy to download, and one dataset that needs none."""
+    entry = Entry(
+        title="A toy", licence="CC BY 4.0", n_train=1, n_test_good=0, n_test_bad=0, masks=False,
+        how_to_get="", samples=lambda root: ((),), source=source(archive(server)),
+    )  # fmt: skip
+    shipped = catalogue.table()["procedural/gear"]
+    monkeypatch.setattr(catalogue, "table", lambda: {"toy/a": entry, "procedural/gear": shipped})
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("name", ["toy", "toy/a"])
+def test_the_command_tells_the_terms_and_asks(labkit, tmp_path, monkeypatch, server, name):
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\ny\n"))
+    code, out, err = labkit("data", "get", name, "--root", tmp_path)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in ("CC BY 4.0", "https://example.org/toys", "0 MB"))
+    assert server.asked == []
+    code, out, err = labkit("data", "get", name, "--root", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["folder"] == str(tmp_path / "toy")
+    assert (tmp_path / "toy" / "good" / "000.png").is_file()
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_command_does_not_ask_when_told_so(labkit, tmp_path):
+    code, out, _ = labkit("data", "get", "toy", "--root", tmp_path, "--yes")
+    assert code == 0
+    assert out.startswith("Toys (Maker 2020) is in ")
+    for name, message in (("toy", "is already in"), ("procedural/gear", "drawn on demand"),
+                          ("toi", "nearest name is 'toy/a'")):  # fmt: skip
+        code, out, err = labkit("data", "get", name, "--root", tmp_path, "--yes")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err

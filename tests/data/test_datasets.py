@@ -54,13 +54,13 @@ def test_parts_are_disjoint_and_travel_between_processes(name):
 
 
 def test_the_list_is_plain_data_and_tells_what_a_program_needs():
-    keys = ["name", "title", "licence", "n_train", "n_calibration", "n_test_good", "n_test_bad"]
-    keys += ["masks", "size", "found", "root", "how_to_get"]
+    keys = {"name", "title", "licence", "n_train", "n_calibration", "n_test_good", "n_test_bad",
+            "masks", "size", "found", "root", "how_to_get"}  # fmt: skip
     listed = json.loads(json.dumps(catalogue.describe()))
     assert [row["name"] for row in listed] == catalogue.names()
-    assert all(list(row) == keys for row in listed)
+    assert all(set(row) == keys for row in listed)
     rows = {row["name"]: row for row in listed}
-    assert {"elpv/mono", "elpv-cracks/poly", "procedural/weave"} <= set(rows)
+    assert {"elpv/mono", "elpv-cracks/mono", "procedural/weave"} <= set(rows)
     assert rows["mvtec_ad/bottle"]["size"] == 5_264_982_680
     assert rows["mvtec_loco/pushpins"]["n_calibration"] == 69
     assert rows["lbot"]["n_train"] is None
@@ -78,7 +78,7 @@ def test_one_source_can_be_listed():
 def test_the_table_has_a_line_a_source(tmp_path):
     layouts.mvtec_category(tmp_path / "mvtec_ad" / "bottle")
     rows = catalogue.describe(tmp_path)
-    table = {row["name"]: row for row in data._by_source(rows)}
+    table = {row["name"]: row for row in data._listed(rows, False)}
     assert len(table) == len({name.split("/")[0] for name in catalogue.names()})
     assert table["mvtec_ad"]["datasets"] == 15
     assert table["mvtec_ad"]["train"] == "60–391"
@@ -86,8 +86,8 @@ def test_the_table_has_a_line_a_source(tmp_path):
     assert table["mvtec_ad"]["here"] == f"1 of 15, {tmp_path / 'mvtec_ad'}"
     assert (table["visa"]["here"], table["procedural"]["here"]) == ("no", "yes")
     assert (table["lbot"]["train"], table["procedural"]["train"]) == ("unknown", "120")
-    (bottle,) = data._one_by_one(catalogue.describe(tmp_path, "mvtec_ad/bottle"))
-    assert (bottle["train"], bottle["calibration"], bottle["bad"]) == (209, None, 63)
+    (bottle,) = data._listed(catalogue.describe(tmp_path, "mvtec_ad/bottle"), True)
+    assert (bottle["train"], bottle["calibration"], bottle["bad"]) == ("209", "0", "63")
 
 
 def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
@@ -113,7 +113,7 @@ def half_spoilt(held_out):
 
 
 @has_cells
-@pytest.mark.parametrize("crystal", elpv.TYPES)
+@pytest.mark.parametrize("crystal", ["mono", "poly"])
 def test_the_shipped_split_is_what_its_rule_makes(crystal):
     lines = (elpv.data_folder() / "labels.csv").read_text().splitlines()
     fields = [line.split() for line in lines if line.split()[2:] == [crystal]]
@@ -129,13 +129,12 @@ def test_the_shipped_split_is_what_its_rule_makes(crystal):
     assert [row["image"] for row in shipped] == sorted(labels)
     chosen = sorted(train, key=lambda name: rank(f"choice/{name}"))
     kept = round(0.7 * len(chosen))
-    real = {n: GOOD if label == 0 else "defective" for n, label in labels.items()}
-    plans = {}
-    for column, least in (("elpv", 1), ("elpv-likely", 0.5)):
-        tested = {n: part for n, part in real.items() if labels[n] == 0 or labels[n] >= least}
-        plans[column] = tested | dict.fromkeys(train, "train")
-    plans["elpv-cracks"] = half_spoilt(set(normal) - set(train)) | dict.fromkeys(train, "train")
-    plans["elpv-choice"] = half_spoilt(chosen[kept:]) | dict.fromkeys(chosen[:kept], "train")
+    real = {n: "defective" if label else GOOD for n, label in labels.items() if label in (0, 1)}
+    plans = {"elpv": real | dict.fromkeys(train, "train")}
+    if crystal == "mono":
+        drawn = half_spoilt(set(normal) - set(train))
+        plans["elpv-cracks"] = drawn | dict.fromkeys(train, "train")
+        plans["elpv-choice"] = half_spoilt(chosen[kept:]) | dict.fromkeys(chosen[:kept], "train")
     for column, parts in plans.items():
         assert {row["image"]: row[column] for row in shipped if row[column]} == parts, column
 
@@ -155,17 +154,10 @@ def test_the_split_holds_every_cell(crystal, counts):
 
 
 @has_cells
-def test_variants_share_the_training_cells():
-    names = ("elpv/mono", "elpv/mono-likely", "elpv-cracks/mono")
-    base, *others = [[s.fingerprint() for s in catalogue.load(name).train] for name in names]
-    assert all(other == base for other in others)
-
-
-@has_cells
-@pytest.mark.parametrize("crystal", elpv.TYPES)
-def test_drawn_defects_have_exact_masks(crystal):
-    real = {s.key.split("/")[-1]: s for s in catalogue.load(f"elpv/{crystal}").test}
-    test = catalogue.load(f"elpv-cracks/{crystal}").test
+def test_drawn_defects_have_exact_masks_on_the_cells_of_the_real_set():
+    whole, drawn = catalogue.load("elpv/mono"), catalogue.load("elpv-cracks/mono")
+    real, test = {s.key.split("/")[-1]: s for s in whole.test}, drawn.test
+    assert [s.fingerprint() for s in whole.train] == [s.fingerprint() for s in drawn.train]
     bad = [sample for sample in test if sample.label]
     assert {sample.defect for sample in bad} == set(cracks.KINDS)
     for sample in (s for kind in cracks.KINDS for s in [s for s in bad if s.defect == kind][:5]):
@@ -182,11 +174,9 @@ def test_drawn_defects_have_exact_masks(crystal):
 @pytest.mark.parametrize("defect", cracks.KINDS)
 def test_a_drawn_defect_follows_its_seed(defect):
     cell = np.full((300, 300), 180, np.uint8)
-    draws = [cracks.draw(cell, defect, generator("test", s), mono=False)[0] for s in (0, 0, 1)]
+    draws = [cracks.draw(cell, defect, generator("test", s))[0] for s in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).any()
-    with pytest.raises(ValueError, match="no drawn cell defect 'hole'; use one of"):
-        cracks.draw(cell, "hole", generator(0), mono=True)
 
 
 def test_busbars_are_found():
@@ -200,9 +190,8 @@ def test_busbars_are_found():
 
 
 @has_cells
-@pytest.mark.parametrize("crystal", ["mono", "poly"])
-def test_settings_are_chosen_on_no_image_that_tests(crystal):
-    choice, real = catalogue.load(f"elpv-choice/{crystal}"), catalogue.load(f"elpv/{crystal}")
+def test_settings_are_chosen_on_no_image_that_tests():
+    choice, real = catalogue.load("elpv-choice/mono"), catalogue.load("elpv/mono")
     stems = [[s.key.rsplit("/")[-1] for s in part] for part in (choice.train, choice.test)]
     assert len({*stems[0], *stems[1]}) == len(stems[0]) + len(stems[1]) == len(real.train)
     assert {*stems[0], *stems[1]} == {s.key.rsplit("/")[-1] for s in real.train}

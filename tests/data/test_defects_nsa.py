@@ -7,7 +7,7 @@ from test_defects import GEAR, rng, smooth
 
 from labkit.data.synthetic import nsa
 from labkit.data.synthetic.bank import NsaSpec, make, spec_for
-from labkit.data.synthetic.poisson import clone, solve
+from labkit.data.synthetic.nsa import clone, solve
 from labkit.data.synthetic.steps import resized
 
 SPECS = {"texture": NsaSpec(), "object": GEAR}

@@ -73,14 +73,12 @@ def test_a_nested_folder_of_the_same_name_is_entered(part, tmp_path):
     assert len(folder.load(nested).train) == 12
 
 
-def test_a_validation_part_calibrates(part, tmp_path):
+def test_a_validation_part_calibrates(part):
     for k in range(2):
         put(part / f"validation/good/{k:03d}.png")
-    out = catalogue.write(part, tmp_path / "copy")
-    for place in (part, out):
-        data = folder.load(place)
-        assert len(data.train) == 12
-        assert [s.key for s in data.calibration] == ["validation/good/000", "validation/good/001"]
+    data = folder.load(part)
+    assert len(data.train) == 12
+    assert [s.key for s in data.calibration] == ["validation/good/000", "validation/good/001"]
 
 
 def keys(data):
@@ -323,25 +321,3 @@ def test_an_empty_mask(part):
     sample = next(s for s in folder.load(part).test if s.key == "test/dent/001")
     with pytest.raises(ValueError, match=r"001_mask.png marks no pixel, but its image .* not go"):
         sample.read_mask()
-
-
-def test_written_and_read_again(part, tmp_path):
-    out = catalogue.write(part, tmp_path / "new" / "copy")
-    assert [p.name for p in out.parent.iterdir()] == ["copy"]  # no temporary folder is left
-    assert (out / "ground_truth/scratch/001_mask.png").is_file()
-    before, after = folder.load(part), folder.load(out)
-    assert after.has_masks
-    pairs = zip((*before.train, *before.test), (*after.train, *after.test), strict=True)
-    for old, new in pairs:
-        assert old.key == new.key
-        np.testing.assert_array_equal(old.read(), new.read())
-        np.testing.assert_array_equal(old.read_mask(), new.read_mask())
-    with pytest.raises(ValueError, match="copy exists and is not an empty folder; give a new one"):
-        catalogue.write(part, out)
-
-
-def test_a_failed_write_leaves_nothing(part, tmp_path):
-    (part / "test/scratch/001.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"scratch/001.png is an empty file"):
-        catalogue.write(part, tmp_path / "new" / "copy")
-    assert not [*(tmp_path / "new").iterdir()]

@@ -212,11 +212,11 @@ def test_visa_without_its_list_or_a_listed_image(tmp_path):
     place = layouts.visa(tmp_path)
     (place / "candle/Data/Images/Normal/001.JPG").unlink()
     refused("visa/candle", tmp_path, "candle/Data/Images/Normal/001.JPG is missing; unpack")
-    for text in ("", "object,split\n", "object,split,label,image,mask\ncandle,train,fine,a,\n"):
-        (place / "split_csv/1cls.csv").write_text(text)
-        refused("visa/candle", tmp_path, "1cls.csv has no row object,split,.* in line 2; unpack")
-    (place / "split_csv/1cls.csv").write_bytes(b"\xff\x00\xfe")
-    refused("visa/candle", tmp_path, r"1cls.csv cannot be read \(.*; unpack the archive again")
+    for text in (b"", b"object,split\n", b"\xff\x00\xfe", b"a\n1,2,3\n1,2,3,4\n"):
+        (place / "split_csv/1cls.csv").write_bytes(text)
+        refused("visa/candle", tmp_path, r"1cls.csv cannot be read \(.*; unpack the archive again")
+    (place / "split_csv/1cls.csv").write_text("object,split,label,image,mask\ncandle,x,fine,a,\n")
+    refused("visa/candle", tmp_path, "1cls.csv has other values than split train or test")
     (place / "split_csv/1cls.csv").unlink()
     refused("visa/candle", tmp_path, "VisA is incomplete: split_csv/1cls.csv is missing")
 
@@ -247,7 +247,7 @@ def test_a_region_that_the_config_does_not_know(tmp_path, value):
     place = layouts.mvtec_loco(tmp_path)
     layouts.mask(place / "pushpins/ground_truth/structural_anomalies/000/000.png", value)
     sample = catalogue.load("mvtec_loco/pushpins", tmp_path).test[-1]
-    message = "has the value 7, which defects_config.json" if value else "holds the values only 0"
+    message = f"holds the values {'.7.' if value else 'only 0'}; a region has one above 0, which"
     with pytest.raises(ValueError, match=f"structural_anomalies.000.000.png {message}"):
         sample.read_regions()
 
@@ -273,10 +273,6 @@ def test_dagm_trains_on_what_its_list_calls_good(tmp_path, nested):
 def test_dagm_with_a_broken_list(tmp_path):
     place = layouts.dagm(tmp_path)
     listed = place / "Class1/Train/Label/Labels.txt"
-    text = listed.read_text()
-    listed.write_text(text.replace("5\t0\t0005.PNG", "5\t0\t0009.PNG"))
-    refused("dagm/Class1", tmp_path, "Labels.txt names 0009, .*no such image.*check` lists 1 more")
-    listed.write_text(text)
     layouts.mask(listed.with_name("0005_label.PNG"))  # its image is called good
     assert len(catalogue.load("dagm/Class1", tmp_path).train) == 2
     listed.unlink()

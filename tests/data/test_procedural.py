@@ -69,13 +69,6 @@ def test_fingerprints_follow_every_part_of_the_key():
     assert len({base, *(products.fingerprint(*key) for key in others)}) == 5
 
 
-def test_unknown_names_say_what_there_is():
-    with pytest.raises(ValueError, match=r"no drawn category 'cloth'.*weave"):
-        products.draw("cloth")
-    with pytest.raises(ValueError, match=r"has no defect 'burn'; use good or one of.*surface_st"):
-        products.draw("weave", "burn")
-
-
 def test_drawn_defects_share_no_code_with_the_synthetic_ones():
     for path in Path(products.__file__).parent.glob("*.py"):
         assert "data.synthetic" not in path.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labkit.core.records import GOOD
 from labkit.data import images, layout
-from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data.layout import TEST, TRAIN, Picture, Scan
 
 DEFECT = "defect"
 FOLDERS = {TRAIN: "Train", TEST: "Test"}
@@ -31,7 +31,6 @@ def scan(folder: Path) -> Scan:
         flags = read_flags(listed)
         labels = images.image_files(folder / name / "Label")
         marked = {file.stem.lower().removesuffix("_label"): file for file in labels}
-        faults += _unlisted(listed, flags, files, marked)
         for stem, file in files.items():
             defective = flags.get(stem, True) or stem in marked
             if split == TEST or not defective:
@@ -53,20 +52,3 @@ def read_flags(path: Path) -> dict[str, bool]:
         if names and names[0] > 0:
             flags[Path(cells[names[0]]).stem] = cells[names[0] - 1] != "0"
     return flags
-
-
-def _unlisted(
-    listed: Path, flags: dict[str, bool], files: dict[str, Path], marked: dict[str, Path]
-) -> list[Fault]:
-    """Where list, images and masks contradict each other; paired images are looked at later."""
-    faults = []
-    for stem in sorted(flags.keys() ^ files.keys(), key=lambda stem: (stem in files, stem)):
-        what = f"names {stem}, but there is no such image"
-        what = f"does not name {files[stem].name}" if stem in files else what
-        faults.append(Fault(layout.MISSING, stem, f"{listed} {what}."))
-    for stem, mask in marked.items():
-        if stem in files and not flags.get(stem, True):
-            sentence = f"{mask} is a mask, but {listed.name} says that its image is good; it is "
-            sentence += "taken for defective."
-            faults.append(Fault(layout.SURPLUS, stem, sentence, fatal=False))
-    return faults

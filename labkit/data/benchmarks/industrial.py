@@ -15,7 +15,6 @@ from labkit.data.benchmarks import dagm, loco, mvtec, visa
 from labkit.data.entry import Entry, Source
 from labkit.data.layout import Scan
 
-BINARY = frozenset({0, 255})
 LAYOUTS: dict[str, Callable[..., Scan]] = {  # the folder of a category -> its files
     "mvtec": mvtec.scan,
     "loco": loco.scan,
@@ -42,8 +41,6 @@ def _entry(
     calibration: int,
     good: int | None,
     bad: int | dict[str, int] | None,
-    width: int | None,
-    height: int | None,
 ) -> Entry:
     """A category; `bad` has the number of each kind of defect where it is published."""
     read = partial(LAYOUTS[block["layout"]], **block.get("reader", {}))
@@ -62,8 +59,6 @@ def _entry(
         source=source,
         scan=scan,
         defects=bad if isinstance(bad, dict) else {},
-        image_size=(width, height) if width and height else None,
-        mask_values=None if block.get("any_mask") else BINARY,
     )
 
 

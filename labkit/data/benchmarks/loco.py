@@ -68,19 +68,20 @@ def read_regions(
 ) -> list[tuple[np.ndarray, int]]:
     """Each region's mask (H, W) bool at the size of its image, and its saturation in pixels.
 
-    Raises: ValueError naming a region that holds no or several values, or one without an entry.
+    Raises: ValueError naming a region that has no value, several ones, or one without an entry.
     """
     shape = images.shape_of(image)
     regions = []
     for path in masks:
         mask = images.read_mask(path)
-        value = _value(path)
-        if value not in saturations:
+        with Image.open(path) as opened:
+            values = set(np.unique(np.asarray(opened)).tolist()) - {0}
+        if len(values) != 1 or not values <= set(saturations):
             raise ValueError(
-                f"{path} has the value {value}, which {CONFIG} of its category does not list; "
-                "unpack the archive again."
+                f"{path} holds the values {sorted(values) or 'only 0'}; a region has one above 0, "
+                f"which {CONFIG} lists; unpack the archive again."
             )
-        threshold, relative = saturations[value]
+        threshold, relative = saturations[values.pop()]
         region = layout.fitted(mask, shape)
         if not relative:  # pixels of the file, which `fitted` may have resized
             threshold = round(threshold * region.size / mask.size)
@@ -97,14 +98,3 @@ def saturation(area: int, threshold: float, relative: bool) -> int:
     (20, 50)
     """
     return max(1, int(threshold * area + 1e-9) if relative else int(min(threshold, area)))
-
-
-def _value(path: Path) -> int:
-    """The one value above 0 in a region's file."""
-    with Image.open(path) as image:
-        values = np.unique(np.asarray(image))
-    positive = values[values > 0].tolist()
-    if len(positive) != 1:
-        held = positive or "only 0"
-        raise ValueError(f"{path} holds the values {held}; a region has exactly one above 0.")
-    return positive[0]

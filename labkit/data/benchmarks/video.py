@@ -52,7 +52,6 @@ def _entry(what: str, scene: str, frames: int, bad: int) -> Entry:
         samples=partial(_samples, scene),
         present=source.present,
         source=source,
-        image_size=(856, 480),
     )
 
 

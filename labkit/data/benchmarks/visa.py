@@ -9,17 +9,19 @@ be in both `Normal` and `Anomaly`. A mask holds numbers of kinds of defects, or 
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from labkit.core.records import GOOD
-from labkit.data import images, layout
+from labkit.data import layout
 from labkit.data.benchmarks import mvtec
-from labkit.data.layout import TEST, TRAIN, Fault, Picture, Scan
+from labkit.data.decode import first_line
+from labkit.data.layout import TEST, TRAIN, Picture, Scan
 
 LABELS = {"normal": GOOD, "anomaly": "bad"}
-COLUMNS = ("object", "split", "label", "image", "mask")
+COLUMNS = ["object", "split", "label", "image", "mask"]
 LIST = "split_csv/1cls.csv"
 
 
@@ -44,12 +46,6 @@ def scan(folder: Path) -> Scan:
         pictures.append(picture)
         if row["mask"] and (place / row["mask"]).is_file():
             masks[picture.key] = (place / row["mask"],)
-    named = {picture.path for picture in pictures} | {mask for (mask,) in masks.values()}
-    parts = (*layout.folders(folder / "Data/Images"), *layout.folders(folder / "Data/Masks"))
-    for file in (file for part in parts for file in images.image_files(part)):
-        if file not in named:
-            sentence = f"{file} is not in {LIST}; it is left out."
-            faults.append(Fault(layout.SURPLUS, str(file), sentence, fatal=False))
     truth = folder / "Data" / "Masks" / "Anomaly"
     listed = layout.paired(pictures, masks, lambda p: truth / f"{p.path.stem}.png")
     return Scan(listed.pictures, (*faults, *listed.faults))
@@ -61,15 +57,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises: ValueError if it is no such list.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); unpack the archive again.") from None
-    for number, row in enumerate(rows or [{}], start=2):
-        fits = all(isinstance(row.get(column), str) for column in COLUMNS)
-        if not fits or row["split"] not in (TRAIN, TEST) or row["label"] not in LABELS:
-            raise ValueError(
-                f"{path} has no row {','.join(COLUMNS)} with split train or test and label "
-                f"normal or anomaly in line {number}; unpack the archive again."
-            )
-    return rows
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)[COLUMNS]
+    except (ValueError, KeyError) as error:
+        reason = f"{path} cannot be read ({first_line(error)}); unpack the archive again."
+        raise ValueError(reason) from None
+    if not (table["split"].isin([TRAIN, TEST]) & table["label"].isin(LABELS)).all():
+        raise ValueError(
+            f"{path} has other values than split train or test and label normal or anomaly; "
+            "unpack the archive again."
+        )
+    return table.to_dict("records")

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from labkit.core.records import GOOD, Sample
+from labkit.data.benchmarks.semantic import one_class
 from labkit.data.entry import Entry, Samples
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -66,18 +67,12 @@ def _entry(digit: int) -> Entry:
         how_to_get="it comes with scikit-learn, which labkit needs anyway",
         samples=partial(_samples, digit),
         defects={GOOD: TESTING[digit], **bad},
-        image_size=(SIDE, SIDE),
     )
 
 
 def _samples(digit: int, root: Path | None) -> Samples:
-    digits = source()[1]
-    names = [GOOD if k == digit else NAMES[k] for k in digits]
-    train = tuple(_sample("train", row, GOOD) for row in range(TRAIN) if digits[row] == digit)
-    test = (_sample("test", row, names[row]) for row in range(TRAIN, len(digits)))
-    return train, tuple(sorted(test, key=lambda one: (one.label, one.defect)))
-
-
-def _sample(split: str, row: int, defect: str) -> Sample:
-    key = f"{split}/{defect}/{row:04d}"
-    return Sample(key, defect, partial(image, row), partial(fingerprint, row))
+    images = [
+        Sample(f"{row:04d}", NAMES[k], partial(image, row), partial(fingerprint, row))
+        for row, k in enumerate(source()[1])
+    ]
+    return one_class((images[:TRAIN], images[TRAIN:]), NAMES[digit], "A")

@@ -1,10 +1,9 @@
 """ELPV: electroluminescence images of solar cells, from the PyPI package `elpv-dataset`.
 
 2,624 cells, 300 x 300, grey, each with the probability that it is defective as its annotators saw
-it: 0, 1/3, 2/3 or 1 (Buerhop-Lutz et al. 2018, Deitsch et al. 2019, 2021). Per crystal type:
+it: 0, 1/3, 2/3 or 1 (Buerhop-Lutz et al. 2018, Deitsch et al. 2019, 2021):
 
-    elpv/mono          normal: 0; anomalous ("defective"): 1; the others are left out
-    elpv/mono-likely   the same, with 2/3 anomalous too
+    elpv/mono, /poly   normal: 0; anomalous ("defective"): 1; the others are left out
     elpv-cracks/mono   the same training cells; half of the held-out normal cells get a drawn
                        crack, dark area or dead fingers with an exact mask (`cracks.py`)
     elpv-choice/mono   the same of the training cells alone, of which 70 % train: settings can be
@@ -31,7 +30,6 @@ from labkit.data import images, layout
 from labkit.data.builtin import cracks
 from labkit.data.entry import Entry, Samples
 
-TYPES = ("mono", "poly")
 DEFECTIVE = "defective"
 SEED = 2624  # of the split and of the drawn defects
 VERSION = 1  # raise it when the drawing of defects changes: it is part of their fingerprints
@@ -56,7 +54,7 @@ def data_folder() -> Path:
     raise ValueError(f"The solar cells need the package elpv-dataset; run {HOW_TO_GET}.")
 
 
-@lru_cache(maxsize=len(TYPES))
+@lru_cache
 def shipped_split(crystal: str) -> tuple[Row, ...]:
     """The split as labkit ships it."""
     with (SPLITS / f"elpv-{crystal}.csv").open(newline="") as file:
@@ -65,22 +63,18 @@ def shipped_split(crystal: str) -> tuple[Row, ...]:
 
 def entries() -> dict[str, Entry]:
     """The catalogue's rows."""
-    table: dict[str, Entry] = {}
-    for crystal in TYPES:
-        cells = f"{crystal}crystalline solar cells, electroluminescence (Buerhop-Lutz et al. 2018"
-        titles = {
-            "elpv": f"{cells}; cells of one module may be in train and test)",
-            "elpv-likely": f"{cells}; anomalous from 2/3 on)",
-            "elpv-cracks": f"{cells}) with drawn defects",
-            "elpv-choice": f"{cells}) with drawn defects, elpv's training cells alone",
-        }
-        for column, title in titles.items():
-            name = f"elpv/{crystal}-likely" if "likely" in column else f"{column}/{crystal}"
-            table[name] = _entry(crystal, title, _plan(crystal, column))
-    return table
+    cells = "crystalline solar cells, electroluminescence (Buerhop-Lutz et al. 2018"
+    both = "cells of one module may be in train and test)"
+    rows = {
+        "elpv/mono": f"mono{cells}; {both}",
+        "elpv/poly": f"poly{cells}; {both}",
+        "elpv-cracks/mono": f"mono{cells}) with drawn defects",
+        "elpv-choice/mono": f"mono{cells}) with drawn defects, elpv's training cells alone",
+    }
+    return {name: _entry(title, _plan(*name.split("/"))) for name, title in rows.items()}
 
 
-def _entry(crystal: str, title: str, plan: Plan) -> Entry:
+def _entry(title: str, plan: Plan) -> Entry:
     train, good, bad = plan
     return Entry(
         title=title,
@@ -90,44 +84,44 @@ def _entry(crystal: str, title: str, plan: Plan) -> Entry:
         n_test_bad=len(bad),
         masks=all(defect != DEFECTIVE for _, defect in bad),
         how_to_get=HOW_TO_GET,
-        samples=partial(_samples, crystal, plan),
+        samples=partial(_samples, plan),
         present=lambda root: importlib.util.find_spec("elpv_dataset") is not None,
         size=SIZE,
     )
 
 
-def _plan(crystal: str, column: str) -> Plan:
+def _plan(column: str, crystal: str) -> Plan:
     """The cells that train, the good and the bad ones that test, by a column of the split."""
     parts = [(row["image"], row[column]) for row in shipped_split(crystal) if row[column]]
     train, good = ([name for name, part in parts if part == one] for one in ("train", GOOD))
     return train, good, [pair for pair in parts if pair[1] not in ("train", GOOD)]
 
 
-def _samples(crystal: str, plan: Plan, root: Path | None) -> Samples:
+def _samples(plan: Plan, root: Path | None) -> Samples:
     folder = data_folder() / "images"
     train, good, bad = plan
     names = [(name, GOOD) for name in good] + bad
-    test = tuple(_cell(folder, "test", name, defect, crystal == "mono") for name, defect in names)
+    test = tuple(_cell(folder, "test", name, defect) for name, defect in names)
     return tuple(_cell(folder, "train", name, GOOD) for name in train), test
 
 
-def _cell(folder: Path, split: str, name: str, defect: str, mono: bool = False) -> Sample:
+def _cell(folder: Path, split: str, name: str, defect: str) -> Sample:
     """A cell as it is, or with a drawn defect of that name."""
     key, path = f"{split}/{defect}/{name}", folder / f"{name}.png"
     if defect in cracks.KINDS:
-        facts = (path, defect, mono)
+        facts = (path, defect)
         return images.drawn_sample(key, _spoil, facts, partial(_spoilt_fingerprint, *facts))
     masks = () if defect == GOOD else None
     return layout.sample_of(layout.Picture(split, defect, path, masks))
 
 
-def _spoil(path: Path, defect: str, mono: bool) -> tuple[np.ndarray, np.ndarray]:
+def _spoil(path: Path, defect: str) -> tuple[np.ndarray, np.ndarray]:
     grey = images.read_image(path)[..., 0]
     rng = generator("elpv", VERSION, SEED, path.stem, defect)
-    image, mask = cracks.draw(grey, defect, rng, mono)
+    image, mask = cracks.draw(grey, defect, rng)
     return np.repeat(image[..., None], 3, axis=-1), mask
 
 
-def _spoilt_fingerprint(path: Path, defect: str, mono: bool) -> str:
-    key = f"elpv/{VERSION}/{SEED}/{defect}/{mono}/{images.file_fingerprint(path)}"
+def _spoilt_fingerprint(path: Path, defect: str) -> str:
+    key = f"elpv/{VERSION}/{SEED}/{defect}/True/{images.file_fingerprint(path)}"
     return hashlib.sha256(key.encode()).hexdigest()

@@ -87,9 +87,7 @@ def render_blister(scene: Blister) -> np.ndarray:
     return (image + glare[..., None]).astype(np.float32)
 
 
-def pill_shape(
-    scene: Blister, pill: Pill, window: tuple[slice, slice] = (slice(None), slice(None))
-) -> tuple[Field, ...]:
+def pill_shape(scene: Blister, pill: Pill, window: d.Window = d.WHOLE) -> tuple[Field, ...]:
     """Signed distance to a pill's contour and its own coordinates u, v."""
     x, y = scene.pose.frame(window)
     u, v = d.rotated(x - np.float32(pill.x), y - np.float32(pill.y), pill.turn)

@@ -195,9 +195,7 @@ def markings(part: Part, u: Field, v: Field) -> Iterator[tuple[Field, Colour, fl
         yield np.hypot(u, v) - 4, (0.98, 0.86, 0.78), 0.35
 
 
-def part_shape(
-    scene: Board, part: Part, window: tuple[slice, slice] = (slice(None), slice(None))
-) -> tuple[Field, Field, Field]:
+def part_shape(scene: Board, part: Part, window: d.Window = d.WHOLE) -> tuple[Field, ...]:
     """Signed distance to a part's body and its own coordinates u, v."""
     x, y = scene.pose.frame(window)
     u, v = d.rotated(x - np.float32(part.x), y - np.float32(part.y), part.turn)

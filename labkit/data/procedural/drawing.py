@@ -15,6 +15,8 @@ from PIL import Image
 SIZE = 256  # side of a procedural image
 Field = np.ndarray  # (H, W) float32
 Rng = np.random.Generator
+Window = tuple[slice, slice]  # rows and columns
+WHOLE: Window = (slice(None), slice(None))
 Change = tuple[np.ndarray, Field | None]  # an image with its defect; the area it concerns, if any
 Defect = Callable[[Any, np.ndarray, Rng], Change]  # of a scene and its image
 Colour = Sequence[float] | np.ndarray  # r, g, b in [0, 1]
@@ -40,14 +42,12 @@ class Pose:
     y: float
     turn: float
 
-    def frame(
-        self, window: tuple[slice, slice] = (slice(None), slice(None))
-    ) -> tuple[Field, Field]:
+    def frame(self, window: Window = WHOLE) -> tuple[Field, Field]:
         """The object's own x, y at each pixel of a window."""
         x, y = (axis[window] for axis in grid())
         return rotated(x - np.float32(self.x), y - np.float32(self.y), self.turn)
 
-    def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
+    def window(self, x: float, y: float, reach: float) -> Window:
         """The pixels within `reach` of the object's point x, y."""
         c, s = np.cos(self.turn), np.sin(self.turn)
         middle = (self.y + y * c + x * s + SIZE / 2, self.x + x * c - y * s + SIZE / 2)

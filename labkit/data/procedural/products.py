@@ -31,11 +31,8 @@ SMALLEST = 40  # pixels; a defect that shows less is drawn anew
 def draw(
     category: str, defect: str = GOOD, index: int = 0, seed: int = SEED
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One image and its mask: (256, 256, 3) uint8, (256, 256) bool.
-
-    Raises: ValueError for an unknown category or defect.
-    """
-    product = _product(category, defect)
+    """One image and its mask: (256, 256, 3) uint8, (256, 256) bool."""
+    product = PRODUCTS[category]
     key = (VERSION, category, index, seed)
     scene = product.scene(generator(*key, "scene"))
     plain = product.render(scene)
@@ -61,7 +58,7 @@ def fingerprint(category: str, defect: str, index: int, seed: int) -> str:
 
 def defects(category: str) -> tuple[str, ...]:
     """Names of a category's defects; the prefix groups them: surface, structural, logical."""
-    return tuple(_product(category, GOOD).defects)
+    return tuple(PRODUCTS[category].defects)
 
 
 def samples(category: str, root: Path | None = None) -> Samples:
@@ -95,18 +92,6 @@ def _sample(category: str, split: str, defect: str, index: int) -> Sample:
     if defect == GOOD:  # its mask is known without drawing
         return replace(sample, read_mask=partial(np.zeros, (SIZE, SIZE), bool))
     return sample
-
-
-def _product(category: str, defect: str) -> Product:
-    if category not in PRODUCTS:
-        raise ValueError(f"There is no drawn category {category!r}; use one of {[*PRODUCTS]}.")
-    product = PRODUCTS[category]
-    if defect != GOOD and defect not in product.defects:
-        raise ValueError(
-            f"procedural/{category} has no defect {defect!r}; use {GOOD} or one of "
-            f"{[*product.defects]}."
-        )
-    return product
 
 
 PRODUCTS: dict[str, Product] = {

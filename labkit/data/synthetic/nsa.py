@@ -3,7 +3,7 @@
 Schlüter et al., NSA, ECCV 2022, whose code gives all numbers; Chiu & Lai (selfsup) train on them.
 Patches stay on the object where the background has an even brightness. NSA blends object and
 background of both images alike, which is the whole rectangle: its mask of objects chooses the
-place and the label, never the blending. Differences: the solver (`poisson.py`), pillow's
+place and the label, never the blending. Differences: the solver (`clone`), pillow's
 resizing, and the label: it keeps what an earlier patch changed where a later one overlaps it, and
 marks the background where light spills on it visibly.
 """
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from labkit.data.procedural.drawing import Rng
-from labkit.data.synthetic.poisson import clone
 from labkit.data.synthetic.steps import Box, Patch, Steps, checked, grey_change, resized, window
 
 Range = tuple[float, float]
@@ -193,3 +192,51 @@ def _resizing(
 def _majority(mask: np.ndarray, side: int) -> np.ndarray:
     """The median of a mask over squares of an odd side, edges repeated."""
     return ndimage.uniform_filter(mask.astype(np.float32), side, mode="nearest") > 0.5
+
+
+def clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarray:
+    """The patch blended into what lies under it, whose outermost ring of pixels stays.
+
+    Poisson's equation by sine transforms (DST-I), in which the Laplacian with fixed edges is
+    diagonal: exact to rounding, 1 to 5 ms for 100 x 100 x 3. `cv2.seamlessClone` takes as long,
+    shrinks the mask by 3 pixels and weighs 150 MB.
+
+    div grad f = div v inside,   f = under on the ring       (Pérez et al. 2003, eqs. 4, 7, 12)
+
+    v = grad patch; where `mixed`, the longer one of grad patch and grad under, at each pixel and
+    channel. Solved for f - under, so a patch that is `under` plus a constant changes nothing.
+
+    Args:    under, patch: (h, w, 3) uint8 with h, w >= 3.
+    Returns: (h, w, 3) uint8.
+    """
+    low, high = under.astype(np.float64), patch.astype(np.float64)
+    steps = [(np.diff(image, axis=0), np.diff(image, axis=1)) for image in (low, high)]
+    (low_y, low_x), (high_y, high_x) = steps
+    if mixed:
+        longer = _length(high_y, high_x) > _length(low_y, low_x)
+        high_y = np.where(longer[:-1], high_y, low_y)
+        high_x = np.where(longer[:, :-1], high_x, low_x)
+    surplus = np.diff(high_y - low_y, axis=0)[:, 1:-1] + np.diff(high_x - low_x, axis=1)[1:-1]
+    solved = low.copy()
+    solved[1:-1, 1:-1] += solve(surplus)
+    return np.clip(np.round(solved), 0, 255).astype(np.uint8)
+
+
+def solve(density: np.ndarray) -> np.ndarray:
+    """u with u's five-point Laplacian = density and u = 0 just outside; (h, w, channels)."""
+    rows, columns = (_eigenvalues(n) for n in density.shape[:2])
+    waves = fft.dstn(density, type=1, axes=(0, 1)) / (rows[:, None] + columns)[..., None]
+    return fft.idstn(waves, type=1, axes=(0, 1))
+
+
+def _eigenvalues(n: int) -> np.ndarray:
+    """Of the second difference on n points between fixed ends."""
+    return 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) - 2
+
+
+def _length(down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Squared length of the forward gradient at each pixel; the last row and column lack one."""
+    square = np.zeros((right.shape[0], down.shape[1], down.shape[2]))
+    square[:-1] += down**2
+    square[:, :-1] += right**2
+    return square

@@ -51,16 +51,13 @@ def checked(base: np.ndarray, source: np.ndarray) -> np.ndarray:
     Raises: ValueError if either is not (H, W, 3) uint8 or a side of the base is below 32 pixels.
     """
     for name, image in (("base", base), ("source", source)):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            given = f"{image.shape} {image.dtype}"
-            raise ValueError(f"The {name} of a defect is {given}; give (H, W, 3) uint8.")
-    height, width = base.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(
-            f"The base of a defect is {width}x{height} pixels; give one of at least "
-            f"{MIN_SIDE}x{MIN_SIDE}."
-        )
-    return source if source.shape == base.shape else resized(source, (height, width))
+        colours = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+        if not colours or min(base.shape[:2]) < MIN_SIDE:
+            raise ValueError(
+                f"The {name} of a defect is {image.shape} {image.dtype}; give (H, W, 3) uint8, "
+                f"its base at least {MIN_SIDE}x{MIN_SIDE}."
+            )
+    return source if source.shape == base.shape else resized(source, base.shape[:2])
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,370 @@
+"""Odd command lines, damaged run folders and hostile visitors, for `labkit bench faults`."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import httpx
+import numpy as np
+
+from labkit import methods
+from labkit.core import config
+from labkit.features import backbones
+from labkit.training.run import FILES, Run
+from labkit.training.train import train
+from labkit_apps.bench import damage
+from labkit_apps.bench.faults import Case, Harm, each
+from labkit_apps.cli import main
+from labkit_apps.web import app, shelf
+from labkit_apps.web.views.judged_image import judge_file
+
+WORDS = (
+    "", " ", "-1", "0", "1.5", "nan", "inf", "1e400", "9" * 30, "x", "²", "١", "😀", "a" * 5_000,
+    "../x", "/dev/null", "/proc/self", "/etc/passwd", "/sys", "~", "*", "-", "--", "a=b=c",
+    "a/" * 3_000, "\udcff.png", "http://127.0.0.1/x", "None", "true", "1,2", "[]", "%s", "{0}",
+)  # fmt: skip
+TRAIN = "train knn DATA --budget quick --backbone random/resnet18 --set image_size=32 --out NEW"
+COMMANDS = (  # ODD stands for what is replaced
+    "train ODD DATA", "train knn ODD --budget quick", f"{TRAIN} --seed ODD",
+    f"{TRAIN} --shots ODD", f"{TRAIN} --set ODD", f"{TRAIN} --set KEY=ODD", f"{TRAIN} --root ODD",
+    f"{TRAIN} ODD", f"{TRAIN} --ODD", "train METHOD DATA --budget ODD", "train knn DATA --out ODD",
+    "train METHOD DATA --budget quick --backbone ODD", "train METHOD DATA --set KEY=ODD --out NEW",
+    "train METHOD DATA --set RESERVED=ODD", "train METHOD DATA --set preset=ODD", "ODD", "ODD ODD",
+    "evaluate ODD", "evaluate RUN --data ODD", "predict ODD IMAGE", "predict RUN ODD",
+    "predict RUN IMAGE --out ODD", "studies --budget ODD", "study ODD --budget quick",
+    "study dnfad-depth --budget ODD", "study dnfad-depth --variant x --seeds ODD",
+    "study dnfad-depth --variant x --workers ODD", "study dnfad-depth --variant x --gpus ODD",
+    "study dnfad-depth --variant ODD --budget quick", "study dnfad-depth --variant x --data ODD",
+    "data list ODD", "data check ODD", "data show ODD --out NEW/s.png", "data show DATA --out ODD",
+    "data show DATA --columns ODD --out NEW/s.png", "data get ODD --yes", "data ODD", "bench ODD",
+    "bench metrics --maps ODD --contender x", "bench flows --data ODD --time-limit 1",
+    "bench scaling --data ODD --time-limit 1", "bench flows --method ODD",
+    "bench complexity --method ODD", "bench complexity --budget ODD --method knn",
+    "bench faults --only ODD", "book --only ODD", "app --port ODD --host 999.1.1.1",
+    "app --port 99999 --auth ODD", "app --port 99999 --runs ODD",
+)  # fmt: skip
+
+
+def command_lines(seed: int, folder: Path, count: int) -> Iterator[Case]:
+    """Commands that work, small and quick, each with an odd value in place of one argument.
+
+    Nothing is to run long: studies ask for no variant that exists, servers for a bad port.
+    """
+    rng, names = random.Random(seed), _made(folder)
+    turns = -(-count // len(COMMANDS))
+    templates = [one for _ in range(turns) for one in rng.sample(COMMANDS, len(COMMANDS))]
+    for template in templates[:count]:
+        method = rng.choice(methods.names())
+        specs = (*config.SHARED.values(), methods.get(method).Spec)
+        key = rng.choice([key for spec in specs for key in config.keys_of(spec)])
+        words = names | {"METHOD": method, "KEY": key, "ODD": rng.choice(WORDS)}
+        words["RESERVED"] = rng.choice(list(config.RESERVED))
+        line = [_filled(word, words) for word in template.split()]
+        yield " ".join(line)[:200], partial(_typed, line)
+
+
+def _filled(word: str, words: dict[str, str]) -> str:
+    return re.sub("|".join(words), lambda match: words[match[0]], word)
+
+
+def _made(folder: Path) -> dict[str, str]:
+    """A folder of small images and a run on it; the process moves there."""
+    (folder / "work").mkdir(exist_ok=True)
+    os.chdir(folder / "work")  # so that ../x lies in the folder too
+    os.environ.update(LABKIT_CACHE="cache", LABKIT_RUNS="runs", LABKIT_STUDIES="studies")
+    names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/000.png"}
+    if not Path("run", "run.json").exists():
+        damage.dataset(Path("parts"), {"train/good": 24, "test/good": 2, "test/bad": 2})
+        _typed(_filled(TRAIN.replace("NEW", "run"), names).split())
+    return names
+
+
+def _typed(line: Sequence[str]) -> None:
+    """What a user sees: nothing amiss, or one line and exit code 2.
+
+    Raises: ValueError with the line; RuntimeError for another exit code or more lines.
+    """
+    errors, code = io.StringIO(), 0
+    silence = (redirect_stdout(io.StringIO()), redirect_stderr(errors))
+    with silence[0], silence[1], mock.patch.object(sys, "argv", ["labkit", *line]):
+        try:
+            main.main()
+        except SystemExit as end:
+            code = end.code
+    lines = [one for one in errors.getvalue().replace("\r", "\n").splitlines() if one.strip()]
+    lines = [one for one in lines if "/s]" not in one and "%|" not in one]  # progress
+    if code == 2 and len(lines) == 1:
+        raise ValueError(lines[0])
+    if code not in (0, 1):  # 1: done, with faults that it tells
+        raise RuntimeError(f"exit code {code}: {' | '.join(lines)[-300:]}")
+
+
+SMALL = {"image_size": 64, "limit": 4, "epochs": 2, "backbone": "random/resnet18"}
+RECORD, TABLE = "run.json", "scores.csv"
+WRONG = {  # of the right type, but not this run's
+    "config.flow.blocks": 10**6,
+    "config.input.image_size": 2048,
+    "config.method": "fastflow",
+    "config.input.backbone": "/etc/passwd.pth",
+    "shapes.pyramid": [[10**9, 16, 16]],
+    "calibration.scores": [0.1] * 10**6,
+    "format": 99,
+    "labkit": "99.0.0",
+    "config.flow.newkey": 3,
+}
+
+
+def run_folders(seed: int, folder: Path, count: int) -> Iterator[Case]:
+    """Damage of each kind to each file, in any order, then bytes damaged at random."""
+    os.environ["LABKIT_CACHE"] = str(folder / "cache")
+    backbones.load = lru_cache(backbones.load)
+    run = train("dnfad", "procedural/weave", "quick", 0, folder / "run", False, **SMALL)
+    rng, image = random.Random(seed), np.asarray(damage.noise(0, (64, 64)))
+    contents = {name: (run.folder / name).read_bytes() for name in FILES}
+    damaged = [case for name, content in contents.items() for case in _of_any(name, content)]
+    damaged += [*_records(contents[RECORD], rng), *_tables(contents[TABLE])]
+    rng.shuffle(damaged)
+    while len(damaged) < count:
+        name, spoil = rng.choice(["model.safetensors", *FILES]), rng.choice(damage.BYTES)
+        damaged.append((f"{name} {spoil.__name__}", name, spoil(contents[name], rng)))
+    damaged.insert(0, ("as it was", RECORD, contents[RECORD]))
+    for label, name, content in damaged[:count]:
+        yield label, partial(_opened, run, name, content, image)
+
+
+def _of_any(name: str, content: bytes) -> Iterator[tuple[str, str, damage.Content]]:
+    """What may become of any file."""
+    odd = {"zeros": bytes(3000), "noise": random.Random(1).randbytes(3000), "twice": content * 2,
+           "UTF-16": b"\xff\xfe" + content[:200], **damage.SPECIAL}  # fmt: skip
+    odd |= {f"cut to {k}": content[:k] for k in (0, 1, 10, 100, len(content) // 2, -2)}
+    yield from ((f"{name}: {label}", name, change) for label, change in odd.items())
+
+
+def _records(content: bytes, rng: random.Random) -> Iterator[tuple[str, str, damage.Content]]:
+    """A run.json without one of its values, with another in its place, or nested without end."""
+    info = json.loads(content)
+    odd = {f"without {path}": damage.changed(info, path) for path in damage.paths(info)}
+    for path in damage.paths(info):
+        for value in rng.sample(damage.ODD, 3 if len(path) < 3 else 1):
+            odd[f"{path} = {str(value)[:40]}"] = damage.changed(info, path, value)
+    for key, value in WRONG.items():
+        odd[key] = damage.changed(info, tuple(key.split(".")), value)
+    yield from ((label, RECORD, json.dumps(whole).encode()) for label, whole in odd.items())
+    yield "deep list", RECORD, b"[" * 100_000
+    yield "deep object", RECORD, b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+    yield "long number", RECORD, content.replace(b'"seed": 0', b'"seed": ' + b"9" * 5000)
+
+
+def _tables(content: bytes) -> Iterator[tuple[str, str, damage.Content]]:
+    """A table of scores of which every row has other values, or none is left."""
+    head, *rows = content.decode().splitlines()
+    cells = [row.split(",") for row in rows]
+    yield "header alone", TABLE, f"{head}\n".encode()
+    yield "ragged", TABLE, "\n".join([head, *rows[:5], "a,b", *rows[5:], ""]).encode()
+    for at, value in ((0, "../x"), (3, "7"), (4, "high"), (4, ""), (4, "inf"), (5, "")):
+        lines = [",".join([*row[:at], value, *row[at + 1 :]]) for row in cells]
+        yield f"column {at} = {value}", TABLE, "\n".join([head, *lines, ""]).encode()
+
+
+def _opened(run: Run, name: str, content: damage.Content, image: np.ndarray) -> None:
+    """Something in the place of a file of a copy: list the run, judge with it and show it."""
+
+    def judge() -> None:
+        copy = Run.load(box)
+        json.dumps(copy.summary())
+        score = copy.predict(image)[0].score
+        copy.check()
+        if score != (expected := run.predict(image)[0].score):
+            raise Harm("silent_other_scores", f"{score} instead of {expected}")
+
+    def show() -> None:
+        opened = shelf.opened(str(box))
+        _ = opened.ruler, opened.rates, opened.caption, opened.limits, opened.edge, opened.history
+
+    with TemporaryDirectory(dir=run.folder.parent) as folder:
+        box = shutil.copytree(run.folder, Path(folder) / "run")
+        damage.put(box / name, content)
+        _list(box.parent)
+        each("", judge, show)
+
+
+def _list(folder: Path) -> None:
+    """The app's list of runs and its start page: never an error, whatever lies there."""
+    try:
+        shelf.choices(folder)
+        app.reload(folder)
+        lines = shelf.problems(folder)
+    except ValueError as error:
+        raise RuntimeError(f"the list of runs failed: {error}") from None
+    if any("\n" in str(line) for line in lines):
+        raise RuntimeError(f"more than one line of a run that is left out: {lines}")
+
+
+USERS = 8
+PATIENCE = 20.0  # seconds for an answer
+OWN = {"stop", "train", "estimate"}  # endpoints that odd values may not set going
+FILE = {"_type": "gradio.FileData"}
+VALUES = (
+    *damage.ODD, {"path": "/etc/passwd", "meta": FILE}, {"path": "", "meta": FILE},
+    {"path": "http://127.0.0.1:9/x.png", "meta": FILE}, {"__type__": "update", "value": 1},
+)  # fmt: skip
+EVIL = "http://evil.example"
+
+
+def visits(seed: int, folder: Path, count: int) -> Iterator[Case]:
+    """Serve two quick runs; hostile requests of every kind, then `count` seconds of load."""
+    for data in ("gear", "weave"):
+        train("dnfad", f"procedural/{data}", "quick", limit=4, progress=False, runs=folder)
+    demo, url = app.serve(folder, root=folder / "data")
+    logging.getLogger("labkit_apps.web").setLevel(logging.ERROR)
+    try:
+        yield from _strangers(url)
+        yield from _archives(url, random.Random(seed))
+        yield from _odd(url, random.Random(seed), 1 + count // 60)
+        yield f"{USERS} visitors", partial(_crowd, url, folder, count, seed)
+    finally:
+        demo.trainer.close()
+        demo.close(verbose=False)
+
+
+def _strangers(url: str) -> Iterator[Case]:
+    """Requests that only the page of another site, or a false name, would make."""
+    port = url.rstrip("/").rpartition(":")[2]
+    headers = [
+        {"Host": "evil.example"}, {"Host": f"evil.example:{port}", "Origin": f"{EVIL}:{port}"},
+        {"Host": "192.0.2.5"}, {"Host": "[::"}, {"Origin": EVIL}, {"Origin": "null"},
+        {"Origin": "http://localhost:9"}, {"Origin": f"{EVIL}#{url}"},
+        {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
+    ]  # fmt: skip
+    calls = {
+        "gradio_api/call/runs": {"json": {"data": []}},
+        "gradio_api/upload": {"files": {"files": ("x.png", damage.encoded(damage.noise(0)))}},
+        "login": {"data": {"username": "a", "password": "b"}}, "config": None, "": None,
+    }  # fmt: skip
+    for asked, (path, body) in itertools.product(headers, calls.items()):
+        yield f"{asked} /{path}", partial(_stranger, url + path, asked, body)
+
+
+def _stranger(url: str, headers: dict[str, str], body: dict[str, Any] | None) -> None:
+    answer = _reply("POST" if body else "GET", url, headers=headers, **body or {})
+    allowed = answer.headers.get("access-control-allow-origin")
+    if answer.status_code not in (400, 403) or allowed:
+        raise RuntimeError(f"answered with status {answer.status_code}")
+    raise ValueError(f"status {answer.status_code}")
+
+
+def _archives(url: str, rng: random.Random) -> Iterator[Case]:
+    """ZIPs that hold no images, lie, leave their folder, or are damaged anywhere."""
+    pictures = {f"{k}.png": damage.encoded(damage.noise(k)) for k in range(12)}
+    whole = _zip(pictures)
+    contents = {"text": _zip(dict.fromkeys(pictures, b"no picture")), "empty": b"",
+                "outside": _zip({f"../{k}": v for k, v in pictures.items()}),
+                "nested": _zip(pictures | {"a.zip": whole}), "cut": whole[: len(whole) // 2],
+                "bomb": _zip({"a.bmp": bytes(10**7)})}  # fmt: skip
+    contents |= {f"damaged {k}": rng.choice(damage.BYTES)(whole, rng) for k in range(20)}
+    for name, content in contents.items():
+        sent = partial(_sent, url, "mine.zip", content)
+        yield f"archive {name}", lambda sent=sent: _ask(url, "upload", [sent()])
+
+
+def _odd(url: str, rng: random.Random, rounds: int) -> Iterator[Case]:
+    """Values of other kinds, or too few of them, for each endpoint."""
+    picture = _sent(url, "x.png", damage.encoded(damage.noise(0)))
+    endpoints = _reply("GET", f"{url}gradio_api/info").json()["named_endpoints"]
+    for (path, endpoint), k in itertools.product(endpoints.items(), range(rounds)):
+        usual = [picture if one["component"] == "File" else one.get("parameter_default")
+                 for one in endpoint["parameters"]]  # fmt: skip
+        values = [rng.choice(VALUES) if rng.random() < 0.5 else value for value in usual]
+        values = values[:-1] if k == 1 else values
+        name = path.strip("/")
+        if name in OWN:
+            values[:1] = ["nowhere"]
+        yield f"{name} {str(values)[:120]}", partial(_ask, url, name, values)
+
+
+def _crowd(url: str, folder: Path, count: int, seed: int) -> np.ndarray:
+    """Visitors that judge, look and compare; the seconds until each image was judged.
+
+    Raises: Harm if any is answered about another's image, or with another score.
+    """
+    runs = [path for _, path in shelf.choices(folder)]
+    end = time.monotonic() + count
+
+    def visit(k: int) -> list[float]:
+        path, run, seconds = folder / f"visitor{k}.png", runs[k % 2], []
+        path.write_bytes(damage.encoded(damage.noise(seed + k, (64 + k, 64 + k))))
+        expected = judge_file(run, str(path)).answer.score
+        picture = _sent(url, path.name, path.read_bytes())
+        turns = itertools.cycle([("several", [run, [picture], 10, 10]), ("runs", []),
+                                 ("about", [run]), ("compare", [runs])])  # fmt: skip
+        while not seconds or time.monotonic() < end:
+            began = time.monotonic()
+            (row, *_) = _ask(url, "predict", [picture, Path(run).name])
+            seconds.append(time.monotonic() - began)
+            if row["image"] != path.name or not np.isclose(row["score"], expected, 1e-6, 0):
+                raise Harm("silent_other_scores", f"visitor {k} was answered {row}"[:200])
+            _ask(url, *next(turns))
+        return seconds
+
+    try:
+        with ThreadPoolExecutor(USERS) as pool:
+            return np.concatenate(list(pool.map(visit, range(USERS))))
+    except ValueError as error:
+        raise RuntimeError(f"a visitor was refused: {error}") from error
+
+
+def _ask(url: str, name: str, values: list[Any]) -> list[Any]:
+    """What an endpoint answers.
+
+    Raises: ValueError for a refusal in words; RuntimeError for another, or one that tells paths.
+    """
+    content, json_type = json.dumps({"data": values}), {"content-type": "application/json"}
+    path = f"{url}gradio_api/call/{name}"
+    started = _reply("POST", path, content=content, headers=json_type)
+    if started.status_code // 100 == 4:
+        raise ValueError(f"status {started.status_code}")
+    reply = _reply("GET", f"{path}/{started.json()['event_id']}").text
+    event, _, data = reply.strip().rpartition("event: ")[2].partition("\ndata: ")
+    answer = json.loads(data or "null")
+    if event == "complete":
+        return answer
+    words = answer.get("error") if isinstance(answer, dict) else None
+    if event == "error" and words and "its log says why" not in words and "/tmp" not in words:
+        raise ValueError(words.replace("\n", " "))
+    raise RuntimeError(f"{event}: {str(answer)[:200]}")
+
+
+def _reply(method: str, url: str, **how: Any) -> httpx.Response:
+    return httpx.request(method, url, timeout=PATIENCE, **how)
+
+
+def _sent(url: str, name: str, content: bytes) -> dict[str, Any]:
+    """An uploaded file, as an endpoint takes it."""
+    answer = _reply("POST", f"{url}gradio_api/upload", files={"files": (name, content)})
+    return {"path": answer.json()[0], "orig_name": name, "meta": FILE}
+
+
+def _zip(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
