@@ -90,6 +90,7 @@ def _made(folder: Path) -> dict[str, str]:
     (folder / "work").mkdir(exist_ok=True)
     os.chdir(folder / "work")  # so that ../x lies in the folder too
     os.environ.update(LABKIT_CACHE="cache", LABKIT_RUNS="runs", LABKIT_STUDIES="studies")
+    os.environ["HOME"] = str(folder)  # `~` is no folder with all the images of a user
     names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/000.png"}
     if not Path("run", "run.json").exists():
         damage.dataset(Path("parts"), {"train/good": 24, "test/good": 2, "test/bad": 2})

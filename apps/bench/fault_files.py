@@ -112,8 +112,6 @@ WRONG = (  # keys of the base -> a value of the right type that does not fit
     *((("vary", "blocks"), {"deep": [value]}) for value in damage.ODD),
     *((("variants",), [{"name": "a"}, {"name": "b", "set": value}]) for value in damage.ODD),
     *(((*SET, key), 1) for key in ("seed", "data", "method", "out", "stop", "no_such_key")),
-    *((("vary_published",), f"{{{name}}}")
-      for name in ("", "0", "blocks.__class__", "blocks[0]", "nokey", "blocks:zzz")),
     (("vary",), {f"k{k}": list(range(30)) for k in range(8)}),
     (("variants",), [{"name": f"v{k}"} for k in range(2_000)]),
     (("published",), [{"file": "../../etc/passwd"}]),

@@ -44,6 +44,8 @@ Set = Annotated[
     Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
 ]
 
+Device = Annotated[str, Option(help="Where to compute: auto, cpu, cuda or cuda:1.")]
+
 
 @app.command()
 def train(
@@ -82,6 +84,7 @@ def evaluate(
     good: Good = None,
     bad: Bad = None,
     masks: Masks = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Metrics of a run on its test images, or on other data. Example: labkit evaluate runs/NAME"""
@@ -89,7 +92,7 @@ def evaluate(
 
     if good or bad or masks:
         data = chosen(data, test=good, bad=bad, masks=masks)
-    metrics = Run.load(run).evaluate(data, root=root)
+    metrics = Run.load(run, device).evaluate(data, root=root)
     echo(metrics, json, lambda: evaluation(metrics))
 
 
@@ -99,6 +102,7 @@ def predict(
     images: Annotated[list[Path], Argument(help="Image files, or folders of them.")],
     out: Annotated[Path | None, Option(help="Folder for overlays (PNG), maps (NPZ).")] = None,
     csv: Annotated[bool, Option("--csv", help="A table, one line per image.")] = False,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Score, quantile, p-value of images. Example: labkit predict runs/NAME a.png --out maps
@@ -110,7 +114,7 @@ def predict(
     from labkit.training.run import Run
     from labkit_apps.cli.export import write_prediction
 
-    opened, rows = Run.load(run), []
+    opened, rows = Run.load(run, device), []
     if csv and json:
         raise ValueError("--csv and --json exclude each other; give one of them.")
     table = DictWriter(sys.stdout, [*ROW, *(FILES if out else ())], lineterminator="\n")

@@ -75,7 +75,8 @@ class TrainSpec:
     milestones: tuple[float, ...] = (0.375, 0.45)  # of `steps`, share of all epochs
     decay: Annotated[float, Field(gt=0, le=1)] = 0.33  # of `steps`, factor at each milestone
     clip: Annotated[float, Field(gt=0)] | None = 2.0  # gradient norm of each clipping group
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # MPS lacks the float64 of densities
+    # of everything: features, flows, maps; auto: a GPU where there is one. MPS has no float64
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     devices: Positive = 1  # more than one: DDP
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
@@ -190,8 +191,10 @@ def change(config: Config, **flow: Any) -> Config:
 
 def restore(stored: dict[str, Any], flow_spec: type) -> Config:
     """The config that `to_json` wrote; one without `folds` is older than they are."""
-    specs = SHARED | {"flow": flow_spec}
-    stored = stored | {"split": {"folds": 0} | stored["split"]}
+    specs, train = SHARED | {"flow": flow_spec}, dict(stored["train"])
+    if "accelerator" in train:  # before version 0.3
+        train["device"] = train.pop("accelerator")
+    stored = stored | {"split": {"folds": 0} | stored["split"], "train": train}
     built = {name: _build(spec, stored[name]) for name, spec in specs.items()}
     return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
 

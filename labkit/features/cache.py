@@ -166,10 +166,18 @@ class FeatureSet:
         return self
 
     def batch(self, indices: Sequence[int]) -> Features:
-        """Features of some samples, float32 on the CPU; recomputed if another process evicted."""
-        parts = [self._parts(index) for index in indices]
-        names = parts[0].keys() - {self.beside}
-        return Features.of({n: torch.stack([p[n] for p in parts]).float() for n in names})
+        """Features of some samples, float32, where the backbone is, which computes lost ones anew.
+
+        A process without the backbone gets them on the CPU.
+        """
+        parts, device = [self._parts(index) for index in indices], self.device
+        stacked = {n: torch.stack([p[n] for p in parts]) for n in parts[0].keys() - {self.beside}}
+        return Features.of({name: part.to(device).float() for name, part in stacked.items()})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return torch.device("cpu") if self.backbone is None else self.backbone.mean.device
 
     def _parts(self, index: int) -> dict[str, Tensor]:
         """What the cache holds of a sample."""
@@ -212,7 +220,7 @@ class FeatureSet:
             pending = upcoming
 
     def _compute(self, indices: Sequence[int], inputs: Sequence[dict[str, Tensor]]) -> None:
-        images = torch.stack([one.pop("image") for one in inputs]).to(self.backbone.mean.device)
+        images = torch.stack([one.pop("image") for one in inputs]).to(self.device)
         parts = self.backbone(images, self.needs).parts()
         half = {name: part.half().cpu() for name, part in parts.items()}
         for row, (index, beside) in enumerate(zip(indices, inputs, strict=True)):

@@ -7,8 +7,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from labkit import methods
 from labkit.core.config import Config
+from labkit.core.devices import device_of
 from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue, splits
 from labkit.data.entry import data_root
@@ -63,9 +66,17 @@ class Experiment:
 
     @cached_property
     def backbone(self) -> Backbone:
-        """The frozen network of the config."""
-        spec = self.config.input
-        return backbones.load(spec.backbone, spec.image_size, spec.taps)
+        """The frozen network of the config, on the config's device.
+
+        Raises: ValueError if this machine has no such device.
+        """
+        spec, device = self.config.input, device_of(self.config.train.device)
+        return backbones.load(spec.backbone, spec.image_size, spec.taps).to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where features, flows and maps are computed: where the backbone is."""
+        return self.backbone.mean.device
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -178,8 +189,8 @@ class Experiment:
         return lambda epoch: defects(spec.seed * 100_003 + epoch)
 
     def build(self) -> Method:
-        """The method with the initial weights of its seed, on the CPU."""
-        return methods.build(self.config, self.shapes)
+        """The method with the initial weights of its seed, on the experiment's device."""
+        return methods.build(self.config, self.shapes).to(self.device)
 
 
 def _same_every_epoch(defects: DefectSet, epoch: int) -> DefectSet:

@@ -22,6 +22,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm.auto import tqdm
 
 from labkit.core.config import TrainSpec
+from labkit.core.devices import device_of
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
@@ -70,15 +71,15 @@ def fit(
         method.fit_statistics(data.batches())
         method.eval().fit_score(data.batches())
         return []
-    several = spec.devices > 1
+    several, device = spec.devices > 1, device_of(spec.device)
     if several and folder is None:
         raise ValueError("Training on several devices needs a folder for its checkpoints.")
     if several and method.takes_microbatches:
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
         fabric = Fabric(
-            accelerator=accelerator(spec),
-            devices=spec.devices,
+            accelerator=device.type,
+            devices=spec.devices if several or device.index is None else [device.index],
             strategy="ddp_spawn" if several else "auto",
             precision=spec.precision,
         )
@@ -122,9 +123,9 @@ class Training:
         """Every stage, from where the checkpoint stands; then the constants of the score."""
         self.fabric, method, folder = fabric, self.method, self.folder
         history, state = load_checkpoint(folder, method) if folder else ([], {})
-        if not history:
-            method.fit_statistics(self.data.batches())
         method.to(fabric.device)
+        if not history:
+            method.fit_statistics(self._normals())
         free = [p for p in method.parameters() if p.requires_grad]
         optimizer, self.start = None, 0
         for stage in self.stages:
@@ -265,12 +266,6 @@ class Training:
             label, mask = (t if t is None else t.to(device) for t in (label, mask))
             batch = Batch(label, mask, stage=self.stage.name or None)
             yield features.map(lambda t: t.to(device, non_blocking=True)), batch
-
-
-def accelerator(spec: TrainSpec) -> str:
-    """The device that a spec asks for; `auto` is a GPU where there is one."""
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    return auto if spec.accelerator == "auto" else spec.accelerator
 
 
 def _objective(terms: dict[str, Any], method: Method) -> Any:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 
 from labkit import methods
 from labkit.core import config
+from labkit.core.devices import device_of
 from labkit.core.files import folder_of, read_table, write_whole
 from labkit.core.records import Dataset, Sample, Shapes
 from labkit.data import catalogue
@@ -51,16 +52,18 @@ def runs_folder() -> Path:
 class Run:
     """A trained run in its folder.
 
-    Args: folder: where it lies. info: the content of run.json.
+    Args: folder: where it lies. info: the content of run.json. device: where it predicts.
     """
 
     folder: Path
     info: dict[str, Any] = field(repr=False)
+    device: str = "auto"
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Run":
+    def load(cls, folder: Path | str, device: str = "auto") -> "Run":
         """Open a run folder.
 
+        Args:   device: where it predicts: auto, cpu, cuda or cuda:1.
         Raises: ValueError naming the file that is missing or damaged.
         """
         folder = Path(folder)
@@ -71,7 +74,7 @@ class Run:
                 raise ValueError(
                     f"{folder} has no {name}; it is not a finished run, train it again."
                 )
-        run = cls(folder, read(folder / "run.json"))
+        run = cls(folder, read(folder / "run.json"), device)
         _ = run.config
         return run
 
@@ -119,7 +122,10 @@ class Run:
             raise ValueError(f"{self.folder / 'run.json'} is damaged; train the run again.")
         method = methods.build(spec, shapes)
         self._whole("model.safetensors", lambda path: method.load_state_dict(load_file(path)))
-        return Detector(spec, backbone, method, Calibration.from_json(self.info["calibration"]))
+        device, stored = device_of(self.device), self.info["calibration"]
+        return Detector(
+            spec, backbone.to(device), method.to(device), Calibration.from_json(stored)
+        )
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -239,7 +245,7 @@ def store(
     table: pd.DataFrame,
 ) -> None:
     """Write each file under a temporary name and rename them, run.json last."""
-    state = {name: value.contiguous() for name, value in method.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in method.state_dict().items()}
     files = {
         "model.safetensors": save(state),
         "history.csv": history.to_csv(index=False).encode(),

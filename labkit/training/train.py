@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from labkit import methods
 from labkit.core.files import locked, source, sweep
 from labkit.evaluation.detector import Detector
 from labkit.evaluation.evaluate import evaluate
@@ -140,7 +139,7 @@ def _train(
         method, train, spec.train, spec.seed, work, progress, on_epoch, defects, stop=stop
     )
     clock.append(time.perf_counter())
-    detector = Detector(spec, opened.backbone, method.cpu(), None)
+    detector = Detector(spec, opened.backbone, method.to(opened.device), None)
     stopped = _stopped(opened, method, history)
     if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
@@ -159,7 +158,7 @@ def _train(
     }
     rows = pd.DataFrame(history, columns=None if history else ["epoch", "loss"])
     store(folder, info, method, rows, table)
-    return Run.load(folder)
+    return Run.load(folder, spec.train.device)
 
 
 def _folds(
@@ -180,12 +179,13 @@ def _folds(
         if stop and stop():
             raise ValueError(UNCALIBRATED)
         place = folder and folder / str(number)
-        method, train = methods.build(spec, opened.shapes), opened.feature_set(kept)
+        method, train = opened.build(), opened.feature_set(kept)
         defects = opened.synthetic_defects(kept, progress=False)
         history = fit(method, train, spec.train, spec.seed, place, False, None, defects, stop=stop)
         if _stopped(opened, method, history):
             raise ValueError(UNCALIBRATED)
-        each = Detector(spec, opened.backbone, method.cpu(), None, detector.main)
+        method.to(opened.device)
+        each = Detector(spec, opened.backbone, method, None, detector.main)
         yield each, opened.feature_set(held_out)
 
 

@@ -10,8 +10,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from test_training import build, data, fit, weights  # noqa: F401  (a fixture)
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from labkit import methods
 from labkit.core import config
+from labkit.core.devices import device_of
+from labkit.features import backbones
 from labkit.training import fit as training
 
 
@@ -58,10 +64,10 @@ if __name__ == "__main__":
     for devices in (1, 2):
         run = folder / str(devices)
         run.mkdir()
-        spec = config.TrainSpec(epochs=2, batch=10, accelerator="cpu", devices=devices)
+        spec = config.TrainSpec(epochs=2, batch=10, device="cpu", devices=devices)
         _, history = t.fit(data, spec, run)
         losses.append([row["loss"] for row in history])
-    wild = config.TrainSpec(batch=5, lr=1e30, clip=None, accelerator="cpu", devices=2, warmup=0)
+    wild = config.TrainSpec(batch=5, lr=1e30, clip=None, device="cpu", devices=2, warmup=0)
     try:
         t.fit(data, wild, folder)
     except ValueError as error:
@@ -86,9 +92,51 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert two == pytest.approx(one, abs=0.05)  # worker 0 reports the mean over its half
 
 
-def test_too_many_devices_is_one_sentence(data):  # noqa: F811
-    spec = config.TrainSpec(accelerator="cuda") if not torch.cuda.is_available() else None
-    if spec is None:
-        pytest.skip("this machine has a GPU, so asking for one is no mistake")
-    with pytest.raises(ValueError, match="This machine cannot train so"):
-        fit(data, spec)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asking for a GPU is no mistake here")
+def test_a_device_that_is_not_there_is_one_sentence(data):  # noqa: F811
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device={name} is not here: .* take device=auto"):
+            fit(data, config.TrainSpec(device=name))
+    with pytest.raises(ValueError, match="device='mps' does not fit"):
+        methods.resolve("dnfad", overrides={"device": "mps"})
+    assert device_of("auto") == torch.device("cpu")
+
+
+class Recorder(TorchDispatchMode):
+    """Notes each call that makes a tensor anywhere else than on the fake GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.elsewhere = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        if any(tensor.device.type != "cuda" and tensor.numel() > 16 for tensor in tensors):
+            self.elsewhere.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if name != "knn"])
+def test_all_is_computed_where_the_backbone_is(name):
+    """Fake tensors have a device and no values: torch refuses to mix two devices, as on a GPU."""
+    network = backbones.load("random/resnet18", 128)
+    method = methods.build(methods.resolve(name, "x", "quick"), network.shapes(needs(name)))
+    with FakeTensorMode(), Recorder() as recorder:
+        for part in [*network.modules(), *method.modules()]:
+            for held in (part._parameters, part._buffers):
+                for key, value in held.items():
+                    if value is not None:
+                        like = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                        held[key] = torch.nn.Parameter(like) if held is part._parameters else like
+        features = network(torch.empty(2, 3, 128, 128, device="cuda"), needs(name))
+        losses = method.loss(features)
+        method.fit_score([features])
+        maps = method.eval().maps(features)
+        scores = method.score(maps)
+    assert {value.device.type for value in [*losses.values(), scores]} == {"cuda"}
+    assert recorder.elsewhere == []
+
+
+def needs(name):
+    return methods.get(name).needs

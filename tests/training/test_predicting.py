@@ -122,7 +122,7 @@ def test_a_script_without_a_main_guard_gets_a_sentence(monkeypatch, tmp_path):
         raise ProcessExitedException("exit", error_index=0, error_pid=1, exit_code=1)
 
     monkeypatch.setattr(fitting.Fabric, "launch", launch)
-    settings = {"devices": 2, "accelerator": "cpu", "limit": 2, "progress": False}
+    settings = {"devices": 2, "device": "cpu", "limit": 2, "progress": False}
     with pytest.raises(ValueError, match='below `if __name__ == "__main__":`, or set devices=1'):
         labkit.train("dnfad", "procedural/gear", "quick", out=tmp_path, **settings)
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)

@@ -116,7 +116,7 @@ def test_what_is_not_finite_stops_by_name_and_is_not_kept(data, tmp_path, factor
 
 
 def test_several_steps_a_batch_take_one_device(data, tmp_path):
-    method, spec = build(data), config.TrainSpec(devices=2, accelerator="cpu")
+    method, spec = build(data), config.TrainSpec(devices=2, device="cpu")
     method.__class__ = type("Twice", (DNFAD,), {"takes_microbatches": True})
     with pytest.raises(ValueError, match="set devices=1"):
         training.fit(method, data, spec, folder=tmp_path, progress=False)
