@@ -240,9 +240,14 @@ class DefectSet(FeatureSet):
 
     def _read(self, index: int) -> dict[str, Tensor]:
         image = super()._read(index)  # painted with its mask in one drawing
-        soft = torch.from_numpy(self.samples[index].read_soft_mask())[None, None]
-        small = F.interpolate(soft.float(), image["image"].shape[1:], mode="area")[0, 0]
-        return image | {"mask": (small * 255).ceil().to(torch.uint8)}  # what is touched is above 0
+        return image | {"mask": small_mask(self.samples[index], image["image"].shape[-1])}
+
+
+def small_mask(sample: Sample, side: int) -> Tensor:
+    """A synthetic sample's soft mask at a side, uint8; what is touched stays above 0."""
+    soft = torch.from_numpy(sample.read_soft_mask())[None, None]
+    small = F.interpolate(soft.float(), (side, side), mode="area")[0, 0]
+    return (small * 255).ceil().to(torch.uint8)
 
 
 def _limit() -> int:

@@ -15,9 +15,9 @@ Where we differ, and why (each is a switch of `SANFlowSpec` or `StatisticsSpec`)
 - max u of the score comes from training images, as in `cflow.py`; so do its other switches.
 - the last epoch counts; the code keeps the weights that are best on the test images.
 
-`presets` names the models of the paper's tables, and `official`, what the authors' code
-optimises: `labkit train sanflow DATA --set preset=official`. One thing of it is left out: at
-abnormal positions its KL still trains alpha, through half of its terms.
+`presets` names the models of the paper's tables. `preset=paper` and `preset=official` are those
+of the card (`cards/sanflow.yaml`); one thing that the code optimises is left out: at abnormal
+positions its KL still trains alpha, through half of its terms.
 
 Where the equations are: eq. 1, eq. 2, eq. 3, the change of variables, in
 `likelihood.log_density`; eq. 4, eq. 5, eq. 6, eq. 7, eq. 8, eq. 9 in `statistics.py`.
@@ -37,7 +37,6 @@ from labkit.data.synthetic.patches import Shape
 from labkit.flows.likelihood import anomaly, fuse, upsample
 from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
-from labkit.methods.pyramid import WHITENED
 from labkit.methods.semantic_pyramid import SemanticPyramid
 
 KINDS = get_args(Shape)
@@ -53,26 +52,9 @@ class SANFlowSpec(StatisticsSpec, CFLOWSpec):
     copies: Annotated[int, Field(ge=0)] = 3  # defects per normal image; 0: none (Table 5's 2a)
     kinds: tuple[Shape, ...] = KINDS  # of patches, in equal numbers if `copies` is a multiple
     patches: Literal["paper", "official"] = "paper"  # sizes, jitter and turns; `defects.patches`
-    fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
+    turn: Annotated[float, Field(ge=0, le=180)] | None = None  # degrees; none: as `patches` has it
+    fresh: bool = False  # other defects at every step, made for it; else one bank per seed
     score_map: Literal["fused", "s"] = "fused"  # the map that scores; s(z) is Figures S4 and S5
-
-
-OFFICIAL = {key: getattr(CFLOWSpec(), key) for key in WHITENED} | {
-    "objective": "official",
-    "bce": 0.2,
-    "kl": 1.0,
-    "bce_logit": "softmaxed",
-    "log_variance_weight": 1.0,
-    "abnormal_variance": "mode",
-    "test_variance": "mode",
-    "mode_max": 5.0,
-    "start": "zero",
-    "kl_abnormal": False,
-    "patches": "official",
-    "resize": "nearest",
-    "statistics_size": None,
-    "level_steps": True,
-}
 
 
 class SANFlow(SemanticPyramid, CFLOW):
@@ -87,13 +69,8 @@ class SANFlow(SemanticPyramid, CFLOW):
         | {"filters": 4, "statistics_size": 32, "copies": 1, "level_steps": False},
         "laptop": CFLOW.budgets["laptop"]
         | {"filters": 16, "statistics_size": 64, "copies": 1, "level_steps": False},
-        "paper": CFLOW.budgets["paper"]
-        | {"mixing": "permute", "fibre": None, "epochs": 80, "lr": 5e-4}
-        | {"batch": 2}  # and six synthetic ones: 8 in all
-        | {"warmup": 960},  # two of 20 meta-epochs at 120 steps an epoch
     }
     presets: ClassVar = {
-        "official": OFFICIAL,
         "1a": {"variance": "fixed", "fixed_variance": 1.0, "bce": 0, "kl": 0, "copies": 0},
         "1b": {"bce": 0, "kl": 0},
         "1c": {"kl": 0},
@@ -120,11 +97,19 @@ class SANFlow(SemanticPyramid, CFLOW):
         if spec.copies == 0:
             return ()
         patches = bank.OFFICIAL if spec.patches == "official" else bank.PatchSpec()
-        if spec.copies % len(spec.kinds):
-            return bank.bank(normals, replace(patches, kinds=spec.kinds), seed, spec.copies)
-        each = spec.copies // len(spec.kinds)
-        specs = [replace(patches, kinds=(shape,)) for shape in spec.kinds]
-        return [sample for one in specs for sample in bank.bank(normals, one, seed, each)]
+        patches = patches if spec.turn is None else replace(patches, turn=spec.turn)
+        size = size if spec.fresh else None  # a fixed bank is painted once, at the images' own
+        groups = [spec.kinds] if spec.copies % len(spec.kinds) else [(k,) for k in spec.kinds]
+        each = spec.copies // len(groups)
+        specs = [replace(patches, kinds=kinds) for kinds in groups]
+        return [sample for one in specs for sample in bank.bank(normals, one, seed, each, size)]
+
+    @classmethod
+    def idle(cls, spec: SANFlowSpec) -> dict[str, str]:
+        """Keys that do nothing: of defects that are not there, and those of the base."""
+        idle = super().idle(spec) | ({"level_steps": "needs fibre=none"} if spec.fibre else {})
+        keys = () if spec.copies else ("kinds", "patches", "turn", "fresh", "score_map")
+        return idle | dict.fromkeys(keys, "needs copies above 0")
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """NLL of the base that each position belongs to, BCE and KL, summed over levels (eq. 9).

@@ -13,6 +13,8 @@ Where we differ, and why (each is a switch of `SelfSupSpec`):
   paper does not say over which.
 - the paper's random permutations leave 1/32 of the channels untouched by all five couplings;
   the last ones here are drawn so that each channel is transformed at least once.
+- NSA's code has settings for MVTec AD alone: products 01 and 03 of BTAD are taken for objects,
+  all other data for textures (`nsa`).
 - "upsample -z and aggregate over channels" is read as CS-Flow does: mean_c z^2 / 2.
 - features are standardised per place from training normals (`standardise`), pooled and averaged
   to a coarser grid (`grid`); the map may have the log-det in it (`logdet`); the score may be the
@@ -59,7 +61,8 @@ class SelfSupSpec(GridSpec):
     minimum: bool = True  # a defect below every normal image of the step is left alone
     mean_over: Literal["all", "selected"] = "all"  # what L_syn is divided by
     alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
-    fresh: bool = False  # other defects every epoch, and their features; else one bank per seed
+    nsa: Literal["auto", "object", "texture"] = "auto"  # settings of the defects, `nsa.spec_for`
+    fresh: bool = False  # other defects at every step, made for it; else one bank per seed
     logdet: bool = False  # log-det of statistics and flow in maps and score
     unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
 
@@ -148,9 +151,6 @@ class SelfSup(GridMethod):
     budgets: ClassVar = {
         "quick": {"blocks": 2, "hidden": 0.25, "grid": 8, "standardise": "place", "alone": 0},
         "laptop": {"standardise": "whiten", "pool": 3, "grid": 16, "logdet": True, "top_k": 0.03},
-        "paper": {"backbone": "cait_m48_448.fb_dist_in1k", "taps": (40,), "image_size": 448}
-        | {"batch": 16}  # and as many synthetic ones
-        | {"epochs": 100, "lr": 2e-4, "betas": (0.9, 0.999)},
     }
 
     def __init__(self, spec: SelfSupSpec, shapes: Shapes):
@@ -170,7 +170,15 @@ class SelfSup(GridMethod):
         """One defect on every normal image, by NSA's settings for the category `data` names."""
         if not spec.supervision:
             return ()
-        return bank.bank(normals, bank.spec_for(data), seed, size=size)
+        return bank.bank(normals, bank.spec_for(data, spec.nsa), seed, size=size)
+
+    @classmethod
+    def idle(cls, spec: SelfSupSpec) -> dict[str, str]:
+        """Keys that do nothing: of defects and their loss where there is none, of attention."""
+        heads = {"heads": "needs subnet=residual or plain"} if spec.subnet == "convolution" else {}
+        defects = ("threshold", "minimum", "mean_over", "alone", "nsa", "fresh")
+        keys = () if spec.supervision else defects
+        return super().idle(spec) | heads | dict.fromkeys(keys, "needs supervision=true")
 
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Once `alone` epochs are over, set c from the training normals: mean l_d - threshold."""

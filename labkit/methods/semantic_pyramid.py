@@ -11,6 +11,10 @@ from labkit.flows.likelihood import upsample
 from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics
 from labkit.methods.pyramid import Pyramid
 
+PREDICTED = ("prior_patch", "prior_mode", "start", "log_variance_weight", "kl", "kl_abnormal",
+             "normal_variance", "abnormal_variance", "test_variance", "mode_max")  # fmt: skip
+NETWORK = ("filters", "statistics_size", "detach")
+
 
 class SemanticPyramid(Pyramid):
     """A mixin, named before the flow: `class SANFlow(SemanticPyramid, CFLOW)`.
@@ -25,6 +29,19 @@ class SemanticPyramid(Pyramid):
         begins = spec.fixed_variance if spec.variance == "fixed" else spec.prior_mode
         super().__init__(spec, shapes, begins**0.5 if spec.zero_init else 1.0)
         self.base = SemanticBase(spec, objective)
+
+    @classmethod
+    def idle(cls, spec: Any) -> dict[str, str]:
+        """Keys of the base that do nothing without defects, or where its variance is fixed."""
+        idle = super().idle(spec) | ({} if spec.kl else {"kl_abnormal": "needs kl above 0"})
+        if not getattr(spec, "copies", 0):
+            keys = ("abnormal_base", "detach", "kl_abnormal")
+            keys += () if spec.bce else ("bce_logit", "margin", "abnormal_variance")
+            idle |= dict.fromkeys(keys, "needs synthetic defects")
+        if spec.variance == "estimated":
+            return idle | {"fixed_variance": "needs variance=fixed"}
+        keys = PREDICTED if spec.mean == "estimated" else (*PREDICTED, *NETWORK)
+        return idle | dict.fromkeys(keys, "needs variance=estimated")
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The levels' flows, and behind each the base that h reads from the image."""

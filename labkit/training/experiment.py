@@ -19,6 +19,7 @@ from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.base import Method
+from labkit.training.stages import FreshDefects
 
 PARTS = ("train", "calibration", "test")
 
@@ -164,7 +165,7 @@ class Experiment:
     ) -> Callable[[int], DefectSet] | None:
         """The synthetic defects of each epoch, painted on training normals; None without any.
 
-        One bank per seed serves all epochs; with the method's `fresh` each epoch has its own.
+        One bank per seed serves all epochs; with `fresh` each step sees its own, never stored.
 
         Args: normals: to paint on, instead of all training images.
         """
@@ -186,7 +187,8 @@ class Experiment:
             return partial(_same_every_epoch, defects(spec.seed))
         if spec.train.devices > 1:
             raise ValueError("Fresh defects are made on one device; set devices=1 or fresh=false.")
-        return lambda epoch: defects(spec.seed * 100_003 + epoch)
+        each = partial(FreshDefects, backbone=self.backbone, needs=self.needs)
+        return lambda epoch: each(painted(spec.seed * 100_003 + epoch))
 
     def build(self) -> Method:
         """The method with the initial weights of its seed, on the experiment's device."""

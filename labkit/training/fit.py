@@ -252,8 +252,7 @@ class Training:
         fabric, device = self.fabric, self.fabric.device
         bad = self.defects(epoch) if self.defects else None
         good = order(len(self.seen), self.stage.train.batch, self.seed, epoch)
-        size = math.ceil(len(bad) / len(good)) if bad else 1
-        extras = order(len(bad), size, self.seed + 1, epoch) if bad else []
+        extras = defect_order(len(bad), len(self.seen), len(good), self.seed, epoch) if bad else []
         for indices, extra in zip_longest(good, extras, fillvalue=()):
             features, mask = self.seen.batch(_share(fabric, indices)), None
             label = torch.zeros(len(features), dtype=torch.int64)
@@ -290,3 +289,18 @@ def order(n: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     shuffled = torch.randperm(n, generator=generator).tolist()
     return [shuffled[start : start + batch] for start in range(0, n, batch)]
+
+
+def defect_order(bad: int, normals: int, steps: int, seed: int, epoch: int) -> list[list[int]]:
+    """The defects of each step of an epoch: of each copy of the normal images equally many.
+
+    SANFlow's copies are the kinds of defects: two normal images meet two of each kind (B.2).
+
+    >>> [sorted(k // 4 for k in step) for step in defect_order(12, 4, 2, seed=0, epoch=0)]
+    [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]]
+    """
+    copies = 1 if bad % normals else bad // normals
+    each = bad // copies
+    parts = (order(each, math.ceil(each / steps), seed + 1 + k, epoch) for k in range(copies))
+    spread = zip(*parts, strict=True)
+    return [[copy * each + k for copy, part in enumerate(step) for k in part] for step in spread]

@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from labkit.core.config import TrainSpec
-from labkit.core.records import Features
-from labkit.features.cache import FeatureSet
+from labkit.core.records import Features, Needs
+from labkit.data.synthetic.bank import SyntheticSample
+from labkit.features.backbones import Backbone
+from labkit.features.cache import FeatureSet, small_mask
 from labkit.methods.base import Stage
 
 
@@ -71,3 +74,27 @@ class Kept:
         if size <= self.room:
             self.stored[index], self.room = changed, self.room - size
         return changed
+
+
+class FreshDefects:
+    """Synthetic defects that are painted and embedded for the step that asks, and kept nowhere.
+
+    Their numbers are those that a `DefectSet` of the same samples keeps.
+    """
+
+    def __init__(self, samples: Sequence[SyntheticSample], backbone: Backbone, needs: Needs):
+        self.samples, self.backbone, self.needs = samples, backbone, needs
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def masks(self, indices: Sequence[int]) -> Tensor:
+        """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
+        masks = [small_mask(self.samples[index], self.backbone.image_size) for index in indices]
+        return torch.stack(masks).float() / 255
+
+    def batch(self, indices: Sequence[int]) -> Features:
+        """Features of some defects, computed where the backbone lies, float32 on the CPU."""
+        read = [self.backbone.preprocess(self.samples[index].read()) for index in indices]
+        images = torch.stack(read).to(self.backbone.mean.device)
+        return self.backbone(images, self.needs).map(lambda part: part.half().float().cpu())

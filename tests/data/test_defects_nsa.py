@@ -159,5 +159,8 @@ def test_settings_go_by_category_and_a_texture_is_the_default():
     assert spec_for("mvtec_ad/screw").patches == 4
     assert not spec_for("mvtec_ad/cable").mixed
     assert spec_for("mvtec_ad/cable").background is None
-    for name in ("mvtec_ad/wood", "elpv/mono", "dagm/1"):
+    plain = spec_for("mvtec_ad/transistor")
+    assert spec_for("my/bottle", "object") == spec_for("btad/01") == plain
+    assert spec_for("mvtec_ad/bottle", "texture") == NsaSpec()
+    for name in ("mvtec_ad/wood", "elpv/mono", "dagm/1", "/data/bottle", "btad/02", "gear"):
         assert spec_for(name) == NsaSpec(patches=4, mixed=True, resize=(0.5, 2.0))

@@ -38,7 +38,7 @@ def test_a_preset_says_the_numbers_of_its_rows(paper):
                 share = number * 100  # a share is printed in percent
                 assert {number, share} & set(printed) or number == 0, (entry.point, key, value)
                 checked += 1
-    assert checked > 3
+    assert checked > 1
 
 
 @pytest.mark.parametrize("paper", PAPERS)

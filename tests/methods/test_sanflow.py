@@ -8,6 +8,7 @@ from small_methods import batch, small
 from small_methods import features as drawn
 
 import labkit
+from labkit import methods
 from labkit.core import config
 from labkit.core.records import Shapes
 from labkit.data import catalogue
@@ -16,7 +17,7 @@ from labkit.features import backbones
 from labkit.features.cache import DefectSet, FeatureCache, FeatureSet
 from labkit.methods.cflow import CFLOW
 from labkit.methods.sanflow import SANFlow, SANFlowSpec
-from labkit.training import fit
+from labkit.training import fit, stages
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (8, 2, 3)))
 TINY = {"blocks": 2, "position": 8, "filters": 4}
@@ -24,6 +25,10 @@ TINY = {"blocks": 2, "position": 8, "filters": 4}
 
 def tiny(**switches):
     return small(SANFlow, SHAPES, 0, **TINY | switches).train()
+
+
+def resolved(**overrides):
+    return methods.resolve("sanflow", "mvtec_ad/tile", "paper", overrides=overrides).flow
 
 
 def features(n=3, seed=0):
@@ -46,7 +51,8 @@ def test_model_1a_is_cflow(objective):
 
 
 TERMS = {
-    "full": {"nll", "bce", "kl"}, "official": {"objective"}, "1a": {"nll"}, "1b": {"nll"},
+    "paper": {"nll", "bce", "kl"}, "full": {"nll", "bce", "kl"}, "official": {"objective"},
+    "1a": {"nll"}, "1b": {"nll"},
     "1c": {"nll", "bce"}, "1d": {"nll", "kl"}, "2a": {"nll", "kl"}, "3a": {"nll", "bce"},
     "3b": {"nll", "bce"}, "3c": {"nll", "bce", "kl"},
 }  # fmt: skip
@@ -54,8 +60,8 @@ TERMS = {
 
 @pytest.mark.parametrize("name", list(TERMS))
 def test_each_model_of_the_tables_has_its_terms_and_trains_all_it_has(name):
-    assert set(SANFlow.presets) | {"full"} == set(TERMS)
-    method = tiny(**SANFlow.presets.get(name, {}))
+    assert {*methods.presets("sanflow"), "full"} == set(TERMS)
+    method = tiny(**({} if name == "full" else vars(resolved(preset=name)) | TINY))
     losses = method.loss(features(), batch(3) if method.spec.copies else None)
     assert set(losses) == TERMS[name]
     sum(losses.values()).backward()
@@ -177,6 +183,49 @@ def test_training_sees_every_normal_and_every_defect_with_its_mask(sets, monkeyp
         assert told.defect_mask.shape == (n, 64, 64)
         painted = told.defect_mask.amax((1, 2)) > 0
         assert torch.equal(painted, told.label == 1)
+
+
+def test_fresh_defects_are_the_banks_and_leave_the_cache_alone(sets):
+    bad = sets[1]
+    cached = set(bad.cache.folder.rglob("*"))
+    fresh = stages.FreshDefects(bad.samples, bad.backbone, bad.needs)
+    for indices in ([0], [7, 2, 11]):
+        assert torch.equal(fresh.masks(indices), bad.masks(indices))
+        ours, theirs = fresh.batch(indices).parts(), bad.batch(indices).parts()
+        for name, part in theirs.items():
+            torch.testing.assert_close(ours[name], part, rtol=1e-3, atol=1e-4)
+    assert set(bad.cache.folder.rglob("*")) == cached
+
+
+def test_a_step_has_as_many_defects_of_each_kind_as_normal_images():
+    seen = []
+    for epoch in range(2):
+        steps = fit.defect_order(3 * 9, 9, 5, 0, epoch)
+        assert sorted(index for step in steps for index in step) == list(range(27))
+        for k, step in enumerate(steps):
+            assert Counter(index // 9 for index in step) == dict.fromkeys(range(3), 1 + (k < 4))
+        seen.append(steps)
+    assert seen[0] != seen[1]
+    assert len(fit.defect_order(10, 4, 2, 0, 0)[0]) == 5  # no copies of all: at random
+
+
+def test_patches_are_rotated_where_it_is_asked_for_and_fresh_ones_painted_small(normals):
+    for switches, turn, size in (
+        ({}, 0, None), ({"patches": "official"}, 45, None), ({"turn": 90, "fresh": True}, 90, 64),
+    ):  # fmt: skip
+        spec = SANFlowSpec(**switches)
+        (first, *_) = SANFlow.synthetic_defects(spec, normals["train"], 0, size=64)
+        assert (first.recipe.spec.turn, first.recipe.size) == (turn, size)
+
+
+def test_keys_without_effect_are_named():
+    assert set(SANFlow.idle(SANFlowSpec())) & {"turn", "bce_logit", "detach", "kl"} == set()
+    none = SANFlow.idle(SANFlowSpec(copies=0, bce=0, variance="fixed"))
+    assert {"turn", "fresh", "score_map", "bce_logit", "detach", "kl", "filters"} <= set(none)
+    with pytest.raises(ValueError, match="turn=30 does nothing here: it needs copies"):
+        resolved(preset="2a", turn=30)
+    with pytest.raises(ValueError, match=r"prior_mode=0\.3 does nothing here: it needs variance="):
+        resolved(preset="3a", prior_mode=0.3)
 
 
 def test_masks_lie_where_the_image_was_changed(sets):

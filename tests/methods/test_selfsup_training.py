@@ -21,22 +21,24 @@ def normals():
 
 
 def test_the_bank_is_nsas_for_the_category_and_of_these_normals_alone(normals):
-    bank = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "mvtec_ad/gear", 64)
+    bank = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "procedural/gear", 64)
     assert len(bank) == len(normals) == 5
     keys = {sample.key for sample in normals}
     for sample in bank:
-        assert sample.recipe.spec == defects.spec_for("gear")
+        assert sample.recipe.spec == defects.spec_for("procedural/gear")
         assert sample.recipe.size == 64
         assert {sample.recipe.base.key, sample.recipe.source.key} <= keys
     assert bank[0].read().shape == (64, 64, 3)
     assert SelfSup.synthetic_defects(SelfSupSpec(supervision=False), normals, 0, "gear") == ()
+    asked = SelfSup.synthetic_defects(SelfSupSpec(nsa="texture"), normals, 0, "procedural/gear")
+    assert asked[0].recipe.spec == defects.NsaSpec()
 
 
 @pytest.fixture(scope="module")
 def sets(normals, tmp_path_factory):
     backbone = backbones.load("random/resnet18", 64)
     cache = FeatureCache(tmp_path_factory.mktemp("cache"))
-    samples = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "gear", 64)
+    samples = SelfSup.synthetic_defects(SelfSupSpec(), normals, 0, "procedural/gear", 64)
     good = FeatureSet(normals, backbone, SelfSup.needs, cache).extract(progress=False)
     return good, DefectSet(samples, backbone, SelfSup.needs, cache).extract(progress=False)
 

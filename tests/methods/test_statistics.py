@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Gamma, kl_divergence
 
+from labkit import methods
 from labkit.flows.likelihood import LOG_2PI, base_density, log_density
 from labkit.methods.blocks.statistics_prediction import (
     SemanticBase,
@@ -216,9 +217,8 @@ def official_by_hand(z, logdet, log_alpha, log_beta, abnormal):
 
 
 def test_official_preset_is_what_the_code_optimises():
-    from labkit.methods.sanflow import OFFICIAL, SANFlowSpec
-
-    semantic = SemanticBase(SANFlowSpec(**OFFICIAL), "official")
+    spec = methods.resolve("sanflow", overrides={"preset": "official"}).flow
+    semantic = SemanticBase(spec, spec.objective)
     z, logdet = latents(7, 6, seed=1), latents(7, 1, seed=2)[:, 0]
     stats = Statistics(latents(7, 1, seed=3)[:, 0] + 1, latents(7, 1, seed=4)[:, 0])
     ours = semantic.terms(z, logdet, stats, HALF)

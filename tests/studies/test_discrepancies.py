@@ -22,7 +22,7 @@ def said(one):
 
 
 def test_the_papers_and_two_baselines_have_cards():
-    assert cards.names() == ["dnfad", "dadf", "sanf", "sanflow", "cflow", "csflow"]
+    assert cards.names() == ["dnfad", "dadf", "sanf", "sanflow", "selfsup", "cflow", "csflow"]
     for name in cards.names():
         points = [one.point for one in cards.card(name)]
         assert len(points) == len(set(points)), name

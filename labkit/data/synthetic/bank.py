@@ -130,21 +130,21 @@ def _sample(recipe: Recipe) -> SyntheticSample:
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # those of a step
 def _steps(recipe: Recipe) -> Steps:
-    base, source = (_read(sample, recipe.size) for sample in (recipe.base, recipe.source))
+    images = (recipe.base, recipe.source)
+    base, source = (_read(one, recipe.size) if recipe.size else one.read() for one in images)
     steps = make(base, source, recipe.spec, recipe.seed, recipe.base.key, recipe.copy)
     for shared in (steps.image, steps.soft, steps.mask):
         shared.setflags(write=False)
     return steps
 
 
-def _read(sample: Sample, size: int | None) -> np.ndarray:
-    """An image at a side, resized just as `Backbone.preprocess` would, or as it is."""
-    image = sample.read()
-    if size is None:
-        return image
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+@lru_cache(maxsize=512)  # a category of them; fresh defects ask for all in every epoch
+def _read(sample: Sample, size: int) -> np.ndarray:
+    """An image at a side, resized just as `Backbone.preprocess` would; shared, so read-only."""
+    image = Image.fromarray(sample.read()).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image)
 
 
 def _part(recipe: Recipe, name: str) -> np.ndarray:

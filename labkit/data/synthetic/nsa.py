@@ -10,7 +10,7 @@ marks the background where light spills on it visibly.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import fft, ndimage
@@ -58,24 +58,33 @@ def _object(
 
 
 BRIGHT, DARK = (200.0, 60.0), (20.0, 20.0)  # backgrounds of MVTec AD
-OBJECTS = {  # what NSA's code sets by category of MVTec AD; `gear` is ours
-    "bottle": _object(BRIGHT, 0.7),
-    "cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4)),
-    "capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15)),
-    "hazelnut": _object(DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35)),
-    "metal_nut": _object(DARK, 0.5),
-    "pill": _object(DARK, 0.7, rows=(0.03, 0.2)),
-    "screw": _object(BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12)),
-    "toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2)),
-    "transistor": _object(None, 0.0),
-    "zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2)),
-    "gear": _object((50.0, 45.0), 0.5),
+PLAIN = _object(None, 0.0)  # an object of which no brightness is known
+OBJECTS = {  # what NSA's code sets by category of MVTec AD
+    "mvtec_ad/bottle": _object(BRIGHT, 0.7),
+    "mvtec_ad/cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4)),
+    "mvtec_ad/capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15)),
+    "mvtec_ad/hazelnut": _object(DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35)),
+    "mvtec_ad/metal_nut": _object(DARK, 0.5),
+    "mvtec_ad/pill": _object(DARK, 0.7, rows=(0.03, 0.2)),
+    "mvtec_ad/screw": _object(BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12)),
+    "mvtec_ad/toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2)),
+    "mvtec_ad/transistor": PLAIN,
+    "mvtec_ad/zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2)),
+    "btad/01": PLAIN,  # this and the rest are ours
+    "btad/03": PLAIN,
+    "procedural/gear": _object((50.0, 45.0), 0.5),
 }
 
 
-def spec_for(data: str) -> NsaSpec:
-    """NSA's settings for a category by its name, "mvtec_ad/bottle"; a texture's if unknown."""
-    return OBJECTS.get(data.rstrip("/").split("/")[-1], NsaSpec())
+def spec_for(data: str, choice: Literal["auto", "object", "texture"] = "auto") -> NsaSpec:
+    """The settings for a data set by its whole name, "mvtec_ad/bottle", not by a folder's last.
+
+    auto: those of `OBJECTS`, and a texture's for all else. object: of an object that no brightness
+    tells from its background. texture: mixed gradients.
+    """
+    if choice == "object":
+        return PLAIN
+    return OBJECTS.get(data, NsaSpec()) if choice == "auto" else NsaSpec()
 
 
 def blend_patches(base: np.ndarray, source: np.ndarray, spec: NsaSpec, rng: Rng) -> Steps:
