@@ -104,12 +104,12 @@ def chunks(data: bytes, rng: random.Random) -> bytes:
     return data[:start] + chunk + data[start + 12 + length :]
 
 
-BASE = "dnfad-depth"
+BASE = "dnfad-topk"
 MARKS = b"{}[]&*!|>%@`\"':,-?#\t\n \xff0a"
 MORE = ("seeds", "measure", "variants", "nobody")  # keys that the base does not have
 SET = ("set",)
 WRONG = (  # keys of the base -> a value of the right type that does not fit
-    *((("vary", "blocks"), {"deep": [value]}) for value in damage.ODD),
+    *((("vary", "top_k"), {"deep": [value]}) for value in damage.ODD),
     *((("variants",), [{"name": "a"}, {"name": "b", "set": value}]) for value in damage.ODD),
     *(((*SET, key), 1) for key in ("seed", "data", "method", "out", "stop", "no_such_key")),
     (("vary",), {f"k{k}": list(range(30)) for k in range(8)}),

@@ -132,8 +132,8 @@ def _listed(rows: list[Row], each: bool) -> list[Row]:
 
 
 def _span(numbers: list[int | None]) -> str:
-    known = [n for n in numbers if n is not None]
-    return "–".join(map(str, sorted({min(known), max(known)}))) if known else "unknown"
+    counted = [n for n in numbers if n is not None]
+    return "–".join(map(str, sorted({min(counted), max(counted)}))) if counted else "uncounted"
 
 
 def _bytes(size: int | None) -> str:

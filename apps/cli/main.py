@@ -18,12 +18,12 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from labkit.core.config import LONGEST, RESERVED, unknown
+from labkit.core.config import LONGEST
 from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
 from labkit_apps.cli.data import Bad, Good, Masks, chosen
 from labkit_apps.cli.data import app as data_app
-from labkit_apps.cli.output import Budget, Json, Root, echo, evaluation, pairs
+from labkit_apps.cli.output import Budget, Json, Root, Set, echo, evaluation, pairs, setting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,10 +39,6 @@ app.command("study")(study_commands.study)
 ROW = ("image", "score", "quantile", "p_value", "fault")  # what `predict` says of each
 FILES = ("overlay", "maps")  # and where --out has put it
 
-Set = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
-]
 
 Device = Annotated[str, Option(help="Where to compute: auto, cpu, cuda or cuda:1.")]
 
@@ -67,7 +63,7 @@ def train(
     """Train, calibrate, evaluate. Example: labkit train dnfad elpv/mono --set top_k=0.1"""
     from labkit.training.train import train as run_training
 
-    overrides = dict(_setting(text) for text in set_ or [])
+    overrides = dict(map(setting, set_ or []))
     options = {"backbone": backbone or None, "shots": shots}
     overrides |= {key: value for key, value in options.items() if value is not None}
     data = chosen(data, good=good, bad=bad, masks=masks)
@@ -233,12 +229,3 @@ def main() -> None:
     if code in (2, 130) and fault:  # a group without a command has shown its help
         print(f"labkit: {fault}", file=sys.stderr)
     sys.exit(code)
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = map(str.strip, text.partition("="))
-    if not (key and equals):
-        raise ValueError(f"--set {text[:LONGEST]} has no '=' after a key; write --set blocks=4.")
-    if key in RESERVED:
-        raise ValueError(unknown("key", key, ()))
-    return key, value

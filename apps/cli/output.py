@@ -11,10 +11,16 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from labkit.core.config import LONGEST, RESERVED, unknown
+
 INTERVAL = "[low, high]: 95 % bootstrap interval over the test images; it says nothing of seeds."
 Json = Annotated[bool, Option("--json", help="One JSON object on stdout.")]
 Root = Annotated[Path | None, Option(help="Folder of the datasets, else LABKIT_DATA.")]
 Budget = Annotated[str, Option(help="quick (seconds), laptop (minutes on 2 cores) or paper.")]
+Set = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Any key of the specs, as --set blocks=4."),
+]
 
 
 def echo(value: Any, json: bool, plain: Callable[[], str]) -> None:
@@ -81,3 +87,16 @@ def evaluation(metrics: dict[str, Any]) -> str:
     if metrics.get("defects"):
         parts.append(table(metrics["defects"]))
     return "\n\n".join(part for part in parts if part)
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Key and value of `--set KEY=VALUE`.
+
+    Raises: ValueError if it is not of that form, or another option gives the key.
+    """
+    key, equals, value = map(str.strip, text.partition("="))
+    if not (key and equals):
+        raise ValueError(f"--set {text[:LONGEST]} has no '=' after a key; write --set blocks=4.")
+    if key in RESERVED:
+        raise ValueError(unknown("key", key, ()))
+    return key, value

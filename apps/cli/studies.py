@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from labkit.core.config import checked_seed
-from labkit_apps.cli.output import Budget, Json, echo, table
+from labkit_apps.cli.output import Budget, Json, Root, Set, echo, setting, table
 
 if TYPE_CHECKING:  # pandas is imported where a study is read
     import pandas as pd
@@ -46,8 +47,12 @@ def study(
     engine: Annotated[str, Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
     workers: Annotated[int | None, Option(min=1, help="Processes at once.")] = None,
     gpus: Annotated[float, Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
+    set_: Set = None,
+    backbone: Annotated[str | None, Option(help="Its name, a timm tag or a file.")] = None,
+    root: Root = None,
     out: Annotated[Path | None, Option(help="Folder of the results.")] = None,
     again: Annotated[bool, Option(help="Run anew what is finished.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Trainings, hours, disk, gaps.")] = False,
     json: Json = False,
 ) -> None:
     """Run an ablation, or what it still lacks. Example: labkit study dnfad-depth --seeds 0,1
@@ -58,14 +63,41 @@ def study(
 
     numbers = [checked_seed(text) for text in seeds.split(",")] if seeds else None
     datasets = data.split(",") if data else None
+    settings = dict(map(setting, set_ or [])) | ({"backbone": backbone} if backbone else {})
+    if root:
+        os.environ["LABKIT_DATA"] = str(root.resolve())  # of the processes that train, too
+    if dry_run:
+        planned = lab.stored(name, budget, numbers, datasets, variant, out, settings)
+        return _forecast(planned, json)
     results = lab.run(
-        name, budget, numbers, datasets, variant, engine, workers, gpus, out, again=again
-    )
+        name, budget, numbers, datasets, variant, engine, workers, gpus, out, again=again,
+        settings=settings,
+    )  # fmt: skip
     if results.records:
         _draw(results)
     echo(_record(results), json, lambda: _page(results))
     if results.failed:
         raise typer.Exit(1)
+
+
+def _forecast(planned: Results, json: bool) -> None:
+    """What is still to be trained, before anything is."""
+    from labkit.studies.forecast import RATE, forecast
+
+    left = [task for task in planned.tasks if task.fingerprint not in planned.records]
+    rows = forecast(left) if left else []
+
+    def page() -> str:
+        if not rows:
+            return "All is finished; nothing is left to train."
+        shown = [{**row, "missing": row["missing"].split(":")[0]} for row in rows]
+        count, hours = (sum(row[key] or 0 for row in rows) for key in ("trainings", "hours"))
+        disk = sum({row["data"]: row["disk_gb"] or 0 for row in rows}.values())
+        parts = dict.fromkeys(part for row in rows for part in row["missing"].split("; "))
+        total = f"{count} trainings, {hours:.1f} hours at {RATE / 1e12:g} TFLOP/s, {disk:.1f} GB"
+        return "\n".join([table(shown), "", total, *(f"missing {part}" for part in parts if part)])
+
+    echo(rows, json, page)
 
 
 def _document(budget: str) -> str:

@@ -123,5 +123,5 @@ def _described(name: str, entry: Entry, root: Path | None) -> dict[str, object]:
     place = entry.source.place(root) if entry.source else None
     facts = {key: getattr(entry, key) for key in ("title", "licence", "masks", "how_to_get")}
     size = entry.source.size if entry.source else entry.size
-    found = {"found": entry.present(root), "root": None if place is None else str(place)}
-    return {"name": name, "size": size} | facts | entry.counts | found
+    here = {"found": entry.present(root), "root": None if place is None else str(place)}
+    return {"name": name, "size": size} | facts | entry.counts | here

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
+from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
@@ -75,8 +76,8 @@ def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None)
     def answer(key: str) -> Prediction:
         return run.detector.predict([by_key[key].read()], [key])[0]
 
-    def draw(image: str, map: str | None = None, **marks: float) -> Drawing:
-        prediction, sample = answer(image), by_key[image]
+    def draw(image: str, **marks: Any) -> Drawing:
+        prediction, sample, map = answer(image), by_key[image], marks.pop("map", None)
         truth = sample.read_mask() if sample.label and sample.read_mask else None
         maps, limits, unit = {}, {}, ""
         if map is not None:

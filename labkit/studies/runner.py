@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from labkit.core.config import unknown
+from labkit.core.config import Settings, unknown
 from labkit.core.files import folder_of, source, sweep
 from labkit.studies.results import Results
 from labkit.studies.spec import Task, get, names
@@ -42,10 +42,11 @@ def stored(
     data: Sequence[str] | None = None,
     variants: Sequence[str] | None = None,
     out: Path | str | None = None,
+    settings: Settings | None = None,
 ) -> Results:
     """What is finished of a study; nothing is run."""
     study = get(name)
-    tasks = study.tasks(budget, seeds, data, variants)
+    tasks = study.tasks(budget, seeds, data, variants, settings)
     return Results(study, budget, Path(out or folder(study.name, budget)), tasks)
 
 
@@ -61,6 +62,7 @@ def run(
     out: Path | str | None = None,
     again: bool = False,
     progress: bool = True,
+    settings: Settings | None = None,
 ) -> Results:
     """Run what a study still lacks, and return all of it.
 
@@ -70,11 +72,11 @@ def run(
 
     Args:   name: a study of `names()` or a YAML file; seeds, data, variants: instead of the
             study's own; engine: "local" or "ray"; workers: processes at once, as many as fit if
-            None; gpus: share of a GPU that a task takes on Ray.
+            None; gpus: share of a GPU that a task takes on Ray; settings: of all variants.
     Raises: ValueError for an unknown study, variant, budget or engine, for results that another
             version made, for a Ray cluster that is not there, and for a full disk.
     """
-    results = stored(name, budget, seeds, data, variants, out)
+    results = stored(name, budget, seeds, data, variants, out, settings)
     strangers = {r["labkit"] for r in results.records.values()} - {version("labkit")}
     if strangers and not again:
         raise ValueError(

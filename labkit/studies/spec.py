@@ -132,9 +132,11 @@ class Study:
         seeds: Sequence[int] | None = None,
         data: Sequence[str] | None = None,
         variants: Sequence[str] | None = None,
+        settings: Settings | None = None,
     ) -> "list[Task]":
         """The tasks of a budget: variants x data x seeds, those of one training side by side.
 
+        Args:   settings: of all variants, which each of them may set otherwise.
         Raises: ValueError for an unknown budget or variant, or if nothing is left to run.
 
         >>> [task.variant for task in get("dnfad-topk").tasks("quick")][:2]
@@ -160,7 +162,7 @@ class Study:
                 data=str(dataset),
                 budget=budget,
                 seed=seed,
-                set={**self.set, **layer.set, **variant.set},
+                set={**self.set, **layer.set, **(settings or {}), **variant.set},
                 map=variant.map,
                 measure=self.measure,
             )

@@ -95,3 +95,17 @@ def test_finished_studies_are_written_as_markdown(call):
 def test_bad_words_are_one_sentence(call, words, sentence):
     with pytest.raises(ValueError, match=sentence):
         raise call(*words).exception
+
+
+def test_a_dry_run_says_what_a_study_takes_and_starts_nothing(call, tmp_path):
+    line = ["study", "dnfad-depth", "--dry-run"]
+    small = call(*line, "--budget", "quick", "--json", "--set", "limit=4")
+    (row,) = json.loads(small.stdout)
+    assert (row["trainings"], row["missing"]) == (6, "")
+    assert 0 < row["hours"] < 1
+    large = call(*line, "--budget", "paper", "--backbone", "resnet18.nobody", "--seeds", "0",
+                 "--variant", "blocks=1", "--root", tmp_path / "no data").stdout  # fmt: skip
+    assert "missing data: labkit data get mvtec_ad" in large
+    assert "missing weights: resnet18.nobody" in large
+    assert "15 trainings" in large
+    assert not list(tmp_path.glob("**/tasks"))

@@ -234,7 +234,7 @@ def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
     assert len(job.history) == 2
     state = views.draw_state(job, 0)
     assert f'href="?run={job.run.folder.name}"' in state
-    assert len(views.draw_curve(job).axes) == 2
+    assert len(views.draw_curve(job).axes) == 1
     assert views.facts(job)["run"] == job.run.folder.name
     bad = wait(trainer.add(order(tmp_path, text="limit=6 taps=99")))
     assert (bad.phase, "tap 99" in bad.words) == ("failed", True)
