@@ -82,7 +82,7 @@ def _train(
     The caller sees to it that the cache of features is empty.
     """
     shared = {"backbone": job.backbone, "image_size": job.image_size, "epochs": job.epochs}
-    shared |= {"accelerator": "cpu"} | settings
+    shared |= {"device": "cpu"} | settings
     opened = Experiment.of(method, job.data, budget, overrides=shared)
     spec, backbone = opened.config, opened.backbone
     normals, held = (
