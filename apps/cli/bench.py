@@ -72,23 +72,20 @@ def flows(
 
 @app.command()
 def scaling(
-    method: Annotated[str, Option(help="A method with a grid of positions.")] = "cflow",
+    method: Annotated[str, Option(help="Which method.")] = "cflow",
     data: Data = "elpv/mono",
     epochs: Epochs = 2,
     most: Annotated[int, Option(min=4, help="Largest number of training images.")] = 256,
-    out: Annotated[Path | None, Option(help="The figure, as PNG.")] = None,
     time_limit: Seconds = 600.0,
     json: Json = False,
 ) -> None:
-    """Cost against number of images, their size, and channels: time and memory, and how they grow.
+    """Time and memory of 32, 64, 128 and 256 training images.
 
-    Example: labkit bench scaling --method fastflow --out scaling.png
+    Example: labkit bench scaling --method fastflow --most 512
     """
     import labkit_apps.bench.flows as bench
 
     rows = bench.scale(method, data, epochs, most, time_limit)
-    if out:
-        bench.save(rows, f"{method}, {data}, laptop budget, {epochs} epochs, CPU.", out)
     echo(rows, json, lambda: _text("scaling", rows))
 
 
@@ -173,10 +170,6 @@ def _text(name: str, rows: list[Row]) -> str:
     if name == "complexity":
         shown = [row | {key: row[key] / unit for key, unit in UNITS.items()} for row in rows]
         return f"{_columns(shown, EFFORT)}\n\n{CONVENTION}"
-    if name == "scaling":
-        growth = flows.slopes(rows).round(2) + 0.0
-        below = f"slopes (1 is linear, 0 is flat)\n{growth}"
-        return f"{_columns(rows, ('axis', 'value', *flows.COSTS, 'note'))}\n\n{below}"
     columns = maps.SHOWN if name == "metrics" else flows.SHOWN
     return f"{_columns(rows, (*columns, 'note'))}\n\n{processes.verdict(rows)}"
 

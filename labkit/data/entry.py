@@ -125,24 +125,15 @@ class Entry:
 
     title: str
     licence: str
-    n_train: int | None
-    n_test_good: int | None
-    n_test_bad: int | None
+    counts: Mapping[str, int | None]  # the published numbers of images, see `counted`
     masks: bool
     how_to_get: str
     samples: Callable[[Path | None], Samples]
     present: Callable[[Path | None], bool] = lambda root: True
-    n_calibration: int | None = 0  # normals that the authors keep apart; else a share of `train`
     source: Source | None = None  # None: it ships with labkit or with a package
     size: int | None = None  # bytes to download, where it has no source
     scan: Callable[[Path | None], Scan] | None = None
     defects: Mapping[str, int] = field(default_factory=dict)  # images of each kind, if known
-
-    @property
-    def counts(self) -> dict[str, int | None]:
-        """The published numbers of images by the name of their part."""
-        parts = ("n_train", "n_calibration", "n_test_good", "n_test_bad")
-        return {part: getattr(self, part) for part in parts}
 
     def open(self, name: str, root: Path | None = None) -> Dataset:
         """The dataset under its catalogue name; it warns if there are not the published counts."""
@@ -162,12 +153,14 @@ class Entry:
 def counts(dataset: Dataset) -> dict[str, int]:
     """Numbers of images of a dataset's parts, named as in `Entry.counts`."""
     good = sum(sample.defect == GOOD for sample in dataset.test)
-    return {
-        "n_train": len(dataset.train),
-        "n_calibration": len(dataset.calibration),
-        "n_test_good": good,
-        "n_test_bad": len(dataset.test) - good,
-    }
+    bad = len(dataset.test) - good
+    return counted(len(dataset.train), good, bad, len(dataset.calibration))
+
+
+def counted(train: Any, good: Any, bad: Any, calibration: Any = 0) -> dict[str, Any]:
+    """Numbers of images by their part; `calibration`: normals that the authors keep apart."""
+    parts = ("n_train", "n_calibration", "n_test_good", "n_test_bad")
+    return dict(zip(parts, (train, calibration, good, bad), strict=True))
 
 
 def _named(base: Path, names: tuple[str, ...]) -> Iterator[Path]:

@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from labkit.evaluation import cost, metrics
 from labkit_apps.bench import contenders, flows, maps, processes
@@ -161,42 +160,14 @@ def peak_of_a_small_process():
     return {"peak": processes.peak()}
 
 
-def point(axis, value, seconds):
-    costs = {"train_seconds": seconds, "seconds_alone": 0.02, "peak_mib": 300.0}
-    return {"axis": axis, "value": value} | costs
-
-
-def test_slopes_of_a_linear_a_flat_and_a_quadratic_cost(tmp_path):
-    rows = [point("images", n, 0.1 * n) for n in (8, 16, 64)]
-    rows += [point("pixels a side", n, n**2) for n in (128, 256)]
-    rows += [{"name": "images 128", "axis": "images", "value": 128, "note": "stopped"}]
-    growth = flows.slopes(rows)
-    assert growth.loc["images"].tolist() == pytest.approx([1, 0, 0], abs=1e-9)
-    assert growth.loc["pixels a side", "train_seconds"] == pytest.approx(2)
-    assert "stopped" in cli._text("scaling", rows)
-    flows.save(rows, "note", tmp_path / "scaling.png")
-    assert min(Image.open(tmp_path / "scaling.png").size) > 600
-
-
-def test_one_thing_varies_at_a_time():
-    points = flows.sizes("elpv/mono", 2, 64)
-    jobs = {name: [job for axis, _, job, _ in points if axis == name] for name, *_ in points}
-    assert [job.limit for job in jobs["images"]] == [8, 16, 32, 64]
-    assert {(job.limit, job.image_size) for job in jobs["channels"]} == {(32, 256)}
-    assert all(settings["grid"] * flows.STRIDE == job.image_size
-               for axis, _, job, settings in points if axis == "pixels a side")  # fmt: skip
-
-
-def test_a_size_is_measured_in_a_process_of_its_own(monkeypatch):
-    two = flows.sizes("procedural/gear", 1, 8)[0]
-    monkeypatch.setattr(flows, "sizes", lambda *settings: [two])
-    (row,) = flows.scale("fastflow", "procedural/gear", 1, 8)
+def test_each_number_of_images_is_measured_in_a_process_of_its_own():
+    (row,) = flows.scale("fastflow", "procedural/gear", 1, 2)
     assert "note" not in row
-    assert (row["axis"], row["value"]) == ("images", 2)
+    assert row["name"] == "2 images"
     assert 0 < row["seconds_alone"] < row["train_seconds"] * 10
     assert row["peak_mib"] > 1
-    with pytest.raises(ValueError, match="method with a grid"):
-        flows.scale("knn")
+    with pytest.raises(ValueError, match="fastflo"):
+        flows.scale("fastflo")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from archive_server import MEMBERS, NOISE, WHOLE, archive, source, tar, zipped
 from filelock import FileLock
 
 from labkit.data import catalogue
-from labkit.data.entry import Archive, Entry
+from labkit.data.entry import Archive, Entry, counted
 from labkit_apps.cli import download
 
 
@@ -181,7 +181,7 @@ def test_every_source_is_fit_for_download(name):
 def toy(monkeypatch, server):
     """The catalogue with a toy to download, and one dataset that needs none."""
     entry = Entry(
-        title="A toy", licence="CC BY 4.0", n_train=1, n_test_good=0, n_test_bad=0, masks=False,
+        title="A toy", licence="CC BY 4.0", counts=counted(1, 0, 0), masks=False,
         how_to_get="", samples=lambda root: ((),), source=source(archive(server)),
     )  # fmt: skip
     shipped = catalogue.table()["procedural/gear"]

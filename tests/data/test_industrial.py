@@ -51,7 +51,7 @@ def test_counts_add_up_to_what_is_published(source):
     rows = [row for name, row in industrial.entries().items() if name.startswith(f"{source}/")]
     totals = tuple(sum(row.counts[part] for row in rows) for part in rows[0].counts)
     assert totals == TOTALS[source]
-    assert all(sum(row.defects.values()) in (0, row.n_test_bad) for row in rows)
+    assert all(sum(row.defects.values()) in (0, row.counts["n_test_bad"]) for row in rows)
 
 
 def test_what_is_downloaded_has_a_checksum_where_one_is_known():

@@ -10,7 +10,7 @@ from torchvision import datasets as reference
 
 from labkit.core.records import GOOD
 from labkit.data import entry
-from labkit.data.benchmarks import arrays, semantic
+from labkit.data.benchmarks import semantic
 
 RED, BLUE = 200, 90
 ROW, COLUMN = 3, 17  # of the one coloured pixel of every image
@@ -47,14 +47,14 @@ def root(tmp_path, monkeypatch):
         for k, name in enumerate((*BATCHES, "test_batch"))
     ]
     meta = written(ten / "batches.meta", label_names=semantic.classes("cifar10"))
-    published(monkeypatch, arrays.READERS["cifar10"], files[:5], files[5:], meta)
+    published(monkeypatch, semantic.readers()["cifar10"], files[:5], files[5:], meta)
     fine = [4, 1, *range(2, 40)]  # beaver, aquarium_fish, ...
     files = [
         written(hundred / part, data=planes(40, 40 * k), fine_labels=fine)
         for k, part in enumerate(("train", "test"))
     ]
     meta = written(hundred / "meta", fine_label_names=FINE)
-    published(monkeypatch, arrays.READERS["cifar100"], files[:1], files[1:], meta)
+    published(monkeypatch, semantic.readers()["cifar100"], files[:1], files[1:], meta)
     stl, files = tmp_path / "stl10_binary", []
     stl.mkdir()
     for part, count in (("train", 20), ("test", 10)):
@@ -64,7 +64,7 @@ def root(tmp_path, monkeypatch):
         for name, values in (("X", columns), ("y", numbers)):
             (stl / f"{part}_{name}.bin").write_bytes(values.tobytes())
             files.append([f"{part}_{name}.bin", hashlib.md5(values.tobytes()).hexdigest()])
-    published(monkeypatch, arrays.READERS["stl10"], files[:2], files[2:])
+    published(monkeypatch, semantic.readers()["stl10"], files[:2], files[2:])
     return tmp_path
 
 
@@ -126,15 +126,14 @@ def test_superclasses_are_those_of_the_fine_labels(root):
 @pytest.mark.parametrize("name", TABLE)
 def test_counts_are_those_of_whole_sets(name):
     row, family = TABLE[name], name.split("/")[0]
-    counts = [row.n_train, row.n_test_good, row.n_test_bad]
     whole = {"cifar10": 10_000, "cifar100": 10_000, "stl10": 8000, "cats_vs_dogs": 4999}
     whole["cifar10-b"] = 15_000
-    assert counts[1] + counts[2] == whole[family]
+    assert row.counts["n_test_good"] + row.counts["n_test_bad"] == whole[family]
     assert row.masks is False
     assert ("one class abnormal" in row.title) == (family == "cifar10-b")
     assert ("one class normal" in row.title) == (family != "cifar10-b")
     if family == "cifar10-b":
-        assert sum(counts) == 60_000
+        assert sum(row.counts.values()) == 60_000
 
 
 def test_the_fingerprint_follows_the_pixels(root):
@@ -147,10 +146,10 @@ def test_the_fingerprint_follows_the_pixels(root):
 
 
 def test_a_part_is_read_once(root):
-    arrays._opened.cache_clear()
+    semantic._opened.cache_clear()
     for sample in [sample for part in opened("cifar10/airplane", root) for sample in part]:
         sample.read()
-    assert arrays._opened.cache_info().misses == 2
+    assert semantic._opened.cache_info().misses == 2
 
 
 class Evil:

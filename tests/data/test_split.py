@@ -13,7 +13,7 @@ from labkit.core import config
 from labkit.core.records import Dataset, Sample
 from labkit.data import catalogue
 from labkit.data import splits as splitting
-from labkit.data.benchmarks import arrays
+from labkit.data.benchmarks import semantic
 from labkit.training.run import Run
 from labkit_apps.cli import main
 
@@ -156,7 +156,7 @@ def root(tmp_path_factory, monkeypatch):
         (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{part}_y.bin")
         names = [f"{part}_X.bin", f"{part}_y.bin"]
         sums = [[n, hashlib.md5((folder / n).read_bytes()).hexdigest()] for n in names]
-        monkeypatch.setattr(arrays.READERS["stl10"], f"{part}_list", sums)
+        monkeypatch.setattr(semantic.readers()["stl10"], f"{part}_list", sums)
     return base
 
 

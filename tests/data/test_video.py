@@ -72,9 +72,9 @@ def test_counts_are_the_published_ones():
     scenes = [entry for name, entry in table.items() if name != "stc/all"]
     whole = table["stc/all"]
     assert len(scenes) == 12
-    assert whole.n_test_bad == 17_326
-    assert whole.n_test_good + whole.n_test_bad == 40_791
-    assert sum(entry.n_test_bad for entry in scenes) == whole.n_test_bad
+    assert whole.counts["n_test_bad"] == 17_326
+    assert whole.counts["n_test_good"] + whole.counts["n_test_bad"] == 40_791
+    assert sum(entry.counts["n_test_bad"] for entry in scenes) == whole.counts["n_test_bad"]
 
 
 def test_each_frame_has_its_own_mask(campus):

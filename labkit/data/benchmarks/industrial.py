@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.data import entry, layout
 from labkit.data.benchmarks import dagm, loco, mvtec, visa
-from labkit.data.entry import Entry, Source
+from labkit.data.entry import Entry, Source, counted
 from labkit.data.layout import Scan
 
 LAYOUTS: dict[str, Callable[..., Scan]] = {  # the folder of a category -> its files
@@ -45,20 +45,18 @@ def _entry(
     """A category; `bad` has the number of each kind of defect where it is published."""
     read = partial(LAYOUTS[block["layout"]], **block.get("reader", {}))
     scan = partial(_scan, source, category, read)
+    defects = bad if isinstance(bad, dict) else {}
     return Entry(
         title=f"{category.replace('_', ' ')} of {source.title}" if category else source.title,
         licence=source.licence,
-        n_train=train,
-        n_calibration=calibration,
-        n_test_good=good,
-        n_test_bad=sum(bad.values()) if isinstance(bad, dict) else bad,
+        counts=counted(train, good, sum(defects.values()) if defects else bad, calibration),
         masks=block.get("reader", {}).get("masks", True),
         how_to_get=source.how_to_get,
         samples=lambda root: scan(root).samples(),
         present=lambda root: _home(source, category, root) is not None,
         source=source,
         scan=scan,
-        defects=bad if isinstance(bad, dict) else {},
+        defects=defects,
     )
 
 

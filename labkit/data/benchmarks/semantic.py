@@ -13,14 +13,21 @@ Skip-GANomaly and its successors B.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
-from functools import partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from labkit.core.records import GOOD, Sample
 from labkit.data import entry, images
-from labkit.data.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples, counted
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 PETS = ("cat", "dog")
 FIRST_TEST_PET = 10_000
@@ -76,14 +83,12 @@ def classes(name: str) -> list[str]:
     return [superclass[fine] for fine in sorted(superclass)]
 
 
-def _entry(name: str, label: str, protocol: str, train: int, good: int, bad: int) -> Entry:
+def _entry(name: str, label: str, protocol: str, *counts: int) -> Entry:
     source, normal = entry.source(name), "normal" if protocol == "A" else "abnormal"
     return Entry(
         title=f"{source.title}, one class {normal}: {label.replace('_', ' ')}",
         licence=source.licence,
-        n_train=train,
-        n_test_good=good,
-        n_test_bad=bad,
+        counts=counted(*counts),
         masks=False,
         how_to_get=source.how_to_get,
         samples=partial(_samples, name, label, protocol),
@@ -103,22 +108,62 @@ def batches(name: str, folder: Path) -> Parts:
 
     Raises: ValueError naming a file that is not the published one.
     """
-    from labkit.data.benchmarks import arrays  # torchvision takes a second to import
+    names, parts = classes(name), []
+    for part in ("train", "test"):
+        dataset = _opened(name, folder, part)
+        numbers = dataset.labels if name == "stl10" else dataset.targets
+        parts.append([])
+        for row, number in enumerate(numbers):
+            reads = (partial(one, name, folder, part, row) for one in (_image, _fingerprint))
+            parts[-1].append(Sample(_stem(name, part, row), names[number], *reads))
+    return tuple(parts)
 
-    names = classes(name)
-    train, test = (
-        [
-            Sample(
-                _stem(name, part, row),
-                names[label],
-                partial(arrays.image, name, folder, part, row),
-                partial(arrays.fingerprint, name, folder, part, row),
-            )
-            for row, label in enumerate(arrays.labels(name, folder, part))
-        ]
-        for part in ("train", "test")
-    )
-    return train, test
+
+@cache
+def readers() -> dict[str, type[VisionDataset]]:
+    """torchvision's readers for a folder of any name.
+
+    They compare the md5 of every file before they read one, so no pickle is opened that its
+    authors did not write.
+    """
+    from torchvision import datasets  # it takes a second to import
+
+    class Stl10(datasets.STL10):
+        train_list = datasets.STL10.train_list[:2]  # without the unlabelled images
+
+    several = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "stl10": Stl10}
+    return {name: type(name, (one,), {"base_folder": ""}) for name, one in several.items()}
+
+
+@lru_cache(maxsize=2)  # 31 to 221 MB each, shared by all its images
+def _opened(name: str, folder: Path, part: str) -> VisionDataset:
+    """The "train" or "test" part of a set.
+
+    Raises: ValueError naming a file that is not the published one.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    reader = readers()[name]
+    try:
+        return reader(folder, part if name == "stl10" else part == "train")
+    except RuntimeError:
+        files = [*reader.train_list, *reader.test_list]
+        if name != "stl10":
+            files.append([reader.meta["filename"], reader.meta["md5"]])
+        wrong = next(file for file, md5 in files if not check_integrity(folder / file, md5))
+    fault = "is missing" if not (folder / wrong).is_file() else "is not the published file"
+    raise ValueError(f"{folder / wrong} {fault}; it was not opened, get {name} again.")
+
+
+def _image(name: str, folder: Path, part: str, row: int) -> np.ndarray:
+    """One image of a part, (32, 32, 3) or for STL-10 (96, 96, 3) uint8."""
+    return np.array(_opened(name, folder, part)[row][0])
+
+
+def _fingerprint(name: str, folder: Path, part: str, row: int) -> str:
+    """sha256 of an image's size and pixels."""
+    values = _image(name, folder, part, row)
+    return hashlib.sha256(str(values.shape).encode() + values.tobytes()).hexdigest()
 
 
 def _stem(name: str, part: str, row: int) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from labkit.core.records import GOOD, Sample
 from labkit.data import entry, images
-from labkit.data.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples, counted
 
 ABNORMAL = "abnormal"
 STRIDE = 5  # of the 274,515 training frames, every fifth from the first of each clip
@@ -44,9 +44,7 @@ def _entry(what: str, scene: str, frames: int, bad: int) -> Entry:
     return Entry(
         title=f"{source.title}, {what}, every {STRIDE}th training frame",
         licence=source.licence,
-        n_train=None,
-        n_test_good=frames - bad,
-        n_test_bad=bad,
+        counts=counted(None, frames - bad, bad),
         masks=True,
         how_to_get=source.how_to_get,
         samples=partial(_samples, scene),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from labkit.core.records import GOOD, Sample
 from labkit.data.benchmarks.semantic import one_class
-from labkit.data.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples, counted
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 64  # pixels of an enlarged image
@@ -60,9 +60,7 @@ def _entry(digit: int) -> Entry:
     return Entry(
         title=f"Handwritten digits (Alpaydin, Kaynak 1998), one class normal: {NAMES[digit]}",
         licence="CC BY 4.0",
-        n_train=TRAINING[digit],
-        n_test_good=TESTING[digit],
-        n_test_bad=sum(bad.values()),
+        counts=counted(TRAINING[digit], TESTING[digit], sum(bad.values())),
         masks=False,
         how_to_get="it comes with scikit-learn, which labkit needs anyway",
         samples=partial(_samples, digit),

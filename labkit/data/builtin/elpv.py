@@ -28,7 +28,7 @@ from labkit.core.records import GOOD, Sample
 from labkit.core.seeds import generator
 from labkit.data import images, layout
 from labkit.data.builtin import cracks
-from labkit.data.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples, counted
 
 DEFECTIVE = "defective"
 SEED = 2624  # of the split and of the drawn defects
@@ -79,9 +79,7 @@ def _entry(title: str, plan: Plan) -> Entry:
     return Entry(
         title=title,
         licence=LICENCE,
-        n_train=len(train),
-        n_test_good=len(good),
-        n_test_bad=len(bad),
+        counts=counted(len(train), len(good), len(bad)),
         masks=all(defect != DEFECTIVE for _, defect in bad),
         how_to_get=HOW_TO_GET,
         samples=partial(_samples, plan),

@@ -17,7 +17,7 @@ import numpy as np
 from labkit.core.records import GOOD, Sample
 from labkit.core.seeds import generator
 from labkit.data import images
-from labkit.data.entry import Entry, Samples
+from labkit.data.entry import Entry, Samples, counted
 from labkit.data.procedural import blister, board, gear, textures
 from labkit.data.procedural.drawing import SIZE, Product, photograph
 
@@ -74,9 +74,7 @@ def entries() -> dict[str, Entry]:
         f"procedural/{category}": Entry(
             title=f"{product.title} (drawn by labkit)",
             licence="Apache-2.0",
-            n_train=N_TRAIN,
-            n_test_good=N_GOOD,
-            n_test_bad=N_BAD * len(product.defects),
+            counts=counted(N_TRAIN, N_GOOD, N_BAD * len(product.defects)),
             masks=True,
             how_to_get="built in, drawn on demand",
             samples=partial(samples, category),

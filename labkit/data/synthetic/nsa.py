@@ -16,6 +16,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from labkit.data.procedural.drawing import Rng
+from labkit.data.synthetic.patches import random_box
 from labkit.data.synthetic.steps import Box, Patch, Steps, checked, grey_change, resized, window
 
 Range = tuple[float, float]
@@ -158,7 +159,7 @@ def _patch(
         both = (piece & under[window(box)]).sum()
         return piece.mean() > spec.min_object and both > spec.min_overlap * piece.sum()
 
-    box = _first(lambda: _inner_box(size, rng, sides), fits, spec.tries)
+    box = _first(lambda: random_box(size, sides, rng, margin=1), fits, spec.tries)
     if box is None or (size[0] - 2) * (size[1] - 2) < SMALLEST:
         return None
     cover = (piece | under[window(box)]).astype(np.float32)
@@ -178,12 +179,6 @@ def _source_box(half: tuple[int, int], spec: NsaSpec, rng: Rng, sides: tuple[int
     y, x = (int(rng.integers(low, side - low)) for low, side in zip(least, sides, strict=True))
     top, left = max(y - half[0], 0), max(x - half[1], 0)
     return top, left, min(y + half[0], sides[0]), min(x + half[1], sides[1])
-
-
-def _inner_box(size: tuple[int, int], rng: Rng, sides: tuple[int, int]) -> Box:
-    """A uniform box of this size that leaves at least one pixel of the image on each side."""
-    top, left = (int(rng.integers(1, side - n)) for n, side in zip(size, sides, strict=True))
-    return top, left, top + size[0], left + size[1]
 
 
 def _resizing(

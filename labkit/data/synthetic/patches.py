@@ -84,11 +84,11 @@ def _patch(base: np.ndarray, source: np.ndarray, spec: PatchSpec, rng: Rng) -> P
     flips = rng.random(2) < spec.flip
     soft = max(spec.soft * min(sides) / REFERENCE, 1e-6)
     extent = np.minimum(np.ceil([height + soft, width + soft]), sides).astype(int).tolist()
-    source_box = _place([max(round(n / spec.zoom), 1) for n in extent], sides, rng)
+    source_box = random_box([max(round(n / spec.zoom), 1) for n in extent], sides, rng)
     cut = source[window(source_box)]
     plain, colours = recoloured(_mirrored(cut, extent, flips), spec.jitter, rng)
     pasted = _rotated(plain, angle, sides)
-    box = _place(pasted.shape[:2], sides, rng)
+    box = random_box(pasted.shape[:2], sides, rng)
     y, x = (np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in pasted.shape[:2])
     u, v = rotated(x[None, :], y[:, None], np.deg2rad(angle))
     disc = np.hypot(u, v) - width / 2
@@ -127,9 +127,10 @@ def recoloured(patch: np.ndarray, amount: float, rng: Rng) -> tuple[np.ndarray, 
     return np.asarray(picture), shifts
 
 
-def _place(extent: Sequence[int], sides: tuple[int, int], rng: Rng) -> Box:
-    """A random box of this extent wholly inside an image."""
-    top, left = (int(rng.integers(side - n + 1)) for n, side in zip(extent, sides, strict=True))
+def random_box(extent: Sequence[int], sides: tuple[int, int], rng: Rng, margin: int = 0) -> Box:
+    """A uniform box of this extent inside an image, at least that far from its border."""
+    ends = (side - n + 1 - margin for n, side in zip(extent, sides, strict=True))
+    top, left = (int(rng.integers(margin, end)) for end in ends)
     return top, left, top + extent[0], left + extent[1]
 
 
