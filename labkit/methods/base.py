@@ -74,6 +74,12 @@ class Method(nn.Module):
     def __init__(self, spec: Any, shapes: Shapes):
         super().__init__()
         self.spec, self.shapes = spec, shapes
+        self.needs = self.reads(spec)
+
+    @classmethod
+    def reads(cls, spec: Any, training: bool = False) -> Needs:
+        """Which features a method of this spec reads, of images to train on or of others."""
+        return cls.needs
 
     # ---- the six hooks
 

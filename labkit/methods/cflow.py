@@ -92,11 +92,13 @@ class CFLOW(Pyramid):
         "quick": WHITENED | {"blocks": 1, "hidden": 0.5, "position": 8, "grid": 8},
         "laptop": WHITENED
         | {"blocks": 4, "position": 32, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
-        "paper": {"backbone": "wide_resnet50_2.tv_in1k", "taps": (2, 3, 4), "image_size": 256}
-        | {"mixing": "rotate", "fibre": 256, "epochs": 200, "batch": 32}
-        | {"lr": 2e-4, "betas": (0.9, 0.999), "weight_decay": 0.0, "clip": None}
-        | {"warmup": 128, "warmup_from": 0.1},  # two of 25 meta-epochs at eight steps an epoch
     }
+
+    @classmethod
+    def idle(cls, spec: CFLOWSpec) -> dict[str, str]:
+        """A fibre is of one level, so that each level has its own steps anyway."""
+        own = {"level_steps": "needs fibre=none"} if spec.fibre else {}
+        return super().idle(spec) | own
 
     @property
     def takes_microbatches(self) -> bool:

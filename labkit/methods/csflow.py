@@ -127,10 +127,6 @@ class CSFlow(Pyramid):
     budgets: ClassVar = {
         "quick": SMALL | {"blocks": 1, "hidden": 8},
         "laptop": SMALL | {"blocks": 2, "hidden": 64, "epochs": 4, "batch": 8, "lr": 3e-4},
-        "paper": {"backbone": "tf_efficientnet_b5.aa_in1k", "image_size": 768}
-        | {"taps": (6,)}  # block 35 of 39, the first stage at stride 32
-        | {"epochs": 240, "batch": 16, "lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-4}
-        | {"weight_decay": 1e-5, "warmup": 0, "schedule": "constant", "clip": 1.0},
     }
 
     def __init__(self, spec: CSFlowSpec, shapes: Shapes):

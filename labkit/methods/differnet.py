@@ -4,23 +4,24 @@ Rudolph, Wandt and Rosenhahn, "Same Same But DifferNet: Semi-Supervised Defect D
 Normalizing Flows", WACV 2021. A convolutional network's last stage is averaged over positions at
 full, half and quarter size; two-sided couplings make the three averages Gaussian. Training sees
 rotated copies, and the score is their mean z^2. An image is judged as a whole; the paper's maps
-are gradients of the score at the input, which frozen features do not give.
+are gradients at the image, which `gradient_map` takes through the backbone.
 
 Where we differ, and why:
-- copies are rotated by 0, 90, 180 and 270 degrees, so that their features are computed once; the
-  paper draws angles anew, 4 per image in training and 64 in the test.
-- timm has no AlexNet; at the paper's budget VGG-11 stands in for it, with 512 channels for 256.
+- a step draws its copies (`turns`) from `rotations` whose features are computed once: at even
+  steps, or at angles that each training image draws (`angles`). The paper draws anew each time.
+  Copies that score lie at even steps; the code draws them too, and a score then depends on chance.
+- `gradient_map` is no map of `maps`: that sees vectors in half precision, without the backbone.
 - features are standardised from training normals (`standardise`) and couplings may start as the
   identity (`zero_init`); the paper does neither.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from labkit.core.config import Above0, UpTo4096
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
@@ -32,8 +33,11 @@ from labkit.flows.whitening import Shrinkage, Whitening
 from labkit.methods.base import FlowSpec, Method
 from labkit.methods.subnets import three_layers, zeroed
 
-ROTATIONS = 4  # copies of an image, 360 / ROTATIONS degrees apart
-Copies = Annotated[int, Field(gt=0, le=ROTATIONS)]
+if TYPE_CHECKING:
+    from labkit.features.backbones import Backbone
+
+ROTATIONS = 4  # copies of an image by default
+SIGMA = 3.0  # of the smoothing of gradients, pixels; the official code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,10 @@ class DifferNetSpec(FlowSpec):
 
     hidden: UpTo4096 = 2048  # width of a subnet's three inner layers
     clamp: Above0 = 3.0  # largest log-scale of a coupling, nats
-    turns: Copies = ROTATIONS  # copies of an image that a step sees
-    test_turns: Copies = ROTATIONS  # copies that score; paper 64
+    rotations: UpTo4096 = ROTATIONS  # copies whose features are computed; paper 64 in the test
+    angles: Literal["even", "random"] = "even"  # of training images' copies; paper random
+    turns: UpTo4096 = ROTATIONS  # copies of an image that a step sees
+    test_turns: UpTo4096 = ROTATIONS  # copies that score; paper 64
     standardise: Literal["none", "channel", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.1  # of `whiten`, share of the mean variance
 
@@ -75,10 +81,21 @@ class DifferNet(Method):
         "laptop": {"image_size": 128, "blocks": 4, "hidden": 128, "zero_init": True}
         | {"standardise": "whiten"}
         | {"lr": 1e-4},  # at 3e-4, or after 12 epochs, a few unseen normals leave the flow
-        "paper": {"backbone": "vgg11.tv_in1k", "image_size": 448}
-        | {"epochs": 192, "batch": 24, "lr": 2e-4, "betas": (0.8, 0.8), "eps": 1e-4}
-        | {"warmup": 0, "schedule": "constant", "clip": None},
     }
+
+    @classmethod
+    def reads(cls, spec: DifferNetSpec, training: bool = False) -> Needs:
+        """Rotated copies, those of training images perhaps at random angles.
+
+        Raises: ValueError if more of them are to be seen than there are.
+        """
+        most = max(spec.turns, spec.test_turns)
+        if most > spec.rotations:
+            raise ValueError(
+                f"turns={spec.turns} and test_turns={spec.test_turns} are taken from "
+                f"rotations={spec.rotations} copies; set rotations={most} or more."
+            )
+        return Needs(rotations=spec.rotations, random_angles=training and spec.angles == "random")
 
     def __init__(self, spec: DifferNetSpec, shapes: Shapes):
         super().__init__(spec, shapes)
@@ -103,7 +120,7 @@ class DifferNet(Method):
         """The one flow of all copies (B, D, R), each by itself."""
         flow = Flow([AtPositions(Flow([self.whitening, self.couplings]))])
         count = features.rotated.shape[1]
-        grids = {f"rotated {360 * k // count}°": () for k in range(count)}
+        grids = {f"rotated {360 * k / count:g}°": () for k in range(count)}
         return {"copies": FlowInput(flow, features.rotated.transpose(1, 2), None, grids)}
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
@@ -118,3 +135,23 @@ class DifferNet(Method):
         values = self.run(copies)["copies"].z.double().square().mean((1, 2))
         what = f"mean z² over {count} rotated copies"
         return Maps({}, None, Map(values, what, "mean z²"))
+
+    @torch.enable_grad()
+    def gradient_map(self, backbone: "Backbone", images: Tensor) -> Tensor:
+        """How strongly each pixel changes the likelihood: the paper's localisation.
+
+        (mean_k,c |g_kc|)^2,  g_k = d nll / d image through the copy rotated by the k-th test
+        angle, smoothed; the way back through the rotation sets it upright (official code).
+
+        Args:    images: (B, 3, S, S) in [0, 1].
+        Returns: (B, S, S); higher is more anomalous.
+        """
+        count, total = self.spec.test_turns, torch.zeros(())
+        for k in range(count):
+            image = images.detach().clone().requires_grad_()
+            vectors = backbone.pooled(image, 360 * k / count)[:, None]
+            loss = len(images) * self.loss(Features(rotated=vectors))["nll"]
+            (slope,) = torch.autograd.grad(loss, image)
+            smooth = gaussian_blur(slope * backbone.std, 2 * round(4 * SIGMA) + 1, SIGMA)
+            total = total.to(smooth) + smooth.abs().mean(1)
+        return (total / count).square()

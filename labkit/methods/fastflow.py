@@ -96,9 +96,14 @@ class FastFlow(Pyramid):
         "quick": WHITENED | {"logdet": True, "blocks": 1, "hidden": 0.5, "grid": 8},
         "laptop": WHITENED
         | {"logdet": True, "blocks": 4, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
-        "paper": {"backbone": "wide_resnet50_2.tv_in1k", "taps": (1, 2, 3), "image_size": 256}
-        | {"epochs": 500, "batch": 32, "lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 1e-5}
-        | {"warmup": 0, "schedule": "constant", "clip": None},
+    }
+
+    presets: ClassVar = {  # the paper's transformers: one level and a narrow subnet; ResNet-18
+        "deit": {"backbone": "deit_base_distilled_patch16_384.fb_in1k", "image_size": 384}
+        | {"taps": (7,), "blocks": 20, "hidden": 0.16},
+        "cait": {"backbone": "cait_m48_448.fb_dist_in1k", "image_size": 448}
+        | {"taps": (40,), "blocks": 20, "hidden": 0.16},
+        "resnet18": {"backbone": "resnet18.tv_in1k", "kernels": "3"},
     }
 
     @property

@@ -35,7 +35,6 @@ class FastFlowSP(SemanticPyramid, FastFlow):
     budgets: ClassVar = {
         "quick": FastFlow.budgets["quick"] | {"filters": 4, "statistics_size": 32},
         "laptop": FastFlow.budgets["laptop"] | {"filters": 16, "statistics_size": 64},
-        "paper": FastFlow.budgets["paper"],
     }
 
     @property

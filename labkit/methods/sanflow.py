@@ -107,7 +107,7 @@ class SANFlow(SemanticPyramid, CFLOW):
     @classmethod
     def idle(cls, spec: SANFlowSpec) -> dict[str, str]:
         """Keys that do nothing: of defects that are not there, and those of the base."""
-        idle = super().idle(spec) | ({"level_steps": "needs fibre=none"} if spec.fibre else {})
+        idle = super().idle(spec)
         keys = () if spec.copies else ("kinds", "patches", "turn", "fresh", "score_map")
         return idle | dict.fromkeys(keys, "needs copies above 0")
 

@@ -42,7 +42,7 @@ class Experiment:
     ):
         self.config, self.root = config, root
         self.method_class: type[Method] = methods.get(config.method)
-        self.needs = self.method_class.needs
+        self.needs = self.method_class.reads(config.flow)
         self._features: dict[str, FeatureSet] = {}
         self._cache = FeatureCache()  # one for all its sets: none evicts what another needs
         if backbone is not None:
@@ -148,7 +148,7 @@ class Experiment:
         Args: part: one of `train`, `calibration`, `test`.
         """
         if part not in self._features:
-            chosen = self.feature_set(self.parts[part])
+            chosen = self.feature_set(self.parts[part], part == "train")
             self._features[part] = chosen.extract(f"{part} images", progress)
         return self._features[part]
 
@@ -156,9 +156,10 @@ class Experiment:
         """The features of every part."""
         return {part: self.features(part, progress) for part in PARTS}
 
-    def feature_set(self, samples: Sequence[Sample]) -> FeatureSet:
-        """The features of any images, nothing computed yet."""
-        return FeatureSet(samples, self.backbone, self.needs, self._cache)
+    def feature_set(self, samples: Sequence[Sample], training: bool = False) -> FeatureSet:
+        """The features of any images, to train on or to score; nothing computed yet."""
+        needs = self.method_class.reads(self.config.flow, training)
+        return FeatureSet(samples, self.backbone, needs, self._cache)
 
     def synthetic_defects(
         self, normals: Sequence[Sample] | None = None, progress: bool = True

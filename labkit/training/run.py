@@ -118,7 +118,8 @@ class Run:
                 "weights again or train it anew."
             )
         shapes = TypeAdapter(Shapes).validate_python(self.info["shapes"])
-        if not self.info["hashes"] and shapes != backbone.shapes(methods.get(spec.method).needs):
+        needs = methods.get(spec.method).reads(spec.flow)
+        if not self.info["hashes"] and shapes != backbone.shapes(needs):
             raise ValueError(f"{self.folder / 'run.json'} is damaged; train the run again.")
         method = methods.build(spec, shapes)
         self._whole("model.safetensors", lambda path: method.load_state_dict(load_file(path)))

@@ -179,7 +179,7 @@ def _folds(
         if stop and stop():
             raise ValueError(UNCALIBRATED)
         place = folder and folder / str(number)
-        method, train = opened.build(), opened.feature_set(kept)
+        method, train = opened.build(), opened.feature_set(kept, True)
         defects = opened.synthetic_defects(kept, progress=False)
         history = fit(method, train, spec.train, spec.seed, place, False, None, defects, stop=stop)
         if _stopped(opened, method, history):

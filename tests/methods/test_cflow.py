@@ -6,6 +6,7 @@ from small_methods import batch, freia_twin, images, slogdet, small
 from small_methods import features as drawn
 from torch import nn
 
+from labkit import methods
 from labkit.core.records import Shapes
 from labkit.flows.likelihood import LOG_2PI
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
@@ -134,3 +135,11 @@ def test_a_base_of_another_scale_is_met_at_the_start(scale):
     level = Level(CFLOWSpec(**TINY, zero_init=True), 6, (3, 5), scale)
     rows = torch.randn(15, 6)
     assert level(rows).z.std().item() == pytest.approx(scale * rows.std().item(), rel=1e-4)
+
+
+def test_a_fibre_leaves_level_steps_nothing_to_do():
+    with pytest.raises(
+        ValueError, match="level_steps=True does nothing here: it needs fibre=none"
+    ):
+        methods.resolve("cflow", overrides={"fibre": 256, "level_steps": True})
+    assert methods.resolve("cflow", overrides={"level_steps": True}).flow.level_steps

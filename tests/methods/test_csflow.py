@@ -8,6 +8,7 @@ from small_methods import images, small
 from torch import nn
 from torch.distributions import Normal
 
+from labkit import methods
 from labkit.core.records import Shapes
 from labkit.features import backbones
 from labkit.flows.likelihood import LOG_2PI
@@ -34,7 +35,10 @@ def row(seen):
 def test_the_papers_tap_has_the_channels_of_block_35():
     with torch.device("meta"):
         model = timm.create_model("tf_efficientnet_b5")
-    (tap,), blocks = CSFlow.budgets["paper"]["taps"], [len(stage) for stage in model.blocks]
+    (tap,), blocks = (
+        methods.resolve("csflow", budget="paper").input.taps,
+        [len(stage) for stage in model.blocks],
+    )
     end = backbones._stages(model)[tap]
     assert sum(blocks[:end]) == 36
     image = torch.empty(1, 3, 768, 768, device="meta")

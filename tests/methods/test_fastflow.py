@@ -9,6 +9,7 @@ from small_methods import freia_twin, images, slogdet, small
 from torch import nn
 from torch.distributions import Normal
 
+from labkit import methods
 from labkit.core.records import Shapes
 from labkit.flows.likelihood import LOG_2PI
 from labkit.methods.cflow import CFLOW
@@ -228,3 +229,13 @@ def test_a_base_of_another_scale_is_met_at_the_start():
     assert (method.levels[0](x).z.std() / x.std()).item() == pytest.approx(
         math.sqrt(0.1), rel=1e-3
     )
+
+
+@pytest.mark.parametrize(("preset", "tap", "side"), [("deit", 7, 384), ("cait", 40, 448)])
+def test_the_papers_transformers_stand_on_its_preset(preset, tap, side):
+    config = methods.resolve("fastflow", budget="paper", overrides={"preset": preset})
+    assert (config.input.taps, config.input.image_size) == ((tap,), side)
+    assert (config.flow.blocks, config.flow.hidden) == (20, 0.16)
+    paper = methods.resolve("fastflow", budget="paper")
+    assert (config.train, config.flow.norm) == (paper.train, paper.flow.norm)
+    assert (paper.train.optimizer, paper.input.taps) == ("adam", (1, 2, 3))

@@ -21,8 +21,9 @@ def said(one):
     return f"{one.method}: {one.point}"
 
 
-def test_the_papers_and_two_baselines_have_cards():
-    assert cards.names() == ["dnfad", "dadf", "sanf", "sanflow", "selfsup", "cflow", "csflow"]
+def test_the_papers_and_four_baselines_have_cards():
+    baselines = ["cflow", "fastflow", "csflow", "differnet"]
+    assert cards.names() == ["dnfad", "dadf", "sanf", "sanflow", "selfsup", *baselines]
     for name in cards.names():
         points = [one.point for one in cards.card(name)]
         assert len(points) == len(set(points)), name
