@@ -100,9 +100,10 @@ def test_it_fills_the_interface(name):
     score = method.score(maps)
     assert score.shape == (3,)
     assert score.dtype == torch.float64
-    keys = config.keys_of(method.Spec)
-    assert method.score_keys <= set(keys)
-    assert all(set(preset) <= set(keys) for preset in method.presets.values())
+    keys = {*config.keys_of(method.Spec)}
+    assert method.score_keys <= keys
+    keys |= {*config.keys_of(config.InputSpec)}
+    assert all(set(preset) <= keys for preset in method.presets.values())
 
 
 @each_method
