@@ -64,9 +64,9 @@ def _sizes(config: Config, job: Job, root: Path | str | None) -> tuple[float | N
     copies = getattr(config.flow, "copies", 0) * methods.get(config.method).needs.synthetic
     drawn_anew = epochs if getattr(config.flow, "fresh", False) else 1
     kept = sum(images.values()) + train * copies * (drawn_anew == 1)
-    seen = sum(images.values()) + train * copies * drawn_anew
+    embedded = sum(images.values()) + train * copies * drawn_anew
     passes = STEP * epochs * train * (1 + copies) + sum(images.values())
-    return (seen * backbone + passes * flops) / RATE / 3600, kept * features * 2 / 1e9
+    return (embedded * backbone + passes * flops) / RATE / 3600, kept * features * 2 / 1e9
 
 
 @lru_cache(maxsize=64)
