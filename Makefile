@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PORT   ?= 7860
 
-.PHONY: setup demo study test lint notebooks notebooks-map execute clean
+.PHONY: setup demo study test lint notebooks notebooks-map reproduce execute clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,9 @@ notebooks: setup
 
 notebooks-map: setup
 	$(BIN)/python -m labkit_apps.book.contents notebooks
+
+reproduce: setup
+	$(BIN)/python -m labkit_apps.book.reproduce docs
 
 # as they are committed: executed at the laptop budget, with a picture in place of a live panel
 execute: setup

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import labkit
 from labkit import methods, studies
-from labkit_apps.book import contents
+from labkit_apps.book import contents, reproduce
 from labkit_apps.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +115,10 @@ def test_the_pictures_of_the_documents_are_used():
 def test_the_map_of_the_notebooks_is_what_its_generator_writes():
     folder = ROOT / "notebooks"
     assert text_of(folder / "README.md") == contents.contents(folder), "run `make notebooks-map`"
+
+
+def test_the_page_of_the_presets_is_what_its_generator_writes():
+    assert text_of(ROOT / "docs" / "reproduce.md") == reproduce.page(), "run `make reproduce`"
 
 
 def test_every_study_is_named():

@@ -1,0 +1,68 @@
+"""What follows each paper, from the cards.
+
+python -m labkit_apps.book.reproduce docs      writes docs/reproduce.md
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from labkit import methods
+from labkit.methods import cards
+from labkit.methods.cards import text
+
+INTRO = """# Reproducing a paper
+
+`--budget paper` is `preset=paper`: what the paper says; where it is silent, what its authors' code
+does; where both are, labkit's default. `preset=official` hears the code first. Both are read from
+`labkit/cards/`, one entry a point, and so is this page (`make reproduce`).
+
+`labkit data get NAME --root DIR` fetches a dataset, if its licence allows that. Weights come from
+timm's hub by their tag, or from a file that is named after it (`--backbone FILE`). Before anything
+starts, `labkit study dnfad-depth --budget paper --root DIR --dry-run` says how many trainings a
+study takes, how many hours of a GPU, how much disk, and which data and weights are not there.
+
+No number in labkit's own tables was measured at this budget so far."""
+HEAD = ("setting", "`preset=paper`", "from", "`preset=official`", "from")
+OPEN = "The paper leaves open; its code, or the convention that is named, stands in:"
+
+
+def page() -> str:
+    """The document: a section for each method with a card."""
+    sections = [_section(name) for name in methods.names() if cards.exists(name)]
+    return "\n\n".join([INTRO, *sections]) + "\n"
+
+
+def _section(name: str) -> str:
+    """Its command, its settings with their origin, and what the paper leaves open."""
+    data = "cifar10/airplane" if name == "sanf" else "mvtec_ad/bottle"
+    entries = cards.read(cards.FOLDER / f"{name}.yaml")
+    parts = [f"## {methods.get(name).title}"]
+    parts += [f"```\nlabkit train {name} {data} --root DIR --budget paper\n```"]
+    parts += ["\n".join(f"| {' | '.join(row)} |" for row in _rows(name, data))]
+    for entry in entries:
+        if entry.data:
+            pairs = (entry.switch("paper") or entry.switch("code")).items()
+            parts += [f"For {', '.join(entry.data)}: {', '.join(f'`{k}={v}`' for k, v in pairs)}."]
+    silent = [e for e in entries if e.as_code and not (e.as_paper or e.variant)]
+    points = [f"- **{e.point}**. {e.code[0].upper()}{e.code[1:]}." for e in silent]
+    return "\n\n".join([*parts, *([OPEN, "\n".join(points)] if points else [])])
+
+
+def _rows(name: str, data: str) -> list[list[str]]:
+    """Each setting of either preset: its value and who gives it."""
+    keys, columns = {}, []
+    for preset in cards.PRESETS:
+        config = methods.resolve(name, data, "paper", overrides={"preset": preset})
+        columns.append((config, cards.origin(name, preset, data)))
+        keys |= dict.fromkeys(columns[-1][1])
+    rows = [list(HEAD), ["---"] * len(HEAD)]
+    for key in keys:
+        cells = [(f"`{text(config.value(key))}`", origin[key]) for config, origin in columns]
+        rows.append([f"`{key}`", *(cell for pair in cells for cell in pair)])
+    return rows
+
+
+if __name__ == "__main__":
+    (Path(sys.argv[1]) / "reproduce.md").write_text(page(), encoding="utf-8")
