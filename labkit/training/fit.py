@@ -4,6 +4,7 @@ The order of images is a function of (seed, epoch), the rate one of the step, so
 from its last epoch goes on as if it had never stopped, to the bit on a CPU.
 """
 
+import copy
 import math
 import time
 from collections import Counter
@@ -121,6 +122,8 @@ class Training:
 
     def run(self, fabric: Fabric) -> History:
         """Every stage, from where the checkpoint stands; then the constants of the score."""
+        if fabric.world_size > 1:  # workers get the tensors of a CPU as one memory, not as copies
+            self.method = copy.deepcopy(self.method)
         self.fabric, method, folder = fabric, self.method, self.folder
         history, state = load_checkpoint(folder, method) if folder else ([], {})
         method.to(fabric.device)
