@@ -12,7 +12,7 @@ Where we differ, and why (each is a switch of `FastFlowSpec`):
 - `coupling` may be one of FrEIA's blocks; `nice` makes it a uniformly scaling flow.
 - the loss adds levels per dimension, -log p(x_k) / (C_k h_k w_k); the code adds
   1/2 ||z_k||^2 - J_k, where a fine level counts more. Levels share no parameter and AdamW hardly
-  sees a loss's scale: only `clip`, and what levels share in `fastflow_sp.py`, tell the two apart.
+  sees a loss's scale: only `clip`, and what levels share in `FastFlowSP`, tell the two apart.
 - features may be standardised per place from training normals, pooled and averaged to a coarser
   grid; `zero_init`, `top_k` and `fuse` are those of `cflow.py`. As printed: "none", 0, False.
 - `logdet`: the score of the paper has no log-det. With kernel 1 alone (`kernels`) that of a

@@ -163,7 +163,7 @@ class Pyramid(Method):
         logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
         size, nats = self.shapes.image, self.spec.fuse == "nats"
         normality = [upsample(log if nats else log.exp(), size) for log in logs]
-        values = [anomaly(p, "nats" if nats else "probability") for p in normality]
+        values = [anomaly(p, self.spec.fuse) for p in normality]
         unit = "−log P [nats per channel]" if nats else "1 − P"
         what = f"level {{}}, P against {self.against}"
         family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}

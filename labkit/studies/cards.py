@@ -12,7 +12,7 @@ import pandas as pd
 
 from labkit import methods
 from labkit.core import config
-from labkit.methods.cards import FOLDER, Discrepancy, Effect, Side, exists, read, text
+from labkit.methods.cards import FOLDER, Discrepancy, Effect, Side, exists, read
 from labkit.studies import runner, tables
 
 MOST = 4  # settings that a table spells out
@@ -44,7 +44,7 @@ def build(entry: Discrepancy, side: Side, budget: str = "paper") -> config.Confi
 def default(entry: Discrepancy) -> str:
     """labkit's own values of the keys that either side sets, at the laptop budget."""
     own, shown = methods.resolve(entry.method), entry.keys if len(entry.keys) <= MOST else ()
-    return ", ".join(f"{key}={text(own.value(key))}" for key in shown)
+    return ", ".join(f"{key}={config.plain(own.value(key))}" for key in shown)
 
 
 def measured(

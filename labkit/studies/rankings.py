@@ -1,9 +1,9 @@
 """Several methods on several datasets: who ranks first, and by more than chance?
 
 Each dataset ranks the methods; the mean rank says who is ahead over all of them. Friedman's test
-asks whether the ranks differ at all, Nemenyi's critical difference how far two mean ranks must lie
-apart to be told from each other (Demšar, JMLR 7, 2006). Datasets count as independent there, which
-those made of the same cells or drawn by the same hand are not.
+(scipy's `friedmanchisquare`) asks whether the ranks differ at all, Nemenyi's critical difference
+how far two mean ranks must lie apart to be told from each other (Demšar, JMLR 7, 2006). Datasets
+count as independent there, which those made of the same cells or drawn by the same hand are not.
 """
 
 import math
@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import friedmanchisquare, studentized_range
+from scipy.stats import studentized_range
 
 from labkit.figures.style import FAINT, dress, legend, new_figure
 from labkit.studies.plots import dot_rows
@@ -35,11 +35,6 @@ def ranks(table: pd.DataFrame) -> pd.DataFrame:
         method, dataset = table.stack(future_stack=True).isna().idxmax()
         raise ValueError(f"{method} has no value on {dataset}; rank methods where all have one.")
     return table.rank(ascending=False)
-
-
-def friedman(table: pd.DataFrame) -> float:
-    """Friedman's p: how often ranks as unequal as these come of methods that are alike."""
-    return float(friedmanchisquare(*ranks(table).to_numpy()).pvalue)
 
 
 def critical_difference(methods: int, datasets: int) -> float:

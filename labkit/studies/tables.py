@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
+from labkit.core.config import plain
 from labkit.studies.results import Results
-from labkit.studies.spec import Study, plain
+from labkit.studies.spec import Study
 
 PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be counted apart
 SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
