@@ -107,7 +107,7 @@ def chunks(data: bytes, rng: random.Random) -> bytes:
 BASE = "dnfad-topk"
 MARKS = b"{}[]&*!|>%@`\"':,-?#\t\n \xff0a"
 MORE = ("seeds", "measure", "variants", "nobody")  # keys that the base does not have
-SET = ("set",)
+SET = ("budgets", "quick", "set")
 WRONG = (  # keys of the base -> a value of the right type that does not fit
     *((("vary", "top_k"), {"deep": [value]}) for value in damage.ODD),
     *((("variants",), [{"name": "a"}, {"name": "b", "set": value}]) for value in damage.ODD),

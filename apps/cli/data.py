@@ -133,7 +133,7 @@ def _listed(rows: list[Row], each: bool) -> list[Row]:
 
 def _span(numbers: list[int | None]) -> str:
     counted = [n for n in numbers if n is not None]
-    return "–".join(map(str, sorted({min(counted), max(counted)}))) if counted else "uncounted"
+    return "–".join(map(str, sorted({min(counted), max(counted)}))) if counted else "unknown"
 
 
 def _bytes(size: int | None) -> str:

@@ -102,8 +102,7 @@ class SemanticPyramid(Pyramid):
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each level by itself, and h."""
-        own = list(self.base.parameters())
-        return super().clip_groups() + ([own] if own else [])
+        return [*super().clip_groups(), list(self.base.parameters())]
 
 
 @dataclass(frozen=True, kw_only=True)
