@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from labkit import methods
+from labkit.core.config import plain
 from labkit.methods import cards
-from labkit.methods.cards import text
 
 INTRO = """# Reproducing a paper
 
@@ -59,7 +59,7 @@ def _rows(name: str, data: str) -> list[list[str]]:
         keys |= dict.fromkeys(columns[-1][1])
     rows = [list(HEAD), ["---"] * len(HEAD)]
     for key in keys:
-        cells = [(f"`{text(config.value(key))}`", origin[key]) for config, origin in columns]
+        cells = [(f"`{plain(config.value(key))}`", origin[key]) for config, origin in columns]
         rows.append([f"`{key}`", *(cell for pair in cells for cell in pair)])
     return rows
 

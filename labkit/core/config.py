@@ -214,6 +214,19 @@ def unknown(what: str, name: str, names: Iterable[str]) -> str:
     return f"Unknown {what} {name!r}; {f'did you mean {near[0]!r}?' if near else choices}"
 
 
+def plain(value: Any) -> str:
+    """A setting as `--set KEY=VALUE` takes it.
+
+    >>> plain([2, 3]), plain(1e-05), plain(None)
+    ('2,3', '1e-5', 'none')
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(plain, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
 _adapter = lru_cache(TypeAdapter)
 
 

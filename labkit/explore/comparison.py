@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.interpolate import interp1d
 from scipy.stats import rankdata, spearmanr
 
 from labkit.evaluation.calibration import Calibration
@@ -39,10 +40,7 @@ def rarity(values: np.ndarray, quantiles: Mapping[str, float]) -> np.ndarray:
     x, y = np.array([quantiles[q] for q in KNOTS]), np.array(list(KNOTS.values()))
     least = 1e-9 * max(1.0, float(np.abs(x).max()))  # where quantiles coincide
     x = x + least * np.arange(len(x))
-    slopes = np.diff(y) / np.diff(x)
-    v = np.asarray(values, np.float64)
-    inside = np.interp(v, x, y)
-    return inside + np.minimum(v - x[0], 0) * slopes[0] + np.maximum(v - x[-1], 0) * slopes[-1]
+    return interp1d(x, y, fill_value="extrapolate")(np.asarray(values, np.float64))
 
 
 def shared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -14,12 +14,12 @@ from labkit.methods.dadf import DADF
 from labkit.methods.differnet import DifferNet
 from labkit.methods.dnfad import DNFAD
 from labkit.methods.fastflow import FastFlow
-from labkit.methods.fastflow_sp import FastFlowSP
 from labkit.methods.knn import KNN
 from labkit.methods.padim import PaDiM
 from labkit.methods.sanf import SANF
 from labkit.methods.sanflow import SANFlow
 from labkit.methods.selfsup import SelfSup
+from labkit.methods.semantic_pyramid import FastFlowSP
 
 TABLE: dict[str, type[Method]] = {
     "dnfad": DNFAD,

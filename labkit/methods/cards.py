@@ -6,16 +6,16 @@ code's word where the paper is silent; `preset=official` is the code's first. Wh
 is labkit's default. A budget of minutes takes of a preset what makes no run large.
 """
 
-from collections.abc import Iterator
 from dataclasses import field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from labkit.core.config import Settings, declared
+from labkit.core.config import Settings, declared, plain
 
 FOLDER = Path(__file__).parents[1] / "cards"
 PRESETS = {"paper": ("code", "paper"), "official": ("paper", "code")}  # the last one is heard most
@@ -60,7 +60,7 @@ class Discrepancy:
 
     def switch(self, side: Side) -> dict[str, str]:
         """The settings that follow one side, as text of `--set KEY=VALUE`."""
-        return {key: text(value) for key, value in self.settings(side).items()}
+        return {key: plain(value) for key, value in self.settings(side).items()}
 
     @property
     def keys(self) -> list[str]:
@@ -99,46 +99,26 @@ def preset(card: str, name: str, data: str = "", large: bool = True) -> dict[str
     Args:   large: whether those that make a run large are among them.
     Raises: ValueError if a side of the card says two things about one key.
     """
-    chosen: dict[str, Any] = {}
-    for side in PRESETS[name]:
-        chosen |= {key: value for key, (value, _) in _sided(card, side, data, large).items()}
-    return chosen
+    return {key: value for key, (value, _) in _sided(card, name, data, large).items()}
 
 
 def origin(card: str, name: str, data: str = "") -> dict[str, str]:
     """Where each setting of a preset is from: "paper" or "code"."""
-    sides = PRESETS[name]
-    return {key: side for side in sides for key in _sided(card, side, data, large=True)}
+    return {key: side for key, (_, side) in _sided(card, name, data, large=True).items()}
 
 
-def _sided(card: str, side: Side, data: str, large: bool) -> dict[str, tuple[Any, str]]:
-    """Key -> value and point, of the entries that count; those about the dataset count most."""
-    chosen: dict[str, tuple[Any, str]] = {}
-    for special in (False, True):
+def _sided(card: str, name: str, data: str, large: bool) -> dict[str, tuple[Any, Side]]:
+    """Key -> value and side, of the entries that count; those about the dataset count most."""
+    entries = [e for e in read(FOLDER / f"{card}.yaml") if e.counts(data, large)]
+    chosen: dict[str, tuple[Any, Side]] = {}
+    for side, special in product(PRESETS[name], (False, True)):
         own: dict[str, tuple[Any, str]] = {}
-        for key, value, point in _stated(card, side, data, large, special):
-            if own.setdefault(key, (value, point))[0] != value:
-                raise ValueError(
-                    f"{card}.yaml: the {side} side says {key}={own[key][0]} under "
-                    f"{own[key][1]!r} and {key}={value} under {point!r}; leave one."
-                )
-        chosen |= own
-    return chosen
-
-
-def _stated(
-    card: str, side: Side, data: str, large: bool, special: bool
-) -> Iterator[tuple[str, Any, str]]:
-    for entry in read(FOLDER / f"{card}.yaml"):
-        if bool(entry.data) == special and entry.counts(data, large):
+        for entry in (e for e in entries if bool(e.data) == special):
             for key, value in entry.settings(side).items():
-                yield key, value, entry.point
-
-
-def text(value: Any) -> str:
-    """A setting as a command line has it."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(text, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+                if own.setdefault(key, (value, entry.point))[0] != value:
+                    raise ValueError(
+                        f"{card}.yaml: the {side} side says {key}={own[key][0]} under "
+                        f"{own[key][1]!r} and {key}={value} under {entry.point!r}; leave one."
+                    )
+        chosen |= {key: (value, side) for key, (value, _) in own.items()}
+    return chosen

@@ -224,9 +224,7 @@ class DNFAD(GridMethod):
             # the official code's maximum of the image hides a uniformly abnormal one
             highest = log.amax((1, 2), keepdim=True) if self.spec.norm == "image" else peak
             logs[name] = upsample(log - highest, self.shapes.image)
-            family[name] = (
-                anomaly(logs[name]) if nats else anomaly(logs[name].exp(), "probability")
-            )
+            family[name] = anomaly(logs[name] if nats else logs[name].exp(), self.spec.fuse)
         if len(logs) > 1:
             family["fused"] = anomaly(fuse([*logs.values()])) if nats else sum(family.values())
         unit = Map.unit if nats else "1 − P"

@@ -12,14 +12,14 @@ Where we differ, and why (each is a switch of `FastFlowSpec`):
 - `coupling` may be one of FrEIA's blocks; `nice` makes it a uniformly scaling flow.
 - the loss adds levels per dimension, -log p(x_k) / (C_k h_k w_k); the code adds
   1/2 ||z_k||^2 - J_k, where a fine level counts more. Levels share no parameter and AdamW hardly
-  sees a loss's scale: only `clip`, and what levels share in `fastflow_sp.py`, tell the two apart.
+  sees a loss's scale: only `clip`, and what levels share in `FastFlowSP`, tell the two apart.
 - features may be standardised per place from training normals, pooled and averaged to a coarser
   grid; `zero_init`, `top_k` and `fuse` are those of `cflow.py`. As printed: "none", 0, False.
 - `logdet`: the score of the paper has no log-det. With kernel 1 alone (`kernels`) that of a
   position makes an exact density; with kernel 3 only the sum over positions is exact.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -108,20 +108,11 @@ class FastFlow(Pyramid):
 
     @property
     def highest(self) -> float | None:
-        """max u where it is known without data: that of z = 0, if no log-det scores."""
+        """max u where it is known without data: that of z = 0, if no log-det scores.
+
+        Then P = exp(-1/2 mean_c z^2), as in the paper's score.
+        """
         return None if self.spec.logdet or self.spec.place_logdet else -LOG_2PI / 2
-
-    @property
-    def against(self) -> str:
-        """Which position has P = 1: P = exp(-1/2 mean_c z^2) in the paper's score."""
-        return super().against if self.highest is None else "the mode of the base"
-
-    def fit_score(self, normals: Iterable[Features]) -> None:
-        """max u of each level, known or taken from the training normals."""
-        if self.highest is None:
-            super().fit_score(normals)
-        else:
-            self.peak.fill_(self.highest)
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """The terms of each level; with `norm=gain` also the log-det that they do not count.

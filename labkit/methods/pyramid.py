@@ -94,6 +94,7 @@ class Pyramid(Method):
 
     level: ClassVar[type[PyramidLevel]]  # built as Level(spec, channels, grid, scale)
     averaged: ClassVar[bool] = False  # `probability` fuses by the mean of 1 - P_k, not the sum
+    highest: float | None = None  # max u where it is known without data
     score_keys = frozenset({"place_logdet", "fuse", "top_k"})
     renamed_keys: ClassVar = {"stem": "whitening"}
     needs = Needs(pyramid=True)
@@ -110,8 +111,11 @@ class Pyramid(Method):
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
-        """The largest log-density of each level over the training normals: max u of the score."""
-        self.peak.copy_(largest(self.densities(features) for features in normals))
+        """max u of each level, known or the largest log-density over the training normals."""
+        if self.highest is not None:
+            self.peak.fill_(self.highest)
+        else:
+            self.peak.copy_(largest(self.densities(features) for features in normals))
 
     def gathered(self, features: Features) -> list[Tensor]:
         """What each level's statistics are taken of, (B, C, h, w)."""
@@ -163,9 +167,10 @@ class Pyramid(Method):
         logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
         size, nats = self.shapes.image, self.spec.fuse == "nats"
         normality = [upsample(log if nats else log.exp(), size) for log in logs]
-        values = [anomaly(p, "nats" if nats else "probability") for p in normality]
+        values = [anomaly(p, self.spec.fuse) for p in normality]
         unit = "−log P [nats per channel]" if nats else "1 − P"
-        what = f"level {{}}, P against {self.against}"
+        mode = "most normal position of training" if self.highest is None else "mode of the base"
+        what = f"level {{}}, P against the {mode}"
         family = {f"scale{k}": Map(v, what.format(k), unit) for k, v in enumerate(values, start=1)}
         chosen = [k - 1 for k in scales] or range(len(values))
         share = 1 / len(chosen) if self.averaged else 1
@@ -175,11 +180,6 @@ class Pyramid(Method):
         what = f"levels {', '.join(map(str, scales))}" if scales else "all levels"
         family["fused"] = Map(fused, f"{what}, their P added", unit)
         return Maps(family, "fused")
-
-    @property
-    def against(self) -> str:
-        """Which position has P = 1."""
-        return "the most normal position of training"
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each level by itself."""

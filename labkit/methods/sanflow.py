@@ -116,15 +116,13 @@ class SANFlow(SemanticPyramid, CFLOW):
 
         Without a batch all positions count as normal.
         """
-        answer, losses = self.base.read(features.image), {}
+        answer, parts = self.base.read(features.image), []
         for k, rows, place in self.rows_of_step(features, batch):
             level, part = self.levels[k], slice(None) if place is None else place
-            out = level(rows, place)
             stats = self.base.at(answer, level.grid).map(lambda t, part=part: t.flatten()[part])
             bad = self._abnormal(features, batch, level).flatten()[part]
-            for name, value in self.base.terms(out.z, out.logdet, stats, bad).items():
-                losses[name] = losses.get(name, 0.0) + value
-        return losses
+            parts.append((level(rows, place), stats, bad))
+        return self.summed(parts)
 
     def _abnormal(self, features: Features, batch: Batch | None, level: Level) -> Tensor:
         """Which positions of a level a synthetic defect touches, (B, h, w) bool."""

@@ -1,14 +1,19 @@
 """Statistics prediction behind flows on a pyramid: SANFlow's base where N(0, I) stood."""
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from labkit.core.config import AtLeast0
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import upsample
-from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics
+from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics, StatisticsSpec
+from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.methods.pyramid import Pyramid
 
 PREDICTED = ("prior_patch", "prior_mode", "start", "log_variance_weight", "kl", "kl_abnormal",
@@ -51,6 +56,14 @@ class SemanticPyramid(Pyramid):
             flows[name] = given._replace(flow=Flow([*given.flow.steps, last]))
         return flows
 
+    def summed(self, levels: Iterable[tuple[FlowOut, Statistics, Tensor]]) -> dict[str, Tensor]:
+        """The terms of eq. 9 added over levels: latents, statistics, and where it is abnormal."""
+        losses: dict[str, Tensor] = {}
+        for out, stats, bad in levels:
+            for name, value in self.base.terms(out.z, out.logdet, stats, bad).items():
+                losses[name] = losses.get(name, 0.0) + value
+        return losses
+
     def predicted(
         self, features: Features
     ) -> tuple[Tensor | None, Iterator[tuple[FlowOut, Statistics]]]:
@@ -89,5 +102,41 @@ class SemanticPyramid(Pyramid):
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each level by itself, and h."""
-        own = list(self.base.parameters())
-        return super().clip_groups() + ([own] if own else [])
+        return [*super().clip_groups(), list(self.base.parameters())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastFlowSPSpec(StatisticsSpec, FastFlowSpec):
+    """FastFlow's switches and those of statistics prediction that need no synthetic defects."""
+
+    bce: AtLeast0 = 0.0  # nothing to tell normal places from
+
+
+class FastFlowSP(SemanticPyramid, FastFlow):
+    """FastFlow whose base distribution a network reads from the image.
+
+    Trained on normal images alone, by NLL and KL (SANFlow, Table S5).
+    """
+
+    Spec = FastFlowSPSpec
+    score_keys = FastFlow.score_keys | SemanticPyramid.score_keys
+    title = "FastFlow with statistics prediction"
+    card = "fastflow"
+    budgets: ClassVar = {
+        "quick": FastFlow.budgets["quick"] | {"filters": 4, "statistics_size": 32},
+        "laptop": FastFlow.budgets["laptop"] | {"filters": 16, "statistics_size": 64},
+    }
+
+    @property
+    def highest(self) -> float | None:
+        """max u of the base, if its variance is the same everywhere and no log-det scores."""
+        if super().highest is None or self.spec.variance == "estimated":
+            return None
+        return super().highest - math.log(self.spec.fixed_variance) / 2
+
+    def terms(self, outs: Sequence[FlowOut], image: Tensor | None = None) -> dict[str, Tensor]:
+        """NLL under the predicted base and its KL from the prior, each summed over levels."""
+        answer = self.base.read(image)
+        none = (torch.zeros_like(out.logdet, dtype=torch.bool) for out in outs)
+        stats = (self.base.at(answer, level.grid) for level in self.levels)
+        return self.summed(zip(outs, stats, none, strict=True))

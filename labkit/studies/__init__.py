@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["cards", "jobs", "plots", "published", "rankings", "tables"],
+    submodules=["cards", "jobs", "plots", "published", "tables"],
     submod_attrs={
         "jobs": ["detector", "rescore"],
         "plots": ["draw", "highlights", "maps"],

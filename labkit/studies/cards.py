@@ -12,7 +12,7 @@ import pandas as pd
 
 from labkit import methods
 from labkit.core import config
-from labkit.methods.cards import FOLDER, Discrepancy, Effect, Side, exists, read, text
+from labkit.methods.cards import FOLDER, Discrepancy, Effect, Side, exists, read
 from labkit.studies import runner, tables
 
 MOST = 4  # settings that a table spells out
@@ -39,12 +39,6 @@ def build(entry: Discrepancy, side: Side, budget: str = "paper") -> config.Confi
     Raises: ValueError for a key, value or method that labkit does not know.
     """
     return methods.resolve(entry.method, budget=budget, overrides=entry.settings(side))
-
-
-def default(entry: Discrepancy) -> str:
-    """labkit's own values of the keys that either side sets, at the laptop budget."""
-    own, shown = methods.resolve(entry.method), entry.keys if len(entry.keys) <= MOST else ()
-    return ", ".join(f"{key}={text(own.value(key))}" for key in shown)
 
 
 def measured(
@@ -96,9 +90,10 @@ def table(entries: Sequence[Discrepancy], effects: pd.DataFrame) -> pd.DataFrame
 
 
 def _ours(entry: Discrepancy) -> str:
-    """What labkit does, its values, and the switches of both sides."""
-    own = default(entry)
-    lines = [entry.labkit, f"default `{own}`" if own else ""]
+    """What labkit does, its values at the laptop budget, and the switches of both sides."""
+    own, shown = methods.resolve(entry.method), entry.keys if len(entry.keys) <= MOST else ()
+    values = ", ".join(f"{key}={config.plain(own.value(key))}" for key in shown)
+    lines = [entry.labkit, f"default `{values}`" if values else ""]
     for side in ("paper", "code"):
         switches = [f"`--set {key}={value}`" for key, value in entry.switch(side).items()]
         lines.append(f"as the {side} {' '.join(switches)}" if switches else "")
@@ -110,14 +105,12 @@ def _numbers(entry: Discrepancy, effects: pd.DataFrame) -> str:
     lines = []
     for (study, before, after), group in effects.groupby(["study", "before", "after"], sort=False):
         done = group[group["data"] != ""]
-        lines += [f"{difference(row)} {row.data}" for row in done.itertuples()]
+        lines += [
+            f"{tables.difference(row.difference, row.low, row.high)} {row.data}"
+            for row in done.itertuples()
+        ]
         pair = f"“{after}” less “{before}”" if before else f"gained by {after}"
         lines.append(f"{pair}; {study}, {done['seeds'].max()} seeds" if len(done)
                      else f"not run yet: `labkit study {study}`")  # fmt: skip
     why = f"not measured: {entry.unmeasured}" if entry.unmeasured else "-"
     return "\n".join(dict.fromkeys(lines)) or why
-
-
-def difference(row: Any) -> str:
-    """A row's difference with its interval, as "+0.012 [-0.003, +0.020]"."""
-    return tables.difference(row.difference, row.low, row.high)

@@ -28,11 +28,7 @@ MOST = 8  # processes at once, if not told otherwise
 
 
 def timetable(
-    tasks: Sequence[Task],
-    workers: int | None,
-    progress: bool = True,
-    local: bool = True,
-    again: bool = False,
+    tasks: Sequence[Task], workers: int | None, progress: bool, local: bool, again: bool
 ) -> tuple[list[Job], int]:
     """The tasks by what has to be trained, their features computed if they run here; processes.
 

@@ -253,6 +253,34 @@ def parts(results: Results) -> Figure:
     return figure
 
 
+def rank_figure(table: pd.DataFrame, note: str | None = None) -> Figure:
+    """Methods by their mean rank (large), with the rank on each dataset (small dots).
+
+    The mean rank says who is ahead over all datasets, Friedman's test (scipy's
+    `friedmanchisquare`) whether the ranks differ at all, Nemenyi's critical difference how far two
+    mean ranks must lie apart to be told from each other (Demšar, JMLR 7, 2006). Datasets count as
+    independent there, which those made of the same cells or drawn by the same hand are not.
+
+    The band is Nemenyi's critical difference from the best: who is inside is not told from it.
+
+    Args: table: a metric, methods by datasets, higher is better.
+    """
+    order = tables.ranks(table)
+    order = order.loc[order.mean(axis=1).sort_values(kind="stable").index]
+    means, width = order.mean(axis=1), tables.critical_difference(*order.shape)
+    figure = new_figure(7.6, 1.1 + 0.3 * len(order), note)
+    ax = dress(figure.subplots(), f"rank among {len(order)} methods [1 = best]", "", grid="x")
+    band = f"within Nemenyi's critical difference of the first, {width:.1f} ranks"
+    end = min(means.iloc[0] + width, len(order) + 0.5)
+    patch = ax.axvspan(means.iloc[0], end, color=FAINT, lw=0, zorder=0, label=band)
+    seeds = order.stack().rename("value").rename_axis(["row", "dataset"]).reset_index()
+    points = means.rename("value").rename_axis("row").reset_index().assign(low=np.nan, high=np.nan)
+    group = "mean rank; dots: one per dataset"
+    both = [table.assign(group=group) for table in (points, seeds)]
+    legend(figure, [*dot_rows(ax, both[0], list(order.index), [group], both[1]), patch])
+    return figure
+
+
 def by_part(results: Results, what: str = "flops") -> pd.DataFrame:
     """Variants by parts: the backbone, what `Method.costs` names, and the rest of the method.
 

@@ -27,6 +27,7 @@ from labkit.core.config import (
     Settings,
     checked_seed,
     declared,
+    plain,
     unknown,
 )  # fmt: skip
 from labkit.data import catalogue
@@ -304,16 +305,3 @@ def _sentence(error: ValidationError) -> str:
     if first["type"].startswith("missing"):
         return f"the key {key!r} is missing."
     return f"{key} = {str(first['input'])[:60]!r} does not fit: {sentence}."
-
-
-def plain(value: Any) -> str:
-    """A setting as `--set KEY=VALUE` takes it.
-
-    >>> plain([2, 3]), plain(1e-05), plain(None)
-    ('2,3', '1e-5', 'none')
-    """
-    if isinstance(value, list | tuple):
-        return ",".join(map(plain, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)

@@ -1,11 +1,14 @@
 """A study as a table to read: published and measured side by side, never in one column."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from labkit.core.config import plain
 from labkit.studies.results import Results
-from labkit.studies.spec import Study, plain
+from labkit.studies.spec import Study
 
 PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be counted apart
 SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
@@ -93,6 +96,36 @@ def by_defect(results: Results, dataset: str, metric: str = "image_auroc") -> pd
         raise ValueError(f"{results.study.name} has no {metric} by type of defect on {dataset}.")
     wide = table.pivot_table(metric, "variant", "defect")
     return wide.reindex([variant for variant in results.variants if variant in wide.index])
+
+
+def values(results: Results, metric: str = "image_auroc") -> pd.DataFrame:
+    """A metric's mean over seeds, variants by datasets in the study's order; no empty rows."""
+    rows = results.table[results.table["metric"] == metric]
+    wide = rows.pivot_table("value", "variant", "data").rename_axis(index=None, columns=None)
+    wide = wide.reindex(index=results.variants, columns=results.datasets)
+    return wide.dropna(how="all").dropna(how="all", axis="columns")
+
+
+def ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """The rank of each method (rows) on each dataset (columns), 1 the best; ties share the mean.
+
+    Raises: ValueError if a method has no value on one of them.
+    """
+    if table.isna().any(axis=None):
+        method, dataset = table.stack(future_stack=True).isna().idxmax()
+        raise ValueError(f"{method} has no value on {dataset}; rank methods where all have one.")
+    return table.rank(ascending=False)
+
+
+def critical_difference(methods: int, datasets: int) -> float:
+    """Nemenyi: q sqrt(k (k + 1) / (6 N)), k methods on N datasets (Demšar 2006, section 3.2.2).
+
+    q is the 0.95 quantile of the studentised range of k at infinite degrees of freedom, by sqrt 2.
+    """
+    from scipy.stats import studentized_range
+
+    q = studentized_range.ppf(0.95, methods, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
 def rows(results: Results) -> list[str]:

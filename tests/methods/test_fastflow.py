@@ -14,7 +14,7 @@ from labkit.core.records import Shapes
 from labkit.flows.likelihood import LOG_2PI
 from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
-from labkit.methods.fastflow_sp import FastFlowSP
+from labkit.methods.semantic_pyramid import FastFlowSP
 
 SHAPES = Shapes((24, 40), ((4, 3, 5), (6, 2, 3)))
 

@@ -79,8 +79,8 @@ def test_switches_are_told_as_a_command_line_takes_them():
                        as_paper={"clip": None}, as_code={"dsam": False, "lr": 1e-4})  # fmt: skip
     assert made.switch("paper") == {"clip": "none"}
     assert made.switch("code") == {"dsam": "false", "lr": "0.0001"}
-    assert cards.default(made) == "clip=2, dsam=true, lr=0.001"
     (row,) = cards.table([made], cards.measured([made])).to_dict("records")
+    assert "default `clip=2, dsam=true, lr=0.001`" in row["labkit"]
     assert "as the code `--set dsam=false` `--set lr=0.0001`" in row["labkit"]
 
 

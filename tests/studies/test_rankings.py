@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit.studies import rankings
+from labkit.studies import plots, tables
 from labkit.studies.results import Results
 from labkit.studies.spec import Study, Variant
 
@@ -35,7 +35,7 @@ def results(tmp_path):
 
 
 def test_ranks_fall_with_the_value_and_ties_share(table):
-    found = rankings.ranks(table)
+    found = tables.ranks(table)
     assert (found.loc["best"] == 1).all()
     assert found.loc[["a", "b"], "x"].tolist() == [2.5, 2.5]
     assert (found.sum() == 10).all()
@@ -44,29 +44,22 @@ def test_ranks_fall_with_the_value_and_ties_share(table):
 def test_a_gap_is_named(table):
     table.loc["a", "y"] = np.nan
     with pytest.raises(ValueError, match="a has no value on y"):
-        rankings.ranks(table)
+        tables.ranks(table)
 
 
 def test_the_critical_difference_is_demsars():
-    assert rankings.critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)  # his example
-    assert rankings.critical_difference(2, 10) == pytest.approx(1.96 / 10**0.5, abs=1e-3)
-
-
-def test_friedman_tells_order_from_noise(table):
-    order = pd.concat([table] * 4, axis=1)
-    alike = pd.DataFrame(np.eye(4), list("abcd"))
-    assert rankings.friedman(order) < 0.001
-    assert rankings.friedman(alike) > 0.99
+    assert tables.critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)  # his example
+    assert tables.critical_difference(2, 10) == pytest.approx(1.96 / 10**0.5, abs=1e-3)
 
 
 def test_every_method_has_a_row_best_first(table):
-    ax = rankings.rank_figure(table.iloc[::-1]).axes[0]
+    ax = plots.rank_figure(table.iloc[::-1]).axes[0]
     assert [one.get_text() for one in ax.get_yticklabels()] == ["best", "b", "a", "worst"]
     large = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 4]
     assert [list(x) for x in large if np.isfinite(x).all()] == [[1.0, 2.5, 2.5, 4.0]]
 
 
 def test_values_are_means_over_seeds(results):
-    wide = rankings.values(results)
+    wide = tables.values(results)
     assert wide.loc["base"].tolist() == pytest.approx([0.81, 0.81])
     assert wide.columns.tolist() == ["x", "y"]

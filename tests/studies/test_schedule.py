@@ -12,9 +12,13 @@ def task(seed=0, budget="laptop", **changes):
                 budget=budget, seed=seed, set={**TINY, **changes})  # fmt: skip
 
 
+def timetable(tasks, workers, local=True):
+    return engines.timetable(tasks, workers, progress=False, local=local, again=False)
+
+
 def test_tasks_of_one_training_are_one_job():
     tasks = [task(), task(top_k=0.5), task(blocks=1)]
-    jobs, workers = engines.timetable(tasks, 2, progress=False)
+    jobs, workers = timetable(tasks, 2)
     assert [len(job.tasks) for job in jobs] == [2, 1]
     assert workers == 2
 
@@ -28,11 +32,11 @@ def test_features_are_extracted_once_for_all(monkeypatch):
         return extract(self, what, *more, **options)
 
     monkeypatch.setattr(FeatureSet, "extract", counted)
-    engines.timetable([task(lr=rate) for rate in (1e-4, 1e-3, 1e-2)], 1, progress=False)
+    timetable([task(lr=rate) for rate in (1e-4, 1e-3, 1e-2)], 1)
     assert asked == ["procedural/gear images"]
 
 
 def test_the_quick_budget_stays_in_this_process():
-    assert engines.timetable([task(s, "quick") for s in range(4)], None, False)[1] == 1
+    assert timetable([task(s, "quick") for s in range(4)], None)[1] == 1
     few = [task(s) for s in range(2)]
-    assert engines.timetable(few, 7, progress=False, local=False)[1] == 2
+    assert timetable(few, 7, local=False)[1] == 2
