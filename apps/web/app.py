@@ -9,10 +9,7 @@ from typing import Any
 
 import gradio as gr
 import torch
-from gradio import processing_utils
-from PIL.Image import Image
 
-from labkit.core.files import write_whole
 from labkit.training.run import runs_folder
 from labkit_apps.web import guard, markup, programs, shelf, style
 from labkit_apps.web.allowance import USUAL, Allowance
@@ -34,23 +31,6 @@ TABS: dict[str, Callable[[Page], None]] = {
     "Studies": studies.tab,
     "About this run": about.tab,
 }
-
-
-def save_once(image: Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
-    """A picture as a file of its content's hash, written whole and not again.
-
-    Gradio's own function rewrites the file, also while another visitor is being sent it.
-    """
-    content = processing_utils.encode_pil_to_bytes(image, format)
-    path = Path(cache_dir).resolve() / processing_utils.hash_bytes(content) / f"{name}.{format}"
-    if path.is_file():
-        os.utime(path)  # it is needed for another KEEP seconds
-    else:
-        write_whole(path, lambda whole: whole.write_bytes(content))
-    return str(path)
-
-
-processing_utils.save_pil_to_cache = save_once
 
 
 def build(trainer: Trainer) -> gr.Blocks:

@@ -12,6 +12,9 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block, BlockFunction
+from starlette.concurrency import run_in_threadpool
+
+from labkit_apps.web.pictures import as_files
 
 NOTICE = 20  # seconds an error stays on the page
 FAULT = "The app failed at this; its log says why. Try something else, and tell the owner."
@@ -48,6 +51,11 @@ class ExplainedBlocks(gr.Blocks):
             return await super().call_function(*values, **more)
         except ValueError as error:
             raise _refused(error) from None
+
+    async def postprocess_data(self, block_fn: BlockFunction, values: Any, *rest: Any) -> list:
+        """As Gradio does it, once the pictures are files."""
+        values = await run_in_threadpool(as_files, values)
+        return await super().postprocess_data(block_fn, values, *rest)
 
     async def process_api(self, block_fn: BlockFunction | int, *values: Any, **more: Any) -> dict:
         """As Gradio does it, the log being told."""

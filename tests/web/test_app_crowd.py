@@ -4,14 +4,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pytest
+from gradio import processing_utils
 from gradio_client import Client, handle_file
 from PIL import Image
 
 from labkit_apps.bench import faults
 from labkit_apps.web import shelf
+from labkit_apps.web.pictures import as_files
 from labkit_apps.web.views.judged_image import judge_file
 
 USERS, WARM, COLD = 8, 1.0, 3.0  # visitors; seconds to the first map
@@ -80,13 +81,24 @@ def test_hostile_requests_and_a_crowd_in_short():
     assert row["answers"] >= USERS
 
 
-def test_a_picture_stays_whole_while_others_are_shown_it(url):
+def test_a_picture_stays_whole_while_others_are_shown_it():
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
-    gallery = gr.Gallery()
-    path = Path(gallery.postprocess([picture]).root[0].image.path)
-    whole = path.read_bytes()
+    page = lambda: as_files(([(picture, "a caption")], {"value": picture}, "a word"))  # noqa: E731
+    ((path, caption),), update, word = page()
+    assert (update["value"], caption, word) == (path, "a caption", "a word")
+    whole = Path(path).read_bytes()
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(lambda: [gallery.postprocess([picture]) for _ in range(40)])
+        work = pool.submit(lambda: [page() for _ in range(20)])
         while not work.done():
-            assert path.read_bytes() == whole
-    assert {str(path)} == {shown.root[0].image.path for shown in work.result()}
+            assert Path(path).read_bytes() == whole
+    assert {path} == {shown[0][0][0] for shown in work.result()}
+
+
+def test_gradio_writes_no_picture_itself(url, runs, pictures, monkeypatch):
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", lambda *_, **__: 1 / 0)
+    client = Client(url, **PATIENT)
+    answer, overlay = client.predict(handle_file(pictures[0]), api_name="/predict")
+    thumbnails = client.predict(runs[0], "all", "all", 0.0, 0, api_name="/gallery")[0]
+    assert answer["image"] == "part0.png"
+    shown = thumbnails["value"][0]["image"]
+    assert all(Image.open(path).size for path in (overlay, shown))
