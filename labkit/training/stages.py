@@ -94,7 +94,7 @@ class FreshDefects:
         return torch.stack(masks).float() / 255
 
     def batch(self, indices: Sequence[int]) -> Features:
-        """Features of some defects, computed where the backbone lies, float32 on the CPU."""
+        """Features of some defects, float32, where the backbone is."""
         read = [self.backbone.preprocess(self.samples[index].read()) for index in indices]
         images = torch.stack(read).to(self.backbone.mean.device)
-        return self.backbone(images, self.needs).map(lambda part: part.half().float().cpu())
+        return self.backbone(images, self.needs)

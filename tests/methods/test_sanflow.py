@@ -1,5 +1,6 @@
 """SANFlow against its brief: counts, the models of its tables, synthetic defects, its maps."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -93,9 +94,9 @@ def test_level_steps_add_up_to_one_step():
 def test_fibres_carry_statistics_and_masks_of_their_own_places():
     method = tiny(fibre=10, bce=0.0, kl=0.0).eval()
     whole, total = method.loss(features(), batch(3)), 0
-    for seen, told in method.microbatches(features(), batch(3), torch.Generator().manual_seed(0)):
-        count = (45, 18)[told.level]
-        total = total + method.loss(seen, told)["nll"] * len(told.place) / count
+    for part, step in method.microbatches(features(), batch(3), torch.Generator().manual_seed(0)):
+        count = (45, 18)[step.level]
+        total = total + method.loss(part, step)["nll"] * len(step.place) / count
     torch.testing.assert_close(total, whole["nll"])
 
 
@@ -195,17 +196,20 @@ def test_fresh_defects_are_the_banks_and_leave_the_cache_alone(sets):
         for name, part in theirs.items():
             torch.testing.assert_close(ours[name], part, rtol=1e-3, atol=1e-4)
     assert set(bad.cache.folder.rglob("*")) == cached
+    network = copy.deepcopy(bad.backbone).to("meta")
+    elsewhere = stages.FreshDefects(bad.samples, network, bad.needs).batch([0])
+    assert {part.device.type for part in elsewhere.parts().values()} == {"meta"}
 
 
 def test_a_step_has_as_many_defects_of_each_kind_as_normal_images():
-    seen = []
+    epochs = []
     for epoch in range(2):
         steps = fit.defect_order(3 * 9, 9, 5, 0, epoch)
         assert sorted(index for step in steps for index in step) == list(range(27))
         for k, step in enumerate(steps):
             assert Counter(index // 9 for index in step) == dict.fromkeys(range(3), 1 + (k < 4))
-        seen.append(steps)
-    assert seen[0] != seen[1]
+        epochs.append(steps)
+    assert epochs[0] != epochs[1]
     assert len(fit.defect_order(10, 4, 2, 0, 0)[0]) == 5  # no copies of all: at random
 
 
