@@ -89,13 +89,15 @@ def _forecast(planned: Results, json: bool) -> None:
 
     def page() -> str:
         if not rows:
-            return "All is finished; nothing is left to train."
-        shown = [{**row, "missing": row["missing"].split(":")[0]} for row in rows]
-        count, hours = (sum(row[key] or 0 for row in rows) for key in ("trainings", "hours"))
-        disk = sum({row["data"]: row["disk_gb"] or 0 for row in rows}.values())
-        parts = dict.fromkeys(part for row in rows for part in row["missing"].split("; "))
+            return "Nothing is left to train."
+        shown = [{**row, "missing": " and ".join(one.split(":")[0] for one in row["missing"])}
+                 for row in rows]  # fmt: skip
+        count, hours, disk = (
+            sum(row[key] or 0 for row in rows) for key in ("trainings", "hours", "disk_gb")
+        )
         total = f"{count} trainings, {hours:.1f} hours at {RATE / 1e12:g} TFLOP/s, {disk:.1f} GB"
-        return "\n".join([table(shown), "", total, *(f"missing {part}" for part in parts if part)])
+        parts = dict.fromkeys(f"missing {one}" for row in rows for one in row["missing"])
+        return "\n".join([table(shown), "", total, *parts])
 
     echo(rows, json, page)
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from labkit import methods
 from labkit.core.config import Config
+from labkit.core.devices import device_of
 from labkit.features import backbones
 from labkit.features.backbones import Backbone
 from labkit.methods.base import Method
@@ -104,7 +105,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 def times(spec: Config, backbone: Backbone) -> dict[str, Any]:
     """Seconds from one image to its maps and score, backbone included, and of the method alone."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of("auto")
     backbone, needs = backbone.to(device), methods.get(spec.method).reads(spec.flow)
     method = _method(spec, backbone, device)
     image = torch.rand(1, 3, backbone.image_size, backbone.image_size, device=device)

@@ -101,11 +101,12 @@ def test_a_dry_run_says_what_a_study_takes_and_starts_nothing(call, tmp_path):
     line = ["study", "dnfad-depth", "--dry-run"]
     small = call(*line, "--budget", "quick", "--json", "--set", "limit=4")
     (row,) = json.loads(small.stdout)
-    assert (row["trainings"], row["missing"]) == (6, "")
+    assert (row["trainings"], row["missing"]) == (6, [])
     assert 0 < row["hours"] < 1
     large = call(*line, "--budget", "paper", "--backbone", "resnet18.tv_in1k", "--set", "taps=3",
                  "--variant", "blocks=1", "--root", tmp_path / "no data").stdout  # fmt: skip
     assert "missing data: labkit data get mvtec_ad" in large
     assert "missing weights: resnet18.tv_in1k" in large
     assert "45 trainings" in large
+    assert call("study", "dnfad-complexity", "--dry-run").stdout == "Nothing is left to train.\n"
     assert not list(tmp_path.glob("**/tasks"))
