@@ -232,7 +232,7 @@ class DNFAD(GridMethod):
 
     def score(self, maps: Maps) -> Tensor:
         """Mean of the largest values of the main map (eq. 17), or the code's sum over branches."""
-        if self.spec.score_of == "fused":
+        if self.spec.score_of == "fused" or maps.main != "fused":
             return super().score(maps)
         return sum(top_mean(maps.family[name].values, self.spec.top_k) for name in self.branches)
 

@@ -31,6 +31,16 @@ def features(n=2, seed=0, shapes=SHAPES):
     return drawn(n, seed, shapes)
 
 
+def test_the_papers_error_is_a_sum_and_its_subnet_separable():
+    mean, total = tiny(), tiny(error="sum")
+    rebuilt = mean.reconstruct(features())
+    expected = sum((p - m).square().sum() for p, m in zip(rebuilt.prior, rebuilt.memory)) / 2  # noqa: B905
+    torch.testing.assert_close(total._error(rebuilt, rebuilt.memory), expected)
+    assert expected > 10 * mean._error(rebuilt, rebuilt.memory)
+    parts = [type(part).__name__ for part in Depthwise(4, 8, 3, False, separable=True)]
+    assert parts == ["Conv2d", "Conv2d", "LeakyReLU", "Conv2d"]
+
+
 class Images:
     """A feature set that is in memory."""
 

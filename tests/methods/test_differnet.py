@@ -95,13 +95,13 @@ def test_random_angles_are_the_images_own_and_of_training_alone():
     assert DifferNet.reads(spec) == Needs(rotations=6)
     assert backbone.fingerprint(needs) != backbone.fingerprint(Needs(rotations=6))
     images = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    drawn = [backbones.angles(image, needs) for image in images]
-    assert len({angle for own in drawn for angle in own}) == 18
-    assert 0 <= min(map(min, drawn)) < 90 < 270 < max(map(max, drawn)) < 360
+    degrees = [backbones.angles(image, needs) for image in images]
+    assert len({angle for own in degrees for angle in own}) == 18
+    assert 0 <= min(map(min, degrees)) < 90 < 270 < max(map(max, degrees)) < 360
     together, alone = backbone(images, needs).rotated, backbone(images[1:2], needs).rotated
     torch.testing.assert_close(together[1:2], alone)
     torch.testing.assert_close(
-        alone[:, 2], backbone.pooled(images[1:2], drawn[1][2]).half().float()
+        alone[:, 2], backbone.pooled(images[1:2], degrees[1][2]).half().float()
     )
     with pytest.raises(ValueError, match=r"turns=4 and test_turns=9 .* set rotations=9 or more"):
         DifferNet.reads(DifferNetSpec(test_turns=9))

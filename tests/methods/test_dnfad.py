@@ -9,7 +9,7 @@ from small_methods import images, parameters, small
 from torch import nn
 
 from labkit import methods
-from labkit.core.records import Features, Shapes
+from labkit.core.records import Features, Maps, Shapes
 from labkit.flows.flow import Flow
 from labkit.methods.blocks.dsam import DSAM, IDConv
 from labkit.methods.dnfad import DNFAD, DNFADSpec, branch
@@ -172,6 +172,26 @@ def test_probability_map_is_the_papers_up_to_its_constant():
         density = density + images(-0.5 * out.z.square().mean(1)).exp()
     expected = 2 - density / math.sqrt(2 * math.pi)
     torch.testing.assert_close(method.maps(features(1)).anomaly, expected)
+
+
+def test_the_codes_score_adds_those_of_the_branches_unless_one_map_is_to_score():
+    method = tiny(fuse="probability", score_of="branches", top_k=0.0125)
+    maps = method.maps(features(2))
+    tops = {n: maps[n].values.flatten(1).sort().values[:, -12:].mean(1) for n in maps}
+    torch.testing.assert_close(method.score(maps), tops["global"] + tops["local"])
+    alone = method.score(Maps(maps.family, "local"))
+    torch.testing.assert_close(alone, tops["local"])
+    assert not torch.equal(method.score(maps), tops["fused"])
+
+
+def test_the_papers_norm_is_right_behind_the_gate():
+    norm, behind = ["LayerNorm2d"], {"gate": 1, "convolution": 2}
+    for place, index in behind.items():
+        steps = tiny(norm_place=place).branches["global"].steps
+        subnet = next(step.subnet for step in steps if hasattr(step, "subnet"))
+        expected = ["DSAM", "Conv2d", "ReLU", "Conv2d"]
+        expected[index:index] = norm
+        assert [type(part).__name__ for part in subnet] == expected
 
 
 def test_gaussian_data_reach_the_analytic_entropy():

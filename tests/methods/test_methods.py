@@ -37,6 +37,7 @@ DNFAD_SWITCHES = [
     {"local_kernel": 1, "standardise": "none"},
     {"branches": "global"},
     {"branches": "local"},
+    {"norm_place": "gate"},
 ]
 SANF_SWITCHES = [
     {"fusion": fusion, "main_input": main}
@@ -48,7 +49,10 @@ VARIANTS = [
     *(("dnfad", switches) for switches in DNFAD_SWITCHES),
     *(("sanf", switches) for switches in SANF_SWITCHES),
     *(("cflow", switches) for switches in ({"mixing": "rotate"}, {"position": 0})),
-    *(("dadf", switches) for switches in ({"coupling": "nice"}, {"subnet": "conv"})),
+    *(
+        ("dadf", switches)
+        for switches in ({"coupling": "nice"}, {"subnet": "conv"}, {"subnet": "separable"})
+    ),
     *(("fastflow", {"kernels": kernels}) for kernels in ("3", "1")),
     *(("selfsup", {"subnet": subnet}) for subnet in ("plain", "convolution")),
     ("sanflow", {"mean": "estimated"}),
@@ -291,8 +295,8 @@ def test_each_flow_starts_with_fixed_statistics(name):
     "name", ["dnfad", "sanf", "cflow", "fastflow", "csflow", "differnet", "selfsup"]
 )
 def test_the_loss_is_the_negative_log_density_per_dimension(name):
-    told = {"objective": "plain"} if name == "cflow" else {}
-    method = shaken(build(name, standardise="none", **told)).eval()
+    switches = {"objective": "plain"} if name == "cflow" else {}
+    method = shaken(build(name, standardise="none", **switches)).eval()
     losses, outs = method.loss(features()), method.run(features()).values()
     constant = 0 if name in ("dnfad", "sanf", "csflow", "differnet") else LOG_2PI / 2
     for loss, out in zip(losses.values(), outs, strict=True):

@@ -235,9 +235,9 @@ def test_attention_is_torchs():
     x, tokens = rows(3, 2, H), rows(3, M, H, seed=1)
     m = torch.cat([x, tokens], 1)
     expected, weights = peer(x, m, m, average_attn_weights=False)
-    out, found = layer(x, tokens)
+    out, attention = layer(x, tokens)
     torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(found, weights)
+    torch.testing.assert_close(attention, weights)
 
 
 def test_among_equal_tokens_the_query_does_not_matter():

@@ -42,6 +42,17 @@ def weights(method):
     return torch.cat([p.detach().flatten() for p in method.parameters()])
 
 
+def test_adam_has_its_decay_in_the_gradient(data):
+    def end(name, decay):
+        spec = config.TrainSpec(epochs=1, batch=5, warmup=0, optimizer=name, weight_decay=decay)
+        return weights(fit(data, spec)[0])
+
+    ends = {(name, decay): end(name, decay) for name in ("adam", "adamw") for decay in (0.0, 0.5)}
+    assert torch.equal(ends["adam", 0.0], ends["adamw", 0.0])
+    beside, inside = (ends[name, 0.5] - ends[name, 0.0] for name in ("adamw", "adam"))
+    assert beside.abs().max() < inside.abs().max()  # lr * decay * w a step, however w is scaled
+
+
 def test_the_loss_falls_and_every_term_is_in_the_history(data):
     _, history = fit(data, config.TrainSpec(epochs=8, batch=5, lr=3e-3, warmup=2))
     table = pd.DataFrame(history)
