@@ -132,8 +132,8 @@ def test_the_shipped_split_is_what_its_rule_makes(crystal):
     real = {n: "defective" if label else GOOD for n, label in labels.items() if label in (0, 1)}
     plans = {"elpv": real | dict.fromkeys(train, "train")}
     if crystal == "mono":
-        drawn = half_spoilt(set(normal) - set(train))
-        plans["elpv-cracks"] = drawn | dict.fromkeys(train, "train")
+        flawed = half_spoilt(set(normal) - set(train))
+        plans["elpv-cracks"] = flawed | dict.fromkeys(train, "train")
         plans["elpv-choice"] = half_spoilt(chosen[kept:]) | dict.fromkeys(chosen[:kept], "train")
     for column, parts in plans.items():
         assert {row["image"]: row[column] for row in shipped if row[column]} == parts, column
@@ -155,9 +155,9 @@ def test_the_split_holds_every_cell(crystal, counts):
 
 @has_cells
 def test_drawn_defects_have_exact_masks_on_the_cells_of_the_real_set():
-    whole, drawn = catalogue.load("elpv/mono"), catalogue.load("elpv-cracks/mono")
-    real, test = {s.key.split("/")[-1]: s for s in whole.test}, drawn.test
-    assert [s.fingerprint() for s in whole.train] == [s.fingerprint() for s in drawn.train]
+    whole, flawed = catalogue.load("elpv/mono"), catalogue.load("elpv-cracks/mono")
+    real, test = {s.key.split("/")[-1]: s for s in whole.test}, flawed.test
+    assert [s.fingerprint() for s in whole.train] == [s.fingerprint() for s in flawed.train]
     bad = [sample for sample in test if sample.label]
     assert {sample.defect for sample in bad} == set(cracks.KINDS)
     for sample in (s for kind in cracks.KINDS for s in [s for s in bad if s.defect == kind][:5]):

@@ -35,10 +35,10 @@ def results(tmp_path):
 
 
 def test_ranks_fall_with_the_value_and_ties_share(table):
-    found = tables.ranks(table)
-    assert (found.loc["best"] == 1).all()
-    assert found.loc[["a", "b"], "x"].tolist() == [2.5, 2.5]
-    assert (found.sum() == 10).all()
+    order = tables.ranks(table)
+    assert (order.loc["best"] == 1).all()
+    assert order.loc[["a", "b"], "x"].tolist() == [2.5, 2.5]
+    assert (order.sum() == 10).all()
 
 
 def test_a_gap_is_named(table):

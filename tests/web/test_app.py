@@ -117,17 +117,17 @@ def test_a_sample_scores_as_in_its_evaluation(run):
 def test_a_look_changes_the_maps_only(run):
     image = judge(run, ("sample", shelf.opened(run).first))
     look = ViewOptions()
-    drawn = inspect.draw_maps(image, look)
-    assert drawn == inspect.draw_maps(image, look)
-    assert drawn == inspect.draw_maps(image, dataclasses.replace(look, threshold=99.0))
-    assert drawn == inspect.draw_maps(image, dataclasses.replace(look, view="of another run"))
+    html = inspect.draw_maps(image, look)
+    assert html == inspect.draw_maps(image, look)
+    assert html == inspect.draw_maps(image, dataclasses.replace(look, threshold=99.0))
+    assert html == inspect.draw_maps(image, dataclasses.replace(look, view="of another run"))
     others = [{"opacity": 0.2}, {"truth": False}, {"position": (0.2, 0.8)}, {"view": "local"}]
     looks = [dataclasses.replace(look, **other) for other in others]
-    assert len({drawn, *(inspect.draw_maps(image, one) for one in looks)}) == 5
+    assert len({html, *(inspect.draw_maps(image, one) for one in looks)}) == 5
     maps = [re.findall('data-map="([^"]*)"', page)
-            for page in (drawn, inspect.draw_maps(image, looks[-1]))]  # fmt: skip
+            for page in (html, inspect.draw_maps(image, looks[-1]))]  # fmt: skip
     assert maps == [["image", "global", "local", "fused"], ["image", "local"]]
-    assert "nats per channel" in drawn
+    assert "nats per channel" in html
 
 
 def test_a_run_whose_data_is_gone_has_its_own_scales(run, tmp_path):
@@ -180,12 +180,12 @@ def test_files_hold_what_is_shown(run):
 
 def test_a_position_says_what_each_map_and_latent_is_there(run):
     image = judge(run, ("sample", shelf.opened(run).first))
-    drawn = position.draw_position(image, (0.5, 0.25))
+    html = position.draw_position(image, (0.5, 0.25))
     here = image.answer.maps["fused"]
     value = here[int(0.25 * here.shape[0]), int(0.5 * here.shape[1])]
-    assert f"{value:.4g}" in drawn
-    assert "mean z²" in drawn
-    assert drawn != position.draw_position(image, (0.9, 0.9))
+    assert f"{value:.4g}" in html
+    assert "mean z²" in html
+    assert html != position.draw_position(image, (0.9, 0.9))
     assert position.ASK in position.draw_position(image, None)
     assert "Distance" in position.draw_nearest(image, (0.3, 0.6))
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -20,8 +20,8 @@ def test_defect_types_are_the_metrics_of_each_run():
     assert areas["images"].to_dict() == {"all": 20, "hole": 10, "scratch": 10}
     area = metrics.image_auroc(test.score.to_numpy(), test.label.to_numpy())
     assert areas.loc["all", "b"] == pytest.approx(area)
-    drawn = type_table(TABLES)
-    assert [drawn.count(name) for name in ("all defects", "hole", f">{area:.3f}<")] == [1, 1, 1]
+    html = type_table(TABLES)
+    assert [html.count(name) for name in ("all defects", "hole", f">{area:.3f}<")] == [1, 1, 1]
     one = type_table({"b": test[test.defect != "hole"]})
     assert ("all defects" in one, "scratch" in one) == (True, False)
 

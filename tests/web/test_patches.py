@@ -58,9 +58,9 @@ def test_the_latent_of_a_place_makes_up_its_density(quick_run):
     batch = detector.backbone.preprocess(sample.read())[None]
     with torch.no_grad():
         outs = detector.method.latents(detector.backbone(batch, detector.method.needs))
-    found = latents(outs, (0.1, 0.9))
-    assert set(found) == {"global", "local"}
-    for name, one in found.items():
+    rows = latents(outs, (0.1, 0.9))
+    assert set(rows) == {"global", "local"}
+    for name, one in rows.items():
         row, column = cell(outs[name].z.shape[2:], (0.1, 0.9))
         expected = log_likelihood(outs[name])[0, row, column]
         density = one.logdet - one.energy / 2 - 0.5 * torch.log(torch.tensor(2 * torch.pi))
