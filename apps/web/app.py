@@ -14,6 +14,7 @@ from labkit.training.run import runs_folder
 from labkit_apps.web import guard, markup, programs, shelf, style
 from labkit_apps.web.allowance import USUAL, Allowance
 from labkit_apps.web.page import KEEP, PRIVATE, TITLE, Page
+from labkit_apps.web.pictures import own_folder
 from labkit_apps.web.refusals import ExplainedBlocks, names_only
 from labkit_apps.web.tabs import about, batch, compare, inspect, microscope, studies, train
 from labkit_apps.web.trainer import Trainer
@@ -137,6 +138,7 @@ def serve(
     """
     login, port = credentials(auth), free_port(host, port)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # users and trainings share cores
+    own_folder()  # before anything of Gradio's asks where its files are
     guarded = guard.GuardedApp(host, names)
     trainer = Trainer(Path(runs or runs_folder()), root, allowance)
     demo = build(trainer).queue(default_concurrency_limit=USERS)

@@ -1,12 +1,15 @@
 """Pictures as files of the server's cache, each written whole and once.
 
 Gradio writes a picture again for every visitor who is shown it, also while another is being sent
-that very file, who then gets half of it.
+that very file, who then gets half of it. All its servers on a machine share one cache, where
+equal pictures have one name, and each takes its pictures away when it stops: hence `own_folder`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,14 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from labkit.core.files import write_whole
+
+
+@functools.cache
+def own_folder() -> tempfile.TemporaryDirectory:
+    """The folder of this process's uploads and pictures, gone with it; no other server's."""
+    folder = tempfile.TemporaryDirectory(prefix="labkit-", dir=os.environ.get("GRADIO_TEMP_DIR"))
+    os.environ["GRADIO_TEMP_DIR"] = folder.name
+    return folder
 
 
 def as_files(value: Any) -> Any:

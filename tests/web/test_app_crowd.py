@@ -1,5 +1,7 @@
 """Eight visitors at once, and how soon the first map follows an upload."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,3 +104,14 @@ def test_gradio_writes_no_picture_itself(url, runs, pictures, monkeypatch):
     assert answer["image"] == "part0.png"
     shown = thumbnails["value"][0]["image"]
     assert all(Image.open(path).size for path in (overlay, shown))
+
+
+def test_two_servers_share_no_picture(url):
+    """Else the one that stops takes away the pictures that the other still shows."""
+    words = "from labkit_apps.web.pictures import own_folder; print(own_folder().name)"
+    other = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True).stdout
+    ours = Path(as_files(np.zeros((2, 2, 3), np.uint8)))
+    assert ours.is_file()
+    assert other.strip()
+    assert not ours.is_relative_to(other.strip())
+    assert not Path(other.strip()).exists()
