@@ -99,13 +99,13 @@ def anomaly(normality: Values, unit: Literal["nats", "probability"] = "nats") ->
     return -normality if unit == "nats" else 1 - normality
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     """Maps (B, h, w) brought to the image's (H, W), bilinear.
 
     A position's value stands at its cell's centre, as a strided backbone computes it; the official
-    codes of DNFAD and CFLOW-AD align corners instead, which moves the rim by half a cell.
+    codes of DNFAD and CFLOW-AD align `corners` instead, which moves the rim by half a cell.
     """
-    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=corners)[:, 0]
 
 
 def blurred(maps: Tensor, sigma: float) -> Tensor:

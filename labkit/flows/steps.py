@@ -24,15 +24,16 @@ Subnet = Callable[[int, int], nn.Module]  # (channels in, channels out) -> netwo
 ALL_IN_ONE = {"two_sided": False, "bound": "tanh", "gain": 0.1}  # FrEIA's AllInOneBlock
 
 
-def soft_clamp(s: Tensor, alpha: float) -> Tensor:
+def soft_clamp(s: Tensor, alpha: float, rounded: bool = False) -> Tensor:
     """Log-scale bounded by alpha nats: sigma_alpha(s) = (2 alpha / pi) arctan(s / alpha).
 
-    DNFAD eq. 7 (also DifferNet, CS-Flow, SANF). FrEIA's "ATAN" has twice this slope.
+    DNFAD eq. 7 (also DifferNet, CS-Flow, SANF). FrEIA's "ATAN" has twice this slope. `rounded`:
+    with 0.636 for 2 / pi, as all these methods' codes have it.
 
     >>> soft_clamp(torch.tensor([0.01, 1e6]), alpha=2.0)
     tensor([0.0064, 2.0000])
     """
-    return (2 * alpha / math.pi) * torch.atan(s / alpha)
+    return (0.636 * alpha if rounded else 2 * alpha / math.pi) * torch.atan(s / alpha)
 
 
 class Step(nn.Module):
@@ -112,7 +113,7 @@ class AffineCoupling(Step):
           cond_channels: of the condition that both networks read beside their half.
           clamp: alpha, the largest |log-scale|, nats.
           two_sided: whether the first half is transformed as well.
-          bound: of the log-scale, `soft_clamp` or alpha tanh.
+          bound: of the log-scale, `soft_clamp`, the same `rounded`, or alpha tanh.
           gain: factor on the networks' output.
 
     >>> step = AffineCoupling(4, nn.Linear, two_sided=False)
@@ -129,7 +130,7 @@ class AffineCoupling(Step):
         cond_channels: int = 0,
         clamp: float = 2.0,
         two_sided: bool = True,
-        bound: Literal["arctan", "tanh"] = "arctan",
+        bound: Literal["arctan", "rounded", "tanh"] = "arctan",
         gain: float = 1.0,
     ):
         super().__init__()
@@ -171,7 +172,7 @@ class AffineCoupling(Step):
         s, t = raw.chunk(2, dim=1)
         if self.bound == "tanh":
             return self.clamp * torch.tanh(s), t
-        return soft_clamp(s, self.clamp), t
+        return soft_clamp(s, self.clamp, self.bound == "rounded"), t
 
 
 class ChannelAffine(Step):

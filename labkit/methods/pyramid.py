@@ -27,6 +27,7 @@ class PyramidSpec(GridSpec):
 
     place_logdet: bool = False  # the log-det of `standardise` in maps and score
     fuse: Literal["probability", "nats"] = "probability"  # sum_k P_k, or its logarithm
+    upsample: Literal["centres", "corners"] = "centres"  # what a map's enlargement aligns
 
 
 WHITENED = {  # what helps where a flow has minutes, not days: it starts as a Gaussian per place
@@ -95,7 +96,7 @@ class Pyramid(Method):
     level: ClassVar[type[PyramidLevel]]  # built as Level(spec, channels, grid, scale)
     averaged: ClassVar[bool] = False  # `probability` fuses by the mean of 1 - P_k, not the sum
     highest: float | None = None  # max u where it is known without data
-    score_keys = frozenset({"place_logdet", "fuse", "top_k"})
+    score_keys = frozenset({"place_logdet", "fuse", "top_k", "upsample"})
     renamed_keys: ClassVar = {"stem": "whitening"}
     needs = Needs(pyramid=True)
 
@@ -166,7 +167,8 @@ class Pyramid(Method):
         """
         logs = [u - peak for u, peak in zip(densities, self.peak, strict=True)]
         size, nats = self.shapes.image, self.spec.fuse == "nats"
-        normality = [upsample(log if nats else log.exp(), size) for log in logs]
+        corners = self.spec.upsample == "corners"
+        normality = [upsample(log if nats else log.exp(), size, corners) for log in logs]
         values = [anomaly(p, self.spec.fuse) for p in normality]
         unit = "−log P [nats per channel]" if nats else "1 − P"
         mode = "most normal position of training" if self.highest is None else "mode of the base"
