@@ -16,8 +16,7 @@ Where we differ, and why (each is a switch of `SANFlowSpec` or `StatisticsSpec`)
 - the last epoch counts; the code keeps the weights that are best on the test images.
 
 `presets` names the models of the paper's tables. `preset=paper` and `preset=official` are those
-of the card (`cards/sanflow.yaml`); one thing that the code optimises is left out: at abnormal
-positions its KL still trains alpha, through half of its terms.
+of the card (`cards/sanflow.yaml`).
 
 Where the equations are: eq. 1, eq. 2, eq. 3, the change of variables, in
 `likelihood.log_density`; eq. 4, eq. 5, eq. 6, eq. 7, eq. 8, eq. 9 in `statistics.py`.
@@ -140,13 +139,14 @@ class SANFlow(SemanticPyramid, CFLOW):
         """
         answer, pairs = self.predicted(features)
         how, size = self.spec.test_variance, self.shapes.image
+        corners = self.spec.upsample == "corners"
         normal, abnormal, chances = [], [], []
         for (out, stats), peak in zip(pairs, self.peak, strict=True):
             normal.append(self.density(out, stats))
             bad = self.base.abnormal(out.z, stats, how) + out.logdet / out.z.shape[1] - peak
-            abnormal.append(upsample(bad, size))
+            abnormal.append(upsample(bad, size, corners))
             s = self.base.normality(out.z, stats)
-            chances.append(upsample(anomaly(s, "probability"), size))
+            chances.append(upsample(anomaly(s, "probability"), size, corners))
         family = self.draw(normal).family
         if self.spec.copies:
             what = "log density under the base of synthetic defects"

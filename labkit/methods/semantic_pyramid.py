@@ -17,7 +17,8 @@ from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.methods.pyramid import Pyramid
 
 PREDICTED = ("prior_patch", "prior_mode", "start", "log_variance_weight", "kl", "kl_abnormal",
-             "normal_variance", "abnormal_variance", "test_variance", "mode_max")  # fmt: skip
+             "official_gradient", "normal_variance", "abnormal_variance", "test_variance",
+             "mode_max")  # fmt: skip
 NETWORK = ("filters", "statistics_size", "detach")
 
 
@@ -39,9 +40,15 @@ class SemanticPyramid(Pyramid):
     def idle(cls, spec: Any) -> dict[str, str]:
         """Keys of the base that do nothing without defects, or where its variance is fixed."""
         idle = super().idle(spec) | ({} if spec.kl else {"kl_abnormal": "needs kl above 0"})
+        if spec.detach and not spec.bce and (spec.kl_abnormal or not spec.kl):
+            idle["official_gradient"] = "needs bce above 0, detach=false or kl_abnormal=false"
         if not getattr(spec, "copies", 0):
             keys = ("abnormal_base", "detach", "kl_abnormal")
-            keys += () if spec.bce else ("bce_logit", "margin", "abnormal_variance")
+            keys += (
+                ()
+                if spec.bce
+                else ("bce_logit", "margin", "abnormal_variance", "official_gradient")
+            )
             idle |= dict.fromkeys(keys, "needs synthetic defects")
         if spec.variance == "estimated":
             return idle | {"fixed_variance": "needs variance=fixed"}

@@ -57,6 +57,7 @@ class StatisticsSpec:
     log_variance_weight: Above0 = 0.5  # of E[log s2] in l; official 1.0
     detach: bool = True  # abnormal positions do not train h through l and BCE
     kl_abnormal: bool = True  # KL at abnormal positions trains h
+    official_gradient: bool = False  # what else trains h: alpha's gammas there, never l^a
     abnormal_base: bool = True  # eq. 5; False: one base for all positions
     bce: AtLeast0 = 1.0  # lambda_1; 0: no term, Table 4
     bce_logit: Literal["channel", "exact", "softmaxed"] = "channel"  # see `SemanticBase.bce`
@@ -179,6 +180,11 @@ class SemanticBase(nn.Module):
         """KL of each position's inverse gamma from the prior (eq. 4), nats."""
         return kl_inverse_gamma(stats.log_alpha, stats.log_beta, self.alpha0, self.beta0)
 
+    def _of_alpha(self, stats: Statistics) -> Tensor:
+        """Eq. 4 in alpha alone: (alpha - alpha_0) psi(alpha) - ln Gamma(alpha) - alpha."""
+        alpha = stats.log_alpha.exp()
+        return (alpha - self.alpha0) * torch.digamma(alpha) - torch.lgamma(alpha) - alpha
+
     def bce(self, apart: Tensor, abnormal: Tensor, channels: int) -> Tensor:
         """Binary cross-entropy of s(z) = p^n / (p^n + p^a) (eq. 8), one value per position.
 
@@ -220,7 +226,12 @@ class SemanticBase(nn.Module):
         held = stats.map(lambda t: torch.where(abnormal, t.detach(), t))
         own = held if spec.detach else stats
         good = self.normal(z, own, spec.normal_variance)
-        bad = self.abnormal(z, own, spec.abnormal_variance)
+        live = spec.official_gradient and stats.log_alpha is not None
+        if live and spec.detach and spec.normal_variance == "expectation":
+            pull = trained_only(torch.digamma(stats.log_alpha.exp()), abnormal)
+            good = good + spec.log_variance_weight * pull
+        of_bad = stats.map(torch.Tensor.detach) if live else own
+        bad = self.abnormal(z, of_bad, spec.abnormal_variance)
         density = torch.where(abnormal, bad, good) if spec.abnormal_base else good
         density = density + logdet / channels
         extra = {}
@@ -228,7 +239,10 @@ class SemanticBase(nn.Module):
             extra["bce"] = spec.bce / channels * self.bce(good - bad, abnormal, channels)
         if spec.kl and stats.log_alpha is not None:
             own = stats if spec.kl_abnormal else held
-            extra["kl"] = spec.kl / channels * self.divergence(own)
+            divergence = self.divergence(own)
+            if live and not spec.kl_abnormal:
+                divergence = divergence + trained_only(self._of_alpha(stats), abnormal)
+            extra["kl"] = spec.kl / channels * divergence
         if self.objective == "official":
             inner = extra.get("kl", 0.0) + (extra["bce"].mean() if "bce" in extra else 0.0)
             return {"objective": log_sigmoid_loss(density - inner).mean()}
@@ -264,6 +278,11 @@ class PredictedBase(Step):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """x = mu_i + s_i z."""
         return z / self.inverse_scale + self.mean
+
+
+def trained_only(values: Tensor, where: Tensor) -> Tensor:
+    """0 with the gradient of values (N,) or (B, h, w) at some positions."""
+    return torch.where(where, values - values.detach(), 0)
 
 
 def kl_inverse_gamma(log_alpha: Tensor, log_beta: Tensor, alpha0: float, beta0: float) -> Tensor:

@@ -1,0 +1,144 @@
+"""SANFlow's `preset=official` against the formulas of its authors' code, with its weights' names.
+
+Read: github.com/kdhRick2222/SANFlow at 0146283 (model.py, snet_loss.py, train.py) and FrEIA 0.2.
+Its scores take max u, and the map its maximum, over the test set: here the images are that set.
+"""
+
+import math
+
+import parity
+import pytest
+import torch
+from parity import assert_same, under
+from torch.nn import functional as F
+
+from labkit.core.records import Batch, Features, Shapes
+
+SHAPES = Shapes((16, 24), ((6, 8, 12), (7, 4, 6), (4, 2, 3)))
+SIZES = {"blocks": 2, "position": 8, "filters": 3}
+COND, WIDE, GRIDS = 8, 3, [grid for _, *grid in SHAPES.pyramid]
+OURS = {"first": "layer1", "last": "last_layer", "middle": "dncnn"}
+
+
+def decoder_state(channels, seed):
+    """One of `decoder_state_dict`; its subnets' inner layer is twice as wide as their input."""
+    wide, out = 2 * (channels - channels // 2 + COND), 2 * (channels // 2)
+    subnet = {"0.weight": (wide, wide // 2), "0.bias": (wide,), "2.weight": (out, wide)}
+    subnet |= {"2.bias": (out,)}
+    return parity.all_in_one_state(channels, [subnet] * SIZES["blocks"], dims=0, seed=seed)
+
+
+def snet_state():
+    shapes = {"layer1.weight": (WIDE, 3, 3, 3), "last_layer.weight": (2, WIDE, 3, 3)}
+    shapes |= {f"dncnn.{k}.weight": (WIDE, WIDE, 3, 3) for k in (0, 3, 6)}
+    norm = ("weight", "bias", "running_mean", "running_var")
+    shapes |= {f"dncnn.{k}.{name}": (WIDE,) for k in (1, 4, 7) for name in norm}
+    state = parity.drawn(shapes, seed=5)
+    return {k: v.abs() + 0.5 if k.endswith("var") else v for k, v in state.items()}
+
+
+def subnet(w, x):
+    return F.linear(F.linear(x, w["0.weight"], w["0.bias"]).relu(), w["2.weight"], w["2.bias"])
+
+
+def decoded(state, level):
+    """z and log-det of a level's positions, rows (n, C), each with the code of its place."""
+    code = parity.position_code(COND, *level.shape[2:]).flatten(1).T.repeat(len(level), 1)
+    return parity.all_in_ones(state, level.movedim(1, -1).flatten(0, 2), subnet, code, clamp=1.9)
+
+
+def snet(state, image, training=False):
+    """log alpha and log beta of each pixel, (B, 2, H, W)."""
+    x = first = F.conv2d(image, state["layer1.weight"], padding=1).relu()
+    for k in (0, 3, 6):
+        x = F.conv2d(x, state[f"dncnn.{k}.weight"], padding=1)
+        gain, bias, *running = under(state, f"dncnn.{k + 1}.").values()
+        running = (None, None) if training else running
+        x = F.batch_norm(x, *running, gain, bias, training).relu()
+    return F.conv2d(x + first, state["last_layer.weight"], padding=1)
+
+
+def at_rows(maps, grid):
+    """Values (B, n, H, W) at the pixel that is nearest to each position, n of (B h w,)."""
+    return F.interpolate(maps, grid).movedim(1, -1).flatten(0, 2).unbind(1)
+
+
+def log_normal(z, a, b, mean=0.0):
+    """log N(z; mean, s I), s the likeliest of InverseGamma(e^a, e^b), at most 5."""
+    s = (b.exp() / (a.exp() + 1)).clamp(max=5)
+    return -((z - mean).square().sum(1) / s + z.shape[1] * (2 * math.pi * s).log()) / 2
+
+
+def objective(z, jac, a, b, bad):
+    """-log sigmoid((l + J - KL - 0.2 CE) / C); l^n at expectations, with C E[log variance]."""
+    alpha, alpha0, log_beta0 = a.exp(), 11**2 / 2 - 1, math.log(11**2 * 0.1 / 2)
+    held_a, held_b = (torch.where(bad, v.detach(), v) for v in (a, b))
+    ratio, channels = (held_a - held_b).exp(), z.shape[1]
+    good = -channels * (math.log(2 * math.pi) / 2 + held_b - torch.digamma(alpha))
+    good = good - z.square().sum(1) * ratio / 2
+    other = log_normal(z, a.detach(), b.detach(), mean=1.0)
+    chances = torch.stack([good, other], 1).softmax(1)
+    ce = F.cross_entropy(chances, bad.long())  # which takes them for logits
+    kl = (alpha - alpha0) * torch.digamma(alpha) + math.lgamma(alpha0) - torch.lgamma(alpha)
+    kl = kl + alpha0 * (held_b - log_beta0) + math.exp(log_beta0) * ratio - alpha
+    inner = torch.where(bad, other, good) + jac - kl - 0.2 * ce
+    return F.softplus(-inner / channels).mean()
+
+
+@pytest.fixture
+def drawn():
+    """Their weights, the method that they are carried into, and what it sees."""
+    h, states = snet_state(), [decoder_state(c, k) for k, (c, _, _) in enumerate(SHAPES.pyramid)]
+    method = parity.official("sanflow", SHAPES, **SIZES)
+    for level, state in zip(method.levels, states, strict=True):
+        parity.carry_all_in_one(state, level.flow)
+    for own, value in method.base.network.state_dict().items():
+        head, _, rest = own.partition(".")
+        value.copy_(h.get(f"{OURS.get(head)}.{rest}", value))
+    shapes = {"image": (3, *SHAPES.image)} | {str(level): level for level in SHAPES.pyramid}
+    seen = parity.drawn({name: (3, *size) for name, size in shapes.items()}, 9, spread=1.0)
+    image, *levels = seen.values()
+    return states, h, method, Features(tuple(levels), image=image)
+
+
+def test_maps_and_scores_are_those_of_the_authors_code(drawn):
+    states, h, method, features = drawn
+    method.fit_score([features])
+    maps, answer, total = method.maps(features), snet(h, features.image), 0
+    for k, (state, level) in enumerate(zip(states, features.pyramid, strict=True)):
+        z, jac = decoded(state, level)
+        out = method.levels[k](method.levels[k].rows(level))
+        assert_same(out.z, z)
+        assert_same(out.logdet, jac)
+        a, b = at_rows(answer, GRIDS[k])
+        u = (log_normal(z, a, b) + jac) / level.shape[1]
+        p = (u - u.max()).exp().unflatten(0, (3, *GRIDS[k]))
+        total = total + parity.enlarged(p, SHAPES.image, corners=True)
+    constant = len(states) - total.max()  # over all images: no rank depends on it
+    theirs = total.max() - total
+    assert_same(maps.anomaly, theirs + constant)
+    assert_same(method.score(maps), theirs.amax((1, 2)) + constant)
+    assert_same(maps.family["variance"].values, answer[:, 1].exp() / (answer[:, 0].exp() + 1))
+
+
+def test_each_level_is_trained_by_the_authors_objective_and_gradient(drawn):
+    states, h, method, features = drawn
+    mask, net = torch.zeros(3, *SHAPES.image), method.train().base.network
+    mask[1, :9, :14], mask[2, 5:, 6:] = 0.4, 1.0
+    for k, (state, level) in enumerate(zip(states, features.pyramid, strict=True)):
+        leaves = [h[f"{name}.weight"] for name in ("layer1", "dncnn.4", "last_layer")]
+        leaves += [state["module_list.0.subnet.0.weight"], state["module_list.1.global_scale"]]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        a, b = at_rows(snet(h, features.image, training=True), GRIDS[k])
+        (bad,) = at_rows(mask[:, None].ceil(), GRIDS[k])
+        theirs = objective(*decoded(state, level), a, b, bad > 0)
+        step = Batch(label=torch.tensor([0, 1, 1]), defect_mask=mask, level=k)
+        ours = method.loss(features, step)["objective"]
+        assert_same(ours, theirs)
+        flow = method.levels[k].flow.steps
+        parts = [one.weight for one in (net.first, net.middle[4], net.last, flow[0].subnet[0])]
+        parts += [flow[4].raw_scale]
+        slopes = (torch.autograd.grad(*pair) for pair in ((ours, parts), (theirs, leaves)))
+        for slope, expected in zip(*slopes, strict=True):
+            assert_same(slope, expected.reshape(slope.shape))
