@@ -12,7 +12,7 @@ Where we differ, and why:
 - the inverse. In reverse the official code shifts the half that was transformed first by what the
   other half's network says, so it does not undo the forward pass; anomalib's copy neither. There
   is no switch for it: training and scores never invert.
-- latents are not clamped to 1e6, and 2 / pi is not rounded to 0.636.
+- latents are not clamped to 1e6, and 2 / pi is rounded to 0.636 where asked for (`arctan`).
 - options that the paper has not: features standardised per place from training normals and pooled
   (`standardise`, `pool`), the log-det in maps and score, the three maps added in nats, and a score
   of the highest `top_k` of the map. As printed: the defaults of `CSFlowSpec`.
@@ -49,6 +49,7 @@ class CSFlowSpec(PyramidSpec):
 
     blocks: UpTo512 = 4
     clamp: float = 3.0  # largest log-scale of a half-step, nats
+    arctan: Literal["exact", "rounded"] = "exact"  # 2 / pi of the clamp, or the code's 0.636
     hidden: UpTo4096 = 1024  # inner channels of a cross-scale subnet
     last_kernel: Literal[3, 5] = 5  # of the last block's subnets; the others have 3
     zero_init: bool = True  # gamma starts at 0, False: at 1
@@ -107,12 +108,15 @@ class CrossScale(nn.Module):
 def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
     """The joint flow of a row of maps: shuffle each, couple both halves of all, `blocks` times."""
     steps: list[Step] = []
+    bound = "rounded" if spec.arctan == "rounded" else "arctan"
     for k in range(spec.blocks):
         side = spec.last_kernel if k == spec.blocks - 1 else 3
         subnet = partial(CrossScale, grids=grids, spec=spec, side=side)
         steps += [
             SideBySide([Permute(channels) for _ in grids], grids),
-            coupling_step(spec.coupling, channels, subnet, clamp=spec.clamp, grid_dims=1),
+            coupling_step(
+                spec.coupling, channels, subnet, clamp=spec.clamp, grid_dims=1, bound=bound
+            ),
         ]
     return Flow(steps)
 
@@ -142,6 +146,12 @@ class CSFlow(Pyramid):
             raise ValueError(f"CS-Flow takes maps of one number of channels; got {channels}.")
         self.grids = [level.grid for level in self.levels]
         self.flow = cross_scale_flow(spec, channels[0], self.grids)
+
+    @classmethod
+    def idle(cls, spec: CSFlowSpec) -> dict[str, str]:
+        """The clamp's constant does nothing in FrEIA's blocks."""
+        own = {} if spec.coupling == "affine" else {"arctan": "needs coupling=affine"}
+        return super().idle(spec) | own
 
     def inputs(self, gathered: Sequence[Tensor]) -> list[FlowInput]:
         """The one flow of all maps, each behind its own statistics."""
@@ -178,7 +188,8 @@ class CSFlow(Pyramid):
         whole = Map(side_by_side(energies).mean(1), what, unit)
         if self.spec.fuse == "nats":
             return replace(self.draw(densities), whole=whole)
-        values = [upsample(energy, self.shapes.image) for energy in energies]
+        corners = self.spec.upsample == "corners"
+        values = [upsample(energy, self.shapes.image, corners) for energy in energies]
         what = "image at 1/{} of its size"
         family = {f"scale{k + 1}": Map(v, what.format(2**k), unit) for k, v in enumerate(values)}
         if self.spec.fuse == "finest":

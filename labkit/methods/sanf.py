@@ -48,6 +48,7 @@ class SANFSpec(FlowSpec):
     main_input: Literal["y_sem", "y_spa"] = "y_sem"  # Table 4; the other one is the condition
     blocks: UpTo512 = 4  # Table 10
     coupling: Literal["affine"] = "affine"  # FrEIA's blocks cannot hand tokens to a subnet
+    arctan: Literal["exact", "rounded"] = "exact"  # 2 / pi of the clamp, or the code's 0.636
     hidden: Above0 = 1.0  # width of the MLP / channels of a token
     heads: UpTo512 = 4
     token_pool: Literal[1, 3] = 3  # side of the blocks of patch tokens that are averaged
@@ -95,7 +96,8 @@ def couplings(spec: SANFSpec, channels: int) -> list[Step]:
     for _ in range(spec.blocks):
         shuffle = Permute(channels)
         order = order[shuffle.order] if spec.aligned else order
-        steps += [shuffle, FusionCoupling(channels, subnet, order, spec.clamp)]
+        rounded = spec.arctan == "rounded"
+        steps += [shuffle, FusionCoupling(channels, subnet, order, spec.clamp, rounded)]
     return steps
 
 

@@ -98,14 +98,21 @@ class FusionCoupling(AffineCoupling):
     channels in `order`: with the flow's own permutations so far they match [x1, x2]. `half_steps`
     also gives both subnets' attention weights.
 
-    Args:   order: (d,) index. subnet: (h, d) -> FFM.
+    Args:   order: (d,) index. subnet: (h, d) -> FFM. rounded: as of `soft_clamp`.
     Raises: ValueError if the number of channels is odd.
     """
 
-    def __init__(self, channels: int, subnet: Subnet, order: Tensor, clamp: float = 2.0):
+    def __init__(
+        self,
+        channels: int,
+        subnet: Subnet,
+        order: Tensor,
+        clamp: float = 2.0,
+        rounded: bool = False,
+    ):
         if channels % 2:
             raise ValueError(f"Both halves of a token are of one width; {channels} is odd.")
-        super().__init__(channels, subnet, clamp=clamp)
+        super().__init__(channels, subnet, clamp=clamp, bound="rounded" if rounded else "arctan")
         self.half = channels // 2
         self.register_buffer("order", order.clone())
 
@@ -121,4 +128,4 @@ class FusionCoupling(AffineCoupling):
         raw, weights = subnet(rows, self.halves(cond)[subnet is self.subnet2])
         raw = raw.transpose(1, 2).reshape(len(raw), -1, *passive.shape[2:])
         s, t = raw.to(passive.dtype).chunk(2, 1)  # float32 under bf16 autocast
-        return soft_clamp(s, self.clamp), t, weights
+        return soft_clamp(s, self.clamp, self.bound == "rounded"), t, weights
