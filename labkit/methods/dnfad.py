@@ -12,6 +12,7 @@ Where we differ, and why (each is a switch of `DNFADSpec`):
   factor h*w alone. Both are trained per dimension here (`loss_scale`).
 - eq. 15 as printed underflows (exp(-384)); the energy is a mean over channels, as in the code.
 - the score has the log-det in it (`logdet`), as a log-density must; the paper leaves it out.
+- one map scores and localises, log P enlarged; the code has two, corners aligned (`enlarge`).
 - features are standardised per place from training normals (`standardise`), the subnets start
   at zero, so that training starts from a Gaussian per place; the paper does neither.
 

@@ -5,6 +5,9 @@ map and score from it by the formulas in the sources named there, and carries it
 of `preset=official`, of which sizes alone are made small.
 """
 
+import math
+from functools import partial
+
 import torch
 
 from labkit import methods
@@ -18,17 +21,16 @@ def official(name, shapes, **sizes):
     return methods.get(name)(spec.flow, shapes).double().eval()
 
 
-def drawn(shapes, seed=0, spread=0.3):
-    """A state dict of these names and shapes, float64, N(0, spread^2)."""
+def drawn(shapes, seed=0, at="", spread=0.3):
+    """A state dict of these names and shapes below a module, float64, N(0, spread^2)."""
     random = torch.Generator().manual_seed(seed)
-    sizes = shapes.items()
     return {
-        name: spread * torch.randn(size, generator=random, dtype=torch.float64)
-        for name, size in sizes
+        at + name: spread * torch.randn(size, generator=random, dtype=torch.float64)
+        for name, size in shapes.items()
     }
 
 
-def all_in_one_state(channels, subnets, dims=2, soft=False, seed=0):
+def all_in_one_state(channels, subnets, dims=2, soft=False, seed=0, root=""):
     """Weights of FrEIA's AllInOneBlocks `module_list.k`, one for each subnet's names and shapes.
 
     `w_perm` is a permutation, or a rotation (`permute_soft`); channel scales are about 1.
@@ -36,10 +38,10 @@ def all_in_one_state(channels, subnets, dims=2, soft=False, seed=0):
     random, one = torch.Generator().manual_seed(seed), (1,) * dims
     state = {}
     for k, subnet in enumerate(subnets):
-        at = f"module_list.{k}."
-        shapes = {f"{at}global_{what}": (1, channels, *one) for what in ("scale", "offset")}
-        shapes |= {f"{at}subnet.{name}": size for name, size in subnet.items()}
-        state |= drawn(shapes, seed=100 * seed + k)
+        at = f"{root}module_list.{k}."
+        shapes = {f"global_{what}": (1, channels, *one) for what in ("scale", "offset")}
+        shapes |= {f"subnet.{name}": size for name, size in subnet.items()}
+        state |= drawn(shapes, 100 * seed + k, at)
         state[f"{at}global_scale"] += 10
         mixing = torch.eye(channels, dtype=torch.float64)
         mixing = mixing[torch.randperm(channels, generator=random)]
@@ -56,16 +58,25 @@ def all_in_one(state, k, x, subnet, cond=None, clamp=2.0):
     [r, t] = subnet([a, cond]) / 10,   b' = b exp(clamp tanh r) + t,   a is the longer half
     z = W ([a, b'] softplus(g) / 10 + o),   softplus of beta 1/2
     """
-    at, ones = f"module_list.{k}.", [1] * (x.ndim - 2)
-    half = (x.shape[1] + 1) // 2
+    w, ones, half = under(state, f"module_list.{k}."), [1] * (x.ndim - 2), (x.shape[1] + 1) // 2
     a, b = x[:, :half], x[:, half:]
     r, t = (subnet(a if cond is None else torch.cat([a, cond], 1)) / 10).chunk(2, 1)
     s = clamp * torch.tanh(r)
-    raw, offset = (state[f"{at}global_{w}"].reshape(1, -1, *ones) for w in ("scale", "offset"))
+    raw, offset = (w[f"global_{what}"].reshape(1, -1, *ones) for what in ("scale", "offset"))
     scale = 2 * torch.log1p(torch.exp(raw / 2)) / 10
     y = torch.cat([a, b * s.exp() + t], 1) * scale + offset
-    mixing = state[f"{at}w_perm"].flatten(1)
-    return torch.einsum("ij,bj...->bi...", mixing, y), s.sum(1) + scale.log().sum()
+    z = torch.einsum("ij,bj...->bi...", w["w_perm"].flatten(1), y)
+    return z, s.sum(1) + scale.log().sum()
+
+
+def all_in_ones(state, x, subnet, cond=None, clamp=2.0):
+    """A chain of them; `subnet` is given its own weights by name beside what it sees."""
+    jac = 0
+    for k in range(sum(name.endswith("w_perm") for name in state)):
+        own = partial(subnet, under(state, f"module_list.{k}.subnet."))
+        x, more = all_in_one(state, k, x, own, cond, clamp)
+        jac = jac + more
+    return x, jac
 
 
 def carry_all_in_one(state, flow, names=None):
@@ -86,6 +97,20 @@ def carry_all_in_one(state, flow, names=None):
             set_order(mix, mixing.argmax(1))
         else:
             mix.q = mixing
+
+
+def under(state, at):
+    """The part of a state dict below a module."""
+    return {name[len(at) :]: value for name, value in state.items() if name.startswith(at)}
+
+
+def position_code(channels, h, w):
+    """(channels, h, w): sin, cos in turn, first of the column, then of the row; float32 there."""
+    half = channels // 2
+    rates = torch.exp(torch.arange(0.0, half, 2) * -(math.log(1e4) / half))
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    waves = [f(r * at) for at in (column, row) for r in rates for f in (torch.sin, torch.cos)]
+    return torch.stack(waves).double()
 
 
 def set_order(permute, order):
