@@ -12,6 +12,7 @@ Where we differ, and why (each is a switch of `DNFADSpec`):
   factor h*w alone. Both are trained per dimension here (`loss_scale`).
 - eq. 15 as printed underflows (exp(-384)); the energy is a mean over channels, as in the code.
 - the score has the log-det in it (`logdet`), as a log-density must; the paper leaves it out.
+- one map scores and localises, log P enlarged; the code has two, corners aligned (`enlarge`).
 - features are standardised per place from training normals (`standardise`), the subnets start
   at zero, so that training starts from a Gaussian per place; the paper does neither.
 
@@ -64,6 +65,7 @@ class DNFADSpec(GridSpec):
     gate: Literal["multiply", "add"] = "multiply"  # X * sigmoid(m), or the code's X + m sigmoid(m)
     gate_kernel: Literal[1, 3] = 1  # the convolution before the gate; official 3
     final_relu: bool = False  # the code's ReLU on s and t of the local branch
+    arctan: Literal["exact", "rounded"] = "exact"  # 2 / pi of the clamp, or the code's 0.636
     zero_init: bool = True
     standardise: Literal["none", "channel", "place", "whiten"] = "place"
     pool: Literal[1, 3, 5] = 3
@@ -72,6 +74,8 @@ class DNFADSpec(GridSpec):
     logdet: bool = True  # log-det in maps and score
     fuse: Literal["nats", "probability"] = "nats"  # -log mean_b P_b, or eq. 16's max - sum_b P_b
     norm: Literal["none", "image", "train_max"] = "none"  # subtracted from each branch's log-map
+    upsample: Literal["centres", "corners"] = "centres"  # what a map's enlargement aligns
+    enlarge: Literal["log", "official"] = "log"  # log P; the code: to score, and P to localise
     score_of: Literal["fused", "branches"] = "fused"  # or the code's sum of each map's own score
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # Fig. 9, share of the pixels
 
@@ -124,10 +128,11 @@ def branch(spec: DNFADSpec, channels: int, local: bool) -> list[Step]:
         raise ValueError("branch_arch=official has couplings of its own; leave coupling=affine.")
     subnet = partial(Subnet, spec=spec, kernel=kernel, official_local=official and local)
     one_sided = ALL_IN_ONE if official and not local else {}
+    affine = one_sided or {"bound": "rounded" if spec.arctan == "rounded" else "arctan"}
     steps: list[Step] = []
     for _ in range(spec.blocks):
         coupling = coupling_step(
-            spec.coupling, channels, subnet, spec.position, spec.clamp, grid_dims=2, **one_sided
+            spec.coupling, channels, subnet, spec.position, spec.clamp, grid_dims=2, **affine
         )
         if one_sided:
             steps += [coupling, ChannelAffine(channels), Permute(channels)]
@@ -140,7 +145,7 @@ class DNFAD(GridMethod):
     """The dual-branch flow: features -> two densities a position -> fused map -> score."""
 
     Spec = DNFADSpec
-    score_keys = frozenset({"logdet", "fuse", "norm", "score_of", "top_k"})
+    score_keys = frozenset({"logdet", "fuse", "norm", "upsample", "enlarge", "score_of", "top_k"})
     renamed_keys: ClassVar = {r"stem\.steps\.0": "whitening", "flows": "branches"}
     needs = Needs(pyramid=True)
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
@@ -171,8 +176,12 @@ class DNFAD(GridMethod):
             idle["final_relu"] = "needs branch_arch=official and the local branch"
         if not local:
             idle["local_kernel"] = "needs the local branch"
+        if spec.coupling != "affine" or not (local or spec.branch_arch == "paper"):
+            idle["arctan"] = "needs coupling=affine and a branch whose clamp is an arctan"
+        if spec.fuse == "nats":
+            idle["enlarge"] = "needs fuse=probability"
         if spec.branches != "both":
-            idle |= dict.fromkeys(("clip_joint", "score_of"), "needs branches=both")
+            idle |= dict.fromkeys(("clip_joint", "enlarge", "score_of"), "needs branches=both")
         if not spec.layer_norm:
             idle["norm_place"] = "needs layer_norm=true"
         return idle
@@ -218,15 +227,24 @@ class DNFAD(GridMethod):
 
         nats:         A = -log (1/n) sum_b P_b,   A_b = -log P_b
         probability:  A = n - sum_b P_b,          A_b = 1 - P_b     (eq. 16 with a fixed maximum)
+        official:     A enlarges P, A_b log P; with norm=image each has its maximum subtracted
         """
-        logs, nats, family = {}, self.spec.fuse == "nats", {}
+        logs, located, family, nats = {}, [], {}, self.spec.fuse == "nats"
+        own, official = self.spec.norm == "image", self.spec.enlarge == "official" and not nats
+        top = partial(torch.amax, dim=(1, 2), keepdim=True)
+        large = partial(upsample, size=self.shapes.image, corners=self.spec.upsample == "corners")
         for (name, log), peak in zip(self._log_maps(features).items(), self.peak, strict=True):
             # the official code's maximum of the image hides a uniformly abnormal one
-            highest = log.amax((1, 2), keepdim=True) if self.spec.norm == "image" else peak
-            logs[name] = upsample(log - highest, self.shapes.image)
+            log = log - (top(log) if own else peak)
+            logs[name] = large(log)
+            if official:
+                p = large(log.exp())
+                located.append(anomaly(p + own * (1 - top(p)), "probability"))
+                logs[name] = logs[name] - own * top(logs[name])
             family[name] = anomaly(logs[name] if nats else logs[name].exp(), self.spec.fuse)
         if len(logs) > 1:
-            family["fused"] = anomaly(fuse([*logs.values()])) if nats else sum(family.values())
+            parts = located or family.values()
+            family["fused"] = anomaly(fuse([*logs.values()])) if nats else sum(parts)
         unit = Map.unit if nats else "1 − P"
         return Maps({n: Map(v, WHAT[n], unit) for n, v in family.items()}, [*family][-1])
 

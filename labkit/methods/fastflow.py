@@ -11,8 +11,8 @@ Where we differ, and why (each is a switch of `FastFlowSpec`):
   raises the reported log-density without end. None here.
 - `coupling` may be one of FrEIA's blocks; `nice` makes it a uniformly scaling flow.
 - the loss adds levels per dimension, -log p(x_k) / (C_k h_k w_k); the code adds
-  1/2 ||z_k||^2 - J_k, where a fine level counts more. Levels share no parameter and AdamW hardly
-  sees a loss's scale: only `clip`, and what levels share in `FastFlowSP`, tell the two apart.
+  1/2 ||z_k||^2 - J_k (`loss_scale`). Levels share no parameter and AdamW hardly sees a loss's
+  scale; `clip`, Adam's decay, and what levels share in `FastFlowSP` tell the two apart.
 - features may be standardised per place from training normals, pooled and averaged to a coarser
   grid; `zero_init`, `top_k` and `fuse` are those of `cflow.py`. As printed: "none", 0, False.
 - `logdet`: the score of the paper has no log-det. With kernel 1 alone (`kernels`) that of a
@@ -43,6 +43,7 @@ class FastFlowSpec(PyramidSpec):
     hidden: Above0 = 1.0  # subnet's inner channels / its input channels
     norm: Literal["none", "fixed", "gain"] = "none"  # before the flow, see `Level`; code gain
     logdet: bool = False  # the flow's log-det in maps and score
+    loss_scale: Literal["dimension", "sum"] = "dimension"  # of a level; sum: over it, as the code
 
 
 def kernel_of(spec: FastFlowSpec, k: int) -> int:
@@ -123,9 +124,15 @@ class FastFlow(Pyramid):
         return self.terms(outs, features.image) | self.unreported()
 
     def terms(self, outs: Sequence[FlowOut], image: Tensor | None = None) -> dict[str, Tensor]:
-        """-log p(x_k) / (C_k h_k w_k) of each level, nats per dimension, mean over the images."""
-        pairs = enumerate(outs, start=1)
-        return {f"scale{k}": anomaly(log_density(out)).mean() for k, out in pairs}
+        """-log p(x_k) / (C_k h_k w_k) of each level, nats per dimension, mean over the images.
+
+        With `loss_scale=sum` it is -log p(x_k).
+        """
+        losses, summed = {}, self.spec.loss_scale == "sum"
+        for k, out in enumerate(outs, start=1):
+            size = out.z[0].numel() if summed else 1
+            losses[f"scale{k}"] = size * anomaly(log_density(out)).mean()
+        return losses
 
     def unreported(self) -> dict[str, Tensor]:
         """With `norm=gain`, its log-det that no likelihood here counts, summed over levels."""

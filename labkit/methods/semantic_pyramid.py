@@ -134,6 +134,11 @@ class FastFlowSP(SemanticPyramid, FastFlow):
         "laptop": FastFlow.budgets["laptop"] | {"filters": 16, "statistics_size": 64},
     }
 
+    @classmethod
+    def idle(cls, spec: FastFlowSPSpec) -> dict[str, str]:
+        """The terms of eq. 9 are per dimension."""
+        return super().idle(spec) | {"loss_scale": "needs fastflow, without predicted statistics"}
+
     @property
     def highest(self) -> float | None:
         """max u of the base, if its variance is the same everywhere and no log-det scores."""
