@@ -36,7 +36,7 @@ from labkit.core.config import unknown
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
 from labkit.data.decode import first_line
-from labkit.features import alexnet  # noqa: F401, timm knows it from then on
+from labkit.features import alexnet, hub  # noqa: F401, timm knows alexnet from then on
 from labkit.features.fold_batchnorm import folded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
@@ -331,7 +331,7 @@ def _from_file(path: Path, image_size: int) -> nn.Module:
 
 def _from_hub(name: str, image_size: int) -> nn.Module:
     try:
-        return _create(name, image_size, pretrained=True)
+        return _create(name, image_size, **hub.options(name))
     except ValueError:
         raise
     except Exception as error:  # timm and the hub raise whatever their transports raise
