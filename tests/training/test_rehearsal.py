@@ -20,6 +20,7 @@ from test_video import campus  # noqa: F401  (a fixture)
 
 import labkit
 from labkit import methods
+from labkit.features import alexnet  # noqa: F401, timm knows it from then on
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*differs from what is published"),
