@@ -1,4 +1,4 @@
-"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, `all` of them, and `faults`."""
+"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, `all` of them, `gpu` and `faults`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,29 @@ def complexity(
 
     rows = cost.complexity(method or (), budget, time)
     echo(rows, json, lambda: _text("complexity", rows))
+
+
+@app.command()
+def gpu(
+    method: Annotated[list[str] | None, Option(help="Only this one; repeatable.")] = None,
+    device: Annotated[str, Option(help="cuda, cuda:1 or cpu.")] = "cuda",
+    images: Annotated[int, Option(min=2, help="To train on, and most to predict.")] = 64,
+    epochs: Epochs = 2,
+    quick: Annotated[bool, Option("--quick", help="Small networks; seconds on a CPU.")] = False,
+    json: Json = False,
+) -> None:
+    """DNFAD, SANFlow and FastFlow at paper size on a GPU; exit code 1 if a score is not the CPU's.
+
+    Weights are random and images drawn; shares are of the time that the GPU is busy.
+    Example: labkit bench gpu --images 128 --json
+    """
+    import labkit_apps.bench.gpu as bench
+
+    rows = bench.race(method or bench.METHODS, device, images, epochs, quick)
+    fault = bench.verdict(rows)
+    echo(rows, json, lambda: f"{_columns(rows, bench.SHOWN)}\n\n{fault}".strip())
+    if fault:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -46,7 +46,9 @@ def study(
     variant: Annotated[list[str] | None, Option(help="Only this variant; repeatable.")] = None,
     engine: Annotated[str, Option(help="local, or ray (see RAY_ADDRESS).")] = "local",
     workers: Annotated[int | None, Option(min=1, help="Processes at once.")] = None,
-    gpus: Annotated[float, Option(min=0, help="Share of a GPU a task takes on Ray.")] = 0.0,
+    gpus: Annotated[
+        float | None, Option(min=0, help="Share of a GPU a task takes on Ray.")
+    ] = None,
     set_: Set = None,
     backbone: Annotated[str | None, Option(help="Its name, a timm tag or a file.")] = None,
     root: Root = None,

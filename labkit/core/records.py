@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -175,6 +175,18 @@ class Maps:
     family: dict[str, Map]
     main: str | None
     whole: Map | None = None  # values (B,), higher is more anomalous
+
+    @classmethod
+    def join(cls, *batches: Maps) -> Maps:
+        """Those of one batch after the other."""
+        import torch
+
+        def joined(one: Map, *others: Map) -> Map:
+            return replace(one, values=torch.cat([one.values, *(m.values for m in others)]))
+
+        first = batches[0]
+        family = {name: joined(*(each[name] for each in batches)) for name in first}
+        return cls(family, first.main, first.whole and joined(*(each.whole for each in batches)))
 
     def __getitem__(self, name: str) -> Map:
         return self.family[name]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from labkit.core.config import Config, unknown
+from labkit.core.devices import Portions
 from labkit.core.records import Features, Maps
 from labkit.evaluation.calibration import Calibration, Verdict
 from labkit.features.backbones import Backbone
@@ -56,6 +57,7 @@ class Detector:
     method: Method
     calibration: Calibration | None
     main: str | None = None  # the map that scores and localises; the method's own if None
+    portions: Portions = field(default_factory=Portions, init=False)
 
     def __post_init__(self) -> None:
         self.backbone.eval()
@@ -93,7 +95,11 @@ class Detector:
     @torch.no_grad()
     def maps_and_scores(self, features: Features) -> tuple[Maps, Tensor]:
         """Maps at image resolution and raw scores (B,) of a batch of features."""
-        maps = self.method.maps(features.map(lambda t: t.to(self.device)))
+        there = features.map(lambda t: t.to(self.device))
+        parts = self.portions(
+            lambda part: self.method.maps(there.map(lambda t: t[part])), len(features)
+        )
+        maps = Maps.join(*parts)
         if self.main:
             if maps.main is None:
                 raise ValueError(

@@ -33,10 +33,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from labkit.core.config import unknown
+from labkit.core.devices import Portions, is_apart
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
 from labkit.data.decode import first_line
-from labkit.features import alexnet  # noqa: F401, timm knows it from then on
+from labkit.features import alexnet, hub  # noqa: F401, timm knows alexnet from then on
 from labkit.features.fold_batchnorm import folded
 
 OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
         fold: bool = True,
     ) -> None:
         super().__init__()
-        self.name, self.image_size = name, image_size
+        self.name, self.image_size, self.portions = name, image_size, Portions()
         self.model = model.eval().requires_grad_(False)
         self.is_transformer = hasattr(model, "num_prefix_tokens")
         last_of = {info["reduction"]: k for k, info in enumerate(model.feature_info)}
@@ -111,11 +112,12 @@ class Backbone(nn.Module):
 
         With `needs.scales` = n the pyramid is the last tap at S, S / 2, ..., S / 2^(n-1) pixels.
         Values are rounded to half precision, which is what the cache keeps. A CPU takes one image
-        at a time, since more are summed in another order: features do not depend on the batch.
+        at a time, since more are summed in another order: features do not depend on the batch. A
+        GPU takes as many as its memory holds.
         """
-        few = 1 if images.device.type == "cpu" else max(1, len(images))
-        features = Features.join(*(self._features(part, needs) for part in images.split(few)))
-        return features.map(lambda part: part.clamp(-LARGEST, LARGEST).half().float())
+        few = None if is_apart(images.device) else 1
+        parts = self.portions(lambda part: self._features(images[part], needs), len(images), few)
+        return Features.join(*parts).map(lambda part: part.clamp(-LARGEST, LARGEST).half().float())
 
     def _features(self, images: Tensor, needs: Needs) -> Features:
         x = self._normalised(images)
@@ -331,7 +333,7 @@ def _from_file(path: Path, image_size: int) -> nn.Module:
 
 def _from_hub(name: str, image_size: int) -> nn.Module:
     try:
-        return _create(name, image_size, pretrained=True)
+        return _create(name, image_size, **hub.options(name))
     except ValueError:
         raise
     except Exception as error:  # timm and the hub raise whatever their transports raise

@@ -28,9 +28,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from labkit.core.devices import is_apart, moved
 from labkit.core.files import folder_of, locked, sweep, write_whole
 from labkit.core.records import Features, Needs, Sample
 from labkit.features.backbones import Backbone
+
+CPU_BATCH, GPU_BATCH = 16, 64  # images that are read and embedded together
+REMEDY = "free some or set LABKIT_CACHE to a folder on another disk"
 
 
 class FeatureCache:
@@ -76,8 +80,7 @@ class FeatureCache:
         Raises: ValueError if the disk is full; nothing half-written is left.
         """
         data = save(parts, metadata={"crc32": _checksum(parts)})
-        remedy = "free some or set LABKIT_CACHE to a folder on another disk"
-        write_whole(self.path(key), lambda path: path.write_bytes(data), remedy)
+        write_whole(self.path(key), lambda path: path.write_bytes(data), REMEDY)
 
     def evict(self, room: int = 0) -> int:
         """Remove the least recently used files until the folder fits; returns the bytes freed.
@@ -108,14 +111,38 @@ class FeatureCache:
         Raises: ValueError if the running job's sets are larger than the cache may be.
         """
         size = sum(self.path(key).stat().st_size for key in stored) / len(stored)
-        whole = size * len({key for one in self.sets for key in one.keys})
+        self._check(size * len({key for one in self.sets for key in one.keys}))
+        self.evict(math.ceil(size * to_come))
+
+    def scratch(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """A table (rows, numbers) in a memory-mapped file, which goes with the tensor.
+
+        Raises: ValueError if it is larger than the cache may be, or the disk is full.
+        """
+        count = math.prod(size) * dtype.itemsize
+        self._check(count)
+        self.evict(count)
+        path = self.folder / "kept" / f"{os.getpid()}-{id(self)}"
+
+        def allocate(target: Path) -> None:
+            with target.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk says so now
+                    os.posix_fallocate(file.fileno(), 0, count)
+
+        write_whole(path, allocate, REMEDY)
+        table = torch.from_file(str(path), shared=True, size=math.prod(size), dtype=dtype)
+        with contextlib.suppress(OSError):  # Windows keeps it
+            path.unlink()
+        return table.reshape(size)
+
+    def _check(self, whole: float) -> None:
+        """Raises: ValueError if a job needs more bytes than the cache may hold."""
         if whole > self.limit:
             least = f"{math.ceil(whole / 1e7) / 100:g}"
             raise ValueError(
                 f"The features of this job take {least} GB, the cache may hold "
                 f"{self.limit / 1e9:g}; set LABKIT_CACHE_GB={least} or more."
             )
-        self.evict(math.ceil(size * to_come))
 
 
 @dataclass(eq=False, repr=False)
@@ -143,7 +170,7 @@ class FeatureSet:
     def __getstate__(self) -> dict:
         return self.__dict__ | {"samples": (), "backbone": None}  # workers read the cache alone
 
-    def extract(self, what: str = "images", progress: bool = True, batch: int = 16) -> FeatureSet:
+    def extract(self, what: str = "images", progress: bool = True) -> FeatureSet:
         """Make sure that every image's features are stored and intact.
 
         One process computes at a time; one that lacks nothing waits for none.
@@ -155,9 +182,10 @@ class FeatureSet:
             missing = self._missing(missing)  # another process may have computed some meanwhile
             bar = tqdm(total=len(missing), desc=f"features of {what}", unit="image", leave=False,
                        disable=not (progress and missing))  # fmt: skip
-            with bar, ThreadPoolExecutor(2) as pool:
+            batch = GPU_BATCH if is_apart(self.device) else CPU_BATCH
+            with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 2)) as pool:
                 for indices, inputs in self._ahead(missing, batch, pool):
-                    self._compute(indices, inputs)
+                    self._compute(indices, inputs, pool)
                     if indices[0] == missing[0]:  # the first batch tells their size
                         keys = [self.keys[k] for k in indices]
                         self.cache.make_room(keys, len(missing) - len(keys))
@@ -170,23 +198,23 @@ class FeatureSet:
 
         A process without the backbone gets them on the CPU.
         """
-        parts, device = [self._parts(index) for index in indices], self.device
+        parts, device = self._parts(indices), self.device
         stacked = {n: torch.stack([p[n] for p in parts]) for n in parts[0].keys() - {self.beside}}
-        return Features.of({name: part.to(device).float() for name, part in stacked.items()})
+        return Features.of({name: moved(part, device).float() for name, part in stacked.items()})
 
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
         return torch.device("cpu") if self.backbone is None else self.backbone.mean.device
 
-    def _parts(self, index: int) -> dict[str, Tensor]:
-        """What the cache holds of a sample."""
-        stored = self.cache.read(self.keys[index])
-        if stored is None:
+    def _parts(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        """What the cache holds of some samples; what it lost is computed anew, all at once."""
+        stored = {k: self.cache.read(self.keys[k]) for k in indices}
+        if lost := [k for k, parts in stored.items() if parts is None]:
             if self.backbone is None:
                 raise ValueError("Cached features vanished; raise LABKIT_CACHE_GB and resume.")
-            self._compute([index], [self._read(index)])
-            stored = self.cache.read(self.keys[index]) or {}
+            self._compute(lost, [self._read(k) for k in lost])
+            stored |= {k: self.cache.read(self.keys[k]) or {} for k in lost}
             self.cache.evict()
             if self.extracted:
                 warnings.warn(
@@ -194,7 +222,7 @@ class FeatureSet:
                     "raise LABKIT_CACHE_GB.",
                     stacklevel=2,
                 )
-        return stored
+        return [stored[k] for k in indices]
 
     def batches(self, size: int = 32) -> Iterator[Features]:
         """All features in order, a batch at a time."""
@@ -219,13 +247,21 @@ class FeatureSet:
             yield indices[start : start + size], [one.result() for one in pending]
             pending = upcoming
 
-    def _compute(self, indices: Sequence[int], inputs: Sequence[dict[str, Tensor]]) -> None:
-        images = torch.stack([one.pop("image") for one in inputs]).to(self.device)
+    def _compute(
+        self,
+        indices: Sequence[int],
+        inputs: Sequence[dict[str, Tensor]],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        images = moved(torch.stack([one.pop("image") for one in inputs]), self.device)
         parts = self.backbone(images, self.needs).parts()
         half = {name: part.half().cpu() for name, part in parts.items()}
-        for row, (index, beside) in enumerate(zip(indices, inputs, strict=True)):
-            features = {name: part[row].contiguous() for name, part in half.items()}
-            self.cache.write(self.keys[index], features | beside)
+        rows = [
+            {name: part[row].contiguous() for name, part in half.items()} | beside
+            for row, beside in enumerate(inputs)
+        ]
+        write = pool.map if pool else map
+        list(write(self.cache.write, [self.keys[k] for k in indices], rows))
         self.computed += len(indices)
 
 
@@ -236,7 +272,7 @@ class DefectSet(FeatureSet):
 
     def masks(self, indices: Sequence[int]) -> Tensor:
         """Soft masks at the network's image size, (n, S, S) float in [0, 1]."""
-        return torch.stack([self._parts(index)["mask"] for index in indices]).float() / 255
+        return torch.stack([parts["mask"] for parts in self._parts(indices)]).float() / 255
 
     def _read(self, index: int) -> dict[str, Tensor]:
         image = super()._read(index)  # painted with its mask in one drawing

@@ -94,9 +94,13 @@ def _stream(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
     yield from pool(delayed(perform)(job) for job in jobs)
 
 
-def cluster(jobs: Sequence[Job], workers: int, gpus: float = 0.0) -> Iterator[list[Outcome]]:
+def cluster(
+    jobs: Sequence[Job], workers: int, gpus: float | None = None
+) -> Iterator[list[Outcome]]:
     """Jobs on Ray: the cluster of `RAY_ADDRESS`, or a local one of `workers` processes.
 
+    Args:   gpus: share of a GPU that a job takes; by default a whole one where there are any,
+            since Ray hides the GPUs from a job that takes none.
     Raises: ValueError if Ray is not installed or its cluster does not answer.
     """
     try:
@@ -117,6 +121,8 @@ def cluster(jobs: Sequence[Job], workers: int, gpus: float = 0.0) -> Iterator[li
                 "with `ray start --head` and set RAY_ADDRESS, or use --engine local."
             ) from None
     try:
+        if gpus is None:
+            gpus = min(1, ray.cluster_resources().get("GPU", 0))
         remote = ray.remote(perform).options(num_cpus=1, num_gpus=gpus, max_retries=1)
         pending = {remote.remote(job): job for job in jobs}
         while pending:

@@ -9,20 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import timm
-from huggingface_hub import try_to_load_from_cache
-
 from labkit import methods
 from labkit.core.config import Config
 from labkit.data import catalogue
 from labkit.data.entry import counts, data_root
 from labkit.evaluation import cost
+from labkit.features import hub
 from labkit.features.backbones import OFFLINE
 from labkit.studies.jobs import Job, jobs
 from labkit.studies.spec import Task
 
 RATE = 1e13  # FLOPs a second that are counted on; an A100 does at most 2e13 in float32
-WEIGHTS = "model.safetensors"  # what timm asks the hub for
 STEP = 3  # a step in passes: forward, and gradients by weights and by inputs
 
 
@@ -97,6 +94,4 @@ def _weights(config: Config) -> str:
     name = config.input.backbone
     if name in OFFLINE or name.startswith("random/") or Path(name).is_file():
         return ""
-    source = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    hub = source and source.hf_hub_id and try_to_load_from_cache(source.hf_hub_id, WEIGHTS)
-    return "" if isinstance(hub, str) else f"weights: {name}"
+    return "" if hub.fetched(name) else f"weights: {name}"

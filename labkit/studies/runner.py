@@ -58,7 +58,7 @@ def run(
     variants: Sequence[str] | None = None,
     engine: str = "local",
     workers: int | None = None,
-    gpus: float = 0.0,
+    gpus: float | None = None,
     out: Path | str | None = None,
     again: bool = False,
     progress: bool = True,
@@ -72,7 +72,8 @@ def run(
 
     Args:   name: a study of `names()` or a YAML file; seeds, data, variants: instead of the
             study's own; engine: "local" or "ray"; workers: processes at once, as many as fit if
-            None; gpus: share of a GPU that a task takes on Ray; settings: of all variants.
+            None; gpus: share of a GPU that a task takes on Ray, a whole one where there are any
+            if None; settings: of all variants.
     Raises: ValueError for an unknown study, variant, budget or engine, for results that another
             version made, for a Ray cluster that is not there, and for a full disk.
     """
@@ -134,7 +135,7 @@ def _outcomes(
     missing: Sequence[Task],
     engine: str,
     workers: int | None,
-    gpus: float,
+    gpus: float | None,
     progress: bool,
     again: bool,
 ) -> Iterator[Outcome]:

@@ -129,6 +129,7 @@ class Experiment:
     @property
     def hash(self) -> str:
         """Names the experiment: config, data and the backbone's weights."""
+        _ = self.dataset, self.backbone  # what is missing is said before any image is read
         return self.config.digest(self.data_hash, self.backbone.weights)
 
     @property

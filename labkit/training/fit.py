@@ -23,16 +23,20 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm.auto import tqdm
 
 from labkit.core.config import TrainSpec
-from labkit.core.devices import device_of
+from labkit.core.devices import device_of, is_apart
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
 from labkit.training.checkpoints import History, State, load_checkpoint, save_checkpoint
-from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
+from labkit.training.stages import Kept, Stopped, ahead, check_stopped, learning_rate
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
     "The last whole epoch is kept."
+)
+TOO_LARGE = (
+    "The GPU's memory does not hold a step of batch={} images; give a smaller batch, or "
+    "precision=bf16-mixed."
 )
 UNGUARDED = (
     "Each process of a training on several devices first runs the script that starts it; put the "
@@ -111,7 +115,7 @@ class Training:
     """
 
     method: Method
-    data: FeatureSet
+    data: FeatureSet | Kept  # on a GPU kept there, if it fits
     stages: Sequence[Stage]
     seed: int
     folder: Path | None
@@ -127,6 +131,8 @@ class Training:
         self.fabric, method, folder = fabric, self.method, self.folder
         history, state = load_checkpoint(folder, method) if folder else ([], {})
         method.to(fabric.device)
+        if is_apart(fabric.device):
+            self.data = Kept(self.data, fabric.device)
         if not history:
             method.fit_statistics(self._normals())
         free = [p for p in method.parameters() if p.requires_grad]
@@ -173,7 +179,7 @@ class Training:
         self.seen: FeatureSet | Kept = self.data
         if stage.keeps:
             change = partial(method.stage_input, stage=stage.name)
-            self.seen = Kept(self.data, change, fabric.device)
+            self.seen = Kept(self.data, fabric.device, change)
         self.steps = math.ceil(len(self.seen) / spec.batch)  # batches of images per epoch
         count = len(self.stages)
         where = f", stage {self.stages.index(stage) + 1} of {count}: {stage.name}"
@@ -188,7 +194,10 @@ class Training:
             for epoch in range(len(history), self.start + spec.epochs):
                 with torch.no_grad():
                     method.on_epoch_start(epoch, self._normals())
-                history.append(self._epoch(optimizer, epoch, bar))
+                try:
+                    history.append(self._epoch(optimizer, epoch, bar))
+                except torch.cuda.OutOfMemoryError:
+                    raise ValueError(TOO_LARGE.format(spec.batch)) from None
                 if fabric.global_rank == 0:
                     if self.folder:
                         save_checkpoint(self.folder, method, optimizer, history)
@@ -206,7 +215,10 @@ class Training:
         method.eval()  # what the stage leaves alone
         self.part.train()
         started, totals, looks = time.perf_counter(), Counter(), Counter()
-        for step, (features, batch) in enumerate(self._batches(epoch)):
+        batches = self._batches(epoch)
+        if is_apart(self.fabric.device):
+            batches = ahead(batches)
+        for step, (features, batch) in enumerate(batches):
             if self.stop and self.stop():
                 raise Stopped
             done = (epoch - self.start) * self.steps + step

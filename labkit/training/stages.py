@@ -1,18 +1,23 @@
 """Stages of a training: their rates, how one is stopped, what one keeps of every image."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from labkit.core.config import TrainSpec
+from labkit.core.devices import moved, room_on
 from labkit.core.records import Features, Needs
 from labkit.data.synthetic.bank import SyntheticSample
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet, small_mask
 from labkit.methods.base import Stage
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -43,37 +48,81 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     return spec.lr
 
 
-@dataclass
 class Kept:
-    """A feature set as a stage sees it: `change` of each image, once, while memory allows.
+    """A feature set as a GPU or a stage sees it: what it sees of an image is made once and kept.
 
-    Every image is computed alone, so that its values never depend on the others of a step and a
-    resumed run sees the same bits.
+    It lies on the device if there is room for all images, half precision if no stage changes it;
+    else features are read from the cache, and what a stage makes of them from a file beside it.
+    What is changed is computed image by image, so that its values never depend on the others of a
+    step and a resumed run sees the same bits.
+
+    Args: change: what a stage makes of features; room: bytes on the device, if not as `room_on`.
     """
 
-    data: FeatureSet
-    change: Callable[[Features], Features]
-    device: torch.device
-    room: int = 2 << 30  # bytes that are left in memory; what is beyond is computed again
-    stored: dict[int, Features] = field(default_factory=dict)
+    batches = FeatureSet.batches
+
+    def __init__(
+        self,
+        data: FeatureSet,
+        device: torch.device,
+        change: Callable[[Features], Features] | None = None,
+        room: int | None = None,
+    ):
+        self.data, self.cache, self.device, self.change = data, data.cache, device, change
+        self.room = room_on(device) if room is None else room
+        self.made = [False] * len(data)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def batch(self, indices: Sequence[int]) -> Features:
-        """What the stage sees of some images, on the CPU."""
-        return Features.join(*(self._one(index) for index in indices))
+        """What is seen of some images, on the device."""
+        if self._table is None:
+            return self.data.batch(indices)
+        new = [k for k in dict.fromkeys(indices) if not self.made[k]]
+        if new:
+            rows = [part.flatten(1) for part in self._make(new).parts().values()]
+            self._table[new] = torch.cat(rows, 1).to(self._table)
+        for k in new:
+            self.made[k] = True
+        whole = moved(self._table[list(indices)], self.device)
+        parts = whole.split([part.numel() for part in self._first.values()], 1)
+        pairs = zip(self._first.items(), parts, strict=True)
+        return Features.of({k: x.reshape(-1, *like.shape[1:]).to(like) for (k, like), x in pairs})
 
     @torch.no_grad()
-    def _one(self, index: int) -> Features:
-        if index in self.stored:
-            return self.stored[index]
-        alone = self.data.batch([index]).map(lambda part: part.to(self.device))
-        changed = self.change(alone).map(lambda part: part.cpu())
-        size = sum(part.nbytes for part in changed.parts().values())
-        if size <= self.room:
-            self.stored[index], self.room = changed, self.room - size
-        return changed
+    def _make(self, indices: Sequence[int]) -> Features:
+        there = self.data.batch(indices).map(lambda part: part.to(self.device))
+        if self.change is None:
+            return there
+        alone = (there.map(lambda part: part[k : k + 1]) for k in range(len(there)))  # noqa: B023
+        return Features.join(*map(self.change, alone))
+
+    @cached_property
+    def _first(self) -> dict[str, Tensor]:
+        """What is made of the first image: the parts' shapes and precision."""
+        return self._make([0]).parts()
+
+    @cached_property
+    def _table(self) -> Tensor | None:
+        """A row for each image; None if the features' own files are read instead.
+
+        Raises: ValueError if neither the device nor the cache has room for it.
+        """
+        size = len(self), sum(part.numel() for part in self._first.values())
+        dtype = next(iter(self._first.values())).dtype if self.change else torch.float16
+        if math.prod(size) * dtype.itemsize <= self.room:
+            return torch.empty(size, dtype=dtype, device=self.device)
+        return self.cache.scratch(size, dtype) if self.change else None
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made in a thread while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
 
 
 class FreshDefects:

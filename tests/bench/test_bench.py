@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from labkit.evaluation import cost, metrics
-from labkit_apps.bench import contenders, flows, maps, processes
+from labkit_apps.bench import contenders, flows, gpu, maps, processes
 from labkit_apps.cli import bench as cli
 from labkit_apps.cli import main
 
@@ -99,6 +99,27 @@ def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
     kept = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     races = {f"flows-{name}": missing for name in contenders.RACES}
     assert kept == {"complexity": only, "scaling": missing, "metrics": missing, **races}
+
+
+def test_a_gpu_is_measured_and_a_cpu_goes_the_same_way(monkeypatch, capsys):
+    code, page = call(monkeypatch, capsys, "gpu", "--device", "cpu", "--quick", "--images", "4",
+                      "--epochs", "1", "--json")  # fmt: skip
+    assert code == 0
+    rows = json.loads(page.out)
+    assert [row["name"] for row in rows] == list(gpu.METHODS)
+    for row in rows:
+        assert all(row[f"{phase}_per_second"] > 0 for phase in gpu.PHASES)
+        assert row["score_difference"] < 1e-6
+        assert set(gpu.SHOWN) <= set(row)
+    assert gpu.verdict(rows) == ""
+    assert "dnfad: scores differ" in gpu.verdict([rows[0] | {"score_difference": 0.1}])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_is_one_sentence(monkeypatch, capsys):
+    code, page = call(monkeypatch, capsys, "gpu")
+    assert code == 2
+    assert "torch finds none on this machine; --device cpu --quick goes" in page.err
 
 
 class Fake:

@@ -40,6 +40,12 @@ def root(tmp_path, monkeypatch):
 
     CIFAR-10 has 2 images per class in every batch.
     """
+    archives(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def archives(tmp_path, monkeypatch, times=1):
+    """The files of these sets; of CIFAR-100 and STL-10 so many times 2 training images a class."""
     ten, hundred = tmp_path / "cifar-10-batches-py", tmp_path / "cifar100" / "cifar-100-python"
     labels = [k % 10 for k in range(20)]
     files = [
@@ -48,16 +54,16 @@ def root(tmp_path, monkeypatch):
     ]
     meta = written(ten / "batches.meta", label_names=semantic.classes("cifar10"))
     published(monkeypatch, semantic.readers()["cifar10"], files[:5], files[5:], meta)
-    fine = [4, 1, *range(2, 40)]  # beaver, aquarium_fish, ...
+    fine = [4, 1, *range(2, 40)] * times  # beaver, aquarium_fish, ...
     files = [
-        written(hundred / part, data=planes(40, 40 * k), fine_labels=fine)
+        written(hundred / part, data=planes(len(fine), 40 * k), fine_labels=fine)
         for k, part in enumerate(("train", "test"))
     ]
     meta = written(hundred / "meta", fine_label_names=FINE)
     published(monkeypatch, semantic.readers()["cifar100"], files[:1], files[1:], meta)
     stl, files = tmp_path / "stl10_binary", []
     stl.mkdir()
-    for part, count in (("train", 20), ("test", 10)):
+    for part, count in (("train", 20 * times), ("test", 10)):
         columns = np.zeros((count, 3, 96, 96), np.uint8)  # image, plane, column, row
         columns[:, 0, COLUMN, ROW], columns[:, 2, COLUMN, ROW] = RED, BLUE
         numbers = np.arange(count, dtype=np.uint8) % 10 + 1
@@ -65,7 +71,6 @@ def root(tmp_path, monkeypatch):
             (stl / f"{part}_{name}.bin").write_bytes(values.tobytes())
             files.append([f"{part}_{name}.bin", hashlib.md5(values.tobytes()).hexdigest()])
     published(monkeypatch, semantic.readers()["stl10"], files[:2], files[2:])
-    return tmp_path
 
 
 def published(monkeypatch, reader, train, test, meta=None):

@@ -1,13 +1,20 @@
 """Backbones report their own sizes; CNNs and transformers keep one contract."""
 
+import socket
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
+from torchvision.models import AlexNet_Weights
 
 from labkit.core.records import Needs
-from labkit.features import backbones
+from labkit.features import backbones, hub
 
 ALL = Needs(pyramid=True, token=True, patches=True)
 CNNS = ["random/resnet18", "random/efficientnet_b0", "random/convnext_atto"]
@@ -143,13 +150,59 @@ def test_unknown_names_and_files_are_one_sentence(tmp_path, monkeypatch, name, s
         backbones.load(name, 64)
 
 
-def test_weights_that_cannot_be_fetched_name_the_alternative(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no route to the hub")
+@pytest.fixture
+def silent_hub(monkeypatch, tmp_path):
+    """The address of a hub that takes connections and answers none; caches are empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        alexnet = AlexNet_Weights.IMAGENET1K_V1.url
+        cfgs = timm.models._registry._model_pretrained_cfgs
+        own = replace(cfgs["alexnet.tv_in1k"], url=f"{address}/{alexnet.rpartition('/')[2]}")
+        monkeypatch.setitem(cfgs, "alexnet.tv_in1k", own)
+        yield address
 
-    monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(ValueError, match=r"resnet18.tv_in1k.safetensors.*efficientnet_lite0"):
+
+@pytest.mark.parametrize("name", ["cait_m48_448.fb_dist_in1k", "alexnet.tv_in1k"])
+def test_a_silent_hub_is_one_sentence_within_five_seconds(silent_hub, monkeypatch, name):
+    monkeypatch.setattr(hub, "time", SimpleNamespace(monotonic=lambda: 0.0))  # in one minute
+    started = time.monotonic()
+    sentence = rf"no answer in 3 s; .*file {name}\.safetensors .*efficientnet_lite0"
+    with pytest.raises(ValueError, match=sentence):
+        backbones.load(name, 448)
+    assert time.monotonic() - started < 5
+    with pytest.raises(ValueError, match=sentence):
+        backbones.load(name, 448)  # the next one of a study does not wait again
+    assert time.monotonic() - started < 5
+
+
+def test_a_hub_that_refuses_or_fails_is_one_sentence(silent_hub, monkeypatch):
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{filename}")
+    with pytest.raises(ValueError, match=r"could not be fetched .*resnet18.tv_in1k.safetensors"):
         backbones.load("resnet18.tv_in1k", 64)
+
+
+@pytest.mark.parametrize("name", ["resnet18.tv_in1k", "vit_tiny_patch16_224.augreg_in21k"])
+def test_weights_that_were_fetched_before_take_no_request(silent_hub, tmp_path, monkeypatch, name):
+    source = timm.get_pretrained_cfg(name)
+    folder = tmp_path / f"models--{source.hf_hub_id.replace('/', '--')}"
+    path = folder / "snapshots" / "c0ffee" / hub.FILE
+    path.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("c0ffee")
+    model = timm.create_model(name)
+    save_file(model.state_dict(), path)
+
+    def request(*args, **options):
+        raise AssertionError("a request")
+
+    monkeypatch.setattr(socket.socket, "connect", request)
+    loaded = backbones.load(name, 224, fold=False).model.state_dict()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.items())
 
 
 def test_a_tap_that_is_not_there():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from labkit.core import config
 from labkit.core.records import Batch, Shapes
 from labkit.evaluation import cost
+from labkit.features.cache import FeatureCache
 from labkit.flows.likelihood import blurred
 from labkit.methods.dadf import DADF, DADFSpec, Depthwise, on_tokens
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
@@ -44,8 +45,8 @@ def test_the_papers_error_is_a_sum_and_its_subnet_separable():
 class Images:
     """A feature set that is in memory."""
 
-    def __init__(self, whole):
-        self.whole = whole
+    def __init__(self, whole, cache=None):
+        self.whole, self.cache = whole, cache
 
     def __len__(self):
         return len(self.whole)
@@ -163,23 +164,27 @@ def test_statistics_are_those_of_the_trained_reconstructions():
         torch.testing.assert_close(level.whitening.mean, x.mean(0).detach())
 
 
-@pytest.mark.parametrize("limit", [0, 3000, 1 << 20])
-def test_what_a_stage_keeps_is_what_it_would_compute(limit):
-    method, data, calls = tiny(), Images(features(4)), []
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_what_a_stage_keeps_is_computed_once_and_alone(room, tmp_path):
+    method, cache, calls = tiny(), FeatureCache(tmp_path), []
+    data = Images(features(4), cache)
 
     def given(features):
         calls.append(len(features))
         return method.stage_input(features, "likelihood")
 
-    kept = Kept(data, given, torch.device("cpu"), limit)
+    kept = Kept(data, torch.device("cpu"), given, room)
     for _ in range(2):
         seen = kept.batch([3, 1])
         for k, index in enumerate((3, 1)):
             alone = method.stage_input(data.batch([index]), "likelihood")
             for ours, theirs in zip(seen.pyramid, alone.pyramid, strict=True):
                 assert torch.equal(ours[k], theirs[0])
-    size = sum(part.nbytes for part in kept.batch([0]).parts().values())
-    assert calls == [1] * (2 * (1 + (limit < size)) + (limit < 2 * size and limit >= size) + 1)
+    assert calls == [1] * 3  # of the first image for its sizes
+    cache.limit = 1000
+    if room == 0:
+        with pytest.raises(ValueError, match=r"take 0\.01 GB, .* set LABKIT_CACHE_GB=0\.01"):
+            Kept(data, torch.device("cpu"), given, room).batch([0])
 
 
 def test_the_score_of_a_latent_of_zero_is_zero_and_grows_with_it():

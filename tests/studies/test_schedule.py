@@ -1,5 +1,10 @@
 """Before a study starts: tasks are grouped, and what they share is computed once."""
 
+import sys
+from types import SimpleNamespace
+
+import pytest
+
 from labkit.features.cache import FeatureSet
 from labkit.studies import engines
 from labkit.studies.spec import Task
@@ -40,3 +45,38 @@ def test_the_quick_budget_stays_in_this_process():
     assert timetable([task(s, "quick") for s in range(4)], None)[1] == 1
     few = [task(s) for s in range(2)]
     assert timetable(few, 7, local=False)[1] == 2
+
+
+class Remote:
+    """What Ray makes of a function: it notes its options and runs nothing."""
+
+    def __init__(self):
+        self.asked = {}
+
+    def options(self, **asked):
+        self.asked = asked
+        return self
+
+    def remote(self, job):
+        return job.head.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "share"), [(0, None, 0), (4, None, 1), (4, 0.25, 0.25), (4, 0, 0)]
+)
+def test_a_job_on_ray_takes_a_share_of_a_gpu_where_there_are_any(
+    monkeypatch, present, asked, share
+):
+    remote = Remote()
+    ray = SimpleNamespace(
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": 8.0} | ({"GPU": float(present)} if present else {}),
+        remote=lambda function: remote,
+        wait=lambda pending, num_returns: (pending[:1], pending[1:]),
+        get=lambda job: [job],
+        exceptions=SimpleNamespace(RayError=OSError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    jobs, workers = timetable([task(), task(blocks=1)], 2)
+    assert len(list(engines.cluster(jobs, workers, asked))) == 2
+    assert remote.asked["num_gpus"] == share

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -15,10 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from labkit import methods
-from labkit.core import config
+from labkit.core import config, devices
 from labkit.core.devices import device_of
+from labkit.core.records import Features
+from labkit.evaluation.detector import Detector
 from labkit.features import backbones
+from labkit.features.cache import FeatureSet
+from labkit.methods.dnfad import DNFAD
 from labkit.training import fit as training
+from labkit.training import stages
+from labkit.training.stages import Kept, ahead
 
 
 def test_bf16_trains_and_keeps_likelihoods_in_float32(data):  # noqa: F811
@@ -102,6 +109,137 @@ def test_a_device_that_is_not_there_is_one_sentence(data):  # noqa: F811
     with pytest.raises(ValueError, match="device='mps' does not fit"):
         methods.resolve("dnfad", overrides={"device": "mps"})
     assert device_of("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 8])
+def test_batches_are_halved_where_memory_ends_and_stay_so(most):
+    tried, values = [], torch.arange(20)
+
+    def work(part):
+        size = len(values[part])
+        tried.append(size)
+        if size > most:
+            raise torch.cuda.OutOfMemoryError
+        return values[part]
+
+    portions = devices.Portions()
+    assert torch.equal(torch.cat(portions(work, 20)), values)
+    assert most / 2 <= portions.most <= most
+    failed = sum(size > most for size in tried)
+    portions(work, 20)
+    assert sum(size > most for size in tried) == failed  # it is known by then
+
+
+def test_memory_for_not_one_image_is_a_sentence():
+    def work(part):
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(ValueError, match=r"not hold the work on one image; .* device=cpu"):
+        devices.Portions()(work, 4)
+
+
+@pytest.mark.parametrize("most", [2, 16])
+def test_a_network_and_its_maps_take_what_the_memory_holds(most, monkeypatch):
+    """Of fake images on a fake GPU whose memory ends above some of them."""
+    run = small_run()
+    network, method = run.backbone, run.method
+    images = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = network(images, method.needs)
+    monkeypatch.setattr(network, "_features", limited(network._features, most))
+    features = network.to("meta")(images.to("meta"), method.needs)
+    assert (len(features), network.portions.most <= most) == (6, most < 6)
+    maps, scores = run.maps_and_scores(expected)
+    monkeypatch.setattr(method, "maps", limited(method.maps, most))
+    again, same = run.maps_and_scores(expected)
+    torch.testing.assert_close(same, scores)
+    torch.testing.assert_close(again.anomaly, maps.anomaly)
+    assert list(again) == list(maps)
+
+
+def small_run():
+    """A detector of random weights."""
+    network = backbones.load("random/resnet18", 64)
+    spec = methods.resolve("dnfad", "x", "quick")
+    method = methods.build(spec, network.shapes(methods.get("dnfad").needs))
+    return Detector(spec, network, method, None)
+
+
+def limited(work, most):
+    """A function of a batch that runs out of memory above so many images."""
+
+    def call(*batch):
+        if any(len(part) > most for part in batch if isinstance(part, torch.Tensor | Features)):
+            raise torch.cuda.OutOfMemoryError
+        return work(*batch)
+
+    return call
+
+
+class Moves(TorchDispatchMode):
+    """Counts the images whose features are copied from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        target = (kwargs or {}).get("device")
+        if func is torch.ops.aten._to_copy.default and target not in (None, args[0].device):
+            self.images += len(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("room", "copies"), [(1 << 30, 9), (0, 20)])
+def test_features_stay_on_the_device_if_they_fit_and_are_streamed_if_not(data, room, copies):  # noqa: F811
+    class Elsewhere(FeatureSet):
+        device = torch.device("meta")
+
+    there = Elsewhere(data.samples, data.backbone, data.needs, data.cache)
+    kept = Kept(there, torch.device("meta"), room=room)
+    kept.batch([0])
+    with Moves() as moves:
+        for _ in range(2):
+            batches = list(kept.batches(4))
+    assert moves.images == copies * len(data.batch([0]).pyramid)
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert all(part.is_meta for batch in batches for part in batch.parts().values())
+
+
+def test_what_is_kept_is_what_the_cache_holds(data):  # noqa: F811
+    kept = Kept(data, torch.device("cpu"), room=1 << 30)
+    for indices in ([3, 1, 3], [1, 7]):
+        ours, theirs = kept.batch(indices).parts(), data.batch(indices).parts()
+        assert all(torch.equal(part, theirs[name]) for name, part in ours.items())
+
+
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_a_device_apart_trains_on_what_it_keeps_to_the_same_numbers(data, monkeypatch, room):  # noqa: F811
+    method, history = fit(data)
+    monkeypatch.setattr(training, "is_apart", lambda device: True)
+    monkeypatch.setattr(stages, "room_on", lambda device: room)
+    again, row = fit(data)
+    assert torch.equal(weights(again), weights(method))
+    assert [one["loss"] for one in row] == [one["loss"] for one in history]
+
+
+def test_a_step_that_memory_does_not_hold_is_a_sentence(data, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(DNFAD, "loss", limited(DNFAD.loss, 0))
+    with pytest.raises(ValueError, match=r"not hold a step of batch=4 images; give a smaller"):
+        fit(data)
+
+
+def test_the_next_batch_is_made_while_one_is_used():
+    order = []
+
+    def batches():
+        for k in range(3):
+            order.append(k)
+            yield k
+
+    for item in ahead(batches()):
+        while len(order) < min(3, item + 2):
+            time.sleep(0.001)
+    assert order == [0, 1, 2]
 
 
 class Recorder(TorchDispatchMode):
