@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +12,7 @@ from typer import Argument, Option
 from labkit.core.config import checked_seed
 from labkit_apps.cli.output import Budget, Json, Root, Set, echo, setting, table
 
-if TYPE_CHECKING:  # pandas is imported where a study is read
-    import pandas as pd
-
+if TYPE_CHECKING:
     from labkit.studies.results import Results
 
 
@@ -98,6 +95,8 @@ def _forecast(planned: Results, json: bool) -> None:
             sum(row[key] or 0 for row in rows) for key in ("trainings", "hours", "disk_gb")
         )
         total = f"{count} trainings, {hours:.1f} hours at {RATE / 1e12:g} TFLOP/s, {disk:.1f} GB"
+        unknown = [row["data"] for row in rows if row["hours"] is None]
+        total += f", without {', '.join(unknown)}: nobody says how many images" * bool(unknown)
         parts = dict.fromkeys(f"missing {one}" for row in rows for one in row["missing"])
         return "\n".join([table(shown), "", total, *parts])
 
@@ -133,21 +132,15 @@ def markdown(results: Results, head: str = "##") -> str:
         lines.append(f"The paper's claim: {study.claim}")
     if done < len(results.tasks):
         lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
-    for dataset, rows in _tables(results):
-        lines += [f"{head}# {dataset}"] * (len(results.datasets) > 1)
-        cells = [list(rows), ["---"] * rows.shape[1], *rows.to_numpy().tolist()]
+    pages = list(tables.pages(results))
+    for title, rows in pages:
+        lines += [f"{head}# {title}"] * (len(pages) > 1)
+        columns = [column or "variant" for column in rows]
+        cells = [columns, ["---"] * len(columns), *rows.to_numpy().tolist()]
         escaped = [[" ".join(c.split()).replace("|", r"\|") for c in line] for line in cells]
         lines.append("\n".join(f"| {' | '.join(line)} |" for line in escaped))
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     return "\n\n".join(lines) + "\n"
-
-
-def _tables(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each dataset with its table."""
-    from labkit.studies import tables
-
-    for dataset in results.datasets:
-        yield dataset, tables.side_by_side(results, dataset).rename(columns={"": "variant"})
 
 
 def _record(results: Results) -> dict[str, Any]:
@@ -166,9 +159,10 @@ def _page(results: Results) -> str:
     from labkit.studies import tables
 
     parts = [f"{results.study.title}: {results.study.question}"]
-    for dataset, rows in _tables(results):
-        text = table(rows.to_dict("records"))
-        parts.append(f"{dataset}\n{text}" if len(results.datasets) > 1 else text)
+    pages = list(tables.pages(results))
+    for title, rows in pages:
+        text = table(rows.rename(columns={"": "variant"}).to_dict("records"))
+        parts.append(f"{title}\n{text}" if len(pages) > 1 else text)
     parts.append("\n".join(tables.notes(results)))
     return "\n\n".join([*parts, f"In {results.folder}: results.csv, summary.csv, figure.png"])
 

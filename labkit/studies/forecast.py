@@ -53,10 +53,12 @@ def forecast(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 def _sizes(config: Config, job: Job) -> tuple[float, float] | None:
     """GPU hours and gigabytes of one training; None if its images are not counted."""
     entry, method = catalogue.table().get(config.data), methods.get(config.method)
-    images = entry.counts if entry else counts(catalogue.load(config.data))
-    train = config.split.limit or config.split.shots or images["n_train"]
-    if train is None or None in images.values():
+    images = entry.counts if entry else {"": None}
+    if None in images.values() and (entry is None or entry.present(data_root())):
+        images = counts(catalogue.load(config.data))
+    if None in images.values():
         return None
+    train = config.split.limit or config.split.shots or images["n_train"]
     settings = json.dumps(job.trained, sort_keys=True)
     flops, features, backbone = _flops(config.method, config.budget, settings)
     epochs = sum(stage.train.epochs for stage in method.stages(config.flow, config.train))

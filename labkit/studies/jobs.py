@@ -15,7 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from labkit import methods
 from labkit.core import config
@@ -134,6 +136,8 @@ def _scored(run: Run, task: Task) -> Outcome:
     """What a trained run answers to a task."""
     started = time.perf_counter()
     answering, table, values = _answer(task, run)
+    if task.measure == "tsne":
+        table[["x", "y"]] = neighbours(answering, run)
     test = table[table["split"] == "test"]
     apart = metrics.d_prime(test["score"].to_numpy(), test["label"].to_numpy())
     record = {
@@ -148,6 +152,31 @@ def _scored(run: Run, task: Task) -> Outcome:
         "source": run.info.get("code_hash"),  # of the code that trained it
     }
     return Outcome(task, record, table)
+
+
+def neighbours(detector: Detector, run: Run) -> np.ndarray:
+    """Where t-SNE puts the latents of each calibration and test image of a run (n, 2).
+
+    Each flow's latents are averaged over positions, and the flows' joined (SANF, Figures 5, 6).
+
+    Raises: ValueError for a method without a flow.
+    """
+    from sklearn.manifold import TSNE
+
+    vectors = []
+    for part in ("calibration", "test"):
+        for features in run.experiment.features(part, progress=False).batches():
+            with torch.no_grad():
+                latents = detector.method.latents(features.map(lambda t: t.to(detector.device)))
+            if not latents:
+                raise ValueError(f"{run.config.method} has no latents for t-SNE to draw.")
+            means = [
+                out.z.flatten(2).mean(2) if out.z.ndim > 2 else out.z for out in latents.values()
+            ]
+            vectors.append(torch.cat(means, 1).cpu())
+    points = torch.cat(vectors).double().numpy()
+    perplexity = min(30, (len(points) - 1) / 3)  # 30 is usual, and too much for few images
+    return TSNE(perplexity=perplexity, random_state=run.config.seed).fit_transform(points)
 
 
 def _cost(task: Task) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,18 @@ from matplotlib.ticker import MaxNLocator
 from labkit.core.records import Sample
 from labkit.figures.maps import map_grid
 from labkit.figures.plots import draw_scores
-from labkit.figures.style import DASHED, FAINT, INK, QUIET, SERIES, dress, legend, new_figure
+from labkit.figures.style import (
+    ANOMALOUS,
+    DASHED,
+    FAINT,
+    INK,
+    NORMAL,
+    QUIET,
+    SERIES,
+    dress,
+    legend,
+    new_figure,
+)
 from labkit.studies import tables
 from labkit.studies.results import Results
 
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "#8c6d1f"  # ochre: what is printed, nowhere else in the lab's figures
 MARKS = "osD^vPX*<>"
+GROUPS = ((0, NORMAL, "o", "good"), (1, ANOMALOUS, "x", "anomalous"))
 WIDE = 0.8  # of a row, shared by its groups
 REST = "rest"  # of the method: maps and score, or all of one that names no parts
 PARTS = dict(zip((*tables.PARTS, REST), (QUIET, *SERIES[:3], FAINT), strict=True))
@@ -35,7 +48,7 @@ TICKS = (-0.3, -0.1, -0.03, -0.01, 0.0, 0.01, 0.03, 0.1, 0.3)
 
 def draw(results: Results) -> Figure:
     """The figure that the study asks for: a curve over a swept value, scores, parts, or dots."""
-    drawing = {"curve": curve, "histograms": histograms, "parts": parts}
+    drawing = {"curve": curve, "histograms": histograms, "parts": parts, "tsne": tsne}
     return drawing.get(results.study.figure, dots)(results)
 
 
@@ -45,11 +58,12 @@ def dots(results: Results) -> Figure:
     One panel per measured metric; the paper's numbers stand in panels below, on their own axes.
     """
     lines, handles = tables.rows(results), []
-    height = 0.75 + 0.34 * len(lines) * max(1, len(results.datasets) / 2)
+    groups = _groups(results)
+    height = 0.75 + 0.34 * len(lines) * max(1, len(groups) / 2)
     figure, axes = _panels(results, height, sharey=True)
     for ax, metric in zip(axes[0], _metrics(results), strict=False):
         seeds, means = _scaled(results, metric)
-        handles = dot_rows(ax, means, lines, results.datasets, seeds)
+        handles = dot_rows(ax, means, lines, groups, seeds)
         dress(ax, _measured(metric), "", grid="x")
     for ax, (label, group) in zip(axes[-1], _published(results), strict=False):
         firsts = group.drop_duplicates("row")
@@ -153,7 +167,7 @@ def _trends(ax: Axes, results: Results, metric: str, x: dict[str, float]) -> lis
     """Lines of a metric over the swept value, one per dataset, with seeds and intervals."""
     seeds, means = (t.assign(x=t["row"].map(x)) for t in _scaled(results, metric))
     handles = []
-    for k, group in enumerate(results.datasets):
+    for k, group in enumerate(_groups(results)):
         dots, own = (t[t["group"] == group].sort_values("x") for t in (seeds, means))
         style = {"color": _colour(k), "lw": 1.4, "ms": 7, "mec": "white", "label": group}
         ax.plot(dots["x"], dots["value"], ".", color=_colour(k), alpha=0.6)
@@ -179,6 +193,27 @@ def histograms(results: Results) -> Figure:
             title = f"{variant}, {dataset}"
             dress(ax, "image score [the method's unit]", "share [%]", title, "y")
     legend(figure, handles)
+    return figure
+
+
+def tsne(results: Results) -> Figure:
+    """Good and anomalous test images of each variant (rows) on each dataset, placed by t-SNE.
+
+    Only which images are neighbours means something; the axes have no unit.
+    """
+    size = (len(results.variants), len(results.datasets))
+    figure = new_figure(max(6.4, 1.0 + 3.4 * size[1]), 0.8 + 2.6 * size[0], results.caption)
+    axes = figure.subplots(*size, squeeze=False)
+    pairs = product(results.variants, results.datasets)
+    for ax, (variant, dataset) in zip(axes.flat, pairs, strict=True):
+        for task in results.finished(variant, dataset)[:1]:
+            test = results.scores(task).query("split == 'test'")
+            for label, colour, mark, words in GROUPS:
+                own = test[test["label"] == label]
+                ax.plot(own["x"], own["y"], mark, color=colour, ms=4, alpha=0.6, label=words)
+        dress(ax, "t-SNE 1", "t-SNE 2", f"{variant}, {dataset}")
+        ax.set(xticks=[], yticks=[])
+    legend(figure, axes.flat[0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -317,9 +352,27 @@ def _scaled(results: Results, metric: str) -> list[pd.DataFrame]:
     """Seeds and means of a metric in its unit, as `dot_rows` takes them."""
     scale = tables.SCALES.get(metric, (1.0, ""))[0]
     names = {"variant": "row", "data": "group", "mean": "value"}
-    both = (table[table["metric"] == metric] for table in (results.table, results.summary))
+    both = (table[table["metric"] == metric] for table in _values(results))
     both = (table.rename(columns=names) for table in both)
     return [table.assign(value=table["value"] / scale) for table in both]
+
+
+def _values(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Seeds and their means, of whole benchmarks where some are finished, else of datasets."""
+    whole = tables.means(results)
+    whole = whole[whole["data"].str.endswith(", average")]
+    if whole.empty:
+        return results.table, results.summary
+    seeds = whole.groupby(["variant", "data", "metric"], sort=False)["value"]
+    return whole, seeds.mean().rename("mean").reset_index().assign(low=np.nan, high=np.nan)
+
+
+def _groups(results: Results) -> list[str]:
+    """What each row has a mark of."""
+    whole = _values(results)[0]["data"]
+    return (
+        list(dict.fromkeys(whole)) if whole.str.endswith(", average").any() else results.datasets
+    )
 
 
 def _measured(metric: str) -> str:
@@ -338,7 +391,9 @@ def _metrics(results: Results) -> list[str]:
 def _published(results: Results) -> list[tuple[str, pd.DataFrame]]:
     """Label and rows of each published panel, one per dataset and metric."""
     panels = []
-    for (data, metric), group in results.published().groupby(["dataset", "metric"], sort=False):
+    for (data, metric), group in tables.printed(results).groupby(
+        ["dataset", "metric"], sort=False
+    ):
         label = tables.label("published", metric, group["unit"].iloc[0])
         panels.append((label if data == "-" else f"{label}\n{data}", group))
     return panels

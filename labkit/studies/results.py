@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.core.files import read_table, sweep, write_whole
+from labkit.data import catalogue
 from labkit.evaluation.bootstrap import bootstrap_means, interval, pairwise_wins
 from labkit.studies import published
 from labkit.studies.spec import Study, Task
@@ -172,7 +173,8 @@ class Results:
         inputs = [r["config"]["input"] for r in self.records.values() if "config" in r]
         backbones = dict.fromkeys(f"{i['backbone']} at {i['image_size']} px" for i in inputs)
         seeds = sorted({task.seed for task in self.tasks})
-        text = f"Measured: {', '.join(self.datasets)}; {', '.join(backbones) or 'no backbone'}; "
+        names = ", ".join(catalogue.contract(self.datasets))
+        text = f"Measured: {names}; {', '.join(backbones) or 'no backbone'}; "
         text += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; clean protocol"
         text += " (oracle: best epoch picked on the test set)" * (self.study.measure == "oracle")
         if self.budget == "quick":
@@ -182,14 +184,21 @@ class Results:
     def published(self) -> pd.DataFrame:
         """The paper's rows for this study; `ours` is the variant of each, "" if none.
 
-        `row` is where a table of the study shows it: the variant, or the paper's own name.
+        `row` is where a table of the study shows it: the variant, or the paper's own name. `data`
+        is the dataset of a class ("btad/01"), else what the mean is of ("btad, average").
         """
-        owner = {variant.published: variant.name for variant in self.study.rows}
+        rows = [variant for variant in self.study.rows if self.budget in variant.budgets]
+        owner = {variant.published: variant.name for variant in rows}
         empty = pd.DataFrame(columns=[*published.COLUMNS, "suspect"], dtype=str)
-        rows = [published.rows(p.file, **p.where) for p in self.study.published] or [empty]
-        table = pd.concat(rows, ignore_index=True)
+        files = [published.rows(p.file, **p.where) for p in self.study.published] or [empty]
+        table = pd.concat(files, ignore_index=True)
         ours = table["variant"].map(owner).fillna("")
-        return table.assign(ours=ours, row=ours.where(ours != "", table["variant"]))
+        data, average = table["dataset"] + "/" + table["category"], {"-": "average"}
+        means = (
+            table["dataset"].replace("-", "all sets") + ", " + table["category"].replace(average)
+        )
+        data = data.where(data.isin(catalogue.names()), means)
+        return table.assign(ours=ours, row=ours.where(ours != "", table["variant"]), data=data)
 
     def save(self) -> None:
         """Write results.csv and summary.csv, if they are not there as they are."""

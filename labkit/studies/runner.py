@@ -123,7 +123,8 @@ def _state(results: Results) -> dict[str, Any]:
 
 def _headline(results: Results) -> str:
     """The best and the worst variant by the study's first metric, in one line."""
-    metric = results.study.metrics[0]
+    have, metrics = set(results.table["metric"]), results.study.metrics
+    metric = next((one for one in metrics if one in have), metrics[0])
     means = results.table.query("metric == @metric").groupby("variant")["value"].mean()
     if means.empty:
         return "no " + metric

@@ -92,8 +92,8 @@ class Study:
     published: tuple[Published, ...] = ()
     notebook: str = ""
     note: str = ""  # what the reader should know of our setting
-    measure: Literal["train", "cost", "oracle"] = "train"  # or sizes; or every epoch
-    figure: Literal["dots", "curve", "histograms", "maps", "parts"] = "dots"
+    measure: Literal["train", "cost", "oracle", "tsne"] = "train"  # or sizes; every epoch; latents
+    figure: Literal["dots", "curve", "histograms", "maps", "parts", "tsne"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
     budgets: dict[Budget, Layer] = field(default_factory=dict)
 
@@ -127,6 +127,10 @@ class Study:
             sweep.append(Variant(name=name, set=chosen))
         return (*self.variants, *sweep)
 
+    def datasets(self, budget: str) -> list[str]:
+        """The datasets of a budget, each benchmark's name replaced by its datasets."""
+        return catalogue.expand(self.budgets.get(budget, Layer()).data or self.data)
+
     def tasks(
         self,
         budget: str = "laptop",
@@ -150,7 +154,7 @@ class Study:
             if wanted not in names:
                 raise ValueError(unknown(f"variant of {self.name}", wanted, names))
         layer = self.budgets.get(budget, Layer())
-        datasets = catalogue.expand(data or layer.data or self.data)
+        datasets = catalogue.expand(data) if data else self.datasets(budget)
         seeds = [checked_seed(seed) for seed in seeds or layer.seeds or self.seeds]
         count = len(datasets) * len(seeds) * len(variants or names)
         if count > MOST_TASKS:

@@ -1,13 +1,16 @@
 """A study as a table to read: published and measured side by side, never in one column."""
 
 import math
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from labkit.core.config import plain
-from labkit.studies.results import Results
+from labkit.data import catalogue
+from labkit.studies.results import KEYS, Results
 from labkit.studies.spec import Study
 
 PARTS = ("backbone", "embedding", "attention", "flow")  # whose cost may be counted apart
@@ -16,6 +19,9 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "pixel_auroc": "pixel AUROC",
     "aupro": "AUPRO",
     "spro": "sPRO",
+    "au_spro": "AU-sPRO",
+    "au_spro_mean": "AU-sPRO",
+    "image_auroc_mean": "image AUROC, mean of types",
     "image_ap": "image AP",
     "image_f1_max": "image F1-max",
     "flops": "FLOPs",
@@ -41,6 +47,13 @@ ENDS = {  # end of a published metric's name -> what it says of the rest
 UNITS = {"percent": "%", "-": "", "fps": ""}
 SCALES = {"trainable_parameters": (1e6, "M"), "flops": (1e9, "G")}
 SCALES |= {f"{part}_flops": SCALES["flops"] for part in PARTS}
+SHARE = re.compile("auroc|pro|_ap|f1")  # of metrics between 0 and 1
+PRINTED = {f"au_spro_{part}": f"spro_{part}" for part in ("logical", "structural")} | {
+    "au_spro_mean": "spro",  # of MVTec LOCO, as its tables print it
+    "image_auroc_mean": "image_auroc",
+}
+TEXTURES = {f"mvtec_ad/{name}" for name in ("carpet", "grid", "leather", "tile", "wood")}
+ALL = "all sets, average"
 
 
 def name(metric: str) -> str:
@@ -128,6 +141,106 @@ def critical_difference(methods: int, datasets: int) -> float:
     return float(q * math.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
+def spans(study: Study, budget: str) -> dict[str, list[str]]:
+    """The means of a study's benchmarks at a budget: each name -> the datasets that it is over.
+
+    {} where no whole benchmark is run. STC's scenes are one without `stc/all`, which pools them.
+
+    >>> from labkit.studies import get
+    >>> spans(get("dnfad-table2"), "paper")
+    {'btad, average': ['btad/01', 'btad/02', 'btad/03']}
+    """
+    groups: dict[str, list[str]] = {}
+    planned = study.datasets(budget)
+    for dataset in planned:
+        benchmark, entry = dataset.partition("/")[0], catalogue.table().get(dataset)
+        missing = {*catalogue.members(benchmark)} - {*planned, f"{benchmark}/all"}
+        if entry is None or entry.source is None or missing:
+            continue
+        part = "texture" if dataset in TEXTURES else "object"
+        halves = [f"mvtec_ad, average-{part}"] * (benchmark == "mvtec_ad")
+        for name in (*halves, f"{benchmark}, average"):
+            groups.setdefault(name, []).append(dataset)
+    return groups
+
+
+def means(results: Results) -> pd.DataFrame:
+    """The table of whole benchmarks: `data` is a name of `spans`, or `ALL` for their mean.
+
+    A mean is there once every dataset that the study plans for it is finished.
+    """
+    groups = spans(results.study, results.budget)
+    parts = [_mean(results.table, name, datasets) for name, datasets in groups.items()]
+    table = pd.concat([results.table[:0], *parts], ignore_index=True)
+    whole = [name for name in groups if name.endswith(", average")]
+    return pd.concat([table, _mean(table, ALL, whole)]) if len(whole) > 1 else table
+
+
+def _mean(table: pd.DataFrame, name: str, datasets: Sequence[str]) -> pd.DataFrame:
+    """The mean over some datasets, named, of each variant, seed and metric that all have."""
+    keys = [key for key in (*KEYS, "metric") if key != "data"]
+    own = table[table["data"].isin(datasets)].groupby(keys, sort=False)["value"]
+    whole = own.mean()[own.count() == len(datasets)]
+    return whole.reset_index().assign(data=name)[table.columns]
+
+
+def by_class(results: Results, metric: str) -> pd.DataFrame:
+    """A metric of each dataset of the study's benchmarks (rows), and their means.
+
+    Text: of each variant what is published and what is measured, in one unit, then what is
+    published of others. "-" is not published or not finished; ± is the deviation over seeds.
+    """
+    printed, measures = results.published(), results.study.metrics
+    owners = {PRINTED.get(one, one): one for one in reversed(measures)}  # the first of several
+    wanted = [one for one in {*printed["metric"]} if owners.get(one, one) == metric]
+    printed = printed[printed["metric"].isin(wanted)]
+    measured = pd.concat([results.table, means(results)]).query("metric == @metric")
+    scale, unit = SCALES.get(metric, (0.01, "%") if SHARE.search(metric) else (1, ""))
+    end, columns = f" [{unit}]" if unit else "", {}
+    for row in rows(results):
+        own = printed[printed["row"] == row]
+        if len(own):
+            columns[f"{row}, published{end}"] = _printed_text(own, "data")
+        if row in results.variants:
+            values = measured[measured["variant"] == row].groupby("data")["value"]
+            spread = (values.std() / scale).map(" ± {:.1f}".format)
+            text = (values.mean() / scale).map("{:.1f}".format)
+            columns[f"{row}, measured{end}"] = text + spread.where(values.count() > 1, "")
+    index = _by_benchmark([*results.study.datasets(results.budget), *results.datasets,
+                           *spans(results.study, results.budget), *printed["data"]])  # fmt: skip
+    return pd.DataFrame(columns, index=index).fillna("-").rename_axis("")
+
+
+def _by_benchmark(names: Sequence[str]) -> list[str]:
+    """Datasets and means, each benchmark's together and its mean last; the mean of all at the end.
+
+    A dataset that is a whole benchmark is left out for its mean.
+    """
+    names = [name for name in dict.fromkeys(names) if f"{name}, average" not in names]
+    benchmarks = list(dict.fromkeys(re.split("[/,]", name)[0] for name in names))
+    return sorted(names, key=lambda name: (
+        name == ALL, benchmarks.index(re.split("[/,]", name)[0]), ", " in name,
+        name.endswith(", average"),
+    ))  # fmt: skip
+
+
+def pages(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A study's tables, each with its heading: by class where benchmarks are run, one a metric.
+
+    Else one a dataset. What is published of another metric follows.
+    """
+    metrics = results.study.metrics
+    if not spans(results.study, results.budget):
+        for dataset in results.datasets:
+            yield dataset, side_by_side(results, dataset)
+        return
+    printed = dict.fromkeys(results.published()["metric"])
+    others = printed.keys() - {PRINTED.get(metric, metric) for metric in metrics}
+    for metric in (*metrics, *(metric for metric in printed if metric in others)):
+        table = by_class(results, metric).reset_index()
+        yield name(metric), table.loc[:, (table != "-").any() | (metric in metrics)]
+
+
 def rows(results: Results) -> list[str]:
     """The variants, then rows of the paper that are not run here."""
     printed = results.published().sort_values("ours", key=lambda name: name != "", kind="stable")
@@ -144,10 +257,9 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
     95 % bootstrap interval over test images.
     """
     columns, base, first = {}, results.base, results.study.metrics[0]
-    for (where, metric), group in results.published().groupby(["dataset", "metric"], sort=False):
-        text = group["value"].map(str) + group["suspect"].map(lambda doubt: "†" * bool(doubt))
+    for (where, metric), group in printed(results).groupby(["dataset", "metric"], sort=False):
         heading = label("published:", metric, group["unit"].iloc[0], where)
-        columns[heading] = text.set_axis(group["row"]).groupby(level=0).first()
+        columns[heading] = _printed_text(group, "row")
     for one in [dataset] if dataset else results.datasets:
         where = "" if dataset else one
         for metric in results.study.metrics:
@@ -163,15 +275,32 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
     return table.rename_axis("").reset_index()
 
 
+def printed(results: Results) -> pd.DataFrame:
+    """The paper's means for a study, without single classes, textures and objects."""
+    rows = results.published()
+    return rows[rows["data"].str.endswith(", average")]
+
+
+def _printed_text(rows: pd.DataFrame, key: str) -> pd.Series:
+    """Published numbers by a column, the first of each, doubtful ones with a "†"."""
+    text = rows["value"].map(str) + rows["suspect"].map(lambda doubt: "†" * bool(doubt))
+    return text.set_axis(rows[key]).groupby(level=0).first()
+
+
 def notes(results: Results) -> list[str]:
     """What must be read with the table: the setting, doubts about published numbers, failures."""
     lines, study, paper = [results.caption], results.study, results.published()
     if len(paper):
         sizes = study.measure == "cost"
         other = "times are of another machine" if sizes else "other data, backbone and training"
+        if results.budget == "paper" and not sizes:
+            other = "measured with the settings that it states, at the last epoch"
         lines.append(f"Published: {study.paper}, {study.source}, as printed; {other}.")
     for reason, group in paper[paper["suspect"] != ""].groupby("suspect", sort=False):
-        doubtful = dict.fromkeys(f"{row.variant} {name(row.metric)}" for row in group.itertuples())
+        doubtful = dict.fromkeys(
+            " ".join([row.variant, name(row.metric), *row.data.split("/")[1:]])
+            for row in group.itertuples()
+        )
         lines.append(f"† {', '.join(doubtful)}: {reason}.")
     lines += [study.note] * bool(study.note)
     for task in results.tasks:

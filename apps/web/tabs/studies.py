@@ -120,8 +120,13 @@ def report(results: Results) -> str:
         words = f"Nothing of {results.study.name} is finished at the {results.budget} budget. The "
         plan = tables.variants(results.study, results.budget).reset_index()
         return markup.message(f"{words}plan:") + markup.table(plan.to_numpy(), list(plan))
-    sides = tables.side_by_side(results)  # its headings say what is published, what measured here
-    table = markup.table(sides.to_numpy(), [name or "variant" for name in sides], role="lk-sides")
+    by_class = bool(tables.spans(results.study, results.budget))
+    sides = tables.pages(results) if by_class else [("", tables.side_by_side(results))]
+    table = ""  # its headings say what is published, what is measured here
+    for title, rows in sides:
+        table += markup.heading(title, "") if title else ""
+        columns = [name or "variant" for name in rows]
+        table += markup.table(rows.to_numpy(), columns, role="lk-sides")
     chart = markup.chart(plots.draw(results), f"figure of the study {results.study.name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
     return f'{table}{chart}<ul class="lk-notes">{notes}</ul>'
