@@ -5,12 +5,15 @@ python -m labkit_apps.book.reproduce docs      writes docs/reproduce.md
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
-from labkit import methods
+from labkit import methods, studies
 from labkit.core.config import plain
 from labkit.methods import cards
+from labkit.studies import forecast
+from labkit.studies.jobs import jobs
 
 INTRO = """# Reproducing a paper
 
@@ -22,6 +25,7 @@ does; where both are, labkit's default. `preset=official` hears the code first. 
 timm's hub by their tag, or from a file that is named after it (`--backbone FILE`). Before anything
 starts, `labkit study dnfad-depth --budget paper --root DIR --dry-run` says how many trainings a
 study takes, how many hours of a GPU, how much disk, and which data and weights are not there.
+Hours here are counted, not measured: FLOPs at {rate:g} a second.
 
 No number in labkit's own tables was measured at this budget so far."""
 HEAD = ("setting", "`preset=paper`", "from", "`preset=official`", "from")
@@ -31,7 +35,7 @@ OPEN = "The paper leaves open; its code, or the convention that is named, stands
 def page() -> str:
     """The document: a section for each method with a card."""
     sections = [_section(name) for name in methods.names() if cards.exists(name)]
-    return "\n\n".join([INTRO, *sections]) + "\n"
+    return "\n\n".join([INTRO.format(rate=forecast.RATE), *sections]) + "\n"
 
 
 def _section(name: str) -> str:
@@ -40,6 +44,7 @@ def _section(name: str) -> str:
     entries = cards.read(cards.FOLDER / f"{name}.yaml")
     parts = [f"## {methods.get(name).title}"]
     parts += [f"```\nlabkit train {name} {data} --root DIR --budget paper\n```"]
+    parts += [_needs(name, data), *_tables(name)]
     parts += ["\n".join(f"| {' | '.join(row)} |" for row in _rows(name, data))]
     for entry in entries:
         if entry.data:
@@ -48,6 +53,28 @@ def _section(name: str) -> str:
     silent = [e for e in entries if e.as_code and not (e.as_paper or e.variant)]
     points = [f"- **{e.point}**. {e.code[0].upper()}{e.code[1:]}." for e in silent]
     return "\n\n".join([*parts, *([OPEN, "\n".join(points)] if points else [])])
+
+
+def _needs(name: str, data: str) -> str:
+    """What this training takes."""
+    config = methods.resolve(name, data, "paper")
+    hours, disk = forecast.training(config, {}) or (math.nan, math.nan)
+    return (
+        f"It needs the weights `{config.input.backbone}`, {hours:.2g} hours of a GPU and "
+        f"{disk:.2g} GB of disk for features."
+    )
+
+
+def _tables(name: str) -> list[str]:
+    """The studies of the paper's tables and figures; none of a baseline's."""
+    own = [studies.get(one) for one in studies.names()]
+    own = [one for one in own if one.paper == name and one.source != "ours"]
+    rows = [["study", "of the paper", "trainings", "notebook"], ["---"] * 4]
+    for one in sorted(own, key=lambda study: (study.source.split()[0], study.name)):
+        count = len(jobs(one.tasks("paper"))) if one.measure != "cost" else 0
+        page = f"[{one.notebook}](../notebooks/{one.notebook}.ipynb)" if one.notebook else ""
+        rows.append([f"`{one.name}`", one.source, str(count or "costs alone"), page])
+    return ["\n".join(f"| {' | '.join(row)} |" for row in rows)] if own else []
 
 
 def _rows(name: str, data: str) -> list[list[str]]:

@@ -55,13 +55,13 @@ def complexity(
 
 
 def untrained(
-    name: str, budget: str = "paper", settings: dict[str, Any] | None = None
+    name: str, budget: str = "paper", settings: dict[str, Any] | None = None, fold: bool = True
 ) -> tuple[Config, Backbone]:
-    """A method's config at a budget and its backbone, with random weights."""
+    """A method's config at a budget and its backbone, with random weights; fold: as `load`."""
     spec = methods.resolve(name, budget=budget, overrides=settings)
     arch = spec.input.backbone.removeprefix("random/")
     arch = backbones.OFFLINE[arch][2] if arch in backbones.OFFLINE else arch
-    return spec, backbones.load(f"random/{arch}", spec.input.image_size, spec.input.taps)
+    return spec, backbones.load(f"random/{arch}", spec.input.image_size, spec.input.taps, fold)
 
 
 def counts(spec: Config, backbone: Backbone) -> dict[str, int]:

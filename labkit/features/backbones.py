@@ -92,7 +92,8 @@ class Backbone(nn.Module):
             self.register_buffer(key, value, persistent=False)
         digest = hashlib.sha256()
         for key, tensor in model.state_dict().items():
-            digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
+            if not tensor.is_meta:  # of a model whose parts are only counted
+                digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
         self.weights = digest.hexdigest()
         self.parameter_count = sum(p.numel() for p in model.parameters())
         if fold:

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from labkit import methods
 from labkit.core.config import Config
 from labkit.data import catalogue
@@ -16,7 +18,7 @@ from labkit.data.entry import counts, data_root
 from labkit.evaluation import cost
 from labkit.features import hub
 from labkit.features.backbones import OFFLINE
-from labkit.studies.jobs import Job, jobs
+from labkit.studies.jobs import jobs
 from labkit.studies.spec import Task
 
 RATE = 1e13  # FLOPs a second that are counted on; an A100 does at most 2e13 in float32
@@ -40,7 +42,7 @@ def forecast(tasks: Sequence[Task]) -> list[dict[str, Any]]:
         row = {"method": head.method, "data": head.data, "trainings": 0, "hours": 0.0}
         row = rows.setdefault((head.method, head.data), row | {"disk_gb": 0.0, "missing": []})
         row["trainings"] += 1
-        sizes, features = _sizes(config, job), (head.data, config.input, job.head.method)
+        sizes, features = training(config, job.trained), (head.data, config.input, job.head.method)
         for key, size in zip(("hours", "disk_gb"), sizes or (None, None), strict=True):
             if key == "hours" or features not in stored:
                 row[key] = None if size is None else row[key] + size
@@ -50,8 +52,11 @@ def forecast(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _sizes(config: Config, job: Job) -> tuple[float, float] | None:
-    """GPU hours and gigabytes of one training; None if its images are not counted."""
+def training(config: Config, settings: dict[str, Any]) -> tuple[float, float] | None:
+    """GPU hours and gigabytes of one training with settings; None if its images are not counted.
+
+    As of `forecast`.
+    """
     entry, method = catalogue.table().get(config.data), methods.get(config.method)
     images = entry.counts if entry else {"": None}
     if None in images.values() and (entry is None or entry.present(data_root())):
@@ -59,8 +64,8 @@ def _sizes(config: Config, job: Job) -> tuple[float, float] | None:
     if None in images.values():
         return None
     train = config.split.limit or config.split.shots or images["n_train"]
-    settings = json.dumps(job.trained, sort_keys=True)
-    flops, features, backbone = _flops(config.method, config.budget, settings)
+    keys = json.dumps(settings, sort_keys=True)
+    flops, features, backbone = _flops(config.method, config.budget, keys)
     epochs = sum(stage.train.epochs for stage in method.stages(config.flow, config.train))
     defects = train * getattr(config.flow, "copies", 1) if method.needs.synthetic else 0
     fresh = getattr(config.flow, "fresh", False)
@@ -74,7 +79,8 @@ def _sizes(config: Config, job: Job) -> tuple[float, float] | None:
 @lru_cache(maxsize=64)
 def _flops(method: str, budget: str, settings: str) -> tuple[int, int, int]:
     """FLOPs of a method, numbers in its features, and FLOPs of its backbone, of one image."""
-    config, backbone = cost.untrained(method, budget, json.loads(settings))
+    with torch.device("meta"):  # sizes alone: the largest backbone has 356 M parameters
+        config, backbone = cost.untrained(method, budget, json.loads(settings), fold=False)
     count = cost.counts(config, backbone)
     needs = methods.get(method).reads(config.flow)
     parts = backbone.shapes(needs)
