@@ -208,7 +208,7 @@ def by_class(results: Results, metric: str) -> pd.DataFrame:
             columns[f"{row}, measured{end}"] = text + spread.where(values.count() > 1, "")
     index = _by_benchmark([*results.study.datasets(results.budget), *results.datasets,
                            *spans(results.study, results.budget), *printed["data"]])  # fmt: skip
-    return pd.DataFrame(columns, index=index).fillna("-").rename_axis("")
+    return pd.DataFrame(columns, index=index, dtype=object).fillna("-").rename_axis("")
 
 
 def _by_benchmark(names: Sequence[str]) -> list[str]:
