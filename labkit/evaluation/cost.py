@@ -70,15 +70,11 @@ def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
     image, backbone = torch.empty(1, 3, side, side, device="meta"), backbone.to("meta")
     features = backbone(image, needs)
     method = _method(spec, backbone, "meta")
-    size = trainable(method)
-    method.requires_grad_(False)  # the counter takes no view of a parameter without a gradient
+    size, method = trainable(method), method.requires_grad_(False)  # the counter takes no views
     try:
         maps = flops(lambda: method.maps(features))
     except RuntimeError:  # a method that looks at values cannot run on meta: on zeros
-        real, zeros = (
-            _method(spec, backbone, "cpu").requires_grad_(False),
-            features.map(lambda t: torch.zeros(t.shape)),
-        )
+        real, zeros = _method(spec, backbone, "cpu"), features.map(lambda t: torch.zeros(t.shape))
         maps = flops(lambda: real.maps(zeros))
     return {
         "trainable_parameters": size,

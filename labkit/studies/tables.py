@@ -276,9 +276,9 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
 
 
 def printed(results: Results) -> pd.DataFrame:
-    """The paper's means for a study, without single classes, textures and objects."""
+    """The paper's means for a study, without single classes, textures and objects; all costs."""
     rows = results.published()
-    return rows[rows["data"].str.endswith(", average")]
+    return rows[rows["data"].str.endswith(", average") | (results.study.measure == "cost")]
 
 
 def _printed_text(rows: pd.DataFrame, key: str) -> pd.Series:
