@@ -53,20 +53,6 @@ def expand(data: Iterable[str]) -> list[str]:
     return [one for name in data for one in members(str(name)) or [str(name)]]
 
 
-def contract(data: Iterable[str]) -> list[str]:
-    """Names of datasets, those of all datasets of a published benchmark as the benchmark's.
-
-    >>> contract(["btad/01", "elpv/mono", "btad/02", "btad/03"])
-    ['btad', 'elpv/mono']
-    """
-    every, whole = set(data), {}
-    for name in data:
-        entry, first = table().get(name), name.partition("/")[0]
-        known = entry and entry.source and every.issuperset(members(first))
-        whole[first if known else name] = None
-    return list(whole)
-
-
 def load(
     data: str | Path | Mapping[str, str],
     root: Path | str | None = None,

@@ -70,13 +70,14 @@ def counts(spec: Config, backbone: Backbone) -> dict[str, int]:
     image, backbone = torch.empty(1, 3, side, side, device="meta"), backbone.to("meta")
     features = backbone(image, needs)
     method = _method(spec, backbone, "meta")
+    size, method = trainable(method), method.requires_grad_(False)  # the counter takes no views
     try:
         maps = flops(lambda: method.maps(features))
     except RuntimeError:  # a method that looks at values cannot run on meta: on zeros
         real, zeros = _method(spec, backbone, "cpu"), features.map(lambda t: torch.zeros(t.shape))
         maps = flops(lambda: real.maps(zeros))
     return {
-        "trainable_parameters": trainable(method),
+        "trainable_parameters": size,
         "backbone_parameters": backbone.parameter_count,
         "flops": maps,
         "backbone_flops": flops(lambda: backbone(image, needs)),

@@ -167,13 +167,11 @@ def neighbours(detector: Detector, run: Run) -> np.ndarray:
     for part in ("calibration", "test"):
         for features in run.experiment.features(part, progress=False).batches():
             with torch.no_grad():
-                latents = detector.method.latents(features.map(lambda t: t.to(detector.device)))
-            if not latents:
+                outs = detector.method.latents(features.map(lambda t: t.to(detector.device)))
+            if not outs:
                 raise ValueError(f"{run.config.method} has no latents for t-SNE to draw.")
-            means = [
-                out.z.flatten(2).mean(2) if out.z.ndim > 2 else out.z for out in latents.values()
-            ]
-            vectors.append(torch.cat(means, 1).cpu())
+            maps = [out.z.unsqueeze(-1) for out in outs.values()]
+            vectors.append(torch.cat([z.flatten(2).mean(2) for z in maps], 1).cpu())
     points = torch.cat(vectors).double().numpy()
     perplexity = min(30, (len(points) - 1) / 3)  # 30 is usual, and too much for few images
     return TSNE(perplexity=perplexity, random_state=run.config.seed).fit_transform(points)

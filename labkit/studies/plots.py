@@ -15,20 +15,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from labkit.core.records import Sample
+from labkit.figures import style
 from labkit.figures.maps import map_grid
 from labkit.figures.plots import draw_scores
-from labkit.figures.style import (
-    ANOMALOUS,
-    DASHED,
-    FAINT,
-    INK,
-    NORMAL,
-    QUIET,
-    SERIES,
-    dress,
-    legend,
-    new_figure,
-)
+from labkit.figures.style import DASHED, FAINT, INK, QUIET, SERIES, dress, legend, new_figure
 from labkit.studies import tables
 from labkit.studies.results import Results
 
@@ -37,7 +27,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "#8c6d1f"  # ochre: what is printed, nowhere else in the lab's figures
 MARKS = "osD^vPX*<>"
-GROUPS = ((0, NORMAL, "o", "good"), (1, ANOMALOUS, "x", "anomalous"))
+GROUPS = ((0, style.NORMAL, "o", "good"), (1, style.ANOMALOUS, "x", "anomalous"))
 WIDE = 0.8  # of a row, shared by its groups
 REST = "rest"  # of the method: maps and score, or all of one that names no parts
 PARTS = dict(zip((*tables.PARTS, REST), (QUIET, *SERIES[:3], FAINT), strict=True))
@@ -369,10 +359,7 @@ def _values(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _groups(results: Results) -> list[str]:
     """What each row has a mark of."""
-    whole = _values(results)[0]["data"]
-    return (
-        list(dict.fromkeys(whole)) if whole.str.endswith(", average").any() else results.datasets
-    )
+    return list(dict.fromkeys(_values(results)[0]["data"])) or results.datasets
 
 
 def _measured(metric: str) -> str:
@@ -390,10 +377,8 @@ def _metrics(results: Results) -> list[str]:
 
 def _published(results: Results) -> list[tuple[str, pd.DataFrame]]:
     """Label and rows of each published panel, one per dataset and metric."""
-    panels = []
-    for (data, metric), group in tables.printed(results).groupby(
-        ["dataset", "metric"], sort=False
-    ):
+    panels, rows = [], tables.printed(results)
+    for (data, metric), group in rows.groupby(["dataset", "metric"], sort=False):
         label = tables.label("published", metric, group["unit"].iloc[0])
         panels.append((label if data == "-" else f"{label}\n{data}", group))
     return panels

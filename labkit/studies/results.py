@@ -25,6 +25,7 @@ from labkit.studies import published
 from labkit.studies.spec import Study, Task
 
 LARGEST = 50_000_000  # pairs of a good and a defective image; beyond, no interval
+MANY = 9  # datasets that a caption names
 KEYS = ["study", "variant", "method", "data", "seed", "budget"]
 
 
@@ -173,8 +174,11 @@ class Results:
         inputs = [r["config"]["input"] for r in self.records.values() if "config" in r]
         backbones = dict.fromkeys(f"{i['backbone']} at {i['image_size']} px" for i in inputs)
         seeds = sorted({task.seed for task in self.tasks})
-        names = ", ".join(catalogue.contract(self.datasets))
-        text = f"Measured: {names}; {', '.join(backbones) or 'no backbone'}; "
+        names, benchmarks = self.datasets, {name.split("/")[0]: 0 for name in self.datasets}
+        names = (
+            [f"{len(names)} datasets of {', '.join(benchmarks)}"] if len(names) > MANY else names
+        )
+        text = f"Measured: {', '.join(names)}; {', '.join(backbones) or 'no backbone'}; "
         text += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; clean protocol"
         text += " (oracle: best epoch picked on the test set)" * (self.study.measure == "oracle")
         if self.budget == "quick":

@@ -208,7 +208,7 @@ def by_class(results: Results, metric: str) -> pd.DataFrame:
             columns[f"{row}, measured{end}"] = text + spread.where(values.count() > 1, "")
     index = _by_benchmark([*results.study.datasets(results.budget), *results.datasets,
                            *spans(results.study, results.budget), *printed["data"]])  # fmt: skip
-    return pd.DataFrame(columns, index=index).fillna("-").rename_axis("")
+    return pd.DataFrame(columns, index=index, dtype=object).fillna("-").rename_axis("")
 
 
 def _by_benchmark(names: Sequence[str]) -> list[str]:
@@ -276,9 +276,9 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
 
 
 def printed(results: Results) -> pd.DataFrame:
-    """The paper's means for a study, without single classes, textures and objects."""
+    """The paper's means for a study, without single classes, textures and objects; all costs."""
     rows = results.published()
-    return rows[rows["data"].str.endswith(", average")]
+    return rows[rows["data"].str.endswith(", average") | (results.study.measure == "cost")]
 
 
 def _printed_text(rows: pd.DataFrame, key: str) -> pd.Series:

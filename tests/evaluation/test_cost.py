@@ -37,6 +37,12 @@ def test_counts_are_those_of_a_method_with_weights():
     assert (counted["trainable_parameters"], counted["flops"]) == expected
 
 
+def test_a_learned_query_is_counted_like_any_weight():
+    """The counter fails on a view of a parameter that wants a gradient and has none."""
+    spec, backbone = cost.untrained("sanf", "quick", {"fusion": "query"})
+    assert cost.counts(spec, backbone)["flops"] > 0
+
+
 def test_times_are_of_the_whole_and_of_the_method_alone(monkeypatch):
     monkeypatch.setattr(cost, "LEAST", 0.2)
     (row,) = cost.complexity(["dnfad"], budget="quick", timed=True)
