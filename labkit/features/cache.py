@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from labkit.core.devices import is_apart, moved
+from labkit.core.devices import ahead, is_apart, moved
 from labkit.core.files import folder_of, locked, sweep, write_whole
 from labkit.core.records import Features, Needs, Sample
 from labkit.features.backbones import Backbone
@@ -184,7 +184,7 @@ class FeatureSet:
                        disable=not (progress and missing))  # fmt: skip
             batch = GPU_BATCH if is_apart(self.device) else CPU_BATCH
             with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 2)) as pool:
-                for indices, inputs in self._ahead(missing, batch, pool):
+                for indices, inputs in ahead(self._inputs(missing, batch, pool)):
                     self._compute(indices, inputs, pool)
                     if indices[0] == missing[0]:  # the first batch tells their size
                         keys = [self.keys[k] for k in indices]
@@ -236,16 +236,13 @@ class FeatureSet:
         """The preprocessed image, and what is stored beside its features."""
         return {"image": self.backbone.preprocess(self.samples[index].read())}
 
-    def _ahead(
+    def _inputs(
         self, indices: Sequence[int], size: int, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Sequence[int], list[dict[str, Tensor]]]]:
-        """What is read of batches of images, the next while one is used."""
-        pending = [pool.submit(self._read, index) for index in indices[:size]]
+        """What is read of images, in batches."""
         for start in range(0, len(indices), size):
-            following = indices[start + size : start + 2 * size]
-            upcoming = [pool.submit(self._read, index) for index in following]
-            yield indices[start : start + size], [one.result() for one in pending]
-            pending = upcoming
+            some = indices[start : start + size]
+            yield some, list(pool.map(self._read, some))
 
     def _compute(
         self,

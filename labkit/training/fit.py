@@ -23,12 +23,12 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm.auto import tqdm
 
 from labkit.core.config import TrainSpec
-from labkit.core.devices import device_of, is_apart
+from labkit.core.devices import ahead, device_of, is_apart
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
 from labkit.training.checkpoints import History, State, load_checkpoint, save_checkpoint
-from labkit.training.stages import Kept, Stopped, ahead, check_stopped, learning_rate
+from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "

@@ -1,10 +1,8 @@
 """Stages of a training: their rates, how one is stopped, what one keeps of every image."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +14,6 @@ from labkit.data.synthetic.bank import SyntheticSample
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet, small_mask
 from labkit.methods.base import Stage
-
-T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -116,15 +112,6 @@ class Kept:
         return self.cache.scratch(size, dtype) if self.change else None
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one made in a thread while one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
-
-
 class FreshDefects:
     """Synthetic defects that are painted and embedded for the step that asks, and kept nowhere.
 
@@ -145,5 +132,5 @@ class FreshDefects:
     def batch(self, indices: Sequence[int]) -> Features:
         """Features of some defects, float32, where the backbone is."""
         read = [self.backbone.preprocess(self.samples[index].read()) for index in indices]
-        images = torch.stack(read).to(self.backbone.mean.device)
+        images = moved(torch.stack(read), self.backbone.mean.device)
         return self.backbone(images, self.needs)

@@ -25,7 +25,7 @@ from labkit.features.cache import FeatureSet
 from labkit.methods.dnfad import DNFAD
 from labkit.training import fit as training
 from labkit.training import stages
-from labkit.training.stages import Kept, ahead
+from labkit.training.stages import Kept
 
 
 def test_bf16_trains_and_keeps_likelihoods_in_float32(data):  # noqa: F811
@@ -236,7 +236,7 @@ def test_the_next_batch_is_made_while_one_is_used():
             order.append(k)
             yield k
 
-    for item in ahead(batches()):
+    for item in devices.ahead(batches()):
         while len(order) < min(3, item + 2):
             time.sleep(0.001)
     assert order == [0, 1, 2]
