@@ -7,7 +7,7 @@ Because no subnet sees a neighbour, log p(v_i) is an exact density.
 
 Where we differ, and why (each is a switch of `CFLOWSpec`):
 - max u of the score comes from training features (`fit_score`); the code takes it from the whole
-  test set, and a score then depends on the other images.
+  test set, and a score then depends on the other images. It aligns corners, too (`upsample`).
 - positions are shuffled hard (`mixing`); the code's random rotation costs C x C numbers per block.
 - rotating the images by up to 5 degrees is left out: features are computed once.
 - features are standardised per place from training normals (`standardise`), pooled and, where

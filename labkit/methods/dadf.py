@@ -7,8 +7,8 @@ themselves (phi_S) and from a memory (phi_M); stage 2 freezes it and trains Fast
 
 Where we differ, and why (each is a switch of `DADFSpec`, but for the first three):
 - eq. 5 subtracts densities without logarithms; minimised is -log p (eq. 1, eq. 2: the change
-  of variables, summed over the levels) per dimension and level, after the reconstructions of
-  eq. 3 and eq. 4 and not in one sum with them (eq. 6).
+  of variables, summed over the levels) per dimension and level (`loss_scale`), after the
+  reconstructions of eq. 3 and eq. 4 and not in one sum with them (eq. 6).
 - eq. 7 falls with abnormality; A = mean_k (1 - exp(-1/2 mean_c z_k^2)), as the code computes up
   to sign and a factor. It is FastFlow's map without a log-det.
 - stage 1 is trained by AdamW always, as paper and code do; stage 2 by `optimizer`.
@@ -56,6 +56,7 @@ class DADFSpec(FastFlowSpec):
     memory_qk: Literal["paper", "official"] = "paper"
     memory_residual: Literal["own", "none", "query"] = "own"
     share_weights: bool = True  # between the two streams
+    encoder: Literal["own", "official"] = "own"  # details of the transformer: `_follow_code` there
     inputs: tuple[Part, ...] = ("prior", "self", "memory")  # of the flow, Fig. 7b
     # of a coupling: the code's, the paper's, or FastFlow's
     subnet: Literal["depthwise", "separable", "conv"] = "depthwise"
@@ -65,6 +66,7 @@ class DADFSpec(FastFlowSpec):
     reconstruction_betas: tuple[float, float] = (0.9, 0.95)
     reconstruction_decay: AtLeast0 = 0.01  # weight decay
     error: Literal["mean", "sum"] = "mean"  # of stage 1, over a level's elements (eq. 3 and 4)
+    upsample: Literal["centres", "corners", "official"] = "centres"  # official: errors' corners
     criterion: Literal["likelihood", "self", "memory", "both"] = "likelihood"  # Fig. 6b and 7a
     memory_weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the memory in `both`
     scales: tuple[int, ...] | None = None  # levels that score, from 1 (Fig. 8); None: all
@@ -246,7 +248,8 @@ class DADF(FastFlow):
         """sum_k up(mean_c (phi_P - phi)^2) over the levels that score, (B, H, W) float64."""
         chosen = self.spec.scales or range(1, len(prior) + 1)
         apart = ((prior[k - 1].double() - rebuilt[k - 1].double()) for k in chosen)
-        return sum(upsample(x.square().mean(1), self.shapes.image) for x in apart)
+        corners = self.spec.upsample != "centres"
+        return sum(upsample(x.square().mean(1), self.shapes.image, corners) for x in apart)
 
     @torch.no_grad()
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:

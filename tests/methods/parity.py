@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from labkit import methods
+from labkit.core.records import Features
 from labkit.flows.steps import Permute
 
 
@@ -97,6 +98,53 @@ def carry_all_in_one(state, flow, names=None):
             set_order(mix, mixing.argmax(1))
         else:
             mix.q = mixing
+
+
+def fastflow_state(levels, subnets):
+    """`norms.k` and `nf_flows.k` of FastFlow's and DADF's levels (C, h, w), by C's subnets."""
+    state = {}
+    for k, level in enumerate(levels):
+        norm = drawn(dict.fromkeys(("weight", "bias"), level), k, f"norms.{k}.")
+        norm[f"norms.{k}.weight"] += 1
+        root = f"nf_flows.{k}."
+        state |= norm | all_in_one_state(level[0], subnets(level[0]), seed=k, root=root)
+    return state
+
+
+def carry_fastflow(state, method):
+    """Those weights into our levels."""
+    for k, level in enumerate(method.levels):
+        level.norm.load_state_dict(under(state, f"norms.{k}."))
+        carry_all_in_one(under(state, f"nf_flows.{k}."), level.flow)
+
+
+def normed(w, at, x, dims=-1):
+    """LayerNorm: (x - mean) / sqrt(variance + 1e-5), then a gain and an offset."""
+    variance, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt() * w[f"{at}.weight"] + w[f"{at}.bias"]
+
+
+def assert_fastflow(method, features, state, inputs, subnet):
+    """z, log-det and loss of each level are the formulas'; 1/2 mean z^2 of each, (B, h, w)."""
+    outs, losses = method.coupled(method.gathered(features)), method.loss(features)
+    energies = []
+    for k, (out, x) in enumerate(zip(outs, inputs, strict=True)):
+        x = normed(state, f"norms.{k}", x, (1, 2, 3))
+        z, jac = all_in_ones(under(state, f"nf_flows.{k}."), x, subnet)
+        assert_same(out.z, z)
+        assert_same(out.logdet, jac)
+        loss = (z.square().sum((1, 2, 3)) / 2 - jac.sum((1, 2))).mean()
+        constant = math.log(2 * math.pi) / 2 * z[0].numel()  # theirs leaves it out
+        assert_same(losses[f"scale{k + 1}"] - constant, loss)
+        energies.append(z.square().mean(1) / 2)
+    return energies
+
+
+def pyramid(shapes, n=3, seed=9):
+    """Features of n images."""
+    random = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, generator=random, dtype=torch.float64)
+    return Features(tuple(draw(n, *size) for size in shapes.pyramid))
 
 
 def under(state, at):

@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("memory_qk", ["paper", "official"])
 
 def build(**switches):
     told = {"embed": 4, "depth": 2, "heads": 2, "memory_qk": "paper"}
-    told |= {"memory_residual": "own", "share_weights": True}
+    told |= {"memory_residual": "own", "share_weights": True, "encoder": "own"}
     torch.manual_seed(0)
     net = DualAttention(SimpleNamespace(**told | switches), LEVELS, GRID).double()
     for name, parameter in net.named_parameters():  # biases and norms leave their start

@@ -260,10 +260,14 @@ def test_a_switch_that_does_nothing_is_refused():
     for override, need in (({"final_relu": True}, "needs branch_arch=official"),
                            ({"dsam": False, "gate": "add"}, "needs a branch with dsam=true"),
                            ({"standardise": "none", "shrink": 0.1}, "needs standardise=whiten"),
+                           ({"enlarge": "official"}, "needs fuse=probability"),
+                           ({"coupling": "nice", "arctan": "rounded"}, "needs coupling=affine"),
                            ({"coupling": "nice", "clamp": 1.5}, "only adds")):  # fmt: skip
         with pytest.raises(ValueError, match=f"{[*override][-1]}=.* does nothing.*{need}"):
             methods.resolve("dnfad", overrides=override)
     assert methods.resolve("dnfad", overrides={"preset": "official"}).flow.final_relu
+    with pytest.raises(ValueError, match="loss_scale=sum does nothing here: it needs fastflow"):
+        methods.resolve("fastflow-sp", overrides={"loss_scale": "sum"})
 
 
 @each_method

@@ -11,7 +11,7 @@ import parity
 import torch
 from torch.nn import functional as F
 
-from labkit.core.records import Features, Shapes
+from labkit.core.records import Shapes
 
 SHAPES = Shapes((16, 24), ((6, 4, 6), (7, 2, 3), (5, 2, 2)))
 BLOCKS, COND, CLAMP = 3, 8, 1.9
@@ -36,13 +36,11 @@ def test_the_official_preset_is_the_authors_code():
     states = [weights(k, channels) for k, (channels, *_) in enumerate(SHAPES.pyramid)]
     for level, state in zip(method.levels, states, strict=True):
         parity.carry_all_in_one(state, level.flow)
-    random = torch.Generator().manual_seed(9)
-    pyramid = tuple(torch.randn(3, *size, generator=random).double() for size in SHAPES.pyramid)
-    features = Features(pyramid)
+    features = parity.pyramid(SHAPES)
     method.fit_score([features])
     outs, losses = method.coupled(method.gathered(features)), method.loss(features)
     summed = 0
-    for k, (state, x, out) in enumerate(zip(states, pyramid, outs, strict=True)):
+    for k, (state, x, out) in enumerate(zip(states, features.pyramid, outs, strict=True)):
         n, channels, *grid = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
         code = parity.position_code(COND, *grid).permute(1, 2, 0).reshape(-1, COND).repeat(n, 1)

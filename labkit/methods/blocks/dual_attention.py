@@ -110,7 +110,7 @@ class DualAttention(nn.Module):
     are concatenated on channels, F of width W = levels x `embed`; memory M is of the same size,
     with the same fixed position code.
 
-    Args: spec: embed, depth, heads, memory_qk, memory_residual, share_weights; levels: (C, h, w);
+    Args: spec: those of `DADFSpec`, embed to encoder; levels: (C, h, w);
           grid: of the tokens, which divides each level's by the same p in height and width.
     """
 
@@ -136,6 +136,18 @@ class DualAttention(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        if spec.encoder == "official":
+            self._follow_code()
+
+    def _follow_code(self) -> None:
+        """LayerNorm's usual epsilon; sines, then cosines; q, k and v drawn as one layer."""
+        self.code = self.code.unflatten(2, (2, -1, 2)).transpose(3, 4).flatten(2)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-5
+            elif isinstance(module, Attention):
+                for layer in (module.q, module.k, module.v):
+                    layer.weight.data.mul_(0.5**0.5)  # Xavier of W inputs and 3 W outputs
 
     def tokens(self, levels: Sequence[Tensor]) -> Tensor:
         """F at the start, (B, L, W): each level's patches by its own layer, and the position."""
