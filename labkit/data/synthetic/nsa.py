@@ -5,9 +5,9 @@ Patches stay on the object where the background has an even brightness. NSA blen
 background of both images alike, which is the whole rectangle: its mask of objects chooses the
 place and the label, never the blending. Differences, which `official` takes back: the solver
 (`clone`, not `opencv_clone`), pillow's resizing, one place more for patches of even sides, and the
-label: it keeps what an earlier patch changed where a later one overlaps it, marks the background
-where light spills on it visibly, and is not graded. An image where no patch found a place is drawn
-anew (`bank.make`); NSA trains on it as it is.
+label: it keeps what an earlier patch changed where a later one overlaps it, and marks the
+background where light spills on it visibly. An image where no patch found a place is drawn anew
+(`bank.make`); NSA trains on it as it is.
 """
 
 from collections.abc import Callable
@@ -242,7 +242,9 @@ def clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarray:
     Returns: (h, w, 3) uint8.
     """
     low, high = under.astype(np.float64), patch.astype(np.float64)
-    taken = _length(high) > _length(low) if mixed else np.ones_like(low, bool)
+    taken = np.ones_like(low, bool)
+    if mixed:
+        taken = (_gradient(high) ** 2).sum(0) > (_gradient(low) ** 2).sum(0)
     return np.clip(np.round(blended(low, high, taken)), 0, 255).astype(np.uint8)
 
 
@@ -259,7 +261,8 @@ def opencv_clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarra
     taken = np.zeros_like(low, bool)
     taken[3:-3, 3:-3] = True
     if mixed:
-        taken &= np.abs(_skew(high)) > np.abs(_skew(low))
+        (down, right), (base_down, base_right) = _gradient(high), _gradient(low)
+        taken &= np.abs(right - down) > np.abs(base_right - base_down)
     result = under.copy()
     result[inner] = np.clip(blended(low, high, taken), 0, 255).astype(np.uint8)
     return result
@@ -267,9 +270,8 @@ def opencv_clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarra
 
 def blended(low: np.ndarray, high: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """f of `clone`: the gradients of `high` where it is taken, those of `low` elsewhere."""
-    down = np.diff(high - low, axis=0) * taken[:-1]
-    right = np.diff(high - low, axis=1) * taken[:, :-1]
-    surplus = np.diff(down, axis=0)[:, 1:-1] + np.diff(right, axis=1)[1:-1]
+    down, right = _gradient(high - low) * taken
+    surplus = np.diff(down, axis=0)[:-1, 1:-1] + np.diff(right, axis=1)[1:-1, :-1]
     solved = low.copy()
     solved[1:-1, 1:-1] += solve(surplus)
     return solved
@@ -287,17 +289,8 @@ def _eigenvalues(n: int) -> np.ndarray:
     return 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) - 2
 
 
-def _length(image: np.ndarray) -> np.ndarray:
-    """Squared length of the forward gradient at each pixel; the last row and column lack one."""
-    square = np.zeros_like(image)
-    square[:-1] += np.diff(image, axis=0) ** 2
-    square[:, :-1] += np.diff(image, axis=1) ** 2
-    return square
-
-
-def _skew(image: np.ndarray) -> np.ndarray:
-    """v_x - v_y of the forward gradient at each pixel."""
-    skew = np.zeros_like(image)
-    skew[:-1] -= np.diff(image, axis=0)
-    skew[:, :-1] += np.diff(image, axis=1)
-    return skew
+def _gradient(image: np.ndarray) -> np.ndarray:
+    """Forward differences down and right, (2, h, w, channels); 0 in the last row or column."""
+    gradient = np.zeros((2, *image.shape))
+    gradient[0, :-1], gradient[1, :, :-1] = np.diff(image, axis=0), np.diff(image, axis=1)
+    return gradient

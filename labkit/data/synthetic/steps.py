@@ -68,8 +68,7 @@ def resized(image: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np
     """
     if smooth:
         return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    factors = [new / old for new, old in zip(size, image.shape, strict=False)]
-    factors += [1] * (image.ndim - 2)
+    factors = [*np.divide(size, image.shape[:2]), *[1] * (image.ndim - 2)]
     return ndimage.zoom(image, factors, order=1, mode="nearest", grid_mode=True)
 
 
