@@ -92,12 +92,12 @@ def couplings(spec: SANFSpec, channels: int) -> list[Step]:
         return FFM(width, out, spec.fusion, hidden, spec.heads, spec.zero_init)
 
     steps: list[Step] = []
+    bound = "rounded" if spec.arctan == "rounded" else "arctan"
     order = torch.arange(channels)
     for _ in range(spec.blocks):
         shuffle = Permute(channels)
         order = order[shuffle.order] if spec.aligned else order
-        rounded = spec.arctan == "rounded"
-        steps += [shuffle, FusionCoupling(channels, subnet, order, spec.clamp, rounded)]
+        steps += [shuffle, FusionCoupling(channels, subnet, order, clamp=spec.clamp, bound=bound)]
     return steps
 
 

@@ -62,6 +62,7 @@ class SelfSupSpec(GridSpec):
     mean_over: Literal["all", "selected"] = "all"  # what L_syn is divided by
     alone: Annotated[int, Field(ge=0)] = 1  # epochs without L_syn, after which c is set
     nsa: Literal["auto", "object", "texture"] = "auto"  # settings of the defects, `nsa.spec_for`
+    nsa_official: bool = False  # they are cloned and placed as NSA's code does
     fresh: bool = False  # other defects at every step, made for it; else one bank per seed
     logdet: bool = False  # log-det of statistics and flow in maps and score
     unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
@@ -170,13 +171,14 @@ class SelfSup(GridMethod):
         """One defect on every normal image, by NSA's settings for the category `data` names."""
         if not spec.supervision:
             return ()
-        return bank.bank(normals, bank.spec_for(data, spec.nsa), seed, size=size)
+        settings = bank.spec_for(data, spec.nsa, spec.nsa_official)
+        return bank.bank(normals, settings, seed, size=size)
 
     @classmethod
     def idle(cls, spec: SelfSupSpec) -> dict[str, str]:
         """Keys that do nothing: of defects and their loss where there is none, of attention."""
         heads = {"heads": "needs subnet=residual or plain"} if spec.subnet == "convolution" else {}
-        defects = ("threshold", "minimum", "mean_over", "alone", "nsa", "fresh")
+        defects = ("threshold", "minimum", "mean_over", "alone", "nsa", "nsa_official", "fresh")
         keys = () if spec.supervision else defects
         return super().idle(spec) | heads | dict.fromkeys(keys, "needs supervision=true")
 

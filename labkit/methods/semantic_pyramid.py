@@ -44,11 +44,7 @@ class SemanticPyramid(Pyramid):
             idle["official_gradient"] = "needs bce above 0, detach=false or kl_abnormal=false"
         if not getattr(spec, "copies", 0):
             keys = ("abnormal_base", "detach", "kl_abnormal")
-            keys += (
-                ()
-                if spec.bce
-                else ("bce_logit", "margin", "abnormal_variance", "official_gradient")
-            )
+            keys += () if spec.bce else ("bce_logit", "margin", "abnormal_variance")
             idle |= dict.fromkeys(keys, "needs synthetic defects")
         if spec.variance == "estimated":
             return idle | {"fixed_variance": "needs variance=fixed"}

@@ -1,5 +1,7 @@
 """NSA's patches: Poisson's equation solved exactly, sizes and places as its code draws them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -159,8 +161,20 @@ def test_settings_go_by_category_and_a_texture_is_the_default():
     assert spec_for("mvtec_ad/screw").patches == 4
     assert not spec_for("mvtec_ad/cable").mixed
     assert spec_for("mvtec_ad/cable").background is None
-    plain = spec_for("mvtec_ad/transistor")
+    plain = replace(spec_for("mvtec_ad/transistor"), logistic=(1 / 3, 7))
     assert spec_for("my/bottle", "object") == spec_for("btad/01") == plain
     assert spec_for("mvtec_ad/bottle", "texture") == NsaSpec()
-    for name in ("mvtec_ad/wood", "elpv/mono", "dagm/1", "/data/bottle", "btad/02", "gear"):
+    assert spec_for("mvtec_ad/wood") == NsaSpec(logistic=(1 / 6, 15))
+    for name in ("mvtec_ad/tile", "elpv/mono", "dagm/1", "/data/bottle", "btad/02", "gear"):
         assert spec_for(name) == NsaSpec(patches=4, mixed=True, resize=(0.5, 2.0))
+
+
+@pytest.mark.parametrize("size", [(40, 17), (12, 60)])
+def test_four_pixels_stand_for_each_where_it_is_resized_as_opencv_does(size):
+    image = rng("resized").integers(0, 256, (23, 30), dtype=np.uint8)
+    weights = []
+    for new, old in zip(size, image.shape, strict=True):
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        weights.append(np.maximum(1 - np.abs(at[:, None] - np.arange(old)), 0))
+    exact = weights[0] @ image @ weights[1].T
+    assert np.abs(resized(image, size, smooth=False) - exact).max() < 0.5 + 1e-9

@@ -268,6 +268,11 @@ def test_a_switch_that_does_nothing_is_refused():
     assert methods.resolve("dnfad", overrides={"preset": "official"}).flow.final_relu
     with pytest.raises(ValueError, match="loss_scale=sum does nothing here: it needs fastflow"):
         methods.resolve("fastflow-sp", overrides={"loss_scale": "sum"})
+    for name, override in (("csflow", {"coupling": "nice", "arctan": "rounded"}),
+                           ("sanflow", {"bce": 0, "official_gradient": True}),
+                           ("selfsup", {"supervision": False, "nsa_official": True})):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{[*override][-1]}=.* does nothing here"):
+            methods.resolve(name, overrides=override)
 
 
 @each_method

@@ -44,7 +44,7 @@ def told(*values):
 
 def test_the_papers_budget_is_one_grid_of_a_transformer():
     spec = methods.resolve("selfsup", "x", "paper")
-    assert spec.flow == SelfSupSpec(fresh=True)
+    assert spec.flow == SelfSupSpec(fresh=True, nsa_official=True)
     assert (spec.train.optimizer, spec.train.lr, spec.train.clip) == ("adam", 2e-4, None)
     train = spec.train
     assert (train.schedule, train.warmup, train.weight_decay) == ("constant", 0, 1e-5)

@@ -3,13 +3,15 @@
 Schlüter et al., NSA, ECCV 2022, whose code gives all numbers; Chiu & Lai (selfsup) train on them.
 Patches stay on the object where the background has an even brightness. NSA blends object and
 background of both images alike, which is the whole rectangle: its mask of objects chooses the
-place and the label, never the blending. Differences: the solver (`clone`), pillow's
-resizing, and the label: it keeps what an earlier patch changed where a later one overlaps it, and
-marks the background where light spills on it visibly.
+place and the label, never the blending. Differences, which `official` takes back: the solver
+(`clone`, not `opencv_clone`), pillow's resizing, one place more for patches of even sides, and the
+label: it keeps what an earlier patch changed where a later one overlaps it, and marks the
+background where light spills on it visibly. An image where no patch found a place is drawn anew
+(`bank.make`); NSA trains on it as it is.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -49,6 +51,9 @@ class NsaSpec:
     visible: float = 1.0  # grey levels; an object's pixel that changes by more is marked,
     spill: float = 8.0  # one that is background in both images by more than this; NSA: never
     label_blur: int = 5  # side of the median that cleans the mask, pixels
+    official: bool = False  # as NSA's code and OpenCV resize, place, clone and label
+    graded: bool = False  # the soft mask is NSA's logistic label, with the k and x0 of
+    logistic: Range = (1 / 3, 7.0)
 
 
 def _object(
@@ -59,40 +64,49 @@ def _object(
 
 
 BRIGHT, DARK = (200.0, 60.0), (20.0, 20.0)  # backgrounds of MVTec AD
+SLOW, FAST = (1 / 12, 24.0), (1 / 6, 15.0)  # grades
 PLAIN = _object(None, 0.0)  # an object of which no brightness is known
 OBJECTS = {  # what NSA's code sets by category of MVTec AD
-    "mvtec_ad/bottle": _object(BRIGHT, 0.7),
-    "mvtec_ad/cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4)),
-    "mvtec_ad/capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15)),
-    "mvtec_ad/hazelnut": _object(DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35)),
+    "mvtec_ad/bottle": _object(BRIGHT, 0.7, logistic=SLOW),
+    "mvtec_ad/cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4), logistic=SLOW),
+    "mvtec_ad/capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15), logistic=(1 / 2, 4.0)),
+    "mvtec_ad/hazelnut": _object(
+        DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35), logistic=SLOW
+    ),
     "mvtec_ad/metal_nut": _object(DARK, 0.5),
     "mvtec_ad/pill": _object(DARK, 0.7, rows=(0.03, 0.2)),
-    "mvtec_ad/screw": _object(BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12)),
-    "mvtec_ad/toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2)),
-    "mvtec_ad/transistor": PLAIN,
-    "mvtec_ad/zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2)),
+    "mvtec_ad/screw": _object(
+        BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12), logistic=(1.0, 3.0)
+    ),
+    "mvtec_ad/toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2), logistic=FAST),
+    "mvtec_ad/transistor": replace(PLAIN, logistic=FAST),
+    "mvtec_ad/wood": NsaSpec(logistic=FAST),
+    "mvtec_ad/zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2), logistic=FAST),
     "btad/01": PLAIN,  # this and the rest are ours
     "btad/03": PLAIN,
     "procedural/gear": _object((50.0, 45.0), 0.5),
 }
 
 
-def spec_for(data: str, choice: Literal["auto", "object", "texture"] = "auto") -> NsaSpec:
+def spec_for(
+    data: str, choice: Literal["auto", "object", "texture"] = "auto", official: bool = False
+) -> NsaSpec:
     """The settings for a data set by its whole name, "mvtec_ad/bottle", not by a folder's last.
 
     auto: those of `OBJECTS`, and a texture's for all else. object: of an object that no brightness
-    tells from its background. texture: mixed gradients.
+    tells from its background. texture: mixed gradients. official: as of `NsaSpec`; its code counts
+    a place that the last of 200 tries finds for none.
     """
-    if choice == "object":
-        return PLAIN
-    return OBJECTS.get(data, NsaSpec()) if choice == "auto" else NsaSpec()
+    spec = {"object": PLAIN, "texture": NsaSpec()}.get(choice) or OBJECTS.get(data, NsaSpec())
+    return replace(spec, official=True, tries=spec.tries - 1) if official else spec
 
 
 def blend_patches(base: np.ndarray, source: np.ndarray, spec: NsaSpec, rng: Rng) -> Steps:
     """Patches of the source cloned into the base, each on the result of those before.
 
     The binary mask is where the mean change of the channels exceeds `visible`, or `spill` on the
-    background, after a median; the soft mask is the same. It is empty if no place was found.
+    background, after a median; the soft mask is the same, or its `grade`.
+    It is empty if no place was found.
 
     Args:   base: (H, W, 3) uint8, left as it is; source: a uint8 picture of any size.
     Raises: ValueError for pictures of another form or a base below 32 pixels.
@@ -107,11 +121,21 @@ def blend_patches(base: np.ndarray, source: np.ndarray, spec: NsaSpec, rng: Rng)
             patch = _patch(image, source, objects, spec, rng)
             if patch is not None:
                 image[window(patch.box)] = patch.result
-                inside[window(patch.box)] |= patch.cover > 0
+                before = inside[window(patch.box)] & (not spec.official)
+                inside[window(patch.box)] = before | (patch.cover > 0)
                 patches.append(patch)
-    least = np.where(inside, spec.visible, spec.spill)
-    mask = _majority(grey_change(image, base) > least, spec.label_blur)
-    return Steps(base, source, tuple(patches), image, mask.astype(np.float32), mask, objects)
+    change = grey_change(image, base)
+    least = np.where(inside, spec.visible, np.inf if spec.official else spec.spill)
+    mask = _majority(change > least, spec.label_blur)
+    soft = grade(change * mask, *spec.logistic) * mask if spec.graded else mask
+    return Steps(base, source, tuple(patches), image, soft.astype(np.float32), mask, objects)
+
+
+def grade(change: np.ndarray, steepness: float, middle: float) -> np.ndarray:
+    """1 / (1 + exp(-k (m - x0))), m a change's median over a disc of radius 5 (NSA's code)."""
+    y, x = np.mgrid[-5:6, -5:6]
+    median = ndimage.median_filter(change, footprint=x * x + y * y <= 25, mode="nearest")
+    return 1 / (1 + np.exp(-steepness * (median - middle)))
 
 
 def half_widths(spec: NsaSpec, rng: Rng, sides: tuple[int, int]) -> tuple[int, int]:
@@ -152,18 +176,22 @@ def _patch(
         return None
     cut = source[window(source_box)]
     factor, size = _resizing(cut.shape[:2], spec, rng, sides)
-    pasted = resized(cut, size)
-    piece = resized(shown[window(source_box)].astype(np.uint8) * 255, size) > 127
+    pasted = resized(cut, size, smooth=not spec.official)
+    whole = shown[window(source_box)].astype(np.uint8) * 255
+    piece = resized(whole, size, smooth=not spec.official) > 127
+    room = [side - (spec.official and n % 2 == 0) for side, n in zip(sides, size, strict=True)]
 
     def fits(box: Box) -> bool:
         both = (piece & under[window(box)]).sum()
         return piece.mean() > spec.min_object and both > spec.min_overlap * piece.sum()
 
-    box = _first(lambda: random_box(size, sides, rng, margin=1), fits, spec.tries)
-    if box is None or (size[0] - 2) * (size[1] - 2) < SMALLEST:
+    box = _first(lambda: random_box(size, room, rng, margin=1), fits, spec.tries)
+    small = (size[0] - 2) * (size[1] - 2) < SMALLEST or (spec.official and min(size) < 5)
+    if box is None or small:
         return None
     cover = (piece | under[window(box)]).astype(np.float32)
-    result = clone(image[window(box)], pasted, spec.mixed)
+    blend = opencv_clone if spec.official else clone
+    result = blend(image[window(box)], pasted, spec.mixed)
     parameters = {"half_height": half[0], "half_width": half[1], "factor": factor}
     return Patch(parameters, source_box, box, cut, pasted, cover, result)
 
@@ -214,16 +242,39 @@ def clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarray:
     Returns: (h, w, 3) uint8.
     """
     low, high = under.astype(np.float64), patch.astype(np.float64)
-    steps = [(np.diff(image, axis=0), np.diff(image, axis=1)) for image in (low, high)]
-    (low_y, low_x), (high_y, high_x) = steps
+    taken = np.ones_like(low, bool)
     if mixed:
-        longer = _length(high_y, high_x) > _length(low_y, low_x)
-        high_y = np.where(longer[:-1], high_y, low_y)
-        high_x = np.where(longer[:, :-1], high_x, low_x)
-    surplus = np.diff(high_y - low_y, axis=0)[:, 1:-1] + np.diff(high_x - low_x, axis=1)[1:-1]
+        taken = (_gradient(high) ** 2).sum(0) > (_gradient(low) ** 2).sum(0)
+    return np.clip(np.round(blended(low, high, taken)), 0, 255).astype(np.uint8)
+
+
+def opencv_clone(under: np.ndarray, patch: np.ndarray, mixed: bool) -> np.ndarray:
+    """What NSA's call of `cv2.seamlessClone` makes of a patch (OpenCV 4.1.2 to 5.0).
+
+    The ring that stays lies one pixel further in, of patches of odd width one column further right
+    as well; the patch's gradients count from three pixels inside it; where `mixed`, those with the
+    larger |v_x - v_y|; decimals are cut off.
+    """
+    shift = under.shape[1] % 2
+    inner = slice(1, -1), slice(1 + shift, under.shape[1] - 1 + shift)
+    low, high = under[inner].astype(np.float64), patch[1:-1, 1:-1].astype(np.float64)
+    taken = np.zeros_like(low, bool)
+    taken[3:-3, 3:-3] = True
+    if mixed:
+        (down, right), (base_down, base_right) = _gradient(high), _gradient(low)
+        taken &= np.abs(right - down) > np.abs(base_right - base_down)
+    result = under.copy()
+    result[inner] = np.clip(blended(low, high, taken), 0, 255).astype(np.uint8)
+    return result
+
+
+def blended(low: np.ndarray, high: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """f of `clone`: the gradients of `high` where it is taken, those of `low` elsewhere."""
+    down, right = _gradient(high - low) * taken
+    surplus = np.diff(down, axis=0)[:-1, 1:-1] + np.diff(right, axis=1)[1:-1, :-1]
     solved = low.copy()
     solved[1:-1, 1:-1] += solve(surplus)
-    return np.clip(np.round(solved), 0, 255).astype(np.uint8)
+    return solved
 
 
 def solve(density: np.ndarray) -> np.ndarray:
@@ -238,9 +289,8 @@ def _eigenvalues(n: int) -> np.ndarray:
     return 2 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1)) - 2
 
 
-def _length(down: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Squared length of the forward gradient at each pixel; the last row and column lack one."""
-    square = np.zeros((right.shape[0], down.shape[1], down.shape[2]))
-    square[:-1] += down**2
-    square[:, :-1] += right**2
-    return square
+def _gradient(image: np.ndarray) -> np.ndarray:
+    """Forward differences down and right, (2, h, w, channels); 0 in the last row or column."""
+    gradient = np.zeros((2, *image.shape))
+    gradient[0, :-1], gradient[1, :, :-1] = np.diff(image, axis=0), np.diff(image, axis=1)
+    return gradient

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 MIN_SIDE = 32  # pixels; below this the smallest patches have no interior
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two are exclusive
@@ -60,9 +61,15 @@ def checked(base: np.ndarray, source: np.ndarray) -> np.ndarray:
     return source if source.shape == base.shape else resized(source, base.shape[:2])
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 picture or mask at (height, width) = size, bilinear."""
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+def resized(image: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
+    """A uint8 picture or mask at (height, width) = size, bilinear.
+
+    What becomes smaller is averaged; not `smooth`, four pixels stand for it, as in OpenCV.
+    """
+    if smooth:
+        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    factors = [*np.divide(size, image.shape[:2]), *[1] * (image.ndim - 2)]
+    return ndimage.zoom(image, factors, order=1, mode="nearest", grid_mode=True)
 
 
 def window(box: Box) -> tuple[slice, slice]:

@@ -5,6 +5,7 @@ Ma et al., "Semantic-Aware Normalizing Flow with Feature Fusion", eq. 10-19. Row
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,21 +99,14 @@ class FusionCoupling(AffineCoupling):
     channels in `order`: with the flow's own permutations so far they match [x1, x2]. `half_steps`
     also gives both subnets' attention weights.
 
-    Args:   order: (d,) index. subnet: (h, d) -> FFM. rounded: as of `soft_clamp`.
+    Args:   order: (d,) index. subnet: (h, d) -> FFM. options: clamp and bound.
     Raises: ValueError if the number of channels is odd.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        subnet: Subnet,
-        order: Tensor,
-        clamp: float = 2.0,
-        rounded: bool = False,
-    ):
+    def __init__(self, channels: int, subnet: Subnet, order: Tensor, **options: Any):
         if channels % 2:
             raise ValueError(f"Both halves of a token are of one width; {channels} is odd.")
-        super().__init__(channels, subnet, clamp=clamp, bound="rounded" if rounded else "arctan")
+        super().__init__(channels, subnet, **options)
         self.half = channels // 2
         self.register_buffer("order", order.clone())
 

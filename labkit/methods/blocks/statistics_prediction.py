@@ -180,11 +180,6 @@ class SemanticBase(nn.Module):
         """KL of each position's inverse gamma from the prior (eq. 4), nats."""
         return kl_inverse_gamma(stats.log_alpha, stats.log_beta, self.alpha0, self.beta0)
 
-    def _of_alpha(self, stats: Statistics) -> Tensor:
-        """Eq. 4 in alpha alone: (alpha - alpha_0) psi(alpha) - ln Gamma(alpha) - alpha."""
-        alpha = stats.log_alpha.exp()
-        return (alpha - self.alpha0) * torch.digamma(alpha) - torch.lgamma(alpha) - alpha
-
     def bce(self, apart: Tensor, abnormal: Tensor, channels: int) -> Tensor:
         """Binary cross-entropy of s(z) = p^n / (p^n + p^a) (eq. 8), one value per position.
 
@@ -228,8 +223,8 @@ class SemanticBase(nn.Module):
         good = self.normal(z, own, spec.normal_variance)
         live = spec.official_gradient and stats.log_alpha is not None
         if live and spec.detach and spec.normal_variance == "expectation":
-            pull = trained_only(torch.digamma(stats.log_alpha.exp()), abnormal)
-            good = good + spec.log_variance_weight * pull
+            pull = torch.digamma(stats.log_alpha.exp())
+            good = good + spec.log_variance_weight * trained_only(pull, abnormal)
         of_bad = stats.map(torch.Tensor.detach) if live else own
         bad = self.abnormal(z, of_bad, spec.abnormal_variance)
         density = torch.where(abnormal, bad, good) if spec.abnormal_base else good
@@ -241,7 +236,9 @@ class SemanticBase(nn.Module):
             own = stats if spec.kl_abnormal else held
             divergence = self.divergence(own)
             if live and not spec.kl_abnormal:
-                divergence = divergence + trained_only(self._of_alpha(stats), abnormal)
+                alpha = stats.log_alpha.exp()  # the terms of eq. 4 in it alone
+                pull = (alpha - self.alpha0) * torch.digamma(alpha) - torch.lgamma(alpha) - alpha
+                divergence = divergence + trained_only(pull, abnormal)
             extra["kl"] = spec.kl / channels * divergence
         if self.objective == "official":
             inner = extra.get("kl", 0.0) + (extra["bce"].mean() if "bce" in extra else 0.0)
