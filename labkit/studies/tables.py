@@ -289,7 +289,8 @@ def _printed_text(rows: pd.DataFrame, key: str) -> pd.Series:
 
 def notes(results: Results) -> list[str]:
     """What must be read with the table: the setting, doubts about published numbers, failures."""
-    lines, study, paper = [results.caption], results.study, results.published()
+    lines, study = [results.caption], results.study
+    paper = results.published() if spans(study, results.budget) else printed(results)
     if len(paper):
         sizes = study.measure == "cost"
         other = "times are of another machine" if sizes else "other data, backbone and training"
