@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import math
 import os
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -122,7 +123,7 @@ class FeatureCache:
         count = math.prod(size) * dtype.itemsize
         self._check(count)
         self.evict(count)
-        path = self.folder / "kept" / f"{os.getpid()}-{id(self)}"
+        path = self.path(f"kept-{os.getpid()}-{time.time_ns()}")  # goes like others if left over
 
         def allocate(target: Path) -> None:
             with target.open("wb") as file:

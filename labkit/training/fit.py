@@ -23,7 +23,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm.auto import tqdm
 
 from labkit.core.config import TrainSpec
-from labkit.core.devices import ahead, device_of, is_apart
+from labkit.core.devices import ahead, device_of, is_apart, moved
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
@@ -269,17 +269,17 @@ class Training:
         good = order(len(self.seen), self.stage.train.batch, self.seed, epoch)
         extras = defect_order(len(bad), len(self.seen), len(good), self.seed, epoch) if bad else []
         for indices, extra in zip_longest(good, extras, fillvalue=()):
-            features, mask = self.seen.batch(_share(fabric, indices)), None
-            label = torch.zeros(len(features), dtype=torch.int64)
+            parts, mask = [self.seen.batch(_share(fabric, indices))], None
+            label = torch.zeros(len(parts[0]), dtype=torch.int64)
             if bad and extra:
                 mine = _share(fabric, extra)
                 masks = bad.masks(mine)
-                mask = torch.cat([masks.new_zeros(len(features), *masks.shape[1:]), masks])
-                features = Features.join(features, bad.batch(mine))
+                mask = torch.cat([masks.new_zeros(len(label), *masks.shape[1:]), masks])
+                parts.append(bad.batch(mine))
                 label = torch.cat([label, torch.ones(len(mine), dtype=torch.int64)])
-            label, mask = (t if t is None else t.to(device) for t in (label, mask))
+            label, mask = (t if t is None else moved(t, device) for t in (label, mask))
             batch = Batch(label, mask, stage=self.stage.name or None)
-            yield features.map(lambda t: t.to(device, non_blocking=True)), batch
+            yield Features.join(*(p.map(lambda t: moved(t, device)) for p in parts)), batch
 
 
 def _objective(terms: dict[str, Any], method: Method) -> Any:

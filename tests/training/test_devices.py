@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from labkit.core.records import Features
 from labkit.evaluation.detector import Detector
 from labkit.features import backbones
 from labkit.features.cache import FeatureSet
+from labkit.methods.base import Stage
 from labkit.methods.dnfad import DNFAD
 from labkit.training import fit as training
 from labkit.training import stages
@@ -220,6 +222,32 @@ def test_a_device_apart_trains_on_what_it_keeps_to_the_same_numbers(data, monkey
     again, row = fit(data)
     assert torch.equal(weights(again), weights(method))
     assert [one["loss"] for one in row] == [one["loss"] for one in history]
+
+
+def test_a_step_joins_images_and_defects_wherever_they_lie(data):  # noqa: F811
+    far = torch.device("meta")
+    stage = Stage("", config.TrainSpec(batch=5))
+    step = training.Training(build(data), data, [stage], 0, None, False, None,
+                             lambda epoch: Defects(data), None)  # fmt: skip
+    step.fabric = SimpleNamespace(device=far, global_rank=0, world_size=1)
+    step.stage, step.seen = stage, Kept(data, far, room=1 << 30)
+    for features, batch in step._batches(0):
+        parts = [*features.parts().values(), batch.label, batch.defect_mask]
+        assert [part.device for part in parts] == [far] * len(parts)
+        assert {len(part) for part in parts} == {10}
+
+
+class Defects:
+    """As many defects as images, on the CPU."""
+
+    def __init__(self, normals):
+        self.normals, self.batch = normals, normals.batch
+
+    def __len__(self):
+        return len(self.normals)
+
+    def masks(self, indices):
+        return torch.ones(len(indices), 64, 64)
 
 
 def test_a_step_that_memory_does_not_hold_is_a_sentence(data, monkeypatch):  # noqa: F811
