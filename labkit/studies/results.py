@@ -175,11 +175,13 @@ class Results:
         backbones = dict.fromkeys(f"{i['backbone']} at {i['image_size']} px" for i in inputs)
         seeds = sorted({task.seed for task in self.tasks})
         names, benchmarks = self.datasets, {name.split("/")[0]: 0 for name in self.datasets}
-        names = (
-            [f"{len(names)} datasets of {', '.join(benchmarks)}"] if len(names) > MANY else names
-        )
+        if len(names) > MANY:
+            names = [f"{len(names)} datasets of {', '.join(benchmarks)}"]
         text = f"Measured: {', '.join(names)}; {', '.join(backbones) or 'no backbone'}; "
         text += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; clean protocol"
+        splits = [r["config"]["split"] for r in self.records.values() if "config" in r]
+        few = {split.get("limit") for split in splits} - {None, 0}
+        text += f"; at most {max(few)} training images" if few else ""
         text += " (oracle: best epoch picked on the test set)" * (self.study.measure == "oracle")
         if self.budget == "quick":
             end += " The quick budget only shows that everything runs; its numbers mean nothing."
