@@ -162,3 +162,19 @@ def dagm(root, nested=False):
             (folder / part / "Label" / "Labels.txt").write_text("\r\n".join(lines) + "\r\n")
             clutter(folder / part)
     return place
+
+
+def stc(root):
+    """Of each of the twelve scenes a clip of six frames to train on, and one of three to test."""
+    place, labels = root / "shanghaitech", np.uint8([0, 0, 1])
+    for scene in range(1, 13):
+        for k in range(6):
+            picture(place / f"training/frames/{scene:02d}_001/{k:03d}.jpg")
+        for k in range(len(labels)):
+            picture(place / f"testing/frames/{scene:02d}_0014/{k:03d}.jpg")
+        pixels = np.zeros((len(labels), SIZE[1], SIZE[0]), np.uint8)
+        pixels[-1, BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
+        for part, values in (("frame", labels), ("pixel", pixels)):
+            (place / f"testing/test_{part}_mask").mkdir(parents=True, exist_ok=True)
+            np.save(place / f"testing/test_{part}_mask/{scene:02d}_0014.npy", values)
+    return place
