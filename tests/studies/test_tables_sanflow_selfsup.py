@@ -73,8 +73,10 @@ def test_the_paper_layer_is_planned_before_it_starts(name, root, tmp_path, monke
 def test_a_printed_number_stands_beside_what_is_measured(name, tmp_path):
     results = planned(name, tmp_path)
     own, beside = landed(results)
+    shown = {str(cell) for _, page in tables.pages(results) for cell in page.to_numpy().flatten()}
     for row in own.drop(beside.index).itertuples():
         assert tables.name(row.metric) in results.study.note, row
+        assert str(row.value) in shown, row
     for metric, rows in beside.groupby("metric"):
         page = tables.by_class(results, metric)
         for row in rows.itertuples():
