@@ -26,8 +26,12 @@ def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: Histo
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors["history"] = torch.tensor(list(json.dumps(history).encode()), dtype=torch.uint8)
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    content = hashlib.sha256(data).digest() + data
-    write_whole(folder / CHECKPOINT, lambda path: path.write_bytes(content))
+
+    def sealed(path: Path) -> None:
+        with path.open("wb") as file:  # gigabytes: not joined to a second copy
+            file.writelines((hashlib.sha256(data).digest(), data))
+
+    write_whole(folder / CHECKPOINT, sealed)
 
 
 def load_checkpoint(folder: Path, method: Method) -> tuple[History, State]:
@@ -38,8 +42,8 @@ def load_checkpoint(folder: Path, method: Method) -> tuple[History, State]:
     path = folder / CHECKPOINT
     if not path.is_file():
         return [], {}
-    content = path.read_bytes()
-    digest, data = content[:LENGTH], content[LENGTH:]
+    with path.open("rb") as file:
+        digest, data = file.read(LENGTH), file.read()
     try:
         if hashlib.sha256(data).digest() != digest:
             raise ValueError
