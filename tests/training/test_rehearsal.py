@@ -1,7 +1,7 @@
 """Every paper's preset from files to numbers: its data set's layout, a checkpoint, one step.
 
 Here at a smaller width. At the papers' own size, one test after the other (memory and seconds are
-printed; CS-Flow and selfsup's CaiT take hours without a GPU):
+printed; two CPU cores take minutes for each, selfsup's CaiT many more):
 
     pytest -m heavy -s tests/training/test_rehearsal.py
 """
