@@ -1,6 +1,7 @@
 """The app: a header, its tabs, and the server that shows them."""
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -160,11 +161,12 @@ def serve(
 
 
 def launch(open_: bool = False, ready: Callable[[str], None] = print, **options: Any) -> None:
-    """Serve the app, as `serve` with these options, until Ctrl+C.
+    """Serve the app, as `serve` with these options, until Ctrl+C or a service's stop (SIGTERM).
 
     Args:   open_: also show it in a browser; ready: is told the address once it answers.
     Raises: ValueError as `serve`.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else visitors' files would stay
     demo, url = serve(**options)
     try:
         ready(url)
@@ -179,3 +181,4 @@ def launch(open_: bool = False, ready: Callable[[str], None] = print, **options:
     finally:
         demo.trainer.close()
         demo.close(verbose=False)
+        own_folder().cleanup()

@@ -1,5 +1,6 @@
 """Eight visitors at once, and how soon the first map follows an upload."""
 
+import os
 import subprocess
 import sys
 import time
@@ -114,3 +115,14 @@ def test_two_servers_share_no_picture(url):
     assert other.strip()
     assert not ours.is_relative_to(other.strip())
     assert not Path(other.strip()).exists()
+
+
+def test_a_server_that_is_stopped_leaves_no_file(tmp_path):
+    room = {"GRADIO_TEMP_DIR": str(tmp_path), "LABKIT_RUNS": str(tmp_path)}
+    command = [sys.executable, "-m", "labkit", "app", "--port", "0"]
+    server = subprocess.Popen(command, env=os.environ | room, stdout=subprocess.PIPE, text=True)
+    assert "127.0.0.1" in server.stdout.readline()
+    assert list(tmp_path.glob("labkit-*"))
+    server.terminate()
+    assert server.wait(60) == 0
+    assert not list(tmp_path.glob("labkit-*"))
