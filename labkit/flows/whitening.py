@@ -74,8 +74,9 @@ class Whitening(Step):
     @property
     def label(self) -> str:
         """What it takes out, in words."""
-        words = {"none": "", "whiten": "whitening of each place"}
-        return words.get(self.mode, f"mean and scale of each {self.mode}")
+        words = {"none": "", "whiten": "whitening of each position"}
+        each = {"place": "position"}.get(self.mode, self.mode)
+        return words.get(self.mode, f"mean and scale of each {each}")
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Estimate the statistics from batches (B, C, ...) of training normals, in one pass."""
