@@ -1,6 +1,6 @@
 """A flow of its own on each level of a feature pyramid: what CFLOW-AD, FastFlow, SANFlow share.
 
-Fixed statistics of each position, a chain of one-sided affine couplings, one log-density a position
+Fixed statistics of each position, a chain of one-sided affine couplings, a log-density a position
 and level, and how the levels become one map and one score. A method says what the subnets see.
 """
 
