@@ -5,7 +5,6 @@ python -m labkit_apps.book.reproduce docs      writes docs/reproduce.md
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -58,10 +57,10 @@ def _section(name: str) -> str:
 def _needs(name: str, data: str) -> str:
     """What this training takes."""
     config = methods.resolve(name, data, "paper")
-    hours, disk = forecast.training(config, {}) or (math.nan, math.nan)
+    size = forecast.training(config, {})
     return (
-        f"It needs the weights `{config.input.backbone}`, {hours:.2g} hours of a GPU and "
-        f"{disk:.2g} GB of disk for features."
+        f"It needs the weights `{config.input.backbone}`, {size.hours:.2g} hours of a GPU and "
+        f"{size.train_gb + size.test_gb:.2g} GB of disk for features."
     )
 
 

@@ -95,7 +95,7 @@ def _forecast(planned: Results, json: bool) -> None:
             sum(row[key] or 0 for row in rows) for key in ("trainings", "hours", "disk_gb")
         )
         total = f"{count} trainings, {hours:.1f} hours at {RATE / 1e12:g} TFLOP/s, {disk:.1f} GB"
-        unknown = [row["data"] for row in rows if row["hours"] is None]
+        unknown = dict.fromkeys(row["data"] for row in rows if row["hours"] is None)
         total += f", without {', '.join(unknown)}: nobody says how many images" * bool(unknown)
         parts = dict.fromkeys(f"missing {one}" for row in rows for one in row["missing"])
         return "\n".join([table(shown), "", total, *parts])

@@ -132,6 +132,7 @@ class Entry:
     present: Callable[[Path | None], bool] = lambda root: True
     source: Source | None = None  # None: it ships with labkit or with a package
     size: int | None = None  # bytes to download, where it has no source
+    one_test: bool = False  # all datasets of its source have the same test images, labelled anew
     scan: Callable[[Path | None], Scan] | None = None
     defects: Mapping[str, int] = field(default_factory=dict)  # images of each kind, if known
 

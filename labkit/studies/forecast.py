@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -42,21 +42,31 @@ def forecast(tasks: Sequence[Task]) -> list[dict[str, Any]]:
         row = {"method": head.method, "data": head.data, "trainings": 0, "hours": 0.0}
         row = rows.setdefault((head.method, head.data), row | {"disk_gb": 0.0, "missing": []})
         row["trainings"] += 1
-        sizes, features = training(config, job.trained), (head.data, config.input, job.head.method)
-        for key, size in zip(("hours", "disk_gb"), sizes or (None, None), strict=True):
-            if key == "hours" or features not in stored:
-                row[key] = None if size is None else row[key] + size
-        stored.add(features)
+        size = training(config, job.trained)
+        if size is None:
+            row |= {"hours": None, "disk_gb": None}
+        else:
+            row["hours"] += size.hours
+            for part, owner in (("train_gb", head.data), ("test_gb", size.test)):
+                features = (part, owner, config.input, head.method)
+                row["disk_gb"] += 0 if features in stored else getattr(size, part)
+                stored.add(features)
         lacking = filter(None, (_data(head.data), _weights(config)))
         row["missing"] = list(dict.fromkeys([*row["missing"], *lacking]))
     return list(rows.values())
 
 
-def training(config: Config, settings: dict[str, Any]) -> tuple[float, float] | None:
-    """GPU hours and gigabytes of one training with settings; None if its images are not counted.
+class Size(NamedTuple):
+    """What one training takes; `test` is whose test images it has."""
 
-    As of `forecast`.
-    """
+    hours: float  # of a GPU
+    train_gb: float  # features of normals and synthetic defects
+    test_gb: float
+    test: str
+
+
+def training(config: Config, settings: dict[str, Any]) -> Size | None:
+    """What one training with settings takes; None if its images are not counted."""
     entry, method = catalogue.table().get(config.data), methods.get(config.method)
     images = entry.counts if entry else {"": None}
     if None in images.values() and (entry is None or entry.present(data_root())):
@@ -72,8 +82,13 @@ def training(config: Config, settings: dict[str, Any]) -> tuple[float, float] | 
     whole = sum(images.values())
     embedded = whole + defects * (epochs if fresh else 1)
     passes = STEP * epochs * (train + defects) + whole
-    kept = whole + (0 if fresh else defects)
-    return (embedded * backbone + passes * flops) / RATE / 3600, kept * features * 2 / 1e9
+    hours = (embedded * backbone + passes * flops) / RATE / 3600
+    tests = images["n_test_good"] + images["n_test_bad"]
+    kept = whole - tests + (0 if fresh else defects)
+    each = features * 2 / 1e9
+    shared = entry is not None and entry.one_test
+    owner = config.data.partition("/")[0] if shared else config.data
+    return Size(hours, kept * each, tests * each, owner)
 
 
 @lru_cache(maxsize=64)

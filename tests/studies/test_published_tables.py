@@ -172,3 +172,12 @@ def test_t_sne_places_every_test_image(tmp_path, monkeypatch):
     assert len(scores[["x", "y"]].drop_duplicates()) == len(scores)
     (ax,) = plots.draw(results).axes
     assert sum(len(line.get_xdata()) for line in ax.lines) == (scores["split"] == "test").sum()
+
+
+def test_test_images_of_one_against_the_rest_are_kept_once(monkeypatch):
+    monkeypatch.setattr(forecast, "_flops", lambda *_: (1, 500_000, 1))  # one MB an image
+    study = spec.get("sanflow-cifar10")
+    tasks = study.tasks("paper", variants=["SANFlow"], seeds=[0])
+    disk = [row["disk_gb"] for row in forecast.forecast(tasks)]
+    assert len(disk) == 10
+    assert disk[0] - disk[1] == pytest.approx(10)  # of the 10,000 test images

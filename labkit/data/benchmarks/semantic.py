@@ -94,6 +94,7 @@ def _entry(name: str, label: str, protocol: str, *counts: int) -> Entry:
         samples=partial(_samples, name, label, protocol),
         present=source.present,
         source=source,
+        one_test=True,
     )
 
 
