@@ -19,6 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 from joblib import Parallel, delayed
 
+from labkit import methods
+from labkit.methods.base import Method
 from labkit.studies.jobs import Job, Outcome, jobs, perform
 from labkit.studies.spec import Task
 from labkit.training.experiment import Experiment
@@ -91,7 +93,7 @@ def _stream(jobs: Sequence[Job], workers: int) -> Iterator[list[Outcome]]:
         initializer=_watch,
         initargs=(os.getpid(),),
     )
-    yield from pool(delayed(perform)(job) for job in jobs)
+    yield from pool(delayed(_elsewhere)(job, methods.TABLE) for job in jobs)
 
 
 def cluster(
@@ -123,8 +125,8 @@ def cluster(
     try:
         if gpus is None:
             gpus = min(1, ray.cluster_resources().get("GPU", 0))
-        remote = ray.remote(perform).options(num_cpus=1, num_gpus=gpus, max_retries=1)
-        pending = {remote.remote(job): job for job in jobs}
+        remote = ray.remote(_elsewhere).options(num_cpus=1, num_gpus=gpus, max_retries=1)
+        pending = {remote.remote(job, methods.TABLE): job for job in jobs}
         while pending:
             (ready,), _ = ray.wait(list(pending), num_returns=1)
             job = pending.pop(ready)
@@ -135,6 +137,12 @@ def cluster(
     finally:
         if started:
             ray.shutdown()
+
+
+def _elsewhere(job: Job, table: dict[str, type[Method]]) -> list[Outcome]:
+    """`perform` in another process, which needs the methods that a script or notebook adds."""
+    methods.TABLE.update(table)
+    return perform(job)
 
 
 def _reach(address: str | None) -> None:

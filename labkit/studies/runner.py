@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from labkit import methods
 from labkit.core.config import Settings, unknown
 from labkit.core.files import folder_of, source, sweep
 from labkit.studies.results import Results
@@ -146,6 +147,9 @@ def _outcomes(
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
     local = engine == "local"
+    classes = [methods.TABLE.get(task.method) for task in missing]
+    if local and any(one.__module__ == "__main__" for one in classes if one):
+        workers = 1  # a class of a script or notebook has no module that a process could import
     jobs, workers = engines.timetable(missing, workers, progress, local, again)
     write = partial(tqdm.write, file=sys.stderr)
     if progress:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import labkit
-from labkit import methods
+from labkit import methods, studies
 from labkit.core.config import Positive
 from labkit.core.records import Map, Maps, Needs
 from labkit.explore import microscope
@@ -82,3 +82,18 @@ def test_it_trains_predicts_and_shows_its_latents_and_its_steps(coupling, monkey
     assert anomaly(log_likelihood(out)).mean().item() == pytest.approx(
         view.steps[-1].nll, rel=1e-5
     )
+
+
+def test_a_study_of_it_runs_beside_the_script_that_has_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(methods.TABLE, "mine", Mine)
+    monkeypatch.setattr(Mine, "__module__", "__main__")
+    path = tmp_path / "mine-blocks.yaml"
+    path.write_text(
+        "{title: Mine, question: Which depth, paper: labkit, source: ours, method: mine,"
+        " data: [procedural/gear], seeds: [0], vary: {blocks: [1, 2]}, base: blocks=2,"
+        " set: {limit: 6, image_size: 64, epochs: 1}}"
+    )
+    options = {"budget": "quick", "workers": 2, "progress": False, "out": tmp_path / "out"}
+    results = studies.run(path, **options)
+    assert not results.failed
+    assert set(results.table["variant"]) == {"blocks=1", "blocks=2"}
