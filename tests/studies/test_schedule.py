@@ -57,7 +57,7 @@ class Remote:
         self.asked = asked
         return self
 
-    def remote(self, job):
+    def remote(self, job, table):
         return job.head.fingerprint
 
 
