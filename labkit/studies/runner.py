@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from labkit import methods
 from labkit.core.config import Settings, unknown
 from labkit.core.files import folder_of, source, sweep
 from labkit.studies.results import Results
@@ -142,6 +141,7 @@ def _outcomes(
     again: bool,
 ) -> Iterator[Outcome]:
     """The missing tasks' outcomes as they come, under a bar with the time that is left."""
+    from labkit import methods
     from labkit.studies import engines
 
     if engine not in engines.ENGINES:
