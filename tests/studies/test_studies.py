@@ -166,16 +166,16 @@ def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path)
     assert any("Failed: bad" in note for note in tables.notes(results))
 
 
-def die_on_its_first_seed(job):
-    """A stand-in for `perform` whose job of seed 0 kills its own process every time."""
+def die_on_its_first_seed(job, table):
+    """A stand-in for `_elsewhere` whose job of seed 0 kills its own process every time."""
     if job.head.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.2)
     return [tasks.Outcome(task, {}) for task in job.tasks]
 
 
-def die_once(job):
-    """A stand-in for `perform` whose job of seed 0 is killed the first time, from outside."""
+def die_once(job, table):
+    """A stand-in for `_elsewhere` whose job of seed 0 is killed the first time, from outside."""
     flag = Path(job.head.data)
     if job.head.seed == 0 and not flag.exists():
         flag.touch()
@@ -185,7 +185,7 @@ def die_once(job):
 
 @pytest.mark.parametrize("stand_in", [die_on_its_first_seed, die_once])
 def test_a_dead_worker_takes_only_its_own_job(monkeypatch, tmp_path, stand_in):
-    monkeypatch.setattr(engines, "perform", stand_in)
+    monkeypatch.setattr(engines, "_elsewhere", stand_in)
     study = runner.get("dnfad-depth")
     planned = study.tasks(
         seeds=[3, 0, 1, 2, 4], data=[str(tmp_path / "flag")], variants=["blocks=2"]
