@@ -36,7 +36,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 notebooks: setup
-	LABKIT_BUDGET=quick OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax notebooks
+	LABKIT_BUDGET=quick OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax notebooks
 
 notebooks-map: setup
 	$(BIN)/python -m labkit_apps.book.contents notebooks

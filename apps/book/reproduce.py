@@ -6,6 +6,7 @@ python -m labkit_apps.book.reproduce docs      writes docs/reproduce.md
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import methods, studies
@@ -13,6 +14,7 @@ from labkit.core.config import plain
 from labkit.methods import cards
 from labkit.studies import forecast
 from labkit.studies.jobs import jobs
+from labkit.studies.spec import Study
 
 INTRO = """# Reproducing a paper
 
@@ -33,17 +35,18 @@ OPEN = "The paper leaves open; its code, or the convention that is named, stands
 
 def page() -> str:
     """The document: a section for each method with a card."""
-    sections = [_section(name) for name in methods.names() if cards.exists(name)]
+    every = [one for one in map(studies.get, studies.names()) if one.source != "ours"]
+    sections = [_section(name, every) for name in methods.names() if cards.exists(name)]
     return "\n\n".join([INTRO.format(rate=forecast.RATE), *sections]) + "\n"
 
 
-def _section(name: str) -> str:
+def _section(name: str, every: Sequence[Study]) -> str:
     """Its command, its settings with their origin, and what the paper leaves open."""
     data = "cifar10/airplane" if name == "sanf" else "mvtec_ad/bottle"
     entries = cards.read(cards.FOLDER / f"{name}.yaml")
     parts = [f"## {methods.get(name).title}"]
     parts += [f"```\nlabkit train {name} {data} --root DIR --budget paper\n```"]
-    parts += [_needs(name, data), *_tables(name)]
+    parts += [_needs(name, data), *_tables([one for one in every if one.paper == name])]
     parts += ["\n".join(f"| {' | '.join(row)} |" for row in _rows(name, data))]
     for entry in entries:
         if entry.data:
@@ -64,10 +67,8 @@ def _needs(name: str, data: str) -> str:
     )
 
 
-def _tables(name: str) -> list[str]:
+def _tables(own: Sequence[Study]) -> list[str]:
     """The studies of the paper's tables and figures; none of a baseline's."""
-    own = [studies.get(one) for one in studies.names()]
-    own = [one for one in own if one.paper == name and one.source != "ours"]
     rows = [["study", "of the paper", "trainings", "notebook"], ["---"] * 4]
     for one in sorted(own, key=lambda study: (study.source.split()[0], study.name)):
         count = len(jobs(one.tasks("paper"))) if one.measure != "cost" else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import signal
 import sys
 import warnings
 from csv import DictWriter
@@ -189,6 +190,8 @@ def serve(
     """Serve the app on stored runs. Example: labkit app --port 7861 --auth me:secret"""
     from labkit_apps.web.allowance import Allowance
     from labkit_apps.web.app import launch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends it as Ctrl+C
 
     def ready(url: str) -> None:
         echo({"url": url}, json, lambda: f"labkit is at {url} (Ctrl+C stops it)")

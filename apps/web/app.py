@@ -1,7 +1,6 @@
 """The app: a header, its tabs, and the server that shows them."""
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -161,12 +160,11 @@ def serve(
 
 
 def launch(open_: bool = False, ready: Callable[[str], None] = print, **options: Any) -> None:
-    """Serve the app, as `serve` with these options, until Ctrl+C or a service's stop (SIGTERM).
+    """Serve the app, as `serve` with these options, until Ctrl+C.
 
     Args:   open_: also show it in a browser; ready: is told the address once it answers.
     Raises: ValueError as `serve`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else visitors' files would stay
     demo, url = serve(**options)
     try:
         ready(url)

@@ -185,6 +185,8 @@ class Maps:
             return replace(one, values=torch.cat([one.values, *(m.values for m in others)]))
 
         first = batches[0]
+        if len(batches) == 1:
+            return first
         family = {name: joined(*(each[name] for each in batches)) for name in first}
         return cls(family, first.main, first.whole and joined(*(each.whole for each in batches)))
 

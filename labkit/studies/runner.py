@@ -132,6 +132,10 @@ def _headline(results: Results) -> str:
     return f"{metric} {means[best]:.3f} ({best}) to {means[worst]:.3f} ({worst})"
 
 
+def _is_of_a_script(method: type | None) -> bool:
+    return method is not None and method.__module__ == "__main__"
+
+
 def _outcomes(
     missing: Sequence[Task],
     engine: str,
@@ -147,9 +151,13 @@ def _outcomes(
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
     local = engine == "local"
-    classes = [methods.TABLE.get(task.method) for task in missing]
-    if local and any(one.__module__ == "__main__" for one in classes if one):
-        workers = 1  # a class of a script or notebook has no module that a process could import
+    own = [task.method for task in missing if _is_of_a_script(methods.TABLE.get(task.method))]
+    if own and not local:
+        raise ValueError(
+            f"{own[0]} is defined in a script or notebook, which no other process can import; "
+            "move its class to a module, or take --engine local."
+        )
+    workers = 1 if own else workers
     jobs, workers = engines.timetable(missing, workers, progress, local, again)
     write = partial(tqdm.write, file=sys.stderr)
     if progress:

@@ -110,7 +110,7 @@ def fit(
 class Training:
     """What `fit` was given, and on a device the stage that it is in.
 
-    stage, start     the stage and its first epoch of all; `seen`, what its steps see of the images
+    stage, start     the stage and its first epoch of all; `inputs`, what its steps are given
     model, part      the method as Fabric wraps it, and the module that the stage trains
     """
 
@@ -176,11 +176,11 @@ class Training:
         self.model.mark_forward_method("loss")
         if state:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-        self.seen: FeatureSet | Kept = self.data
+        self.inputs: FeatureSet | Kept = self.data
         if stage.keeps:
             change = partial(method.stage_input, stage=stage.name)
-            self.seen = Kept(self.data, fabric.device, change)
-        self.steps = math.ceil(len(self.seen) / spec.batch)  # batches of images per epoch
+            self.inputs = Kept(self.data, fabric.device, change)
+        self.steps = math.ceil(len(self.inputs) / spec.batch)  # batches of images per epoch
         count = len(self.stages)
         where = f", stage {self.stages.index(stage) + 1} of {count}: {stage.name}"
         bar = tqdm(
@@ -266,10 +266,12 @@ class Training:
         """This worker's share of each step: normal images, and after them synthetic defects."""
         fabric, device = self.fabric, self.fabric.device
         bad = self.defects(epoch) if self.defects else None
-        good = order(len(self.seen), self.stage.train.batch, self.seed, epoch)
-        extras = defect_order(len(bad), len(self.seen), len(good), self.seed, epoch) if bad else []
+        good = order(len(self.inputs), self.stage.train.batch, self.seed, epoch)
+        extras = (
+            defect_order(len(bad), len(self.inputs), len(good), self.seed, epoch) if bad else []
+        )
         for indices, extra in zip_longest(good, extras, fillvalue=()):
-            parts, mask = [self.seen.batch(_share(fabric, indices))], None
+            parts, mask = [self.inputs.batch(_share(fabric, indices))], None
             label = torch.zeros(len(parts[0]), dtype=torch.int64)
             if bad and extra:
                 mine = _share(fabric, extra)

@@ -22,7 +22,7 @@ def official(name, shapes, **sizes):
     return methods.get(name)(spec.flow, shapes).double().eval()
 
 
-def drawn(shapes, seed=0, at="", spread=0.3):
+def random_weights(shapes, seed=0, at="", spread=0.3):
     """A state dict of these names and shapes below a module, float64, N(0, spread^2)."""
     random = torch.Generator().manual_seed(seed)
     return {
@@ -42,7 +42,7 @@ def all_in_one_state(channels, subnets, dims=2, soft=False, seed=0, root=""):
         at = f"{root}module_list.{k}."
         shapes = {f"global_{what}": (1, channels, *one) for what in ("scale", "offset")}
         shapes |= {f"subnet.{name}": size for name, size in subnet.items()}
-        state |= drawn(shapes, 100 * seed + k, at)
+        state |= random_weights(shapes, 100 * seed + k, at)
         state[f"{at}global_scale"] += 10
         mixing = torch.eye(channels, dtype=torch.float64)
         mixing = mixing[torch.randperm(channels, generator=random)]
@@ -104,7 +104,7 @@ def fastflow_state(levels, subnets):
     """`norms.k` and `nf_flows.k` of FastFlow's and DADF's levels (C, h, w), by C's subnets."""
     state = {}
     for k, level in enumerate(levels):
-        norm = drawn(dict.fromkeys(("weight", "bias"), level), k, f"norms.{k}.")
+        norm = random_weights(dict.fromkeys(("weight", "bias"), level), k, f"norms.{k}.")
         norm[f"norms.{k}.weight"] += 1
         root = f"nf_flows.{k}."
         state |= norm | all_in_one_state(level[0], subnets(level[0]), seed=k, root=root)

@@ -26,7 +26,7 @@ def subnet_state(side, seed, at):
     for own, name in LAYERS.items():
         size = (INNER, half) if own.startswith("enter") else (2 * half, INNER)
         shapes |= {f"{name}.weight": (*size, side, side), f"{name}.bias": size[:1]}
-    return parity.drawn(shapes, seed, at)
+    return parity.random_weights(shapes, seed, at)
 
 
 def subnet(w, maps):
@@ -93,8 +93,8 @@ def test_the_official_preset_is_the_authors_code():
         random = np.random.RandomState(k)
         orders.append([torch.from_numpy(random.permutation(C)) for _ in range(3)])
     method, back = carried(state, orders)
-    seen = {str(level): (3, *level) for level in SHAPES.pyramid}
-    features = Features(tuple(parity.drawn(seen, seed=9, spread=1.0).values()))
+    sizes = {str(level): (3, *level) for level in SHAPES.pyramid}
+    features = Features(tuple(parity.random_weights(sizes, seed=9, spread=1.0).values()))
     latents, jac = flow(state, orders, features.pyramid)
     outs = method.latents(features)
     for k, (z, own) in enumerate(zip(latents, jac, strict=True), start=1):

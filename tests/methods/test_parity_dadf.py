@@ -29,7 +29,7 @@ def weights():
         layers |= {f"patch_embed{k}.proj": (D, c, p, p), f"decoder_pred{k}": (p * p * c, WIDTH)}
     sizes = {f"{name}.weight": size for name, size in layers.items()}
     sizes |= {f"{name}.bias": size[:1] for name, size in layers.items()}
-    state = parity.drawn(sizes | {"sem_token": (1, SIDE**2, WIDTH)}, 1, "reconstructor.")
+    state = parity.random_weights(sizes | {"sem_token": (1, SIDE**2, WIDTH)}, 1, "reconstructor.")
     state["reconstructor.pos_embed"] = torch.cat([torch.zeros(1, WIDTH), sines()])[None].double()
     return state | parity.fastflow_state([(3 * c, h, w) for c, h, w in SHAPES.pyramid], subnets)
 

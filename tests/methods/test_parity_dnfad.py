@@ -86,7 +86,9 @@ def weights(channels):
     for k in range(BLOCKS):
         for seed, (name, a, b) in enumerate((("s1", short, long), ("s2", long, short))):
             at = f"patch_flow.module_list.{3 + 2 * k}.{name}."
-            state |= parity.drawn(subnet_shapes(a + COND, 2 * b, "norm"), 10 * k + seed, at)
+            state |= parity.random_weights(
+                subnet_shapes(a + COND, 2 * b, "norm"), 10 * k + seed, at
+            )
             state[f"{at}gamma"] += 1
     return state
 

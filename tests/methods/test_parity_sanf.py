@@ -43,8 +43,8 @@ def subnet(w, x, tokens):
     q = linear("attention.q", x).unflatten(1, (HEADS, -1))
     k, v = (linear(f"attention.{name}", rows).unflatten(2, (HEADS, -1)) for name in "kv")
     weights = torch.einsum("bhc,bnhc->bhn", q, k / math.sqrt(k.shape[-1])).softmax(2)
-    seen = linear("attention.proj", torch.einsum("bhn,bnhc->bhc", weights, v).flatten(1))
-    return linear("fc3", torch.cat([out, seen * w["gamma"]], 1))
+    attended = linear("attention.proj", torch.einsum("bhn,bnhc->bhc", weights, v).flatten(1))
+    return linear("fc3", torch.cat([out, attended * w["gamma"]], 1))
 
 
 def pooled(patches):
@@ -97,11 +97,11 @@ def test_the_official_preset_is_the_authors_code():
     for k in range(BLOCKS):
         for seed, name in enumerate(HALF.values()):
             at = f"module_list.{2 * k + 2}.{name}."
-            state |= parity.drawn(subnet_shapes(), 10 * k + seed, at)
+            state |= parity.random_weights(subnet_shapes(), 10 * k + seed, at)
     orders = [torch.from_numpy(np.random.RandomState(k).permutation(D)) for k in range(BLOCKS)]
     method, back = carried(state, orders)
-    seen = {"token": (3, D), "patches": (3, SIDE**2, D)}
-    features = Features(**parity.drawn(seen, seed=9, spread=1.0))
+    sizes = {"token": (3, D), "patches": (3, SIDE**2, D)}
+    features = Features(**parity.random_weights(sizes, seed=9, spread=1.0))
     z, jac = flow(state, orders, features.token, pooled(features.patches))
     out = method.run(features)["y_sem"]
     assert_same(out.z[:, back], z)

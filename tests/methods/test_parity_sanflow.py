@@ -33,7 +33,7 @@ def snet_state():
     shapes |= {f"dncnn.{k}.weight": (WIDE, WIDE, 3, 3) for k in (0, 3, 6)}
     norm = ("weight", "bias", "running_mean", "running_var")
     shapes |= {f"dncnn.{k}.{name}": (WIDE,) for k in (1, 4, 7) for name in norm}
-    state = parity.drawn(shapes, seed=5)
+    state = parity.random_weights(shapes, seed=5)
     return {k: v.abs() + 0.5 if k.endswith("var") else v for k, v in state.items()}
 
 
@@ -86,7 +86,7 @@ def objective(z, jac, a, b, bad):
 
 
 @pytest.fixture
-def drawn():
+def weights():
     """Their weights, the method that they are carried into, and what it sees."""
     h, states = snet_state(), [decoder_state(c, k) for k, (c, _, _) in enumerate(SHAPES.pyramid)]
     method = parity.official("sanflow", SHAPES, blocks=BLOCKS, position=COND, filters=WIDE)
@@ -95,12 +95,12 @@ def drawn():
     for name, value in method.base.network.state_dict().items():
         value.copy_(h.get(re.sub(r"^\w+", lambda own: THEIRS.get(own[0], ""), name), value))
     shapes = {str(size): (3, *size) for size in ((3, *SHAPES.image), *SHAPES.pyramid)}
-    image, *levels = parity.drawn(shapes, 9, spread=1.0).values()
+    image, *levels = parity.random_weights(shapes, 9, spread=1.0).values()
     return states, h, method, Features(tuple(levels), image=image)
 
 
-def test_maps_and_scores_are_those_of_the_authors_code(drawn):
-    states, h, method, features = drawn
+def test_maps_and_scores_are_those_of_the_authors_code(weights):
+    states, h, method, features = weights
     method.fit_score([features])
     maps, answer, total = method.maps(features), snet(h, features.image), 0
     for k, (state, level) in enumerate(zip(states, features.pyramid, strict=True)):
@@ -118,8 +118,8 @@ def test_maps_and_scores_are_those_of_the_authors_code(drawn):
     assert_same(maps.family["variance"].values, answer[:, 1].exp() / (answer[:, 0].exp() + 1))
 
 
-def test_each_level_is_trained_by_the_authors_objective_and_gradient(drawn):
-    states, h, method, features = drawn
+def test_each_level_is_trained_by_the_authors_objective_and_gradient(weights):
+    states, h, method, features = weights
     mask, net = torch.zeros(3, *SHAPES.image), method.train().base.network
     mask[1, :9, :14], mask[2, 5:, 6:] = 0.4, 1.0
     for k, (state, level) in enumerate(zip(states, features.pyramid, strict=True)):

@@ -230,7 +230,7 @@ def test_a_step_joins_images_and_defects_wherever_they_lie(data):  # noqa: F811
     step = training.Training(build(data), data, [stage], 0, None, False, None,
                              lambda epoch: Defects(data), None)  # fmt: skip
     step.fabric = SimpleNamespace(device=far, global_rank=0, world_size=1)
-    step.stage, step.seen = stage, Kept(data, far, room=1 << 30)
+    step.stage, step.inputs = stage, Kept(data, far, room=1 << 30)
     for features, batch in step._batches(0):
         parts = [*features.parts().values(), batch.label, batch.defect_mask]
         assert [part.device for part in parts] == [far] * len(parts)
