@@ -33,6 +33,13 @@ def _own_folders(session_folder):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_each_time():
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def quick_run(_own_folders):
     """DNFAD on a few drawn gears with masks, trained in seconds."""
