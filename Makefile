@@ -17,7 +17,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'labkit needs Python 3.10 or newer; run make PYTHON=python3.11')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[elpv,ray,book,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[elpv,textiles,ray,book,dev]"
 	touch $(STAMP)
 
 demo: setup

@@ -11,7 +11,7 @@ from pathlib import Path
 from labkit.core.records import Dataset
 from labkit.data import folder, globs, images
 from labkit.data.benchmarks import industrial, semantic, video
-from labkit.data.builtin import digits, elpv
+from labkit.data.builtin import digits, elpv, textiles
 from labkit.data.entry import Entry
 from labkit.data.procedural import products
 
@@ -19,7 +19,7 @@ from labkit.data.procedural import products
 @lru_cache(maxsize=1)
 def table() -> dict[str, Entry]:
     """The catalogue: a row per dataset, by name."""
-    modules = (elpv, products, digits, industrial, semantic, video)
+    modules = (elpv, textiles, products, digits, industrial, semantic, video)
     return {name: entry for module in modules for name, entry in module.entries().items()}
 
 

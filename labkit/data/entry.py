@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,13 @@ Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one,
 def data_root(root: Path | str | None = None) -> Path:
     """The folder with downloaded data: `root`, else `LABKIT_DATA`, else `data` where you are."""
     return Path(os.path.expanduser(root or os.environ.get("LABKIT_DATA") or "data"))
+
+
+def package_file(package: str, inside: str) -> Path | None:
+    """A file or folder of an installed package, found without importing it; None if not there."""
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations if spec else None) or ()
+    return next((path for place in places if (path := Path(place, inside)).exists()), None)
 
 
 @dataclass(frozen=True)

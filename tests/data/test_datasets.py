@@ -12,14 +12,19 @@ import pytest
 from labkit.core.records import GOOD
 from labkit.core.seeds import generator
 from labkit.data import catalogue
-from labkit.data.builtin import cracks, elpv
+from labkit.data.builtin import cracks, elpv, textiles
 from labkit_apps.cli import data
 
 has_cells = pytest.mark.skipif(
     importlib.util.find_spec("elpv_dataset") is None, reason="needs pip install 'labkit[elpv]'"
 )
+has_cloths = pytest.mark.skipif(
+    importlib.util.find_spec("conformal_clip_data") is None,
+    reason="needs pip install 'labkit[textiles]'",
+)
+PACKAGES = {"elpv": has_cells, "textiles": has_cloths}
 NAMES = [  # what needs no download
-    pytest.param(name, marks=has_cells if name.startswith("elpv") else ())
+    pytest.param(name, marks=PACKAGES.get(name.split("/")[0].split("-")[0], ()))
     for name, entry in catalogue.table().items()
     if entry.source is None
 ]
@@ -90,12 +95,17 @@ def test_the_table_has_a_line_a_source(tmp_path):
     assert (bottle["train"], bottle["calibration"], bottle["bad"]) == ("209", "0", "63")
 
 
-def test_without_the_package_the_cells_say_how_to_get_them(monkeypatch):
+def test_without_their_package_data_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"need the package elpv-dataset; run pip install 'labk"):
         catalogue.load("elpv/mono")
+    with pytest.raises(
+        ValueError, match=r"package conformal-clip-data; run pip install 'labkit\["
+    ):
+        catalogue.load("textiles")
     rows = {row["name"]: row for row in catalogue.describe()}
     assert not rows["elpv/mono"]["found"]
+    assert not rows["textiles"]["found"]
     assert rows["elpv/mono"]["n_train"] == 412
     assert rows["procedural/weave"]["found"]
 
@@ -196,3 +206,21 @@ def test_settings_are_chosen_on_no_image_that_tests():
     assert len({*stems[0], *stems[1]}) == len(stems[0]) + len(stems[1]) == len(real.train)
     assert {*stems[0], *stems[1]} == {s.key.rsplit("/")[-1] for s in real.train}
     assert choice.defects()[GOOD] == len(stems[1]) // 2
+
+
+def test_the_split_of_the_textiles_never_changes():
+    train = sorted(textiles.training())
+    assert len(train) == textiles.TRAIN == 700
+    assert hashlib.sha256(" ".join(train).encode()).hexdigest()[:16] == "0ef1594a63407c56"
+
+
+@has_cloths
+def test_cloths_with_local_and_global_faults_test():
+    cloths = catalogue.load("textiles")
+    assert cloths.defects() == catalogue.table()["textiles"].defects
+    assert cloths.defects() == {GOOD: 300, "global": 500, "local": 500}
+    assert {sample.key.rsplit("/")[-1] for sample in cloths.train} == textiles.training()
+    image = cloths.test[-1].read()
+    assert image.shape == (250, 250, 3)
+    assert (image[..., 0] == image[..., 2]).all()  # grey
+    assert "simulated" in cloths.title

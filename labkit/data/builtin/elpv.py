@@ -18,7 +18,6 @@ defective cell; of held-out normal cells the half with the larger hash gets the 
 
 import csv
 import hashlib
-import importlib.util
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -28,8 +27,9 @@ from labkit.core.records import GOOD, Sample
 from labkit.core.seeds import generator
 from labkit.data import images, layout
 from labkit.data.builtin import cracks
-from labkit.data.entry import Entry, Samples, counted
+from labkit.data.entry import Entry, Samples, counted, package_file
 
+LABELS = ("elpv_dataset", "data/labels.csv")  # of the package
 DEFECTIVE = "defective"
 SEED = 2624  # of the split and of the drawn defects
 VERSION = 1  # raise it when the drawing of defects changes: it is part of their fingerprints
@@ -47,11 +47,10 @@ def data_folder() -> Path:
 
     Raises: ValueError if the package is not installed.
     """
-    spec = importlib.util.find_spec("elpv_dataset")
-    for place in (spec.submodule_search_locations if spec else None) or ():
-        if (Path(place) / "data" / "labels.csv").is_file():
-            return Path(place) / "data"
-    raise ValueError(f"The solar cells need the package elpv-dataset; run {HOW_TO_GET}.")
+    labels = package_file(*LABELS)
+    if labels is None:
+        raise ValueError(f"The solar cells need the package elpv-dataset; run {HOW_TO_GET}.")
+    return labels.parent
 
 
 @lru_cache
@@ -83,7 +82,7 @@ def _entry(title: str, plan: Plan) -> Entry:
         masks=all(defect != DEFECTIVE for _, defect in bad),
         how_to_get=HOW_TO_GET,
         samples=partial(_samples, plan),
-        present=lambda root: importlib.util.find_spec("elpv_dataset") is not None,
+        present=lambda root: package_file(*LABELS) is not None,
         size=SIZE,
     )
 
