@@ -1,12 +1,14 @@
 """Drawn images depend on nothing but their key, and a mask holds the whole difference."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labkit.core.records import GOOD
-from labkit.data.procedural import products
+from labkit.core.seeds import generator
+from labkit.data.procedural import poured, products, weft
 
 CATEGORIES = [*products.PRODUCTS]
 EVERY = [(category, defect) for category in CATEGORIES for defect in products.defects(category)]
@@ -42,8 +44,9 @@ def test_a_mask_is_the_difference_from_the_good_twin(category, defect):
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_kind_of_defect_is_there(category):
     kinds = {defect.split("_")[0] for defect in products.defects(category)}
-    assert {"surface", "structural"} <= kinds <= {"surface", "structural", "logical"}
-    if category in ("gear", "pills", "board"):
+    least = set() if category == "weft" else {"surface", "structural"}
+    assert least <= kinds <= {"surface", "structural", "logical"}
+    if category in ("gear", "pills", "board", "poured", "weft"):
         assert "logical" in kinds
 
 
@@ -52,6 +55,46 @@ def test_a_missing_pill_is_marked_where_it_belongs():
     rows, columns = np.nonzero(mask)
     assert 600 < mask.sum() < 1700  # a pill, with its shadow
     assert max(np.ptp(rows), np.ptp(columns)) < 60
+
+
+def relations(scene):
+    """Between neighbouring threads: steps of their colours, slips of their knots."""
+    return np.diff(scene.order) % 3, np.diff(scene.shifts) % 1
+
+
+def test_a_faulty_weft_has_good_threads_in_a_wrong_relation(monkeypatch):
+    rendered = []
+    monkeypatch.setattr(weft, "render_weft", lambda scene: rendered.append(scene))
+    good = weft.weft(generator("weft in tests"))
+    steps, slips = relations(good)
+    assert (steps == 1).all()
+    np.testing.assert_allclose(slips, 1 / 3)
+    for name, defect in weft.DEFECTS.items():
+        _, area = defect(good, None, generator(name))
+        faulty = rendered.pop()
+        same = dataclasses.replace(faulty, order=good.order, shifts=good.shifts)
+        assert same == good  # no pixel but of a thread in another place changes
+        assert set(faulty.order) == {0, 1, 2}
+        steps, slips = relations(faulty)
+        wrong = (steps != 1) | (np.abs(slips - 1 / 3) > 0.1)
+        assert 2 <= wrong.sum() <= 3, name
+        rows = np.nonzero((area > 0.5).any(1))[0]
+        assert 8 < np.ptp(rows) < 60  # one or two threads, from end to end
+        assert (area > 0.5).any(0).all()
+
+
+def test_poured_parts_lie_anywhere_and_apart():
+    lots = [poured.poured(generator("poured in tests", k)) for k in range(12)]
+    poses = np.array([(p.pose.x, p.pose.y, p.pose.turn) for lot in lots for p in lot.parts])
+    assert len(poses) > 12 * 20
+    for values, width in ((poses[:, 0], 270), (poses[:, 1], 270), (poses[:, 2], 2 * np.pi)):
+        shares, _ = np.histogram(values, 6)
+        assert shares.min() > 0.6 * shares.mean()
+        assert np.ptp(values) > 0.95 * width
+    for lot in lots:
+        cover = sum((poured.outline(part) < 0).astype(int) for part in lot.parts)
+        assert cover.max() == 1
+        assert {part.type for part in lot.parts} == {"screw", "nut", "washer"}
 
 
 def test_samples_share_no_scene():

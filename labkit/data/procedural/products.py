@@ -18,7 +18,7 @@ from labkit.core.records import GOOD, Sample
 from labkit.core.seeds import generator
 from labkit.data import images
 from labkit.data.entry import Entry, Samples, counted
-from labkit.data.procedural import blister, board, gear, textures
+from labkit.data.procedural import blister, board, gear, poured, textures, weft
 from labkit.data.procedural.drawing import SIZE, Product, photograph
 
 VERSION = 1  # raise it when any drawing changes: it is part of every fingerprint
@@ -99,4 +99,6 @@ PRODUCTS: dict[str, Product] = {
     "gear": gear.PRODUCT,
     "pills": blister.PRODUCT,
     "board": board.PRODUCT,
+    "poured": poured.PRODUCT,
+    "weft": weft.PRODUCT,
 }
