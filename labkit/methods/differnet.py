@@ -118,7 +118,7 @@ class DifferNet(Method):
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The one flow of all copies (B, D, R), each by itself."""
-        flow = Flow([AtPositions(Flow([self.whitening, self.couplings]))])
+        flow = Flow([AtPositions(self.whitening), AtPositions(self.couplings)])
         count = features.rotated.shape[1]
         grids = {f"rotated {360 * k / count:g}°": () for k in range(count)}
         return {"copies": FlowInput(flow, features.rotated.transpose(1, 2), None, grids)}
