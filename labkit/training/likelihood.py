@@ -12,6 +12,7 @@ from labkit.core.records import FlowOut
 from labkit.features.cache import FeatureSet
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import LOG_2PI
+from labkit.flows.whitening import Whitening
 from labkit.methods.base import Method
 
 LEAST, MOST = 8, 32  # images of each set, evenly spaced
@@ -31,7 +32,8 @@ def likelihood(
     over the positions i of all flows, which have D dimensions: in nats per dimension of the
     features, the fixed statistics' log-det in it. `first_step_` is the same of the statistics
     alone, N(0, I) behind them, or of the raw input where a flow has none. Flows in float32, in
-    eval mode; sums in float64.
+    eval mode; sums in float64. With statistics=loo a training image is seen as in training, by
+    the statistics of the others: so that what is left between the sets is the flow's own.
 
     Args:    sets: name -> features; device: where the method is.
     Returns: `NAME_nats`, `NAME_z2` and `first_step_NAME_nats`; nothing if no flow has a parameter
@@ -41,11 +43,15 @@ def likelihood(
     largest, values = max(map(len, sets.values()), default=0), {}
     most = max(LEAST, min(MOST, largest // SHARE))
     for name, data in sets.items():
+        for step in method.modules():
+            if isinstance(step, Whitening):
+                step.train(name == "train")
         rows = list(_sums(method, data, device, min(most, len(data))))
         if rows:
             first, whole, square, size = torch.stack(rows).sum(0).tolist()
             values[f"first_step_{name}_nats"] = first / size
             values |= {f"{name}_nats": whole / size, f"{name}_z2": square / size}
+    method.eval()
     return values
 
 
