@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.core.config import Above0, TrainSpec, UpTo512
+from labkit.core.config import Above0, AtLeast0, TrainSpec, UpTo512
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
 from labkit.flows.likelihood import nll, top_mean
-from labkit.flows.whitening import Shrinkage, Whitening
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class FlowSpec:
     zero_init: bool = False  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
+    statistics: Statistics = "insample"  # loo: those of the other images, where an image trains
+    pooled: Annotated[float, Field(ge=0, le=1)] = 0.0  # of `whiten`, share of all positions' mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class GridSpec(FlowSpec):
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: UpTo512 | None = None  # common grid of the levels, or finest of a level; None: as it is
     top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
+    feature_noise: AtLeast0 = 0.0  # in training, behind `standardise`: std in units of theirs
+    feature_flip: bool = False  # in training, half of the images' maps are mirrored, left to right
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,13 @@ class Method(nn.Module):
         """Keys of the spec that change nothing beside the others, and what each needs."""
         idle = {}
         if getattr(spec, "standardise", "whiten") != "whiten":
-            idle["shrink"] = "needs standardise=whiten"
+            idle |= dict.fromkeys(("shrink", "pooled"), "needs standardise=whiten")
+        if getattr(spec, "standardise", "whiten") not in Whitening.LEAVING:
+            idle["statistics"] = "needs standardise=whiten or place"
+        if getattr(spec, "standardise", "whiten") == "none":
+            idle["feature_noise"] = "needs a first step, as standardise=whiten"
+        if getattr(spec, "statistics", "insample") == "loo":
+            idle["feature_flip"] = "needs statistics=insample; a mirrored image is not among them"
         if getattr(spec, "standardise", "whiten") == "none":
             idle["place_logdet"] = "needs a first step, as standardise=whiten"
         if getattr(spec, "coupling", "affine") == "nice":
@@ -192,6 +202,12 @@ class Method(nn.Module):
     def fit_score(self, normals: Iterable[Features]) -> None:
         """Take constants of the score from the training normals, after the last step; one pass."""
 
+    def fit_held_out(self, normals: Iterable[Features]) -> None:
+        """Take constants of the score from the normals set aside (`validation`), after that.
+
+        They go into buffers. Called if there are such images, which neither train nor calibrate.
+        """
+
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
         """The parts of a method whose cost is reported apart, each as a call; none by default."""
         return {}
@@ -215,7 +231,10 @@ class GridMethod(Method):
         finest = max(shapes.pyramid, key=lambda level: level[1])
         self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
         self.channels = sum(level[0] for level in shapes.pyramid)
-        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
+        options = {"statistics": spec.statistics, "pooled": spec.pooled}
+        self.whitening = Whitening(
+            spec.standardise, self.channels, self.grid, spec.shrink, **options
+        )
 
     def gather(self, features: Features) -> Tensor:
         """The tapped levels on one grid, pooled and concatenated: y (B, C, h, w)."""
