@@ -49,13 +49,21 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSpec:
-    """Which normals train and which calibrate; the test set is never touched."""
+    """Which normals train and which calibrate; without `dirty` the test set is never touched."""
 
     calibration: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the normals held out
     calibration_min: Positive = 8
     limit: Positive | None = None  # at most so many training images, and test images per defect
     shots: Annotated[int, Field(ge=2)] | None = None  # train on just so many normals (few-shot)
     folds: Annotated[int, Field(ge=0)] | None = None  # that calibrate; 0: hold normals out instead
+    # share of the training images that are defects, of a reserve that no longer tests; None: none
+    dirty: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    resample: Seed | None = None  # number of a random 80 % of the training normals; None: all
+
+    @property
+    def protocol(self) -> str:
+        """What captions call it: `dirty` where defects train, else `clean`."""
+        return "dirty" if self.dirty else "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +127,15 @@ class Config:
     def digest(self, *more: str) -> str:
         """Eight hex digits that change with any value here or in `more`.
 
-        Not with the white level and the folds: what they do is in the hash of the data.
+        Not with the white level and the folds: what they do is in the hash of the data; and not
+        with newer keys of the split that are unset.
         """
         stored = self.to_json()
         stored["input"].pop("full_scale", None)
         stored["split"].pop("folds", None)
+        for key in ("dirty", "resample"):  # newer than stored runs
+            if stored["split"][key] is None:
+                del stored["split"][key]
         text = json.dumps([stored, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
