@@ -35,6 +35,10 @@ def test_the_coreset_leaves_no_row_far_from_it():
     assert sorted(chosen.div(30, rounding_mode="floor").tolist()) == list(range(6))
     largest = torch.cdist(rows, centres).amin(1).max()
     assert torch.cdist(rows, rows[chosen]).amin(1).max() <= 2 * largest
+    picked = chosen[:1].tolist()
+    for _ in range(60):  # no row is spared that a new centre is nearer to
+        picked.append(int(torch.cdist(rows, rows[picked]).amin(1).argmax()))
+    assert coreset(rows, 61).tolist() == picked
     every = coreset(rows, len(rows))
     assert sorted(every.tolist()) == list(range(len(rows)))
     assert torch.equal(every[:6], chosen)
