@@ -49,7 +49,7 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSpec:
-    """Which normals train and which calibrate; the test set is never touched."""
+    """Which normals train and which calibrate; without `dirty` the test set is never touched."""
 
     calibration: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the normals held out
     calibration_min: Positive = 8
@@ -59,6 +59,14 @@ class SplitSpec:
     # share of those left to train on that neither train nor calibrate: they choose an epoch
     # (`early_stopping`) or set constants of a score (`Method.fit_held_out`)
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    # share of the training images that are defects, of a reserve that no longer tests; None: none
+    dirty: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    resample: Seed | None = None  # number of a random 80 % of the training normals; None: all
+
+    @property
+    def protocol(self) -> str:
+        """What captions call it: `dirty` where defects train, else `clean`."""
+        return "dirty" if self.dirty else "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +95,7 @@ class TrainSpec:
 
 # keys that came after version 0.2, as they leave a run what it was: so they are in no hash
 ADDED = {"statistics": "insample", "pooled": 0.0, "feature_noise": 0.0, "feature_flip": False}
-ADDED |= {"validation": 0.0, "early_stopping": False}
+ADDED |= {"validation": 0.0, "early_stopping": False, "dirty": None, "resample": None}
 
 RESERVED = {  # arguments of `labkit.train` that are no key of a spec -> what gives them
     "method": "labkit train METHOD DATA", "data": "labkit train METHOD DATA",
@@ -133,7 +141,7 @@ class Config:
         stored = self.to_json()
         for key, value in ADDED.items():
             for section in ("split", "train", "flow"):
-                if stored[section].get(key) == value:
+                if stored[section].get(key, ...) == value:
                     del stored[section][key]
         stored["input"].pop("full_scale", None)
         stored["split"].pop("folds", None)

@@ -6,7 +6,7 @@ shares is scored by a model trained on the others (cross-conformal, Vovk 2015).
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from labkit.data import catalogue
 FEW = 200  # normals left to train on; a folder that leaves fewer calibrates by folds
 FOLDS = 5
 SET_ASIDE = 8  # normals for validation, at least
+KEPT = 0.8  # share of the training normals in a resample
+RESERVE = 0.4  # defects that a dirty training set may have, share of its images
 Fold = tuple[list[Sample], list[Sample]]  # images to train on, and those held out of them
 
 
@@ -28,17 +30,23 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
     of the latter, so 4 shots are among 16 of the same seed. The calibration normals stay as many
     as without it: they give p-values alone, and no ranking metric depends on them. By folds those
     that train calibrate too, in the order drawn; see `folds`. With `validation` that share of
-    those that would train, at least `SET_ASIDE` and at most half of them, does neither.
+    those that would train, at least `SET_ASIDE` and at most half of them, does neither. With
+    `resample` a random 80 % of the normals train, others for each number and seed. Without
+    replacement: statistics of few images, held-out ones above all, are wrong about an image that
+    is there twice. `dirty` is the one exception to the rule above; see `soil`.
 
     >>> from labkit.data import catalogue
     >>> parts = split(catalogue.load("procedural/gear"), SplitSpec(shots=4), seed=0)
     >>> {name: len(samples) for name, samples in parts.items()}
     {'train': 4, 'calibration': 12, 'test': 136, 'validation': 0}
 
-    Raises: ValueError if fewer than two normals, or than `shots`, are left to train on.
+    Raises: ValueError if fewer than two normals, or than `shots`, are left to train on, or the
+            test set has too few defects for `dirty`.
     """
     order = np.random.default_rng(seed).permutation(len(dataset.train))
     count = fold_count(dataset, spec)
+    if count and spec.dirty is not None:
+        raise ValueError(f"dirty={spec.dirty:g} does not fit folds={count}: give folds=0.")
     held = 0 if dataset.calibration or count else _least(len(order), spec)
     if len(order) - held < 2:
         raise ValueError(
@@ -55,9 +63,15 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
         )
     chosen = order[start : start + spec.shots] if spec.shots else order[start:]
     numbers = sorted(chosen)[: None if spec.shots else spec.limit]
+    if spec.resample is not None:
+        kept = max(2, round(KEPT * len(numbers)))
+        rng = np.random.default_rng([spec.resample, seed])
+        numbers = sorted(rng.choice(numbers, kept, replace=False))
     train = [dataset.train[k] for k in numbers]
     calibration = [dataset.train[k] for k in sorted(order[:held])] or list(dataset.calibration)
     test = list(dataset.test)
+    if spec.dirty is not None:
+        train, test = soil(train, test, spec.dirty, seed)
     if spec.limit:
         calibration = calibration[: spec.limit]
         groups = ([s for s in test if s.defect == defect] for defect in dataset.defects())
@@ -66,6 +80,40 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
         calibration = [dataset.train[k] for k in order if k in numbers]
     validation = [dataset.train[k] for k in sorted(order[held:start])[: spec.limit]]
     return {"train": train, "calibration": calibration, "test": test, "validation": validation}
+
+
+def soil(
+    train: list[Sample], test: list[Sample], share: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Training images of which a share are defects, and the test images without the reserve.
+
+    The reserve, as many defects as `RESERVE` of the training images and of each kind in turn, is
+    the same for every seed and every share up to `RESERVE`, 0 included: all that a study compares
+    is judged by the same images. The seed says which defects of it train, and which normals they
+    replace, so that images and steps stay as many; a larger share has all of a smaller one's.
+
+    Raises: ValueError if the reserve would leave no defect to test.
+    """
+    defects = _in_turn([s for s in test if s.label], np.random.default_rng(0))
+    size, count = round(max(RESERVE, share) * len(train)), round(share * len(train))
+    if size >= len(defects):
+        raise ValueError(
+            f"dirty={share:g} does not fit: {size} defects are set apart for {len(train)} images "
+            f"that train, and of {len(defects)} none would be left to test; give fewer shots."
+        )
+    reserve, rng = defects[:size], np.random.default_rng([seed, size])
+    kept = rng.permutation(len(train))[count:]
+    apart = {sample.key for sample in reserve}
+    soiled = [train[k] for k in sorted(kept)] + _in_turn(reserve, rng)[:count]
+    return soiled, [sample for sample in test if sample.key not in apart]
+
+
+def _in_turn(defects: list[Sample], rng: np.random.Generator) -> list[Sample]:
+    """Defects in a random order, one of each kind after the other."""
+    kinds = sorted({sample.defect for sample in defects})
+    groups = [[s for s in defects if s.defect == defect] for defect in kinds]
+    shuffled = [[group[k] for k in rng.permutation(len(group))] for group in groups]
+    return [one for row in zip_longest(*shuffled) for one in row if one is not None]
 
 
 def fold_count(dataset: Dataset, spec: SplitSpec) -> int:
@@ -79,6 +127,7 @@ def fold_count(dataset: Dataset, spec: SplitSpec) -> int:
     count = len(dataset.train)
     few = count - _least(count, spec) < FEW and min(count, spec.limit or count) >= 2 * FOLDS
     apart = dataset.calibration or spec.shots or dataset.name in catalogue.table()
+    apart = apart or spec.dirty is not None
     return FOLDS if few and not apart else 0
 
 

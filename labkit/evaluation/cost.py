@@ -1,9 +1,9 @@
 """What a method costs: trainable parameters, FLOPs of one image, seconds per image.
 
 FLOPs are torch's flop counter's: matrix products, convolutions and attention, a multiplication
-with its addition counted as 2. Elementwise work is not counted, nor are kNN's neighbours, which
-scikit-learn finds. Papers print "FLOPs (G)" by tools that differ (thop counts such a pair as 1),
-so hold theirs against ours and against half of it.
+with its addition counted as 2. Elementwise work is not counted, nor is the memory of training
+features that kNN, PatchCore and RAD search: the data decide its size. Papers print "FLOPs (G)" by
+tools that differ (thop counts such a pair as 1), so hold theirs against ours and against half.
 Counting needs shapes alone and is done on the meta device, without weights or data.
 """
 

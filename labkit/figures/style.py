@@ -149,7 +149,8 @@ def caption(
     parts = [data, backbone, f"{budget} budget"]
     parts[-1] += " (shows that it runs, not how well)" if budget == "quick" else ""
     parts += [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}", f"{protocol} protocol"]
-    parts[-1] += " (best epoch picked on the test set)" if protocol == "oracle" else ""
+    words = {"oracle": "best epoch picked on the test set", "dirty": "defects train, too"}
+    parts[-1] += f" ({words[protocol]})" if protocol in words else ""
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in more.items()]
     return " · ".join(parts)
 

@@ -16,6 +16,8 @@ from labkit.methods.dnfad import DNFAD
 from labkit.methods.fastflow import FastFlow
 from labkit.methods.knn import KNN
 from labkit.methods.padim import PaDiM
+from labkit.methods.patchcore import PatchCore
+from labkit.methods.rad import RAD
 from labkit.methods.sanf import SANF
 from labkit.methods.sanflow import SANFlow
 from labkit.methods.selfsup import SelfSup
@@ -34,6 +36,8 @@ TABLE: dict[str, type[Method]] = {
     "differnet": DifferNet,
     "knn": KNN,
     "padim": PaDiM,
+    "patchcore": PatchCore,
+    "rad": RAD,
 }
 
 

@@ -56,8 +56,9 @@ def _extract(jobs: Sequence[Job], progress: bool) -> None:
                 task.method, task.data, task.budget, task.seed, overrides=job.trained
             )
             spec = opened.config
-            few = spec.split.limit or spec.split.shots  # then each seed draws other images
-            key = repr((spec.data, spec.input, opened.needs, spec.split, few and spec.seed))
+            part = spec.split  # of whose images each seed takes others, with these keys
+            few = part.limit or part.shots or {part.resample, part.dirty} != {None}
+            key = repr((spec.data, spec.input, opened.needs, part, few and spec.seed))
             if key not in done:
                 done.add(key)
                 opened.feature_set(opened.samples).extract(f"{spec.data} images", progress)

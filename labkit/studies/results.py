@@ -178,8 +178,11 @@ class Results:
         if len(names) > MANY:
             names = [f"{len(names)} datasets of {', '.join(benchmarks)}"]
         text = f"Measured: {', '.join(names)}; {', '.join(backbones) or 'no backbone'}; "
-        text += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; clean protocol"
+        text += f"{self.budget} budget; seeds {', '.join(map(str, seeds))}; "
         splits = [r["config"]["split"] for r in self.records.values() if "config" in r]
+        dirty = max((split.get("dirty") or 0 for split in splits), default=0)
+        soiled = f"dirty protocol: defects among the training images, up to {dirty:.0%}"
+        text += soiled if dirty else "clean protocol"
         few = {split.get("limit") for split in splits} - {None, 0}
         text += f"; at most {max(few)} training images" if few else ""
         text += " (oracle: best epoch picked on the test set)" * (self.study.measure == "oracle")

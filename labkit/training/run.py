@@ -181,7 +181,8 @@ class Run:
                 f"and {changed} have changed; bring them back or give what is there with --data."
             )
         note = f"{new} test images are new and not judged; --data {name} does."
-        return {"note": note} if new and not self.config.split.limit else {}
+        split = self.config.split  # leaves some out by itself
+        return {"note": note} if new and not split.limit and split.dirty is None else {}
 
     def predict(self, *images: Any) -> list[Prediction]:
         """Maps and calibrated scores of images, whatever `predict_each` takes."""
@@ -249,7 +250,7 @@ class Run:
         head = {"run": str(self.folder), "method": spec.method, "data": spec.data}
         head |= {"budget": spec.budget, "seed": spec.seed, "backbone": spec.input.backbone}
         head |= {key: self.info[key] for key in ("stopped",) if key in self.info}
-        head |= {"protocol": "clean"} | flat | self.likelihood | self.info["counts"]
+        head |= {"protocol": spec.split.protocol} | flat | self.likelihood | self.info["counts"]
         head |= {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
         note = parting(self.likelihood)
         return head | ({"note": note} if note else {})

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from labkit.data import splits as splitting
 from labkit.data.benchmarks import semantic
 from labkit.training.run import Run
 from labkit_apps.cli import main
+from labkit_apps.web import shelf
 
 GEAR = catalogue.load("procedural/gear")
 
@@ -138,10 +141,86 @@ def test_folds_that_cannot_be_are_refused(total, count):
 def test_an_unset_switch_renames_no_experiment_and_old_runs_keep_their_parts():
     spec = config.resolve("m", config.InputSpec, "x")
     without = config.resolve("m", config.InputSpec, "x", layers=[{"folds": "0"}])
-    assert spec.digest() == without.digest()
+    assert spec.digest() == without.digest() == "2dc02eb5"  # of 0.2
     stored = spec.to_json()
     del stored["split"]["folds"]  # of version 0.2
     assert config.restore(stored, config.InputSpec).split.folds == 0
+
+
+def test_a_resample_is_another_four_fifths_of_the_same_normals():
+    whole, draws = split(), [split(resample=k) for k in range(5)]
+    for parts in draws:
+        assert len(set(parts["train"])) == len(parts["train"]) == round(0.8 * len(whole["train"]))
+        assert set(parts["train"]) < set(whole["train"])
+        assert {name: parts[name] for name in ("calibration", "test")} == {
+            name: whole[name] for name in ("calibration", "test")
+        }
+    assert len({tuple(parts["train"]) for parts in draws}) == 5
+    assert set().union(*(parts["train"] for parts in draws)) == set(whole["train"])
+    assert split(resample=3) == draws[3]
+    assert split(seed=1, resample=0)["train"] != draws[0]["train"]
+    assert len(split(resample=0, shots=5)["train"]) == 4
+
+
+DIRTY = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+
+def bad(keys):
+    return [key for key in keys if "/good/" not in key]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_share_of_defects_is_judged_by_the_same_images(seed):
+    whole, draws = split(seed), {share: split(seed, dirty=share) for share in DIRTY}
+    tests = [parts["test"] for parts in draws.values()]
+    assert all(test == tests[0] for test in tests)
+    assert tests[0] == split(1 - seed, dirty=0.1)["test"]  # an interval pools the seeds
+    assert len(tests[0]) == len(whole["test"]) - round(0.4 * 108)
+    for (_, fewer), (share, parts) in pairwise(draws.items()):
+        train = parts["train"]
+        assert len(train) == 108
+        assert len(bad(train)) == round(share * 108)
+        assert not set(train) & set(tests[0])
+        assert set(bad(fewer["train"])) < set(bad(train)) < set(whole["test"])
+        assert set(train) - set(bad(train)) < set(whole["train"])
+        assert parts["calibration"] == whole["calibration"]
+    clean = draws[0.0]
+    assert clean["train"] == whole["train"]
+    assert split(seed)["test"] == whole["test"]  # nothing is set apart unless it is asked for
+
+
+def test_the_defects_that_train_are_of_every_sort():
+    parts = split(dirty=0.4)
+    sorts = Counter(key.split("/")[1] for key in bad(parts["train"]))
+    assert set(sorts) == set(GEAR.defects()) - {"good"}
+    assert max(sorts.values()) - min(sorts.values()) <= 1
+    left = Counter(key.split("/")[1] for key in bad(parts["test"]))
+    assert set(left) == set(sorts)
+    assert bad(parts["train"]) != bad(split(seed=1, dirty=0.4)["train"])
+    assert not set(bad(split(dirty=0.49)["train"])) & set(split(dirty=0.49)["test"])
+
+
+def test_dirty_sets_that_cannot_be_are_refused():
+    few = replace(GEAR, test=[s for s in GEAR.test if not s.label or s.key.endswith("0")])
+    with pytest.raises(ValueError, match=r"dirty=0\.1 does not fit: 43 defects are set"):
+        split(dataset=few, dirty=0.1)
+    with pytest.raises(ValueError, match=r"dirty=0\.1 does not fit folds=5: give folds=0"):
+        split(dirty=0.1, folds=5)
+    for share in ("0.5", "-0.1", "much"):
+        with pytest.raises(ValueError, match=f"dirty='{share}' does not fit"):
+            config.resolve("m", config.InputSpec, "x", layers=[{"dirty": share}])
+
+
+def test_a_dirty_run_says_so(tmp_path):
+    run = labkit.train("knn", "procedural/gear", "quick", dirty=0.25, limit=8, progress=False,
+                       out=tmp_path / "run")  # fmt: skip
+    assert run.info["counts"]["n_train"] == 8
+    assert run.summary()["protocol"] == "dirty"
+    assert "dirty protocol (defects train, too)" in shelf.opened(str(run.folder)).caption
+    again = Run.load(run.folder)
+    assert "note" not in again.evaluate(progress=False)
+    assert again.experiment.counts == run.info["counts"]
+    assert config.SplitSpec(dirty=0).protocol == config.SplitSpec().protocol == "clean"
 
 
 @pytest.fixture

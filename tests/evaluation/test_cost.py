@@ -7,6 +7,8 @@ from torch import nn
 from labkit import methods
 from labkit.evaluation import cost
 
+UNTRAINED = {"knn", "padim", "patchcore", "rad"}
+
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_multiplication_with_its_addition_counts_as_two_on_every_device(device):
@@ -22,8 +24,8 @@ def test_every_method_has_a_row(name):
     (row,) = cost.complexity([name], budget="quick")
     assert (row["method"], row["seconds_per_image"]) == (name, None)
     assert row["backbone_flops"] > 0
-    assert (row["flops"] > 0) == (name != "knn")  # its neighbours are scikit-learn's
-    assert (row["trainable_parameters"] > 0) == (name not in {"knn", "padim"})
+    assert (row["flops"] > 0) == (name != "knn")  # neighbours are not counted
+    assert (row["trainable_parameters"] > 0) == (name not in UNTRAINED)
 
 
 def test_counts_are_those_of_a_method_with_weights():

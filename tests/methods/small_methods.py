@@ -9,7 +9,7 @@ from labkit import methods
 from labkit.core.records import Batch, Features, Shapes
 
 SHAPES = Shapes((24, 40), ((6, 3, 5), (6, 2, 3)), token=8, patches=(15, 8), rotated=(4, 6))
-UNTRAINED = {"knn", "padim"}  # no parameters
+UNTRAINED = {"knn", "padim", "patchcore", "rad"}  # no parameters
 TRAINED = [name for name in methods.names() if name not in UNTRAINED]
 
 

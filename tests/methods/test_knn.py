@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+from small_methods import features as drawn
+from small_methods import images
 
+from labkit import methods
 from labkit.core.records import Features, Shapes
-from labkit.methods.knn import KNN, KNNSpec
+from labkit.flows.likelihood import top_mean
+from labkit.methods import knn
+from labkit.methods.base import on_one_grid
+from labkit.methods.knn import KNN, KNNSpec, nearest
 
 D = 12
 SHAPES = Shapes((32, 32), token=D)
@@ -55,3 +61,60 @@ def test_patch_tokens_count_by_their_mean():
 def test_too_few_training_images_are_named():
     with pytest.raises(ValueError, match="k=5 neighbours do not fit 4 training images"):
         scores(fitted(tokens(4)), tokens(1))
+
+
+PATCHES = Shapes((32, 48), ((5, 4, 6), (3, 2, 3)), token=D)
+
+
+@pytest.mark.parametrize("standardise", ["none", "whiten"])
+def test_a_patch_is_held_against_those_of_all_images(standardise):
+    spec = KNNSpec(main_input="patches", k=2, pool=1, grid=2, standardise=standardise)
+    method, normals, seen = KNN(spec, PATCHES).double(), drawn(9, 1, PATCHES), drawn(3, 2, PATCHES)
+    method.fit_statistics([normals])
+    rows, queries = (
+        on_one_grid(part.pyramid, (2, 2)).movedim(1, -1).reshape(-1, 8) for part in (normals, seen)
+    )
+    assert method.memory.shape == rows.shape == (36, 8)
+    if standardise == "whiten":  # one Gaussian for all positions
+        cov = torch.cov(rows.T, correction=0)
+        cov = cov + spec.shrink * cov.trace() / 8 * torch.eye(8)
+        lower = torch.linalg.cholesky(cov)
+        rows, queries = (torch.linalg.solve_triangular(lower, x.T, upper=False).T
+                         for x in (rows, queries))  # fmt: skip
+    squares = torch.cdist(queries, rows).square().sort(1).values[:, :2].mean(1)
+    maps = method.maps(seen)
+    torch.testing.assert_close(maps.anomaly, images(squares.reshape(3, 2, 2), PATCHES.image))
+    torch.testing.assert_close(method.score(maps), top_mean(maps.anomaly, 0.03))
+
+
+def test_whitened_tokens_are_at_mahalanobis_distances():
+    memory, queries = (
+        tokens(40).double() @ torch.diag(torch.arange(1.0, 13).double()),
+        tokens(5, 1),
+    )
+    method = KNN(KNNSpec(standardise="whiten", k=3, shrink=1e-6), SHAPES).double()
+    method.fit_statistics([Features(token=memory)])
+    inverse = torch.linalg.inv(torch.cov(memory.T, correction=0))
+    gaps = queries.double()[:, None] - memory
+    expected = torch.einsum("bni,ij,bnj->bn", gaps, inverse, gaps).sort(1).values[:, :3].mean(1)
+    torch.testing.assert_close(scores(method, queries.double()), expected, rtol=1e-3, atol=0)
+
+
+def test_distances_do_not_depend_on_how_many_are_asked(monkeypatch):
+    memory, queries = tokens(50), tokens(9, seed=1)
+    whole = nearest(queries, memory, 3)
+    monkeypatch.setattr(knn, "MOST", 100)
+    torch.testing.assert_close(nearest(queries, memory, 3), whole, rtol=1e-12, atol=0)
+
+
+def test_a_memory_of_another_run_is_read_with_its_whitening():
+    method = fitted(tokens(30), standardise="whiten")
+    again = KNN(method.spec, SHAPES)
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(scores(again, tokens(4, 1)), scores(method, tokens(4, 1)))
+
+
+def test_keys_of_patches_need_patches():
+    with pytest.raises(ValueError, match="grid=8 does nothing here: it needs main_input=patches"):
+        methods.resolve("knn", overrides={"grid": 8})
+    assert methods.resolve("knn", overrides={"main_input": "patches", "grid": 8}).flow.grid == 8

@@ -1,14 +1,19 @@
 """PaDiM: distances under each place's own Gaussian, and a run without an epoch."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn import covariance
 from small_methods import features as drawn
+from small_methods import images
 from torch.distributions import MultivariateNormal
 
 from labkit import methods
 from labkit.core.records import Shapes
+from labkit.flows.likelihood import top_mean
 from labkit.methods.padim import PaDiM, PaDiMSpec
 
 SHAPES = Shapes((64, 96), ((5, 4, 6), (3, 2, 3)))
@@ -78,3 +83,42 @@ def test_scikit_learn_can_choose_the_shrinkage():
     )
     with pytest.raises(ValueError, match="shrink"):
         methods.resolve("padim", overrides={"shrink": "ledoit"})
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "switches"),
+    [
+        ("cflow", Shapes((64, 96), ((5, 4, 6),)), {}),
+        ("dnfad", Shapes((64, 64), ((5, 4, 4), (3, 2, 2))), {"grid": 4}),
+    ],
+)
+def test_it_can_be_the_first_step_of_a_flow(name, shapes, switches):
+    """The same channels, statistics and score: one rising line from its scores to a flow's."""
+    normals, others = (drawn(n, seed, shapes) for n, seed in ((30, 1), (25, 2)))
+    if name == "dnfad":
+        switches |= {"branches": "local", "logdet": True, "standardise": "whiten", "top_k": 0.03,
+                     "fuse": "nats", "zero_init": True, "pool": 3, "shrink": 0.03}  # fmt: skip
+    scores = []
+    for method_name, given in ((name, switches), ("padim", {"preset": "first_step"})):
+        spec = methods.resolve(method_name, overrides=given).flow
+        torch.manual_seed(0)
+        method = methods.get(method_name)(spec, shapes).double().eval().requires_grad_(False)
+        method.fit_statistics([normals])
+        method.fit_score([normals])
+        scores.append(method.score(method.maps(others)))
+    theirs, ours = scores
+    slope, offset = np.polyfit(ours, theirs, 1)
+    assert slope > 0
+    torch.testing.assert_close(theirs, slope * ours + offset, rtol=1e-5, atol=1e-5)
+    assert ours.std() > 0.1
+    assert torch.equal(ours.argsort(), theirs.argsort())
+
+
+def test_a_density_counts_the_log_det_and_a_share_of_its_pixels_scores():
+    method = fitted([features(30)], score="density", sigma=0, top_k=0.5)
+    seen = features(2, seed=5)
+    values, maps = method.distances(seen).square() / 2, method.maps(seen)
+    logdet = method.gaussian.logdet()
+    expected = (values - logdet) / 8 + math.log(2 * math.pi) / 2
+    torch.testing.assert_close(maps.anomaly, images(expected, SHAPES.image))
+    torch.testing.assert_close(method.score(maps), top_mean(maps.anomaly, 0.5))

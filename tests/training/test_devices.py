@@ -285,7 +285,7 @@ class Recorder(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if name != "knn"])
+@pytest.mark.parametrize("name", methods.names())
 def test_all_is_computed_where_the_backbone_is(name):
     """Fake tensors have a device and no values: torch refuses to mix two devices, as on a GPU."""
     network = backbones.load("random/resnet18", 128)
