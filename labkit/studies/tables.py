@@ -31,6 +31,10 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "images_per_second": "images/s",
     "d_prime": "d'",
     "fit_seconds": "training, s",
+    "train_nats": "−log p of training normals, nats/dim.",
+    "held_out_nats": "−log p of held-out normals, nats/dim.",
+    "held_out_z2": "mean z² of held-out normals",
+    "nats_gained": "nats/dim. gained over the first step",
     "oracle_image_auroc": "image AUROC, oracle",
     "gain_image_auroc": "oracle's gain, image AUROC",
     "gain_pixel_auroc": "oracle's gain, pixel AUROC",
@@ -65,6 +69,9 @@ def name(metric: str) -> str:
     for end, words in ENDS.items():
         if metric.endswith(end):
             return words.format(name(metric.removesuffix(end)))
+    start, _, defect = metric.partition("image_auroc_")
+    if defect and not start and metric not in SHORT:
+        return f"image AUROC, {defect.replace('_', ' ')}"
     return SHORT.get(metric, metric.replace("_", " "))
 
 
