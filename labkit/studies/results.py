@@ -9,7 +9,7 @@ FOLDER/summary.csv              one row per variant, dataset and metric: mean, s
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,7 @@ class Results:
     """The finished tasks of a study at one budget, and those that failed.
 
     Args: folder: where they lie; tasks: what was planned; failed: fingerprint -> sentence, of
-          this run.
+          this run; anchors: the first step alone and controls, in tables and figures only.
     """
 
     study: Study
@@ -42,6 +42,16 @@ class Results:
     folder: Path
     tasks: Sequence[Task]
     failed: dict[str, str] = field(default_factory=dict)
+    anchors: Sequence[Task] = ()
+
+    @cached_property
+    def anchored(self) -> "Results":
+        """The same with the anchors as variants beside the others, in the study's order."""
+        if not self.anchors:
+            return self
+        order = {data: k for k, data in enumerate(self.datasets)}
+        tasks = sorted([*self.tasks, *self.anchors], key=lambda task: order[task.data])
+        return replace(self, tasks=tasks, anchors=())
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -93,8 +103,7 @@ class Results:
     @property
     def base(self) -> str:
         """The variant that the others are compared with, at this budget."""
-        layer = self.study.budgets.get(self.budget)
-        return (layer and layer.base) or self.study.base
+        return self.study.base_at(self.budget)
 
     @property
     def variants(self) -> list[str]:
