@@ -146,12 +146,12 @@ def markdown(results: Results, head: str = "##") -> str:
 def _record(results: Results) -> dict[str, Any]:
     failed = [
         {key: getattr(task, key) for key in ("variant", "data", "seed")} | {"error": error}
-        for task in results.tasks
+        for task in results.anchored.tasks
         if (error := results.failed.get(task.fingerprint))
     ]
     head = {"study": results.study.name, "budget": results.budget, "folder": results.folder}
     head |= {"tasks": len(results.tasks), "finished": len(results.records), "failed": failed}
-    summary = results.summary.to_dict("records")
+    summary = results.anchored.summary.to_dict("records")
     return head | {"caption": results.caption, "summary": summary}
 
 

@@ -196,7 +196,9 @@ class DADF(FastFlow):
         return Features(tuple(level.whitening(x).z for level, x in pairs))
 
     def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Nothing: phi_S and phi_M have statistics only once the transformer is trained."""
+        """Nothing, if a transformer is to be trained first: phi_S and phi_M come of it."""
+        if self.spec.reconstruction_epochs == 0:
+            super().fit_statistics(normals)
 
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Between the stages, statistics of phi_D's positions from the training normals."""

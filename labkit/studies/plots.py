@@ -21,6 +21,7 @@ from labkit.figures.plots import draw_scores
 from labkit.figures.style import DASHED, FAINT, INK, QUIET, SERIES, dress, legend, new_figure
 from labkit.studies import tables
 from labkit.studies.results import Results
+from labkit.studies.spec import FIRST_STEP
 
 if TYPE_CHECKING:
     from labkit.evaluation.detector import Detector
@@ -131,6 +132,7 @@ def differences(points: pd.DataFrame, label: str, note: str | None = None) -> Fi
 def curve(results: Results) -> Figure:
     """The swept value on x: seeds as dots, their mean a line, its interval a band.
 
+    The first step alone is a dotted line: nothing is swept of it.
     The published trend has a panel below with the same x and an axis of its own.
     """
     figure, axes = _panels(results, 2.4, sharex=True)
@@ -163,6 +165,10 @@ def _trends(ax: Axes, results: Results, metric: str, x: dict[str, float]) -> lis
         ax.plot(dots["x"], dots["value"], ".", color=_colour(k), alpha=0.6)
         ax.fill_between(own["x"], own["low"], own["high"], color=_colour(k), alpha=0.12, lw=0)
         handles += ax.plot(own["x"], own["value"], MARKS[k % len(MARKS)] + "-", **style)
+        for value in own.loc[own["row"] == FIRST_STEP, "value"]:
+            ax.axhline(value, color=_colour(k), lw=1.4, ls=":")
+    if FIRST_STEP in set(means["row"]):
+        handles.append(Line2D([], [], color=INK, lw=1.4, ls=":", label=FIRST_STEP))
     return handles
 
 
@@ -348,7 +354,11 @@ def _scaled(results: Results, metric: str) -> list[pd.DataFrame]:
 
 
 def _values(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Seeds and their means, of whole benchmarks where some are finished, else of datasets."""
+    """Seeds and their means, of whole benchmarks where some are finished, else of datasets.
+
+    Of the anchors, too.
+    """
+    results = results.anchored
     whole = tables.means(results)
     whole = whole[whole["data"].str.endswith(", average")]
     if whole.empty:

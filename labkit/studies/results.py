@@ -9,7 +9,7 @@ FOLDER/summary.csv              one row per variant, dataset and metric: mean, s
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,7 @@ class Results:
     """The finished tasks of a study at one budget, and those that failed.
 
     Args: folder: where they lie; tasks: what was planned; failed: fingerprint -> sentence, of
-          this run.
+          this run; anchors: the first step alone and controls, in tables and figures only.
     """
 
     study: Study
@@ -42,6 +42,16 @@ class Results:
     folder: Path
     tasks: Sequence[Task]
     failed: dict[str, str] = field(default_factory=dict)
+    anchors: Sequence[Task] = ()
+
+    @cached_property
+    def anchored(self) -> "Results":
+        """The same with the anchors as variants beside the others, in the study's order."""
+        if not self.anchors:
+            return self
+        order = {data: k for k, data in enumerate(self.datasets)}
+        tasks = sorted([*self.tasks, *self.anchors], key=lambda task: order[task.data])
+        return replace(self, tasks=tasks, anchors=())
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
@@ -56,6 +66,7 @@ class Results:
             same = record["task"]["set"] == json.loads(json.dumps(task.set))
             inputs = record["config"]["input"] if "config" in record else {}
             parts = (record["metrics"], inputs, record.get("seconds", {}))
+            parts += (record.get("likelihood") or {}, record.get("loss") or {})
             whole = all(isinstance(part, dict) for part in parts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -92,8 +103,7 @@ class Results:
     @property
     def base(self) -> str:
         """The variant that the others are compared with, at this budget."""
-        layer = self.study.budgets.get(self.budget)
-        return (layer and layer.base) or self.study.base
+        return self.study.base_at(self.budget)
 
     @property
     def variants(self) -> list[str]:
@@ -222,7 +232,20 @@ class Results:
 
 
 def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:
+    """Every number of a record under the name that it has as a metric.
+
+    image_auroc_DEFECT where a data set has two types of defect or more; of a method with flows
+    -log p of training and held-out normals, nats per dimension, the mean z^2 of the latter, and
+    nats_gained, by how much training lowered the held-out -log p below that of the first step.
+    """
+    defects, flow = record["metrics"].get("defects") or (), record.get("likelihood") or {}
     values = {"trainable_parameters": record.get("trainable_parameters")} | record["metrics"]
+    if len(defects) > 1:
+        values |= {f"image_auroc_{row['defect']}": row.get("image_auroc") for row in defects}
+    if {"train", "held_out", "held_out_z2", "first_step_held_out"} <= flow.keys():
+        values |= {"train_nats": flow["train"], "held_out_nats": flow["held_out"]}
+        values |= {"held_out_z2": flow["held_out_z2"]}
+        values |= {"nats_gained": flow["first_step_held_out"] - flow["held_out"]}
     for name, value in sorted((values | record.get("seconds", {})).items()):
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield name, float(value)

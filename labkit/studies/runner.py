@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -44,10 +45,15 @@ def stored(
     out: Path | str | None = None,
     settings: Settings | None = None,
 ) -> Results:
-    """What is finished of a study; nothing is run."""
+    """What is finished of a study; nothing is run.
+
+    Its anchors are beside it unless some variants are asked for.
+    """
     study = get(name)
     tasks = study.tasks(budget, seeds, data, variants, settings)
-    return Results(study, budget, Path(out or folder(study.name, budget)), tasks)
+    anchors = [] if variants else study.anchor_tasks(budget, seeds, data, settings)
+    place = Path(out or folder(study.name, budget))
+    return Results(study, budget, place, tasks, anchors=anchors)
 
 
 def run(
@@ -78,13 +84,14 @@ def run(
             version made, for a Ray cluster that is not there, and for a full disk.
     """
     results = stored(name, budget, seeds, data, variants, out, settings)
-    strangers = {r["labkit"] for r in results.records.values()} - {version("labkit")}
+    every = results.anchored
+    strangers = {r["labkit"] for r in every.records.values()} - {version("labkit")}
     if strangers and not again:
         raise ValueError(
             f"{results.folder} holds results of labkit {', '.join(sorted(strangers))}, this is "
             f"{version('labkit')}; they are kept: give another --out, or --again to run anew."
         )
-    missing = [t for t in results.tasks if again or t.fingerprint not in results.records]
+    missing = [t for t in every.tasks if again or t.fingerprint not in every.records]
     if missing:
         sweep(results.folder)
     for outcome in _outcomes(missing, engine, workers, gpus, progress, again) if missing else ():
@@ -92,9 +99,9 @@ def run(
             results.failed[outcome.task.fingerprint] = outcome.error
         else:
             results.write(outcome.task, {"source": source()} | outcome.record, outcome.scores)
-    results = Results(results.study, budget, results.folder, results.tasks, results.failed)
+    results = replace(results)  # reads anew
     if results.records:
-        results.save()
+        results.anchored.save()
     return results
 
 

@@ -36,6 +36,13 @@ from labkit.studies import published
 FOLDER = Path(__file__).parents[1] / "ablations"
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 2**15, 5_000, 12  # of a file; a shipped one has 2 kB
 MOST_VARIANTS, MOST_TASKS = 500, 20_000
+FIRST_STEP = "first step alone"  # the anchor that every study of a method below has
+SMALL: tuple[Budget, ...] = ("quick", "laptop")  # where flows stand behind fixed statistics
+FIRST_STEPS: dict[str, Settings] = {  # method -> what leaves nothing but its fixed first step
+    "dadf": {"reconstruction_epochs": 0, "inputs": ["prior"], "criterion": "likelihood"},
+    "sanflow": {"preset": "1a"},  # one Gaussian as the base, no synthetic defects
+    "selfsup": {"supervision": False},
+} | {name: {} for name in ("dnfad", "sanf", "cflow", "fastflow", "csflow", "differnet")}
 TAG = "tag:yaml.org,2002:"
 One = TypeVar("One")
 Some = Annotated[tuple[One, ...], Field(min_length=1)]
@@ -50,6 +57,7 @@ class Variant:
     method: str | None = None  # the study's, if not given
     map: str | None = None  # of the method's family, to score and localise with; its main one
     published: str | None = None  # its name in the published table
+    control: bool = False  # its answer is known: it ranks worse than the base
     budgets: tuple[Budget, ...] = tuple(BUDGETS)  # where it can run
 
 
@@ -95,6 +103,7 @@ class Study:
     measure: Literal["train", "cost", "oracle", "tsne"] = "train"  # or sizes; every epoch; latents
     figure: Literal["dots", "curve", "histograms", "maps", "parts", "tsne"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
+    first_step: bool = True  # the anchor `FIRST_STEP`
     budgets: dict[Budget, Layer] = field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -103,13 +112,14 @@ class Study:
         if count > MOST_VARIANTS:
             raise ValueError(f"it makes {count} variants; the most are {MOST_VARIANTS}.")
         names = [variant.name for variant in self.rows]
-        twice = [name for name in names if names.count(name) > 1]
+        every = [*names, *(variant.name for variant in self.anchors)]
+        twice = [name for name in every if every.count(name) > 1]
         if twice:
             raise ValueError(f"two variants are named {twice[0]!r}; give each its own name.")
         for base in (self.base, *(layer.base for layer in self.budgets.values())):
             if base and base not in names:
                 raise ValueError(f"base: {unknown('variant', base, names)}")
-        for layer in (self, *self.budgets.values(), *self.rows):
+        for layer in (self, *self.budgets.values(), *self.variants, *self.rows):
             for key in RESERVED.keys() & layer.set:
                 raise ValueError(f"set: {unknown('key', key, ())}")
         points = [type(row.set[self.axis]) for row in self.rows if self.axis in row.set]
@@ -119,13 +129,30 @@ class Study:
 
     @cached_property
     def rows(self) -> tuple[Variant, ...]:
-        """All variants, the sweep's included."""
+        """All variants, the sweep's included; not `anchors`."""
         keys, sweep = self.vary or {}, []
         for combination in itertools.product(*keys.values()) if keys else ():
             chosen = dict(zip(keys, combination, strict=True))
             name = ", ".join(f"{key}={plain(value)}" for key, value in chosen.items())
             sweep.append(Variant(name=name, set=chosen))
-        return (*self.variants, *sweep)
+        return (*(row for row in self.variants if not row.control), *sweep)
+
+    @cached_property
+    def anchors(self) -> tuple[Variant, ...]:
+        """What every table is read against: the first step alone, and controls.
+
+        The first step is the base variant without an epoch, its couplings the identity. What is
+        left is the density of the fixed statistics, the one that a flow has to beat.
+        """
+        controls = tuple(row for row in self.variants if row.control)
+        rows = {row.name: row for row in self.rows}
+        wanted = self.first_step and self.measure == "train" and FIRST_STEP not in rows
+        if not wanted or self.method not in FIRST_STEPS:
+            return controls
+        base = rows.get(self.base, Variant(name=""))
+        base = base if base.method in (None, self.method) else Variant(name="")
+        settings = base.set | {"epochs": 0, "zero_init": True} | FIRST_STEPS[self.method]
+        return (Variant(name=FIRST_STEP, set=settings, map=base.map, budgets=SMALL), *controls)
 
     def datasets(self, budget: str) -> list[str]:
         """The datasets of a budget, each benchmark's name replaced by its datasets."""
@@ -141,7 +168,8 @@ class Study:
     ) -> "list[Task]":
         """The tasks of a budget: variants x data x seeds, those of one training side by side.
 
-        Args:   settings: of all variants, which each of them may set otherwise.
+        Args:   variants: some of `rows` and `anchors`; None: all of `rows`.
+                settings: of all variants, which each of them may set otherwise.
         Raises: ValueError for an unknown budget or variant, or if nothing is left to run.
 
         >>> [task.variant for task in get("dnfad-topk").tasks("quick")][:2]
@@ -149,14 +177,16 @@ class Study:
         """
         if budget not in BUDGETS:
             raise ValueError(unknown("budget", budget, BUDGETS))
-        names = [variant.name for variant in self.rows]
+        every = (*self.rows, *self.anchors)
+        names = [variant.name for variant in every]
         for wanted in variants or ():
             if wanted not in names:
                 raise ValueError(unknown(f"variant of {self.name}", wanted, names))
+        chosen = variants or [variant.name for variant in self.rows]
         layer = self.budgets.get(budget, Layer())
         datasets = catalogue.expand(data) if data else self.datasets(budget)
         seeds = [checked_seed(seed) for seed in seeds or layer.seeds or self.seeds]
-        count = len(datasets) * len(seeds) * len(variants or names)
+        count = len(datasets) * len(seeds) * len(chosen)
         if count > MOST_TASKS:
             raise ValueError(f"{self.name} makes {count} tasks; the most are {MOST_TASKS}.")
         tasks = [
@@ -173,12 +203,30 @@ class Study:
             )
             for dataset in datasets
             for seed in seeds
-            for variant in self.rows
-            if budget in variant.budgets and variant.name in (variants or names)
+            for variant in every
+            if budget in variant.budgets and variant.name in chosen
         ]
+        tasks = [task for task in tasks if task.variant != FIRST_STEP or _is_standardised(task)]
         if not tasks:
             raise ValueError(f"{self.name} has no variant that runs at the budget {budget}.")
         return tasks
+
+    def anchor_tasks(
+        self,
+        budget: str,
+        seeds: Sequence[int] | None = None,
+        data: Sequence[str] | None = None,
+        settings: Settings | None = None,
+    ) -> "list[Task]":
+        """Those of the anchors that can run at a budget, beside `tasks` of the same arguments."""
+        names = [row.name for row in self.anchors if budget in row.budgets]
+        both = self.tasks(budget, seeds, data, [self.base_at(budget), *names], settings)
+        return [task for task in both if task.variant in names]
+
+    def base_at(self, budget: str) -> str:
+        """The variant that the others are compared with, at a budget."""
+        layer = self.budgets.get(budget)
+        return (layer and layer.base) or self.base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +253,12 @@ class Task:
         values = asdict(self)
         del values["study"], values["variant"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _is_standardised(task: Task) -> bool:
+    """Whether a task's flow stands behind fixed statistics; none of the papers' do."""
+    papers = task.set.get("preset") in ("paper", "official")
+    return task.set.get("standardise", "none" if papers else "") != "none"
 
 
 def names() -> list[str]:

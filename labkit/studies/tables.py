@@ -35,6 +35,10 @@ SHORT = {f"{part}_flops": f"FLOPs of {part}" for part in PARTS} | {
     "held_out_z2": "mean z², held out",
     "nats_gained": "nats gained over the first step",
     "fit_seconds": "training, s",
+    "train_nats": "−log p of training normals, nats/dim.",
+    "held_out_nats": "−log p of held-out normals, nats/dim.",
+    "held_out_z2": "mean z² of held-out normals",
+    "nats_gained": "nats/dim. gained over the first step",
     "oracle_image_auroc": "image AUROC, oracle",
     "gain_image_auroc": "oracle's gain, image AUROC",
     "gain_pixel_auroc": "oracle's gain, pixel AUROC",
@@ -69,6 +73,9 @@ def name(metric: str) -> str:
     for end, words in ENDS.items():
         if metric.endswith(end):
             return words.format(name(metric.removesuffix(end)))
+    start, _, defect = metric.partition("image_auroc_")
+    if defect and not start and metric not in SHORT:
+        return f"image AUROC, {defect.replace('_', ' ')}"
     return SHORT.get(metric, metric.replace("_", " "))
 
 
@@ -246,9 +253,10 @@ def pages(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def rows(results: Results) -> list[str]:
-    """The variants, then rows of the paper that are not run here."""
+    """The variants, finished anchors, then rows of the paper that are not run here."""
     printed = results.published().sort_values("ours", key=lambda name: name != "", kind="stable")
-    return list(dict.fromkeys([*results.variants, *printed["row"]]))
+    anchors = results.anchored.table["variant"]
+    return list(dict.fromkeys([*results.variants, *anchors, *printed["row"]]))
 
 
 def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
@@ -261,13 +269,14 @@ def side_by_side(results: Results, dataset: str | None = None) -> pd.DataFrame:
     95 % bootstrap interval over test images.
     """
     columns, base, first = {}, results.base, results.study.metrics[0]
+    every = results.anchored.summary
     for (where, metric), group in printed(results).groupby(["dataset", "metric"], sort=False):
         heading = label("published:", metric, group["unit"].iloc[0], where)
         columns[heading] = _printed_text(group, "row")
     for one in [dataset] if dataset else results.datasets:
         where = "" if dataset else one
         for metric in results.study.metrics:
-            summary = results.summary.query("data == @one and metric == @metric")
+            summary = every.query("data == @one and metric == @metric")
             means = {row.variant: row for row in summary.itertuples()}
             if means:
                 heading = label("measured:", metric, SCALES.get(metric, (1, ""))[1], where)
@@ -308,7 +317,7 @@ def notes(results: Results) -> list[str]:
         )
         lines.append(f"† {', '.join(doubtful)}: {reason}.")
     lines += [study.note] * bool(study.note)
-    for task in results.tasks:
+    for task in results.anchored.tasks:
         if task.fingerprint in results.failed:
             where = f"{task.variant} on {task.data}, seed {task.seed}"
             lines.append(f"Failed: {where}: {results.failed[task.fingerprint]}")

@@ -8,6 +8,7 @@ import pytest
 
 from labkit.evaluation.bootstrap import bootstrap_means
 from labkit.evaluation.metrics import image_auroc
+from labkit.studies import tables
 from labkit.studies.results import Results
 from labkit.studies.spec import Study, Variant
 
@@ -28,7 +29,10 @@ def test_the_bootstrap_is_the_aurocs():
     assert (draws - shifted).std() < draws.std() / 2
 
 
-@pytest.mark.parametrize("odd", [{"metrics": [1]}, {"labkit": 3}, {"config": 1}, {"seconds": 2}])
+ODD = [{"metrics": [1]}, {"labkit": 3}, {"config": 1}, {"seconds": 2}, {"likelihood": 1}]
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_an_odd_record_is_not_finished(tmp_path, odd):
     study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
                   data=("x",), variants=(Variant(name="base"),), base="base")  # fmt: skip
@@ -58,3 +62,33 @@ def test_a_difference_is_of_the_seeds_that_both_have(tmp_path):
     row = found.summary.set_index("variant").loc["late"]
     assert row[["difference", "difference_low", "difference_high"]].tolist() == [0.0, 0.0, 0.0]
     assert row["high"] > row["mean"] > row["low"]
+
+
+def test_defects_and_likelihoods_are_metrics_of_the_table(tmp_path):
+    """Those of one defect alone, or of a record before version 0.3, add nothing."""
+    study = Study(name="s", title="t", question="q", paper="p", source="ours", method="cflow",
+                  data=("x",), seeds=(0, 1, 2), variants=(Variant(name="base"),), base="base",
+                  metrics=("image_auroc_local", "nats_gained"))  # fmt: skip
+    results = Results(study, "laptop", tmp_path, study.tasks())
+    kinds = [{"defect": "global", "image_auroc": 0.9}, {"defect": "local", "image_auroc": 0.7}]
+    flow = {"first_step_train": 1.0, "first_step_held_out": 1.5, "train": 0.75, "held_out": 1.25,
+            "train_z2": 0.9, "held_out_z2": 1.1}  # fmt: skip
+    records = [
+        {"metrics": {"image_auroc": 0.8, "defects": kinds}, "likelihood": flow},
+        {"metrics": {"image_auroc": 0.7, "defects": kinds[:1]}, "likelihood": None},
+        {"metrics": {"image_auroc": 0.6}},
+    ]
+    scores = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
+    for task, record in zip(results.tasks, records, strict=True):
+        results.write(task, record, scores)
+    numbers = results.table.pivot(index="seed", columns="metric", values="value")
+    assert numbers.loc[0].to_dict() == {
+        "image_auroc": 0.8, "image_auroc_global": 0.9, "image_auroc_local": 0.7,
+        "train_nats": 0.75, "held_out_nats": 1.25, "held_out_z2": 1.1, "nats_gained": 0.25,
+    }  # fmt: skip
+    assert numbers.loc[1].dropna().to_dict() == {"image_auroc": 0.7}
+    assert numbers.loc[2].dropna().to_dict() == {"image_auroc": 0.6}
+    heads = tables.side_by_side(results).columns[1:]
+    assert list(heads) == [
+        "measured: image AUROC, local, x", "measured: nats/dim. gained over the first step, x"
+    ]  # fmt: skip

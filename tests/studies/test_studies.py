@@ -37,6 +37,7 @@ STUDY = {
     ],
     "base": "base",
     "published": [{"file": "dnfad-table7.csv"}],
+    "first_step": False,  # see test_first_step
 }
 
 

@@ -49,7 +49,7 @@ def test_a_study_prints_its_table_and_writes_its_files(call, tmp_path):
     assert answer.exit_code == 0
     assert record["tasks"] == record["finished"] == 2
     assert record["failed"] == []
-    assert {row["variant"] for row in record["summary"]} == {"base", "maximum"}
+    assert {row["variant"] for row in record["summary"]} == {"base", "maximum", "first step alone"}
     assert {p.name for p in out.iterdir()} >= {"results.csv", "summary.csv", "figure.png"}
     page = call("study", path, "--budget", "quick", "--out", out).stdout
     assert "Does it run?" in page
