@@ -81,6 +81,9 @@ class TrainSpec:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
+# keys that came after version 0.2, as they leave a run what it was: so they are in no hash
+ADDED = {"statistics": "insample", "pooled": 0.0}
+
 RESERVED = {  # arguments of `labkit.train` that are no key of a spec -> what gives them
     "method": "labkit train METHOD DATA", "data": "labkit train METHOD DATA",
     "budget": "--budget quick", "seed": "--seed 3", "out": "--out FOLDER", "runs": "--out FOLDER",
@@ -119,9 +122,14 @@ class Config:
     def digest(self, *more: str) -> str:
         """Eight hex digits that change with any value here or in `more`.
 
-        Not with the white level and the folds: what they do is in the hash of the data.
+        Not with the white level and the folds: what they do is in the hash of the data. Nor with
+        what later keys are by default (`ADDED`): a stored run keeps its name.
         """
         stored = self.to_json()
+        for key, value in ADDED.items():
+            for section in ("split", "train", "flow"):
+                if stored[section].get(key) == value:
+                    del stored[section][key]
         stored["input"].pop("full_scale", None)
         stored["split"].pop("folds", None)
         text = json.dumps([stored, *more], sort_keys=True)

@@ -26,6 +26,7 @@ LABEL = 0.6  # inches between two labels of an axis of scores, at least
 NONE = np.empty(0)  # no scores of that group
 REACH, LATENT_BINS = 5.0, 80  # standard deviations shown of all latents, and bins over them
 NOT_TERMS = ("epoch", "lr")
+LIKELIHOOD = ("_nats", "_z2")  # ends of columns that are no loss terms either
 EPOCHS = "epoch [passes over the data]"
 COLOURS = (NORMAL, SERIES[1], ANOMALOUS, *SERIES[:1], *SERIES[2:4])
 MOST = 3000  # points of a group; more only darken the middle
@@ -161,14 +162,14 @@ def training_curves(
     unit: str = "nats per dimension",
     note: str | None = None,
 ) -> Figure:
-    """Loss terms by epoch.
+    """Loss terms by epoch; beside them how likely training and held-out images are.
 
     Args:   history: as `Run.history`, one row per epoch; the stages that a column `stage` names
             have a panel each, with a scale of its own; terms: columns to draw, all other numeric
-            ones but times and rates by default.
+            ones but times, rates and likelihoods by default.
     Raises: ValueError if there is no loss term to draw.
     """
-    numeric = history.select_dtypes("number").columns
+    numeric = [c for c in history.select_dtypes("number") if not c.endswith(LIKELIHOOD)]
     chosen = list(terms or (c for c in numeric if c not in NOT_TERMS and "second" not in c))
     missing = [term for term in chosen if term not in history]
     if missing or not chosen:
@@ -176,18 +177,39 @@ def training_curves(
     parts = [("", history)]
     if "stage" in history and history["stage"].nunique() > 1:
         parts, unit = list(history.groupby("stage", sort=False)), "in the stage's own unit"
-    figure = new_figure(7.0 if len(parts) == 1 else 9.6, 3.2, note)
-    axes, handles = figure.subplots(1, len(parts), squeeze=False)[0], {}
-    for ax, (name, part) in zip(axes, parts, strict=True):
+    count = len(parts) + ("train_nats" in history)
+    figure = new_figure(7.0 if count == 1 else 9.6, 3.2, note)
+    axes, handles = figure.subplots(1, count, squeeze=False)[0], {}
+    for ax, (name, part) in zip(axes, parts, strict=False):
         dress(ax, EPOCHS, f"loss [{unit}]" if ax is axes[0] else "", name)
         for number, term in enumerate(chosen):
             if part[term].notna().any():
                 line = {"marker": "o" if len(part) <= 30 else "", "ms": 3, "lw": 1.6}
                 line |= style.series_style(number) | {"label": term.replace("_", " ")}
                 (handles[term],) = ax.plot(part["epoch"], part[term], **line)
+    if count > len(parts):
+        handles |= {line.get_label(): line for line in _draw_likelihood(axes[-1], history)}
+    for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.legend(figure, list(handles.values()))
     return figure
+
+
+def _draw_likelihood(ax: Axes, history: pd.DataFrame) -> list[Line2D]:
+    """-log p of training and held-out normals by epoch, and a level line of the first step's."""
+    dress(ax, EPOCHS, "−log p [nats per dimension]")
+    sets = {"train": ("training images", INK, "s"), "held_out": ("held-out images", NORMAL, "o")}
+    lines = []
+    for name, (label, colour, dot) in sets.items():
+        if f"{name}_nats" in history:
+            rows = history.dropna(subset=f"{name}_nats")
+            line = {"color": colour, "lw": 1.6, "ms": 4, "label": label}
+            line["marker"] = dot if len(rows) <= 30 else ""
+            lines += ax.plot(rows["epoch"], rows[f"{name}_nats"], **line)
+            first = {"linestyle": "dashed", "lw": 1.2, "label": f"{label}, first step alone"}
+            level = rows[f"first_step_{name}_nats"].iloc[-1:]
+            lines += [ax.axhline(value, color=colour, **first) for value in level]
+    return lines
 
 
 def latent_histogram(

@@ -72,7 +72,7 @@ class AtPositions(Step):
 
     def __init__(self, step: Step):
         super().__init__()
-        self.step = step
+        self.step, self.fixed = step, step.fixed
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> FlowOut:
         """The condition is (B, D, ...)."""
@@ -123,10 +123,15 @@ class FlowInput(NamedTuple):
     cond: Tensor | None = None
     grids: Mapping[str, Grid] | None = None
 
+    def first(self) -> FlowOut:
+        """What the first step gives if it is fixed; the input itself if it is not."""
+        step = self.flow.steps[0]
+        return step(self.x) if step.fixed else FlowOut(self.x, zeros_per_position(self.x))
+
     def learned(self) -> "FlowInput":
         """The same past a first step that is fixed: what training has to look at."""
-        first = self.flow.steps[0]
-        return self._replace(flow=self.flow[1:], x=first(self.x).z) if first.fixed else self
+        fixed = self.flow.steps[0].fixed
+        return self._replace(flow=self.flow[1:], x=self.first().z) if fixed else self
 
     def run(self) -> FlowOut:
         """z and log-det of the whole flow."""

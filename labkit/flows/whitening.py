@@ -20,8 +20,10 @@ from labkit.flows.steps import Step, zeros_per_position
 TINY = 1e-6  # smallest standard deviation of a feature, in its unit
 FLAT = 2e-2  # of the spread of the mean features: positions that vary less are taken to vary so
 CHUNK = 256  # positions at a time, where every position has a matrix
+LEFT = 0.1  # least share of an image's variance that the others' statistics are taken to explain
 
 Shrinkage = Literal["ledoit-wolf", "oas"]  # estimates of scikit-learn, instead of a fixed share
+Statistics = Literal["insample", "loo"]  # of an image that trains: with it, or of all the others
 
 
 class Whitening(Step):
@@ -38,7 +40,22 @@ class Whitening(Step):
     training normals, by `fit`; memory is that of C^2 float64 numbers per position, and of a few
     positions more. With shrink="ledoit-wolf" or "oas" scikit-learn chooses a share a_i for each
     position (Ledoit and Wolf 2004; Chen et al. 2010), and the features of all normals are kept
-    until then: L_i L_i^T = (1 - a_i) Cov_i + a_i tr(Cov_i) / C I + ridge I.
+    until then: L_i L_i^T = (1 - a_i) Cov_i + a_i tr(Cov_i) / C I + ridge I. `pooled` is the share
+    of the average over positions: (1 - pooled) Cov_i + pooled mean_j Cov_j stands for Cov_i.
+
+    In sample, n training images lie closer to their own statistics than any other image will.
+    With statistics="loo" each is, in training mode, whitened by those of the other n - 1. In the
+    basis of z their covariance is n/(n-1) [I - o z z^T / (n-1)], o the share of the position's own
+    covariance in L L^T (1 where nothing else is mixed in), the ridge scaled alike. Its symmetric
+    root leaves the direction of z, so that no index of an image is needed:
+
+    z_loo = z sqrt((n / (n-1)) / e),   lambda_loo = lambda + C/2 log((n-1) / n) - 1/2 log e,
+    e = 1 - o |z|^2 / (n-1)                        (Sherman and Morrison 1950; per channel: place)
+
+    It is the limit of K folds at K = n and costs nothing, so there are no folds. A position's own
+    images have e > 0; others, as synthetic defects, may not, so e is at least 0.1: beyond that
+    an image is as far from the rest as matters. What one image adds to the pooled part is left
+    out, O(pooled / n). In eval mode, and for all images that are not fitted, z is as above.
 
     Args: mode: one of the four; grid: h, w of the positions, (1, 1) if all are alike.
 
@@ -48,7 +65,7 @@ class Whitening(Step):
     True
     """
 
-    MODES = ("none", "channel", "place", "whiten")
+    MODES, LEAVING = ("none", "channel", "place", "whiten"), ("place", "whiten")
     fixed = True
 
     def __init__(
@@ -58,11 +75,14 @@ class Whitening(Step):
         grid: tuple[int, int],
         shrink: float | Shrinkage = 0.1,
         ridge: float = 0.0,
+        statistics: Statistics = "insample",
+        pooled: float = 0.0,
     ):
         super().__init__()
         if mode not in self.MODES:
             raise ValueError(f"standardise is {mode!r}; use one of {', '.join(self.MODES)}.")
         self.mode, self.channels, self.shrink, self.ridge = mode, channels, shrink, ridge
+        self.pooled, self.leaves_out = pooled, statistics == "loo" and mode in self.LEAVING
         positions = grid if mode in ("place", "whiten") else (1, 1)
         self.register_buffer("mean", torch.zeros(channels, *positions))
         if mode == "whiten":
@@ -70,6 +90,9 @@ class Whitening(Step):
             self.register_buffer("whitener", eye.clone())  # L_i^-1, (h w, C, C)
         else:
             self.register_buffer("std", torch.ones(channels, *positions))
+        if self.leaves_out:
+            self.register_buffer("count", torch.tensor(2.0))  # n
+            self.register_buffer("own", torch.ones(positions))  # o
 
     @property
     def label(self) -> str:
@@ -90,10 +113,24 @@ class Whitening(Step):
         maps = _as_maps(x) - self.mean
         logdet = (zeros_per_position(maps) + self.logdet()).reshape(positions.shape)
         if self.mode != "whiten":
-            return FlowOut((maps / self.std).reshape(x.shape), logdet)
-        with exact(x.device):
-            z = torch.einsum("pij,bjp->bip", self.whitener, maps.flatten(2))
-        return FlowOut(z.reshape(x.shape), logdet)
+            z = maps / self.std
+        else:
+            with exact(x.device):
+                z = torch.einsum("pij,bjp->bip", self.whitener, maps.flatten(2))
+        out = FlowOut(z.reshape(x.shape), logdet)
+        return self._without_itself(out) if self.training and self.leaves_out else out
+
+    def _without_itself(self, out: FlowOut) -> FlowOut:
+        """z and lambda of images that were fitted, by the statistics of the others."""
+        others, channels = self.count - 1, self.channels
+        square = out.z.square()
+        if self.mode == "whiten":
+            square = square.sum(1, keepdim=True)
+        own = self.own.reshape(out.z.shape[2:])
+        left = (1 - own * square / others).clamp_min(LEFT)
+        z = out.z * (self.count / others / left).sqrt()
+        shift = channels * (others / self.count).log() - left.log().sum(1)
+        return FlowOut(z, out.logdet + shift / 2)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         """The position's own scale and mean put back."""
@@ -164,6 +201,8 @@ class _Moments:
     def settle(self) -> None:
         """Give the step its mean and scale; a constant position the least that makes sense."""
         step, mean = self.step, self.total / self.count
+        if step.leaves_out:
+            step.count.fill_(self.count)
         step.mean.copy_(mean)
         std = (self.power / self.count - mean * mean).clamp_min(0).sqrt()
         spread = mean.std(correction=0).item()
@@ -178,29 +217,40 @@ class _Moments:
         if step.mode == "whiten":
             eye = torch.eye(step.channels, dtype=mean.dtype, device=mean.device)
             share, lowest = (0.0, TINY**2) if self.rows else (step.shrink, 0.0)
+            average = sum(cov.sum(0) for cov, _ in self._covariances(mean)) if step.pooled else 0.0
+            average, shares = average / len(step.whitener), []
             chunks = zip(step.whitener.split(CHUNK), self._covariances(mean), strict=True)
-            for whitener, cov in chunks:
+            for whitener, (cov, own) in chunks:
+                cov = (1 - step.pooled) * cov + step.pooled * average if step.pooled else cov
+                shares.append((1 - step.pooled) * own)
                 size = cov.diagonal(dim1=1, dim2=2).mean(1)
                 least = (least_std**2 - size).clamp_min(lowest)  # for images alike there
                 added = share * size + step.ridge + least
                 lower = torch.linalg.cholesky(cov + added[:, None, None] * eye)
                 roots = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
                 whitener.copy_(roots)
+            if step.leaves_out:
+                step.own.copy_(torch.cat(shares).reshape(step.own.shape))
         else:
             alike = std.square().mean(0) < least_std**2
             least = max(1e-3 * std.mean().item(), TINY)
             step.std.copy_(torch.where(alike, std.clamp_min(least_std), std.clamp_min(least)))
 
-    def _covariances(self, mean: Tensor) -> Iterator[Tensor]:
-        """Cov_i, (n, C, C), some positions at a time; estimated by scikit-learn of rows."""
+    def _covariances(self, mean: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some positions at a time: Cov_i, (n, C, C), and the samples' share in it, (n,).
+
+        Estimated by scikit-learn, if it has rows.
+        """
         if self.rows:
             from sklearn import covariance
 
             estimate = getattr(covariance, self.step.shrink.replace("-", "_"))
             for part in torch.cat(self.rows, 1).split(CHUNK):
                 samples = part.double().cpu().numpy()
-                yield torch.from_numpy(np.stack([estimate(one)[0] for one in samples])).to(mean)
+                covs, shares = zip(*(estimate(one) for one in samples), strict=True)
+                yield torch.from_numpy(np.stack(covs)).to(mean), 1 - mean.new_tensor(shares)
             return
-        squares, means = self.square.div_(self.count), mean.flatten(1).T  # (h w, C)
-        for square, own in zip(squares.split(CHUNK), means.split(CHUNK), strict=True):
-            yield square - own[:, :, None] * own[:, None, :]
+        means = mean.flatten(1).T  # (h w, C)
+        for square, own in zip(self.square.split(CHUNK), means.split(CHUNK), strict=True):
+            cov = square / self.count - own[:, :, None] * own[:, None, :]
+            yield cov, mean.new_ones(len(cov))

@@ -20,7 +20,7 @@ from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, S
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
 from labkit.flows.likelihood import nll, top_mean
-from labkit.flows.whitening import Shrinkage, Whitening
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class FlowSpec:
     zero_init: bool = False  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
+    statistics: Statistics = "insample"  # loo: those of the other images, where an image trains
+    pooled: Annotated[float, Field(ge=0, le=1)] = 0.0  # of `whiten`, share of all positions' mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,9 @@ class Method(nn.Module):
         """Keys of the spec that change nothing beside the others, and what each needs."""
         idle = {}
         if getattr(spec, "standardise", "whiten") != "whiten":
-            idle["shrink"] = "needs standardise=whiten"
+            idle |= dict.fromkeys(("shrink", "pooled"), "needs standardise=whiten")
+        if getattr(spec, "standardise", "whiten") not in Whitening.LEAVING:
+            idle["statistics"] = "needs standardise=whiten or place"
         if getattr(spec, "standardise", "whiten") == "none":
             idle["place_logdet"] = "needs a first step, as standardise=whiten"
         if getattr(spec, "coupling", "affine") == "nice":
@@ -215,7 +219,10 @@ class GridMethod(Method):
         finest = max(shapes.pyramid, key=lambda level: level[1])
         self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
         self.channels = sum(level[0] for level in shapes.pyramid)
-        self.whitening = Whitening(spec.standardise, self.channels, self.grid, spec.shrink)
+        options = {"statistics": spec.statistics, "pooled": spec.pooled}
+        self.whitening = Whitening(
+            spec.standardise, self.channels, self.grid, spec.shrink, **options
+        )
 
     def gather(self, features: Features) -> Tensor:
         """The tapped levels on one grid, pooled and concatenated: y (B, C, h, w)."""

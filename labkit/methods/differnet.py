@@ -97,6 +97,12 @@ class DifferNet(Method):
             )
         return Needs(rotations=spec.rotations, random_angles=training and spec.angles == "random")
 
+    @classmethod
+    def idle(cls, spec: DifferNetSpec) -> dict[str, str]:
+        """There is one covariance, of all copies: leaving one out leaves the image's others in."""
+        idle = super().idle(spec) | {"pooled": "needs statistics of several positions"}
+        return idle | {"statistics": "needs one vector per image, not rotated copies"}
+
     def __init__(self, spec: DifferNetSpec, shapes: Shapes):
         super().__init__(spec, shapes)
         self.copies, self.channels = shapes.rotated
@@ -118,7 +124,7 @@ class DifferNet(Method):
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The one flow of all copies (B, D, R), each by itself."""
-        flow = Flow([AtPositions(Flow([self.whitening, self.couplings]))])
+        flow = Flow([AtPositions(self.whitening), AtPositions(self.couplings)])
         count = features.rotated.shape[1]
         grids = {f"rotated {360 * k / count:g}°": () for k in range(count)}
         return {"copies": FlowInput(flow, features.rotated.transpose(1, 2), None, grids)}

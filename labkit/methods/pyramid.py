@@ -79,7 +79,8 @@ class PyramidLevel(nn.Module):
         super().__init__()
         self.grid = tuple(min(side, spec.grid or side) for side in grid)
         self.channels, self.pool = channels, spec.pool
-        self.whitening = Whitening(spec.standardise, channels, self.grid, spec.shrink)
+        options = {"statistics": spec.statistics, "pooled": spec.pooled}
+        self.whitening = Whitening(spec.standardise, channels, self.grid, spec.shrink, **options)
 
     def gather(self, level: Tensor) -> Tensor:
         """The level pooled and on its grid, (B, C, h, w)."""

@@ -129,9 +129,19 @@ class SANF(Method):
                 f"{self.grid[1]} patches; set token_pool=1 or a larger image_size."
             )
         channelwise = "none" if spec.standardise == "none" else "channel"
-        self.sem_whitening = Whitening(spec.standardise, self.channels, (1, 1), spec.shrink)
+        self.sem_whitening = Whitening(
+            spec.standardise, self.channels, (1, 1), spec.shrink, statistics=spec.statistics
+        )
         self.spa_whitening = Whitening(channelwise, self.channels, (1, 1))
         self.couplings = Flow(couplings(spec, self.channels))
+
+    @classmethod
+    def idle(cls, spec: SANFSpec) -> dict[str, str]:
+        """Nothing is pooled: there is one token of each sort that has a covariance."""
+        idle = super().idle(spec) | {"pooled": "needs statistics of several positions"}
+        if spec.main_input == "y_spa":
+            idle["statistics"] = "needs main_input=y_sem, which is whitened by images"
+        return idle
 
     def gathered(self, features: Features) -> tuple[Tensor, Tensor]:
         """y_sem (B, d) and y_spa (B, d, h', w'), pooled."""

@@ -143,7 +143,7 @@ def _scored(run: Run, task: Task) -> Outcome:
     record = {
         "config": answering.config.to_json(),
         "run": str(run.folder),
-        "metrics": values | {"d_prime": apart},
+        "metrics": values | {"d_prime": apart} | run.likelihood,
         "counts": run.info["counts"],
         "trainable_parameters": run.info["trainable_parameters"],
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},

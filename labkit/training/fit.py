@@ -8,8 +8,8 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -28,6 +28,7 @@ from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
 from labkit.training.checkpoints import History, State, load_checkpoint, save_checkpoint
+from labkit.training.likelihood import likelihood
 from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
 
 UNSTABLE = (
@@ -55,6 +56,7 @@ def fit(
     defects: Callable[[int], DefectSet] | None = None,
     stages: Sequence[Stage] | None = None,
     stop: Callable[[], bool] | None = None,
+    watched: Mapping[str, FeatureSet] | None = None,
 ) -> History:
     """Train a method on cached features of normal images; returns one row an epoch.
 
@@ -68,6 +70,7 @@ def fit(
             stages: instead of the method's own.
             stop: asked before each step, on one device and with a folder; once true, training
             ends with the last whole epoch.
+            watched: sets whose likelihood is in the row of each epoch, see `likelihood`.
     Raises: ValueError if a loss or a weight is not finite (the last epoch's checkpoint stays),
             `devices` asks for more than the machine has, a method's steps cannot be shared, or
             it was stopped before the last stage had an epoch.
@@ -91,7 +94,8 @@ def fit(
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"This machine cannot train so: {str(error).splitlines()[0]}") from None
     stages = method.stages(method.spec, spec) if stages is None else stages
-    training = Training(method, data, stages, seed, folder, progress, on_epoch, defects, stop)
+    options = (progress, on_epoch, defects, stop, watched or {})
+    training = Training(method, data, stages, seed, folder, *options)
     if not several:
         return training.run(fabric)
     try:
@@ -123,6 +127,7 @@ class Training:
     on_epoch: Callable[[History], None] | None
     defects: Callable[[int], DefectSet] | None
     stop: Callable[[], bool] | None
+    watched: Mapping[str, FeatureSet] = field(default_factory=dict)
 
     def run(self, fabric: Fabric) -> History:
         """Every stage, from where the checkpoint stands; then the constants of the score."""
@@ -192,6 +197,9 @@ class Training:
         )
         with bar:
             for epoch in range(len(history), self.start + spec.epochs):
+                self.model.train()
+                method.eval()  # what the stage leaves alone
+                self.part.train()
                 with torch.no_grad():
                     method.on_epoch_start(epoch, self._normals())
                 try:
@@ -199,6 +207,7 @@ class Training:
                 except torch.cuda.OutOfMemoryError:
                     raise ValueError(TOO_LARGE.format(spec.batch)) from None
                 if fabric.global_rank == 0:
+                    history[-1] |= likelihood(method, self.watched, fabric.device)
                     if self.folder:
                         save_checkpoint(self.folder, method, optimizer, history)
                     if self.on_epoch:
@@ -211,9 +220,6 @@ class Training:
         Raises: ValueError if a loss or a weight is not finite.
         """
         method = self.method
-        self.model.train()
-        method.eval()  # what the stage leaves alone
-        self.part.train()
         started, totals, looks = time.perf_counter(), Counter(), Counter()
         batches = self._batches(epoch)
         if is_apart(self.fabric.device):

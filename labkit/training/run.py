@@ -37,6 +37,7 @@ from labkit.features import backbones
 from labkit.features.cache import FeatureSet
 from labkit.methods.base import Method
 from labkit.training.experiment import Experiment
+from labkit.training.likelihood import parting
 from labkit.training.stored import read, seal
 
 FINGERPRINT = 16  # hex digits of an image's that scores.csv holds
@@ -227,6 +228,20 @@ class Run:
         features.extract("test images", progress)
         return head | evaluate(self.detector, features, progress)[1]
 
+    @property
+    def likelihood(self) -> dict[str, float]:
+        """`likelihood` of training and held-out normals at the end, as columns of `history`.
+
+        nats_gained is what training has added on held-out normals: the first step's -log p there
+        less that of the whole flow, nats per dimension. Empty if there is no flow, or of a run
+        before version 0.3.
+        """
+        stored = self.info.get("likelihood", {})
+        named = {k if k.endswith("_z2") else f"{k}_nats": value for k, value in stored.items()}
+        if {"first_step_held_out", "held_out"} <= set(stored):
+            named["nats_gained"] = stored["first_step_held_out"] - stored["held_out"]
+        return named
+
     def summary(self) -> dict[str, Any]:
         """What `labkit train --json` prints: the run in one flat row."""
         spec, metrics = self.config, self.info["metrics"]
@@ -234,8 +249,10 @@ class Run:
         head = {"run": str(self.folder), "method": spec.method, "data": spec.data}
         head |= {"budget": spec.budget, "seed": spec.seed, "backbone": spec.input.backbone}
         head |= {key: self.info[key] for key in ("stopped",) if key in self.info}
-        head |= {"protocol": "clean"} | flat | self.info["counts"]
-        return head | {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
+        head |= {"protocol": "clean"} | flat | self.likelihood | self.info["counts"]
+        head |= {"train_seconds": self.info["train_seconds"]} | self.info["seconds"]
+        note = parting(self.likelihood)
+        return head | ({"note": note} if note else {})
 
 
 def store(

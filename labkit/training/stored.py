@@ -40,6 +40,7 @@ class Stored(BaseModel):
     seconds: dict[str, FiniteFloat]
     root: str | None = None
     stopped: str = ""
+    likelihood: dict[str, float] = {}  # `train._likelihood`; before version 0.3 there was none
 
 
 def seal(info: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from labkit.methods.base import Method
 from labkit.training.checkpoints import History
 from labkit.training.experiment import PARTS, Experiment
 from labkit.training.fit import fit
+from labkit.training.likelihood import likelihood
 from labkit.training.run import FILES, FINGERPRINT, Run, runs_folder, store
 
 UNFINISHED = "unfinished-{}"  # in a run's folder, by config: of checkpoints, and one per fold
@@ -135,23 +136,28 @@ def _train(
     defects = opened.synthetic_defects(progress=progress)
     clock.append(time.perf_counter())
     method, spec = opened.build(), opened.config
+    watched = {"train": train} | ({} if opened.folds else {"held_out": calibration})
+    options = {"stop": stop, "watched": watched}
     history = fit(
-        method, train, spec.train, spec.seed, work, progress, on_epoch, defects, stop=stop
+        method, train, spec.train, spec.seed, work, progress, on_epoch, defects, **options
     )
     clock.append(time.perf_counter())
     detector = Detector(spec, opened.backbone, method.to(opened.device), None)
     stopped = _stopped(opened, method, history)
     if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
-    folds = _folds(opened, detector, work, progress, stop) if opened.folds else None
+    likely, each = likelihood(detector.method, watched, opened.device), []
+    folds = _folds(opened, detector, work, progress, stop, each) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
     clock.append(time.perf_counter())
     table, metrics = score_table(detector, calibration, held_out, test, progress)
     clock.append(time.perf_counter())
     parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
+    likely |= pd.DataFrame(each).mean().to_dict()
     info = _facts(opened, detector) | {
         **stopped,
+        **_likelihood(likely),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
         "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
@@ -167,10 +173,12 @@ def _folds(
     folder: Path | None = None,
     progress: bool = True,
     stop: Callable[[], bool] | None = None,
+    measured: list[dict[str, float]] | None = None,
 ) -> Iterator[tuple[Detector, FeatureSet]]:
     """Of each fold a detector like the one given, trained without its images, and their features.
 
     Args:   folder: for a checkpoint of each, so that none is trained twice.
+            measured: gets the `likelihood` of each fold's images, held out of their detector.
     Raises: ValueError if it is stopped before.
     """
     spec = detector.config
@@ -186,7 +194,10 @@ def _folds(
             raise ValueError(UNCALIBRATED)
         method.to(opened.device)
         each = Detector(spec, opened.backbone, method, None, detector.main)
-        yield each, opened.feature_set(held_out)
+        features = opened.feature_set(held_out)
+        if measured is not None:
+            measured.append(likelihood(method, {"held_out": features}, opened.device))
+        yield each, features
 
 
 def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, str]:
@@ -195,6 +206,12 @@ def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, 
     epochs, planned = len(history), sum(stage.train.epochs for stage in stages)
     early = 0 < epochs < planned
     return {"stopped": f"stopped after {epochs} of {planned} epochs"} if early else {}
+
+
+def _likelihood(values: dict[str, float]) -> dict[str, dict[str, float]]:
+    """What run.json holds of it; nothing of a method without flows."""
+    named = {key.removesuffix("_nats"): value for key, value in values.items()}
+    return {"likelihood": named} if named else {}
 
 
 def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:

@@ -254,6 +254,20 @@ def test_training_curves_have_a_panel_a_stage_and_label_each_term():
     assert [line.get_label() for line in ax.lines] == ["scale1"]
 
 
+def test_training_curves_show_how_likely_both_sets_are_beside_the_first_step():
+    columns = {"train_nats": [0.9, 0.8], "held_out_nats": [1.2, 1.3], "held_out_z2": [1.5, 1.6]}
+    columns |= {"first_step_train_nats": 1.0, "first_step_held_out_nats": 1.25}
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.3, 0.2]} | columns)
+    loss, likely = figures.training_curves(history).axes
+    assert [line.get_label() for line in loss.lines] == ["loss"]
+    assert "nats per dimension" in likely.get_ylabel().replace("\n", " ")
+    lines = {line.get_label(): line for line in likely.lines}
+    assert list(lines["held-out images"].get_ydata()) == [1.2, 1.3]
+    assert set(lines["held-out images, first step alone"].get_ydata()) == {1.25}
+    dashes = [line for name, line in lines.items() if "first step" in name]
+    assert [line.get_linestyle() for line in dashes] == ["--", "--"]
+
+
 def test_every_group_is_drawn_and_its_true_size_is_in_the_legend():
     groups = {"normal": RNG.normal(0, 1, (5000, 2)), "defect": RNG.normal(6, 1, (40, 2))}
     figure = figures.scatter_groups(groups, AXES, "x = y", "a note")

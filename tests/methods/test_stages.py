@@ -18,10 +18,10 @@ def staged():
     return spec, DADFSpec(reconstruction_epochs=2, reconstruction_lr=1e-3, **flow)
 
 
-def fit_stages(data, staged, folder=None, on_epoch=None, progress=False):
+def fit_stages(data, staged, folder=None, on_epoch=None, progress=False, **options):
     torch.manual_seed(0)
     method = DADF(staged[1], data.backbone.shapes(data.needs))
-    return method, fit.fit(method, data, staged[0], 0, folder, progress, on_epoch)
+    return method, fit.fit(method, data, staged[0], 0, folder, progress, on_epoch, **options)
 
 
 def test_stages_follow_each_other_in_one_history(data, staged, capsys):

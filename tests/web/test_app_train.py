@@ -234,7 +234,8 @@ def test_a_training_becomes_a_run_of_the_folder(trainer, parts, tmp_path):
     assert len(job.history) == 2
     state = views.draw_state(job, 0)
     assert f'href="?run={job.run.folder.name}"' in state
-    assert len(views.draw_curve(job).axes) == 1
+    assert len(views.draw_curve(job).axes) == 2
+    assert "nats per dimension of held-out good images" in state
     assert views.facts(job)["run"] == job.run.folder.name
     bad = wait(trainer.add(order(tmp_path, text="limit=6 taps=99")))
     assert (bad.phase, "tap 99" in bad.words) == ("failed", True)
@@ -246,7 +247,10 @@ def test_a_stop_keeps_the_last_whole_epoch(trainer, tmp_path):
     while not job.history and time.monotonic() < end:
         time.sleep(0.01)
     trainer.stop(job)
-    assert views.draw_state(job, 0).count("Stopping") == 1
+    state = views.draw_state(job, 0)
+    assert state.count("Stopping") == 1
+    assert "held-out good images" in state
+    assert "first step alone" in state
     wait(job)
     assert job.phase == "done", job.words
     told = job.run.summary()["stopped"]

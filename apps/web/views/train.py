@@ -96,7 +96,7 @@ def draw_state(job: Training | None, ahead: int) -> str:
     order, left = job.order, job.left()
     name = " · ".join((order.method, data_name(order.data), order.budget, f"seed {order.seed}"))
     share = 'aria-label="time"'  # without a value the bar only pulses
-    parts = [_progress(job, ahead)]
+    parts = [_progress(job, ahead), *(_likelihood(job) if job.active else [])]
     if left is not None:
         parts.append(f"about {duration(left)} left")
         share += f' max="1" value="{job.seconds / max(job.seconds + left, 1e-9):.4f}"'
@@ -116,7 +116,8 @@ def draw_curve(job: Training | None) -> Figure | None:
     parts = (data_name(spec.data), spec.input.backbone, spec.budget, spec.seed)
     note = f"{spec.method} · {style.caption(*parts)}"
     figure = training_curves(pd.DataFrame(job.history), note=note)
-    figure.axes[0].set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
+    for ax in figure.axes:
+        ax.set_xlim(0.5, job.epochs + 0.5)  # with the room of the epochs to come
     return figure
 
 
@@ -149,6 +150,18 @@ def _progress(job: Training, ahead: int) -> str:
     return words.get(job.phase, "")
 
 
+def _likelihood(job: Training) -> list[str]:
+    """How likely the images are by now, if a flow is trained and good images are held out."""
+    row = job.history[-1] if job.history else {}
+    if row.get("held_out_nats") is None:
+        return []
+    first, unit = row["first_step_held_out_nats"], "nats per dimension"
+    return [
+        f"−log p of held-out good images {row['held_out_nats']:.2f} {unit} (first step alone "
+        f"{first:.2f}), of training images {row['train_nats']:.2f}"
+    ]
+
+
 def _numbers(job: Training) -> str:
     """The finished run's first metrics, and the link that opens it."""
     if job.run is None:
@@ -158,7 +171,11 @@ def _numbers(job: Training) -> str:
     for key, label in (("image_auroc", "image AUROC"), ("aupro", "AUPRO")):
         if metrics.get(key) is not None:
             rows.append((label, f"{metrics[key]:.3f}", ""))
+    if "held_out_nats" in metrics:
+        words = f"of held-out good images; {metrics['train_nats']:.2f} of training images"
+        rows.append(("−log p", f"{metrics['held_out_nats']:.2f}", f"nats per dimension {words}"))
+    note = f'<p class="lk-small">{markup.text(metrics["note"])}</p>' if "note" in metrics else ""
     return (
-        f'{markup.numbers(rows)}<a class="lk-button" href="?run={name}">Open this run</a>'
+        f'{markup.numbers(rows)}{note}<a class="lk-button" href="?run={name}">Open this run</a>'
         '<p class="lk-small">It is in the choice of runs above, in every tab.</p>'
     )
