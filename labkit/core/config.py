@@ -56,6 +56,9 @@ class SplitSpec:
     limit: Positive | None = None  # at most so many training images, and test images per defect
     shots: Annotated[int, Field(ge=2)] | None = None  # train on just so many normals (few-shot)
     folds: Annotated[int, Field(ge=0)] | None = None  # that calibrate; 0: hold normals out instead
+    # share of those left to train on that neither train nor calibrate: they choose an epoch
+    # (`early_stopping`) or set constants of a score (`Method.fit_held_out`)
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class TrainSpec:
     milestones: tuple[float, ...] = (0.375, 0.45)  # of `steps`, share of all epochs
     decay: Annotated[float, Field(gt=0, le=1)] = 0.33  # of `steps`, factor at each milestone
     clip: Annotated[float, Field(gt=0)] | None = 2.0  # gradient norm of each clipping group
+    early_stopping: bool = False  # keep the epoch with the lowest -log p of validation images
     # of everything: features, flows, maps; auto: a GPU where there is one. MPS has no float64
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     devices: Positive = 1  # more than one: DDP
@@ -82,7 +86,8 @@ class TrainSpec:
 
 
 # keys that came after version 0.2, as they leave a run what it was: so they are in no hash
-ADDED = {"statistics": "insample", "pooled": 0.0}
+ADDED = {"statistics": "insample", "pooled": 0.0, "feature_noise": 0.0, "feature_flip": False}
+ADDED |= {"validation": 0.0, "early_stopping": False}
 
 RESERVED = {  # arguments of `labkit.train` that are no key of a spec -> what gives them
     "method": "labkit train METHOD DATA", "data": "labkit train METHOD DATA",
@@ -174,6 +179,11 @@ def resolve(
                 raise ValueError(unknown("key", key, home))
             chosen[home[key]][key] = value
     built = {section: _build(spec, chosen[section]) for section, spec in specs.items()}
+    if built["train"].early_stopping and not built["split"].validation:
+        raise ValueError(
+            "early_stopping=true chooses the epoch by good images that are set aside, and there "
+            "are none; set validation=0.1 too."
+        )
     return Config(method=method, data=data, budget=budget, seed=checked_seed(seed), **built)
 
 

@@ -16,6 +16,7 @@ from labkit.data import catalogue
 
 FEW = 200  # normals left to train on; a folder that leaves fewer calibrates by folds
 FOLDS = 5
+SET_ASIDE = 8  # normals for validation, at least
 Fold = tuple[list[Sample], list[Sample]]  # images to train on, and those held out of them
 
 
@@ -26,12 +27,13 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
     dataset brings its own, then those that train. Few-shot (`shots`) trains on the first so many
     of the latter, so 4 shots are among 16 of the same seed. The calibration normals stay as many
     as without it: they give p-values alone, and no ranking metric depends on them. By folds those
-    that train calibrate too, in the order drawn; see `folds`.
+    that train calibrate too, in the order drawn; see `folds`. With `validation` that share of
+    those that would train, at least `SET_ASIDE` and at most half of them, does neither.
 
     >>> from labkit.data import catalogue
     >>> parts = split(catalogue.load("procedural/gear"), SplitSpec(shots=4), seed=0)
     >>> {name: len(samples) for name, samples in parts.items()}
-    {'train': 4, 'calibration': 12, 'test': 136}
+    {'train': 4, 'calibration': 12, 'test': 136, 'validation': 0}
 
     Raises: ValueError if fewer than two normals, or than `shots`, are left to train on.
     """
@@ -43,12 +45,15 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
             f"{dataset.name} has {len(order)} normal images; {held} are held out for calibration, "
             "so at least two more are needed to train on."
         )
-    if spec.shots and spec.shots > len(order) - held:
+    free = len(order) - held
+    aside = min(max(SET_ASIDE, round(spec.validation * free)), free // 2) if spec.validation else 0
+    start = held + aside
+    if spec.shots and spec.shots > free - aside:
         raise ValueError(
-            f"shots={spec.shots} does not fit: {dataset.name} has {len(order) - held} normal "
+            f"shots={spec.shots} does not fit: {dataset.name} has {free - aside} normal "
             "images to train on; give at most so many."
         )
-    chosen = order[held : held + spec.shots] if spec.shots else order[held:]
+    chosen = order[start : start + spec.shots] if spec.shots else order[start:]
     numbers = sorted(chosen)[: None if spec.shots else spec.limit]
     train = [dataset.train[k] for k in numbers]
     calibration = [dataset.train[k] for k in sorted(order[:held])] or list(dataset.calibration)
@@ -59,7 +64,8 @@ def split(dataset: Dataset, spec: SplitSpec, seed: int) -> dict[str, list[Sample
         test = [sample for group in groups for sample in group[: spec.limit]]
     if count:
         calibration = [dataset.train[k] for k in order if k in numbers]
-    return {"train": train, "calibration": calibration, "test": test}
+    validation = [dataset.train[k] for k in sorted(order[held:start])[: spec.limit]]
+    return {"train": train, "calibration": calibration, "test": test, "validation": validation}
 
 
 def fold_count(dataset: Dataset, spec: SplitSpec) -> int:

@@ -82,6 +82,7 @@ class Whitening(Step):
         if mode not in self.MODES:
             raise ValueError(f"standardise is {mode!r}; use one of {', '.join(self.MODES)}.")
         self.mode, self.channels, self.shrink, self.ridge = mode, channels, shrink, ridge
+        self.noise = 0.0  # added to z, in the steps of a training alone; `stages.noisy`
         self.pooled, self.leaves_out = pooled, statistics == "loo" and mode in self.LEAVING
         positions = grid if mode in ("place", "whiten") else (1, 1)
         self.register_buffer("mean", torch.zeros(channels, *positions))
@@ -118,7 +119,11 @@ class Whitening(Step):
             with exact(x.device):
                 z = torch.einsum("pij,bjp->bip", self.whitener, maps.flatten(2))
         out = FlowOut(z.reshape(x.shape), logdet)
-        return self._without_itself(out) if self.training and self.leaves_out else out
+        if self.training and self.leaves_out:
+            out = self._without_itself(out)
+        if self.noise:
+            out = out._replace(z=out.z + self.noise * torch.randn_like(out.z))
+        return out
 
     def _without_itself(self, out: FlowOut) -> FlowOut:
         """z and lambda of images that were fitted, by the statistics of the others."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.core.config import Above0, TrainSpec, UpTo512
+from labkit.core.config import Above0, AtLeast0, TrainSpec, UpTo512
 from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, Shapes
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
@@ -44,6 +44,8 @@ class GridSpec(FlowSpec):
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: UpTo512 | None = None  # common grid of the levels, or finest of a level; None: as it is
     top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum
+    feature_noise: AtLeast0 = 0.0  # in training, behind `standardise`: std in units of theirs
+    feature_flip: bool = False  # in training, half of the images' maps are mirrored, left to right
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,10 @@ class Method(nn.Module):
         if getattr(spec, "standardise", "whiten") not in Whitening.LEAVING:
             idle["statistics"] = "needs standardise=whiten or place"
         if getattr(spec, "standardise", "whiten") == "none":
+            idle["feature_noise"] = "needs a first step, as standardise=whiten"
+        if getattr(spec, "statistics", "insample") == "loo":
+            idle["feature_flip"] = "needs statistics=insample; a mirrored image is not among them"
+        if getattr(spec, "standardise", "whiten") == "none":
             idle["place_logdet"] = "needs a first step, as standardise=whiten"
         if getattr(spec, "coupling", "affine") == "nice":
             idle["clamp"] = "needs a coupling that scales; coupling=nice only adds"
@@ -195,6 +201,12 @@ class Method(nn.Module):
 
     def fit_score(self, normals: Iterable[Features]) -> None:
         """Take constants of the score from the training normals, after the last step; one pass."""
+
+    def fit_held_out(self, normals: Iterable[Features]) -> None:
+        """Take constants of the score from the normals set aside (`validation`), after that.
+
+        They go into buffers. Called if there are such images, which neither train nor calibrate.
+        """
 
     def costs(self, features: Features) -> dict[str, Callable[[], Any]]:
         """The parts of a method whose cost is reported apart, each as a call; none by default."""

@@ -156,6 +156,7 @@ class DADF(FastFlow):
     def idle(cls, spec: DADFSpec) -> dict[str, str]:
         """Keys that change nothing beside the others."""
         idle = super().idle(spec)
+        idle["feature_noise"] = "needs fastflow; what DADF's flows see is kept as it was"
         if spec.criterion != "both":
             idle["memory_weight"] = "needs criterion=both"
         if spec.criterion != "likelihood":

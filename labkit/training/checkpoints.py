@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ from labkit.core.files import write_whole
 from labkit.methods.base import Method
 
 CHECKPOINT = "checkpoint.sealed"
+BEST = "best"  # folder of the checkpoint that early stopping keeps
 LENGTH = hashlib.sha256().digest_size  # of the hash before the tensors
 History = list[dict[str, Any]]
 State = dict[int, dict[str, torch.Tensor]]  # of an optimiser, by its parameters
+
+
+def best_epoch(history: History) -> int:
+    """The epoch at which validation images are likeliest, counted from 1; 0 if there are none.
+
+    >>> best_epoch([{"validation_nats": 1.2}, {"validation_nats": 0.9}, {"validation_nats": 1.0}])
+    2
+    """
+    nats = [row.get("validation_nats", math.nan) for row in history]
+    whole = [value for value in nats if math.isfinite(value)]
+    return nats.index(min(whole)) + 1 if whole else 0
 
 
 def save_checkpoint(folder: Path, method: Method, optimizer: Any, history: History) -> None:

@@ -92,7 +92,10 @@ class Experiment:
 
     @cached_property
     def parts(self) -> dict[str, list[Sample]]:
-        """The images to train on, to calibrate with and to test on; see `splits.split`."""
+        """The images to train on, to calibrate with, to test on and for validation.
+
+        Of the last there are none by default; see `splits.split`.
+        """
         return splits.split(self.dataset, self.config.split, self.config.seed)
 
     @property
@@ -115,7 +118,7 @@ class Experiment:
             "n_calibration": len(self.parts["calibration"]),
             "n_test_good": len(self.parts["test"]) - bad,
             "n_test_bad": bad,
-        }
+        } | ({"n_validation": len(aside)} if (aside := self.parts["validation"]) else {})
 
     @cached_property
     def data_hash(self) -> str:
@@ -146,7 +149,7 @@ class Experiment:
     def features(self, part: str, progress: bool = True) -> FeatureSet:
         """The features of a part, computed on first need.
 
-        Args: part: one of `train`, `calibration`, `test`.
+        Args: part: one of `train`, `calibration`, `test`, `validation`.
         """
         if part not in self._features:
             chosen = self.feature_set(self.parts[part], part == "train")

@@ -27,9 +27,16 @@ from labkit.core.devices import ahead, device_of, is_apart, moved
 from labkit.core.records import Batch, Features
 from labkit.features.cache import DefectSet, FeatureSet
 from labkit.methods.base import Method, Stage
-from labkit.training.checkpoints import History, State, load_checkpoint, save_checkpoint
+from labkit.training.checkpoints import (
+    BEST,
+    History,
+    State,
+    best_epoch,
+    load_checkpoint,
+    save_checkpoint,
+)
 from labkit.training.likelihood import likelihood
-from labkit.training.stages import Kept, Stopped, check_stopped, learning_rate
+from labkit.training.stages import Kept, Stopped, check_stopped, flipped, learning_rate, noisy
 
 UNSTABLE = (
     "{} not finite in epoch {}{}; lower the rate (now lr={:.2g}) or the clamp. "
@@ -70,7 +77,9 @@ def fit(
             stages: instead of the method's own.
             stop: asked before each step, on one device and with a folder; once true, training
             ends with the last whole epoch.
-            watched: sets whose likelihood is in the row of each epoch, see `likelihood`.
+            watched: sets whose likelihood is in the row of each epoch, see `likelihood`; with
+            `early_stopping` the weights are kept of the epoch, of all that run, at which that of
+            the set `validation` is best, and the history says which (`kept`).
     Raises: ValueError if a loss or a weight is not finite (the last epoch's checkpoint stays),
             `devices` asks for more than the machine has, a method's steps cannot be shared, or
             it was stopped before the last stage had an epoch.
@@ -82,6 +91,8 @@ def fit(
     several, device = spec.devices > 1, device_of(spec.device)
     if several and folder is None:
         raise ValueError("Training on several devices needs a folder for its checkpoints.")
+    if spec.early_stopping and watched and folder is None:
+        raise ValueError("Early stopping needs a folder for the weights of its best epoch.")
     if several and method.takes_microbatches:
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
@@ -159,6 +170,9 @@ class Training:
         for parameter in free:
             parameter.requires_grad_(True)
         fabric.barrier()
+        if folder and (folder / BEST).is_dir():
+            kept = len(load_checkpoint(folder / BEST, method)[0])
+            history[:] = [row | {"kept": row["epoch"] == kept} for row in history]
         method.eval()
         with torch.no_grad():
             method.fit_score(self._normals())
@@ -208,6 +222,8 @@ class Training:
                     raise ValueError(TOO_LARGE.format(spec.batch)) from None
                 if fabric.global_rank == 0:
                     history[-1] |= likelihood(method, self.watched, fabric.device)
+                    if spec.early_stopping and best_epoch(history) == len(history):
+                        save_checkpoint(self.folder / BEST, method, None, history)
                     if self.folder:
                         save_checkpoint(self.folder, method, optimizer, history)
                     if self.on_epoch:
@@ -233,16 +249,20 @@ class Training:
                 group["lr"] = rate
             seed = ((self.seed * 100_003 + epoch) * 100_003 + step) % 2**64
             generator = torch.Generator().manual_seed(seed)
-            for part, part_batch in method.microbatches(features, batch, generator):
-                losses = self.model.loss(part, part_batch)
-                loss = _objective(losses, method)
-                if not torch.isfinite(loss):
-                    values = ", ".join(f"{name} = {x.item():.4g}" for name, x in losses.items())
-                    place = f", step {step + 1} ({values})"
-                    raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
-                self._step(optimizer, loss)
-                totals.update({name: value.item() * len(part) for name, value in losses.items()})
-                looks.update(dict.fromkeys(losses, len(part)))
+            if getattr(method.spec, "feature_flip", False):
+                features, batch = flipped(features, batch, generator)
+            with noisy(method, seed + 1 + self.fabric.global_rank):
+                for part, part_batch in method.microbatches(features, batch, generator):
+                    losses = self.model.loss(part, part_batch)
+                    loss = _objective(losses, method)
+                    if not torch.isfinite(loss):
+                        terms = (f"{name} = {x.item():.4g}" for name, x in losses.items())
+                        place = f", step {step + 1} ({', '.join(terms)})"
+                        raise ValueError(UNSTABLE.format("The loss is", epoch + 1, place, rate))
+                    self._step(optimizer, loss)
+                    sizes = {name: x.item() * len(part) for name, x in losses.items()}
+                    totals.update(sizes)
+                    looks.update(dict.fromkeys(losses, len(part)))
             means = {name: total / looks[name] for name, total in totals.items()}
             whole = _objective(means, method)
             bar.set_postfix(loss=f"{whole:.3f}", refresh=False)

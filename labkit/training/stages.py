@@ -1,7 +1,9 @@
 """Stages of a training: their rates, how one is stopped, what one keeps of every image."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -9,11 +11,13 @@ from torch import Tensor
 
 from labkit.core.config import TrainSpec
 from labkit.core.devices import moved, room_on
-from labkit.core.records import Features, Needs
+from labkit.core.records import Batch, Features, Needs
+from labkit.core.seeds import seeded
 from labkit.data.synthetic.bank import SyntheticSample
 from labkit.features.backbones import Backbone
 from labkit.features.cache import FeatureSet, small_mask
-from labkit.methods.base import Stage
+from labkit.flows.whitening import Whitening
+from labkit.methods.base import Method, Stage
 
 
 class Stopped(Exception):
@@ -28,6 +32,41 @@ def check_stopped(epochs: int, stages: Sequence[Stage]) -> None:
             f"Stopped after {epochs} of {sum(planned)} epochs, too early for a run; the same "
             "training goes on from there."
         )
+
+
+@contextmanager
+def noisy(method: Method, seed: int) -> Iterator[None]:
+    """Inside, noise is added to what the method's first steps give, `feature_noise` of its spec.
+
+    One thread at a time, and drawn from `seed` on, so that a resumed run sees the same.
+    """
+    share = getattr(method.spec, "feature_noise", 0.0)
+    steps = [step for step in method.modules() if isinstance(step, Whitening)] if share else []
+    with seeded(seed) if steps else nullcontext():
+        try:
+            for step in steps:
+                step.noise = share
+            yield
+        finally:
+            for step in steps:
+                step.noise = 0.0
+
+
+def flipped(
+    features: Features, batch: Batch, generator: torch.Generator
+) -> tuple[Features, Batch]:
+    """Each image's maps mirrored, left to right, with a chance of a half; its mask likewise."""
+    chosen = torch.rand(len(features), generator=generator) < 0.5
+
+    def mirror(part: Tensor) -> Tensor:
+        one = chosen.to(part.device).reshape(-1, *[1] * (part.ndim - 1))
+        return torch.where(one, part.flip(-1), part)
+
+    image, mask = features.image, batch.defect_mask
+    maps = {"pyramid": tuple(map(mirror, features.pyramid))}
+    maps |= {} if image is None else {"image": mirror(image)}
+    own = batch if mask is None else replace(batch, defect_mask=mirror(mask))
+    return replace(features, **maps), own
 
 
 def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:

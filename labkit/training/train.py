@@ -5,10 +5,11 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -133,31 +134,30 @@ def _train(
     """Features, training, calibration and evaluation, each timed; then the stored run."""
     clock = [time.perf_counter()]
     train, calibration, test = (opened.features(part, progress) for part in PARTS)
+    options = {"stop": stop, "watched": _watched(opened)}
     defects = opened.synthetic_defects(progress=progress)
     clock.append(time.perf_counter())
     method, spec = opened.build(), opened.config
-    watched = {"train": train} | ({} if opened.folds else {"held_out": calibration})
-    options = {"stop": stop, "watched": watched}
     history = fit(
         method, train, spec.train, spec.seed, work, progress, on_epoch, defects, **options
     )
+    _fit_held_out(opened, method.to(opened.device))
     clock.append(time.perf_counter())
-    detector = Detector(spec, opened.backbone, method.to(opened.device), None)
+    detector = Detector(spec, opened.backbone, method, None)
     stopped = _stopped(opened, method, history)
     if opened.folds and stopped:
         raise ValueError(UNCALIBRATED)
-    likely, each = likelihood(detector.method, watched, opened.device), []
-    folds = _folds(opened, detector, work, progress, stop, each) if opened.folds else None
+    likely, apart = likelihood(method, options["watched"], opened.device), []
+    folds = _folds(opened, detector, work, progress, stop, apart) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
     clock.append(time.perf_counter())
     table, metrics = score_table(detector, calibration, held_out, test, progress)
     clock.append(time.perf_counter())
     parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
-    likely |= pd.DataFrame(each).mean().to_dict()
     info = _facts(opened, detector) | {
         **stopped,
-        **_likelihood(likely),
+        **_likelihood(likely | pd.DataFrame(apart).mean().to_dict()),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
         "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
@@ -186,18 +186,39 @@ def _folds(
     for number, (kept, held_out) in enumerate(bar):
         if stop and stop():
             raise ValueError(UNCALIBRATED)
-        place = folder and folder / str(number)
         method, train = opened.build(), opened.feature_set(kept, True)
         defects = opened.synthetic_defects(kept, progress=False)
-        history = fit(method, train, spec.train, spec.seed, place, False, None, defects, stop=stop)
+        options = {"stop": stop, "watched": _watched(opened, ("validation",))}
+        with TemporaryDirectory() as scratch:
+            place = (folder or Path(scratch)) / str(number)
+            history = fit(
+                method, train, spec.train, spec.seed, place, False, None, defects, **options
+            )
         if _stopped(opened, method, history):
             raise ValueError(UNCALIBRATED)
-        method.to(opened.device)
+        _fit_held_out(opened, method.to(opened.device))
         each = Detector(spec, opened.backbone, method, None, detector.main)
         features = opened.feature_set(held_out)
         if measured is not None:
             measured.append(likelihood(method, {"held_out": features}, opened.device))
         yield each, features
+
+
+def _watched(
+    opened: Experiment, names: Sequence[str] = ("train", "held_out", "validation")
+) -> dict[str, FeatureSet]:
+    """The sets whose likelihood a training records; by folds no image is held out of it."""
+    absent = {"held_out"} if opened.folds else set()
+    absent |= set() if opened.parts["validation"] else {"validation"}
+    parts = {name: {"held_out": "calibration"}.get(name, name) for name in names}
+    return {n: opened.features(part, False) for n, part in parts.items() if n not in absent}
+
+
+@torch.no_grad()
+def _fit_held_out(opened: Experiment, method: Method) -> None:
+    """Give a method the normals set aside, if there are any."""
+    if opened.parts["validation"]:
+        method.eval().fit_held_out(opened.features("validation", False).batches())
 
 
 def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, str]:
@@ -239,6 +260,7 @@ def evaluate_again(
     train, calibration, test = (opened.features(part, progress) for part in PARTS)
     with torch.no_grad():
         detector.method.eval().fit_score(train.batches())
+    _fit_held_out(opened, detector.method)
     folds = _folds(opened, detector, progress=progress) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
     return score_table(detector, calibration, held_out, test, progress)
