@@ -14,6 +14,7 @@ from labkit.methods.dadf import DADF
 from labkit.methods.differnet import DifferNet
 from labkit.methods.dnfad import DNFAD
 from labkit.methods.fastflow import FastFlow
+from labkit.methods.fused import Fused
 from labkit.methods.knn import KNN
 from labkit.methods.padim import PaDiM
 from labkit.methods.patchcore import PatchCore
@@ -34,6 +35,7 @@ TABLE: dict[str, type[Method]] = {
     "fastflow-sp": FastFlowSP,
     "csflow": CSFlow,
     "differnet": DifferNet,
+    "fused": Fused,
     "knn": KNN,
     "padim": PaDiM,
     "patchcore": PatchCore,

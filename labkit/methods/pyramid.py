@@ -106,10 +106,15 @@ class Pyramid(Method):
         self.levels = nn.ModuleList(self.level(spec, c, hw, scale) for c, *hw in shapes.pyramid)
         self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
 
+    @property
+    def whitenings(self) -> list[Whitening]:
+        """Each level's statistics, of what `gathered` gives."""
+        return [level.whitening for level in self.levels]
+
     def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Statistics of each level's positions from the training normals (none in the papers)."""
         if self.spec.standardise != "none":
-            fit_all([level.whitening for level in self.levels], map(self.gathered, normals))
+            fit_all(self.whitenings, map(self.gathered, normals))
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:

@@ -143,23 +143,28 @@ class SANF(Method):
             idle["statistics"] = "needs main_input=y_sem, which is whitened by images"
         return idle
 
-    def gather(self, features: Features) -> tuple[Tensor, Tensor]:
+    def gathered(self, features: Features) -> tuple[Tensor, Tensor]:
         """y_sem (B, d) and y_spa (B, d, h', w'), pooled."""
         spec = self.spec
         pooled = pool_tokens(features.patches, self.grid, spec.token_pool, spec.official_layout)
         grid = tuple(side // spec.token_pool for side in self.grid)
         return features.token, pooled.transpose(1, 2).unflatten(2, grid)
 
+    @property
+    def whitenings(self) -> list[Whitening]:
+        """The statistics of both sorts of tokens, of what `gathered` gives."""
+        return [self.sem_whitening, self.spa_whitening]
+
     def fit_statistics(self, normals: Iterable[Features]) -> None:
         """Statistics of both sorts of tokens from the training normals (none in the paper)."""
-        fit_all([self.sem_whitening, self.spa_whitening], map(self.gather, normals))
+        fit_all(self.whitenings, map(self.gathered, normals))
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The flow of the main token, y_sem (B, d) or y_spa (B, d, h', w'), given the others.
 
         The condition (B, M, d) is whitened as the main input is.
         """
-        sem, spa = self.gather(features)
+        sem, spa = self.gathered(features)
         if self.spec.main_input == "y_sem":
             tokens = self.spa_whitening(spa).z.flatten(2).transpose(1, 2)
             return {"y_sem": FlowInput(Flow([self.sem_whitening, self.couplings]), sem, tokens)}
