@@ -29,11 +29,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from labkit.core import config
-from labkit.core.config import Above0, Budget, Positive, TrainSpec
+from labkit.core.config import Above0, Budget, TrainSpec
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import top_mean, upsample
-from labkit.flows.whitening import fit_all
+from labkit.flows.whitening import Statistics, fit_all
 from labkit.methods.base import Method, Stage
 from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow
@@ -53,7 +53,8 @@ class FusedSpec:
     settings: Budget = "laptop"  # of the parts, each method's own of that budget
     grid: config.UpTo512 = 32  # finest of the positions' flows
     fusion: Literal["none", "mean", "query", "token"] = "none"  # of patches into the token's flow
-    image_epochs: Positive = 8
+    statistics: Statistics = "insample"  # of the first steps, see `Whitening`
+    image_epochs: Annotated[int, Field(ge=0)] = 8
     image_lr: Above0 = 5e-5
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.003  # share of a level's pixels that score
     rule: Literal["maximum", "fisher", "smallest"] = "maximum"
@@ -123,7 +124,8 @@ class Fused(Method):
     def __init__(self, spec: FusedSpec, shapes: Shapes):
         super().__init__(spec, shapes)
         self.positions = POSITIONS[spec.positions](positions_spec(spec), shapes)
-        self.image = SANF(spec.part(SANF, fusion=spec.fusion), shapes)
+        token = spec.part(SANF, fusion=spec.fusion, statistics=spec.statistics)
+        self.image = SANF(token, shapes)
         parts = 1 + len(shapes.pyramid)
         self.rarity = Rarity(parts)
         units = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
@@ -270,4 +272,5 @@ class Fused(Method):
 
 def positions_spec(spec: FusedSpec) -> Any:
     """The spec of the positions' flow."""
-    return spec.part(POSITIONS[spec.positions], grid=spec.grid)
+    positions = POSITIONS[spec.positions]
+    return spec.part(positions, grid=spec.grid, statistics=spec.statistics)
