@@ -57,6 +57,8 @@ def target_of(source: Source, root: Path | str | None = None) -> Path:
     if source.present(root):
         place = source.place(root)
         raise ValueError(f"{source.title} is already in {place}; remove that to get it anew.")
+    if source.command:
+        raise ValueError(f"{source.title} is not downloaded by this command: {source.how_to_get}.")
     if not source.archives:
         raise ValueError(
             f"{source.title} (licence: {source.licence}) has no address without a login; ask for "

