@@ -33,14 +33,14 @@ class FlowSpec:
     zero_init: bool = False  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
-    statistics: Statistics = "insample"  # loo: those of the other images, where an image trains
-    pooled: Annotated[float, Field(ge=0, le=1)] = 0.0  # of `whiten`, share of all positions' mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridSpec(FlowSpec):
     """Those of flows on feature maps."""
 
+    statistics: Statistics = "insample"  # loo: those of the other images, where an image trains
+    pooled: Annotated[float, Field(ge=0, le=1)] = 0.0  # of `whiten`, share of all positions' mean
     pool: Literal[1, 3, 5] = 1  # average pooling of the features, stride 1
     grid: UpTo512 | None = None  # common grid of the levels, or finest of a level; None: as it is
     top_k: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of pixels that score; 0: maximum

@@ -97,12 +97,6 @@ class DifferNet(Method):
             )
         return Needs(rotations=spec.rotations, random_angles=training and spec.angles == "random")
 
-    @classmethod
-    def idle(cls, spec: DifferNetSpec) -> dict[str, str]:
-        """There is one covariance, of all copies: leaving one out leaves the image's others in."""
-        idle = super().idle(spec) | {"pooled": "needs statistics of several positions"}
-        return idle | {"statistics": "needs one vector per image, not rotated copies"}
-
     def __init__(self, spec: DifferNetSpec, shapes: Shapes):
         super().__init__(spec, shapes)
         self.copies, self.channels = shapes.rotated

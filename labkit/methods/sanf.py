@@ -35,7 +35,7 @@ from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shap
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
 from labkit.flows.steps import Permute, Step
-from labkit.flows.whitening import Shrinkage, Whitening, fit_all
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening, fit_all
 from labkit.methods.base import FlowSpec, Method
 from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
 
@@ -56,6 +56,7 @@ class SANFSpec(FlowSpec):
     aligned: bool = True  # patch tokens follow the permutations of what flows
     standardise: Literal["none", "channel", "whiten"] = "none"  # whiten: y_sem alone
     shrink: Above0 | Shrinkage = 0.1  # of `whiten`, share of the mean variance
+    statistics: Statistics = "insample"  # of y_sem; loo: those of the other images, in training
     logdet: bool = True  # log-det in the score
 
 
@@ -134,14 +135,6 @@ class SANF(Method):
         )
         self.spa_whitening = Whitening(channelwise, self.channels, (1, 1))
         self.couplings = Flow(couplings(spec, self.channels))
-
-    @classmethod
-    def idle(cls, spec: SANFSpec) -> dict[str, str]:
-        """Nothing is pooled: there is one token of each sort that has a covariance."""
-        idle = super().idle(spec) | {"pooled": "needs statistics of several positions"}
-        if spec.main_input == "y_spa":
-            idle["statistics"] = "needs main_input=y_sem, which is whitened by images"
-        return idle
 
     def gathered(self, features: Features) -> tuple[Tensor, Tensor]:
         """y_sem (B, d) and y_spa (B, d, h', w'), pooled."""

@@ -18,7 +18,8 @@ from labkit.methods.base import Method
 LEAST, MOST = 8, 32  # images of each set, evenly spaced
 SHARE = 6  # no more than one in so many of the largest set: a seventh of an epoch's time
 PORTION = 8  # images at a time
-PARTED = 0.5  # nats per dimension; see `parting`
+PARTED, SLIP = 0.5, 0.01  # nats per dimension; see `parting`
+EARLY = "validation=0.1 with early_stopping=true"
 
 
 @torch.no_grad()
@@ -86,8 +87,7 @@ def parting(values: Mapping[str, float]) -> str:
 
     They have if held-out images are more than half a nat per dimension less likely: that is what
     latents cost that have twice the variance which N(0, I) promises. Which part fits its images
-    is said by the first step alone. Or if training has made held-out images less likely than the
-    first step had them.
+    is said by the first step alone. Or if training has made held-out images less likely.
 
     Args: values: as `likelihood` gives them of `train` and `held_out`.
     """
@@ -95,17 +95,18 @@ def parting(values: Mapping[str, float]) -> str:
     if not set(keys) <= set(values):
         return ""
     train, held_out, first_train, first = (values[key] for key in keys)
-    apart = f"Held-out images are {held_out - train:.2f} nats per dimension less likely than "
-    if held_out - train > PARTED and first - first_train > (held_out - train) / 2:
-        return apart + (
-            "training images: the first step fits its images; statistics=loo, pooled=0.5 or a "
-            "larger shrink helps."
-        )
-    if held_out - train > PARTED:
-        return apart + "training images: the flow fits its images; early_stopping=true helps."
-    if held_out > first + 0.01:
+    gap, unit = held_out - train, "nats per dimension less likely than"
+    if gap > PARTED and first - first_train > gap / 2:
         return (
-            f"Training has made held-out images {held_out - first:.2f} nats per dimension less "
-            "likely than the first step alone; early_stopping=true or statistics=loo helps."
+            f"Held-out images are {gap:.2f} {unit} training images: the first step fits its "
+            "training images; statistics=loo, pooled=0.5 or a larger shrink helps."
         )
+    if gap > PARTED:
+        return (
+            f"Held-out images are {gap:.2f} {unit} training images: the flow fits its training "
+            f"images; {EARLY} helps."
+        )
+    if held_out > first + SLIP:
+        lost = held_out - first
+        return f"Held-out images are {lost:.2f} {unit} under the first step alone; {EARLY} helps."
     return ""

@@ -231,11 +231,9 @@ class Run:
 
     @property
     def likelihood(self) -> dict[str, float]:
-        """`likelihood` of training and held-out normals at the end, as columns of `history`.
+        """That of training and held-out normals, named as in `history`; {} without a flow.
 
-        nats_gained is what training has added on held-out normals: the first step's -log p there
-        less that of the whole flow, nats per dimension. Empty if there is no flow, or of a run
-        before version 0.3.
+        `nats_gained`: -log p of held-out normals under the first step, less that of the flow.
         """
         stored = self.info.get("likelihood", {})
         named = {k if k.endswith("_z2") else f"{k}_nats": value for k, value in stored.items()}

@@ -40,7 +40,7 @@ class Stored(BaseModel):
     seconds: dict[str, FiniteFloat]
     root: str | None = None
     stopped: str = ""
-    likelihood: dict[str, float] = {}  # `train._likelihood`; before version 0.3 there was none
+    likelihood: dict[str, float] = {}  # of `likelihood`, without `_nats`; none before version 0.3
 
 
 def seal(info: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:

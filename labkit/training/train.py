@@ -151,13 +151,15 @@ def _train(
     folds = _folds(opened, detector, work, progress, stop, apart) if opened.folds else None
     held_out = detector.calibrate(calibration, folds)
     clock.append(time.perf_counter())
+    likely |= pd.DataFrame(apart).mean().to_dict()
+    likely = {key.removesuffix("_nats"): value for key, value in likely.items()}
     table, metrics = score_table(detector, calibration, held_out, test, progress)
     clock.append(time.perf_counter())
     parts = ("feature_seconds", "fit_seconds", "calibrate_seconds", "evaluate_seconds")
     seconds = dict(zip(parts, np.diff(clock).round(2).tolist(), strict=True))
     info = _facts(opened, detector) | {
         **stopped,
-        **_likelihood(likely | pd.DataFrame(apart).mean().to_dict()),
+        **({"likelihood": likely} if likely else {}),
         "metrics": {"image_auroc": None, "pixel_auroc": None, "aupro": None} | metrics,
         "train_seconds": round(clock[3 if folds else 2] - clock[0], 2),
         "seconds": seconds,
@@ -227,12 +229,6 @@ def _stopped(opened: Experiment, method: Method, history: History) -> dict[str, 
     epochs, planned = len(history), sum(stage.train.epochs for stage in stages)
     early = 0 < epochs < planned
     return {"stopped": f"stopped after {epochs} of {planned} epochs"} if early else {}
-
-
-def _likelihood(values: dict[str, float]) -> dict[str, dict[str, float]]:
-    """What run.json holds of it; nothing of a method without flows."""
-    named = {key.removesuffix("_nats"): value for key, value in values.items()}
-    return {"likelihood": named} if named else {}
 
 
 def _facts(opened: Experiment, detector: Detector) -> dict[str, Any]:

@@ -73,8 +73,12 @@ if __name__ == "__main__":
     for devices in (1, 2):
         run = folder / str(devices)
         run.mkdir()
-        spec = config.TrainSpec(epochs=2, batch=10, device="cpu", devices=devices)
-        method, history = t.fit(data, spec, run)
+        spec = config.TrainSpec(epochs=2, batch=10, device="cpu", devices=devices,
+                                early_stopping=True)
+        method, sets = t.build(data), {"train": data, "validation": data}
+        history = t.training.fit(method, data, spec, 0, run, progress=False, watched=sets)
+        assert [row["validation_nats"] for row in history] == [r["train_nats"] for r in history]
+        assert [row["kept"] for row in history] == [False, True]
         ends.append(t.weights(method))
         losses.append([row["loss"] for row in history])
     wild = config.TrainSpec(batch=5, lr=1e30, clip=None, device="cpu", devices=2, warmup=0)
