@@ -87,6 +87,7 @@ def variants(study: Study, budget: str = "laptop") -> pd.DataFrame:
 
     "-" is nothing beyond the row above it, or no row of the paper's table.
     """
+    budget = "laptop" if budget == "stored" else budget
     tasks = {task.variant: task for task in study.tasks(budget)}
     rows = [variant for variant in study.rows if variant.name in tasks]
     first = tasks[rows[0].name].set
