@@ -120,10 +120,15 @@ def _document(budget: str) -> str:
     from labkit.studies import shipped
 
     head = (
-        f"# Results\n\nWhat `labkit study NAME --budget {budget}` measured. Columns named "
-        "*published* are the papers' own numbers, on their data; all others are measured here. "
-        f"Written by `labkit studies --budget {budget} --markdown`."
+        "# Results\n\nWhat `labkit study NAME` measured. Columns named *published* are the "
+        "papers' own numbers, on their data; all others are measured here. Written by "
+        f"`labkit studies --budget {budget} --markdown`."
     )
+    if budget == lab.STORED:
+        head += (
+            " The numbers come with labkit, and notebooks and the app show them without a run.\n"
+            "Those of version 0.1 stand in [results-0.1.md](results-0.1.md)."
+        )
     names = shipped.names() if budget == lab.STORED else lab.names()
     stored = (lab.stored(name, budget) for name in names)
     sections = [markdown(results) for results in stored if results.records]

@@ -8,9 +8,9 @@ FOLDER/summary.csv              one row per variant, dataset and metric: mean, s
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -217,25 +217,17 @@ class Results:
         groups = self.table.groupby(["metric", "data", "variant"])
         return {key: dict(zip(rows["seed"], rows["value"], strict=True)) for key, rows in groups}
 
-    def _ranked(
+    @cached_property
+    def _ranked(self) -> Callable[..., tuple[np.ndarray, ...] | None]:
+        return cache(self._rank)
+
+    def _rank(
         self, variant: str, data: str, seeds: frozenset[int], metric: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    ) -> tuple[np.ndarray, ...] | None:
         """Bootstrap draws of an image AUROC and DeLong's V and W, of a mean over seeds.
 
         None of another metric, or where a class is missing.
         """
-        key = (variant, data, seeds, metric)
-        if key not in self._kept:
-            self._kept[key] = self._rank(*key)
-        return self._kept[key]
-
-    @cached_property
-    def _kept(self) -> dict[tuple[Any, ...], Any]:
-        return {}
-
-    def _rank(
-        self, variant: str, data: str, seeds: frozenset[int], metric: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         wins, tasks = [], [t for t in self.finished(variant, data) if t.seed in seeds]
         defect = metric.removeprefix(AREA).removeprefix("_")
         tasks = tasks if metric.startswith(AREA) and self.study.measure != "cost" else ()

@@ -53,14 +53,14 @@ def stored(
     Its anchors are beside it unless some variants are asked for. The budget `stored` is what comes
     with labkit, or what is finished at `laptop` of a study of which nothing does.
     """
-    study, kind = get(name), Results
+    study, reader = get(name), Results
     if budget == STORED and study.name in shipped.names():
-        kind, budget = shipped.Shipped, shipped.budget_of(study.name)
+        reader, budget = shipped.Shipped, shipped.budget_of(study.name)
     budget = "laptop" if budget == STORED else budget
     tasks = study.tasks(budget, seeds, data, variants, settings)
     anchors = [] if variants else study.anchor_tasks(budget, seeds, data, settings)
     place = Path(out or folder(study.name, budget))
-    return kind(study, budget, place, tasks, anchors=anchors)
+    return reader(study, budget, place, tasks, anchors=anchors)
 
 
 def run(

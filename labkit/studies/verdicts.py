@@ -62,21 +62,25 @@ def verdict(
     results: Results, better: str, than: str, data: str, metric: str = "", term: str = ""
 ) -> Verdict:
     """Whether a variant is better than another on a data set, as far as it can be tested there."""
+    every, pair = results.anchored, (better, than)
     metric, term = metric or results.study.metrics[0], term or results.study.term
-    every = results.anchored
-    pair = (better, than)
-    found = Verdict(
+
+    def means(name: str, *variants: str) -> list[float]:
+        values = [every.gap(variant, "", data, name).value for variant in variants]
+        return [value for value in values if np.isfinite(value)] or [np.nan]
+
+    whole = Verdict(
         better=better,
         than=than,
         data=data,
         metric=metric,
         gap=every.gap(better, than, data, metric),
         term=term,
-        gradient=_largest(every, pair, data, f"share_{term}"),
-        selected=_largest(every, pair, data, "selected"),
-        nats=_first(every, (results.base, *pair), data, "nats_gained"),
+        gradient=max(means(f"share_{term}", *pair)),  # of the variant that has it
+        selected=max(means("selected", *pair)),
+        nats=means("nats_gained", results.base, *pair)[0],
     )
-    return replace(found, why=_why(found, every))
+    return replace(whole, why=_why(whole, every))
 
 
 def table(results: Results) -> pd.DataFrame:
@@ -123,18 +127,3 @@ def _why(one: Verdict, every: Results) -> str:
     if np.isnan(one.gap.low):
         return "one seed has no interval"
     return "the interval includes 0" if one.gap.low <= 0 <= one.gap.high else ""
-
-
-def _mean(every: Results, variant: str, data: str, metric: str) -> float:
-    return every.gap(variant, "", data, metric).value
-
-
-def _largest(every: Results, variants: tuple[str, ...], data: str, metric: str) -> float:
-    """The largest of some variants' means: of the one that has the term."""
-    return float(np.fmax.reduce([_mean(every, variant, data, metric) for variant in variants]))
-
-
-def _first(every: Results, variants: tuple[str, ...], data: str, metric: str) -> float:
-    """The mean of the first variant that has the metric."""
-    means = [_mean(every, variant, data, metric) for variant in variants]
-    return next((mean for mean in means if np.isfinite(mean)), np.nan)
