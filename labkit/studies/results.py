@@ -214,8 +214,11 @@ class Results:
     @cached_property
     def _by_seed(self) -> dict[tuple[str, str, str], dict[int, float]]:
         """The values of each metric, dataset and variant by seed."""
-        groups = self.table.groupby(["metric", "data", "variant"])
-        return {key: dict(zip(rows["seed"], rows["value"], strict=True)) for key, rows in groups}
+        values: dict[tuple[str, str, str], dict[int, float]] = {}
+        columns = self.table[["metric", "data", "variant", "seed", "value"]]
+        for *key, seed, value in columns.itertuples(index=False, name=None):
+            values.setdefault(tuple(key), {})[seed] = value
+        return values
 
     @cached_property
     def _ranked(self) -> Callable[..., tuple[np.ndarray, ...] | None]:

@@ -63,7 +63,7 @@ def write(results: Results) -> list[Path]:
     tables = {name: pd.DataFrame(rows), f"{name}-gaps": pd.DataFrame(gaps, columns=columns)}
     paths = [FOLDER / f"{stem}.csv" for stem in tables]
     for path, table in zip(paths, tables.values(), strict=True):
-        text = table.to_csv(index=False, float_format="%.6g").encode()
+        text = table.to_csv(index=False, float_format="%.8g").encode()
         write_whole(path, lambda place, text=text: place.write_bytes(text))
     _read.cache_clear()
     return paths
@@ -77,7 +77,8 @@ class Shipped(Results):
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
         """Of each task its metrics, and what a caption says of its settings."""
-        table = _read(FOLDER / f"{self.study.name}.csv").set_index("fingerprint")
+        table = _read(FOLDER / f"{self.study.name}.csv").drop_duplicates("fingerprint")
+        table = table.set_index("fingerprint")
         wanted = [task.fingerprint for task in self.tasks if task.fingerprint in table.index]
         return {fingerprint: _record(table.loc[fingerprint]) for fingerprint in wanted}
 
