@@ -13,6 +13,8 @@ from labkit.core.config import checked_seed
 from labkit_apps.cli.output import Budget, Json, Root, Set, echo, setting, table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from labkit.studies.results import Results
 
 
@@ -20,13 +22,22 @@ def studies(
     budget: Budget = "laptop",
     json: Json = False,
     markdown: Annotated[bool, Option(help="Tables of finished studies.")] = False,
+    store: Annotated[
+        list[str] | None, Option(help="Ship what is finished of this study; repeatable.")
+    ] = None,
 ) -> None:
     """Every ablation: how far it got, what it cost, its best and worst variant.
 
-    labkit studies --markdown > docs/results.md
+    labkit studies --budget stored --markdown > docs/results.md
     """
     from labkit.studies import runner as lab
 
+    if store:
+        from labkit.studies import shipped
+
+        paths = [path for name in store for path in shipped.write(lab.stored(name, budget))]
+        rows = [{"file": path, "bytes": path.stat().st_size} for path in paths]
+        return echo(rows, json, lambda: table(rows))
     if markdown:
         typer.echo(_document(budget))
         return
@@ -72,7 +83,7 @@ def study(
         name, budget, numbers, datasets, variant, engine, workers, gpus, out, again=again,
         settings=settings,
     )  # fmt: skip
-    if results.records:
+    if results.records and not results.shipped:
         _draw(results)
     echo(_record(results), json, lambda: _page(results))
     if results.failed:
@@ -104,15 +115,22 @@ def _forecast(planned: Results, json: bool) -> None:
 
 
 def _document(budget: str) -> str:
-    """The tables of every study that has finished tasks, as Markdown."""
+    """The tables of every study that has finished tasks, as Markdown; all shipped at `stored`."""
     from labkit.studies import runner as lab
+    from labkit.studies import shipped
 
     head = (
-        f"# Results\n\nWhat `labkit study NAME --budget {budget}` measured. Columns named "
-        "*published* are the papers' own numbers, on their data; all others are measured here. "
-        f"Written by `labkit studies --budget {budget} --markdown`."
+        "# Results\n\nWhat `labkit study NAME` measured. Columns named *published* are the "
+        "papers' own numbers, on their data; all others are measured here. Written by "
+        f"`labkit studies --budget {budget} --markdown`."
     )
-    stored = (lab.stored(name, budget) for name in lab.names())
+    if budget == lab.STORED:
+        head += (
+            " The numbers come with labkit, and notebooks and the app show them without a run.\n"
+            "Those of version 0.1 stand in [results-0.1.md](results-0.1.md)."
+        )
+    names = shipped.names() if budget == lab.STORED else lab.names()
+    stored = (lab.stored(name, budget) for name in names)
     sections = [markdown(results) for results in stored if results.records]
     return "\n\n".join([head, *(sections or [f"No study is finished at the {budget} budget."])])
 
@@ -123,7 +141,7 @@ def markdown(results: Results, head: str = "##") -> str:
     Published and measured stand in columns of their own, each named so; the notes tell data,
     backbone, budget, seeds and protocol.
     """
-    from labkit.studies import tables
+    from labkit.studies import tables, verdicts
 
     study, done = results.study, len(results.records)
     lines = [f"{head} {study.title} (`{study.name}`)"]
@@ -135,15 +153,24 @@ def markdown(results: Results, head: str = "##") -> str:
     pages = list(tables.pages(results))
     for title, rows in pages:
         lines += [f"{head}# {title}"] * (len(pages) > 1)
-        columns = [column or "variant" for column in rows]
-        cells = [columns, ["---"] * len(columns), *rows.to_numpy().tolist()]
-        escaped = [[" ".join(c.split()).replace("|", r"\|") for c in line] for line in cells]
-        lines.append("\n".join(f"| {' | '.join(line)} |" for line in escaped))
+        lines.append(_grid(rows))
+    claims = verdicts.table(results)
+    lines += [_grid(claims)] * bool(len(claims))
     lines.append("\n".join(f"- {note}" for note in tables.notes(results)))
     return "\n\n".join(lines) + "\n"
 
 
+def _grid(rows: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
+    columns = [column or "variant" for column in rows]
+    cells = [columns, ["---"] * len(columns), *rows.to_numpy().tolist()]
+    escaped = [[" ".join(c.split()).replace("|", r"\|") for c in line] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
 def _record(results: Results) -> dict[str, Any]:
+    from labkit.studies import verdicts
+
     failed = [
         {key: getattr(task, key) for key in ("variant", "data", "seed")} | {"error": error}
         for task in results.anchored.tasks
@@ -152,19 +179,23 @@ def _record(results: Results) -> dict[str, Any]:
     head = {"study": results.study.name, "budget": results.budget, "folder": results.folder}
     head |= {"tasks": len(results.tasks), "finished": len(results.records), "failed": failed}
     summary = results.anchored.summary.to_dict("records")
-    return head | {"caption": results.caption, "summary": summary}
+    claims = verdicts.table(results).to_dict("records")
+    return head | {"caption": results.caption, "summary": summary, "verdicts": claims}
 
 
 def _page(results: Results) -> str:
-    from labkit.studies import tables
+    from labkit.studies import tables, verdicts
 
     parts = [f"{results.study.title}: {results.study.question}"]
     pages = list(tables.pages(results))
     for title, rows in pages:
         text = table(rows.rename(columns={"": "variant"}).to_dict("records"))
         parts.append(f"{title}\n{text}" if len(pages) > 1 else text)
+    if claims := verdicts.table(results).to_dict("records"):
+        parts.append(table(claims))
     parts.append("\n".join(tables.notes(results)))
-    return "\n\n".join([*parts, f"In {results.folder}: results.csv, summary.csv, figure.png"])
+    where = f"In {results.folder}: results.csv, summary.csv, figure.png"
+    return "\n\n".join([*parts, "Stored with labkit." if results.shipped else where])
 
 
 def _draw(results: Results) -> None:

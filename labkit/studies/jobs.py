@@ -26,6 +26,7 @@ from labkit.evaluation.detector import Detector
 from labkit.studies.spec import Task
 from labkit.training.checkpoints import CHECKPOINT, load_checkpoint
 from labkit.training.run import Run
+from labkit.training.terms import term_shares
 from labkit.training.train import evaluate_again, train
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")  # that the oracle picks an epoch by
@@ -82,9 +83,10 @@ def perform(job: Job) -> list[Outcome]:
         head, options = job.head, {"progress": False, "again": job.again} | job.trained
         try:
             run = train(head.method, head.data, head.budget, head.seed, **options)
+            loss = loss_figures(run)
         except Exception as error:
             return [_failed(task, error) for task in job.tasks]
-        answer = partial(_scored, run)
+        answer = partial(_scored, run, loss)
     outcomes = []
     for task in job.tasks:
         try:
@@ -132,7 +134,18 @@ def _answer(task: Task, run: Run) -> tuple[Detector, pd.DataFrame, dict[str, Any
     return rescore(run, task.map, progress=False, **changes)
 
 
-def _scored(run: Run, task: Task) -> Outcome:
+def loss_figures(run: Run) -> dict[str, float]:
+    """What a run's loss did: the gradient's share of each term, and what was only logged.
+
+    Returns: share_TERM in [0, 1] of a loss of several terms; of selfsup `selected` and `gap`, each
+             a mean over the epochs that have it.
+    """
+    logged = [name for name in run.detector.method.logged_only if name in run.history]
+    means = run.history[logged].mean().dropna().to_dict()
+    return {f"share_{name}": share for name, share in term_shares(run).items()} | means
+
+
+def _scored(run: Run, loss: dict[str, float], task: Task) -> Outcome:
     """What a trained run answers to a task."""
     started = time.perf_counter()
     answering, table, values = _answer(task, run)
@@ -149,6 +162,7 @@ def _scored(run: Run, task: Task) -> Outcome:
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},
         "weights": run.info["weights"],
         "likelihood": run.info.get("likelihood"),
+        "loss": loss,
         "labkit": run.info["labkit"],
         "source": run.info.get("code_hash"),  # of the code that trained it
     }

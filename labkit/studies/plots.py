@@ -39,7 +39,9 @@ TICKS = (-0.3, -0.1, -0.03, -0.01, 0.0, 0.01, 0.03, 0.1, 0.3)
 
 def draw(results: Results) -> Figure:
     """The figure that the study asks for: a curve over a swept value, scores, parts, or dots."""
-    drawing = {"curve": curve, "histograms": histograms, "parts": parts, "tsne": tsne}
+    drawing = {"curve": curve, "parts": parts}
+    if not results.shipped:  # which has no scores of images
+        drawing |= {"histograms": histograms, "tsne": tsne}
     return drawing.get(results.study.figure, dots)(results)
 
 

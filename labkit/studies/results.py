@@ -8,25 +8,45 @@ FOLDER/summary.csv              one row per variant, dataset and metric: mean, s
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from labkit.core.files import read_table, sweep, write_whole
 from labkit.data import catalogue
-from labkit.evaluation.bootstrap import bootstrap_means, interval, pairwise_wins
+from labkit.evaluation.bootstrap import (
+    LEVEL,
+    bootstrap_means,
+    delong,
+    interval,
+    pairwise_wins,
+    two_sided,
+)
 from labkit.studies import published
 from labkit.studies.spec import Study, Task
 
 LARGEST = 50_000_000  # pairs of a good and a defective image; beyond, no interval
 MANY = 9  # datasets that a caption names
 KEYS = ["study", "variant", "method", "data", "seed", "budget"]
+AREA = "image_auroc"
+
+
+class Gap(NamedTuple):
+    """A difference, its 95 % interval and its p-value; NaN where there is none."""
+
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+
+
+NO_GAP = Gap()
 
 
 @dataclass
@@ -36,6 +56,8 @@ class Results:
     Args: folder: where they lie; tasks: what was planned; failed: fingerprint -> sentence, of
           this run; anchors: the first step alone and controls, in tables and figures only.
     """
+
+    shipped: ClassVar[bool] = False  # as `shipped.Shipped`, which has no scores of images
 
     study: Study
     budget: str
@@ -122,7 +144,7 @@ class Results:
             (*[getattr(task, key) for key in KEYS], name, value)
             for task in self.tasks
             if task.fingerprint in self.records
-            for name, value in _numbers(self.records[task.fingerprint])
+            for name, value in numbers_of(self.records[task.fingerprint])
         ]
         return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
 
@@ -131,7 +153,7 @@ class Results:
         """One row per variant, dataset and metric.
 
         mean, sd, n over seeds; low, high: the interval of the mean under another choice of test
-        images (bootstrap, image AUROC only); difference: mean over seeds of variant minus base,
+        images (bootstrap, image AUROCs only); difference: mean over seeds of variant minus base,
         each seed with its own base; difference_low, difference_high: its interval, the same images
         drawn for both.
         """
@@ -145,32 +167,82 @@ class Results:
         return rows.merge(self._intervals(), how="left", on=keys)
 
     def _intervals(self) -> pd.DataFrame:
-        rows, draws = [], cache(self._draws)
-        for data, variant in itertools.product(self.datasets, self.variants):
-            own, others = (
-                frozenset(task.seed for task in self.finished(one, data))
-                for one in (variant, self.base)
-            )
-            areas = draws(variant, data, own)
-            if areas is None:
-                continue
-            pair = [draws(one, data, own & others) for one in (variant, self.base)]
-            gap = None if variant == self.base or pair[1] is None else pair[0] - pair[1]
-            ends = [(None, None) if one is None else interval(one) for one in (areas, gap)]
-            rows.append((variant, data, "image_auroc", *ends[0], *ends[1]))
+        """Those of image AUROCs, of all defects and of the types that the study names."""
+        rows, named = [], [name for name in self.study.metrics if name.startswith(AREA)]
+        metrics, pairs = dict.fromkeys([AREA, *named]), [self.datasets, self.variants]
+        for metric, data, variant in itertools.product(metrics, *pairs):
+            own, gap = self.gap(variant, "", data, metric), NO_GAP
+            if variant != self.base:
+                gap = self.gap(variant, self.base, data, metric)
+            if not np.isnan(own.low):
+                rows.append((variant, data, metric, own.low, own.high, gap.low, gap.high))
         columns = ["low", "high", "difference_low", "difference_high"]
         return pd.DataFrame(rows, columns=["variant", "data", "metric", *columns])
 
-    def _draws(self, variant: str, data: str, seeds: frozenset[int]) -> np.ndarray | None:
-        """Image AUROC, mean over seeds, in each bootstrap draw of the test images of a dataset."""
+    def gap(self, variant: str, against: str, data: str, metric: str = AREA) -> "Gap":
+        """A variant minus another, a mean over the seeds that both have; itself if that is "".
+
+        Of an image AUROC, of all defects or of one type: the 95 % bootstrap interval over test
+        images, the same drawn for both, and DeLong's p. Of another metric's difference Student's
+        interval over seeds.
+        """
+        values = self.paired(variant, against, data, metric)
+        if not values:
+            return NO_GAP
+        spread = [*values.values()]
+        mean = float(np.mean(spread))
+        key = (data, frozenset(values), metric)
+        parts = [self._ranked(one, *key) for one in (variant, against) if one]
+        if None not in parts:
+            minus = parts[0] if not against else [a - b for a, b in zip(*parts, strict=True)]
+            p = two_sided(*delong(*minus[1:])) if against else np.nan
+            return Gap(mean, *interval(minus[0]), p)
+        if len(values) == 1 or not against:
+            return Gap(mean)
+        from scipy.stats import t
+
+        error = np.std(spread, ddof=1) / len(values) ** 0.5
+        reach = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
+        return Gap(mean, mean - reach, mean + reach)
+
+    def paired(self, variant: str, against: str, data: str, metric: str) -> dict[int, float]:
+        """A metric of a variant, minus that of another if it is not "", of each seed with both."""
+        own, other = (self._by_seed.get((metric, data, one), {}) for one in (variant, against))
+        seeds = sorted(own.keys() & other.keys() if against else own)
+        return {seed: own[seed] - other.get(seed, 0.0) for seed in seeds}
+
+    @cached_property
+    def _by_seed(self) -> dict[tuple[str, str, str], dict[int, float]]:
+        """The values of each metric, dataset and variant by seed."""
+        values: dict[tuple[str, str, str], dict[int, float]] = {}
+        columns = self.table[["metric", "data", "variant", "seed", "value"]]
+        for *key, seed, value in columns.itertuples(index=False, name=None):
+            values.setdefault(tuple(key), {})[seed] = value
+        return values
+
+    @cached_property
+    def _ranked(self) -> Callable[..., tuple[np.ndarray, ...] | None]:
+        return cache(self._rank)
+
+    def _rank(
+        self, variant: str, data: str, seeds: frozenset[int], metric: str
+    ) -> tuple[np.ndarray, ...] | None:
+        """Bootstrap draws of an image AUROC and DeLong's V and W, of a mean over seeds.
+
+        None of another metric, or where a class is missing.
+        """
         wins, tasks = [], [t for t in self.finished(variant, data) if t.seed in seeds]
-        for task in tasks if self.study.measure != "cost" else ():
+        defect = metric.removeprefix(AREA).removeprefix("_")
+        tasks = tasks if metric.startswith(AREA) and self.study.measure != "cost" else ()
+        for task in tasks:
             test = self.scores(task).query("split == 'test'")
-            good, bad = (test.loc[test["label"] == k, "score"].to_numpy() for k in (0, 1))
+            chosen = (test["label"] == 0) | (test["defect"] == defect) if defect else slice(None)
+            good, bad = (test[chosen].query("label == @k")["score"].to_numpy() for k in (0, 1))
             if not 0 < len(good) * len(bad) <= LARGEST:
                 return None
             wins.append(pairwise_wins(bad, good))
-        return bootstrap_means(sum(wins) / len(wins)) if wins else None
+        mean = sum(wins) / len(wins) if wins else None
+        return None if mean is None else (bootstrap_means(mean), mean.mean(1), mean.mean(0))
 
     @cached_property
     def caption(self) -> str:
@@ -231,15 +303,17 @@ class Results:
         return self.folder / "tasks" / f"{task.fingerprint}.{suffix}"
 
 
-def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:
+def numbers_of(record: dict[str, Any]) -> Iterable[tuple[str, float]]:
     """Every number of a record under the name that it has as a metric.
 
     image_auroc_DEFECT where a data set has two types of defect or more; of a method with flows
     -log p of training and held-out normals, nats per dimension, the mean z^2 of the latter, and
-    nats_gained, by how much training lowered the held-out -log p below that of the first step.
+    nats_gained, by how much training lowered the held-out -log p below that of the first step;
+    of the loss what `jobs.loss_figures` says.
     """
     defects, flow = record["metrics"].get("defects") or (), record.get("likelihood") or {}
     values = {"trainable_parameters": record.get("trainable_parameters")} | record["metrics"]
+    values |= record.get("loss") or {}
     if len(defects) > 1:
         values |= {f"image_auroc_{row['defect']}": row.get("image_auroc") for row in defects}
     if {"train", "held_out", "held_out_z2", "first_step_held_out"} <= flow.keys():

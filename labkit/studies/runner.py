@@ -22,11 +22,14 @@ from tqdm.auto import tqdm
 
 from labkit.core.config import Settings, unknown
 from labkit.core.files import folder_of, source, sweep
+from labkit.studies import shipped
 from labkit.studies.results import Results
 from labkit.studies.spec import Task, get, names
 
 if TYPE_CHECKING:
     from labkit.studies.jobs import Outcome
+
+STORED = "stored"  # the budget that runs nothing
 
 __all__ = ["folder", "get", "names", "run", "states", "stored"]
 
@@ -47,13 +50,17 @@ def stored(
 ) -> Results:
     """What is finished of a study; nothing is run.
 
-    Its anchors are beside it unless some variants are asked for.
+    Its anchors are beside it unless some variants are asked for. The budget `stored` is what comes
+    with labkit, or what is finished at `laptop` of a study of which nothing does.
     """
-    study = get(name)
+    study, reader = get(name), Results
+    if budget == STORED and study.name in shipped.names():
+        reader, budget = shipped.Shipped, shipped.budget_of(study.name)
+    budget = "laptop" if budget == STORED else budget
     tasks = study.tasks(budget, seeds, data, variants, settings)
     anchors = [] if variants else study.anchor_tasks(budget, seeds, data, settings)
     place = Path(out or folder(study.name, budget))
-    return Results(study, budget, place, tasks, anchors=anchors)
+    return reader(study, budget, place, tasks, anchors=anchors)
 
 
 def run(
@@ -72,6 +79,7 @@ def run(
 ) -> Results:
     """Run what a study still lacks, and return all of it.
 
+    Nothing is run at the budget `stored`, see there.
     A finished task is stored at once and never run again (`again=True` does); a killed study goes
     on where it stopped; a task that fails leaves a sentence in `results.failed` and the others go
     on.
@@ -84,6 +92,11 @@ def run(
             version made, for a Ray cluster that is not there, and for a full disk.
     """
     results = stored(name, budget, seeds, data, variants, out, settings)
+    if budget == STORED:
+        if not results.records:
+            title = results.study.name
+            raise ValueError(f"Nothing of {title} is stored; run `labkit study {title}`.")
+        return results
     every = results.anchored
     strangers = {r["labkit"] for r in every.records.values()} - {version("labkit")}
     if strangers and not again:

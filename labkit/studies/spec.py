@@ -70,6 +70,16 @@ class Published:
 
 
 @declared()
+class Expectation:
+    """A paper's claim as data: a variant that should be better than another, by a metric."""
+
+    better: str
+    than: str
+    metric: str = ""  # the study's first, if not given; higher is better
+    term: str = ""  # of the loss, that the claim is about; the study's, if not given
+
+
+@declared()
 class Layer:
     """What a budget does otherwise."""
 
@@ -91,6 +101,8 @@ class Study:
     method: str
     data: Some[str]
     claim: str = ""  # of the paper, in our words
+    expects: tuple[Expectation, ...] = ()  # the claim as data; see `verdicts`
+    term: str = ""  # of the loss, that the study is about
     seeds: Some[Seed] = (0, 1, 2)
     set: Settings = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
@@ -119,6 +131,9 @@ class Study:
         for base in (self.base, *(layer.base for layer in self.budgets.values())):
             if base and base not in names:
                 raise ValueError(f"base: {unknown('variant', base, names)}")
+        for one in itertools.chain(*((claim.better, claim.than) for claim in self.expects)):
+            if one not in every:
+                raise ValueError(f"expects: {unknown('variant', one, every)}")
         for layer in (self, *self.budgets.values(), *self.variants, *self.rows):
             for key in RESERVED.keys() & layer.set:
                 raise ValueError(f"set: {unknown('key', key, ())}")
@@ -357,6 +372,7 @@ def _sentence(error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
         parts = {"variants": Variant, "published": Published, "budgets": Layer}
+        parts |= {"expects": Expectation}
         owner = parts.get(first["loc"][0], Study)
         allowed = [one.name for one in fields(owner)]
         return unknown(f"key {key} of a study:", str(first["loc"][-1]), allowed)

@@ -92,6 +92,8 @@ def test_settings_are_layered_and_fingerprints_follow_them(tmp_path):
         ({"sed": {"blocks": 1}}, "did you mean 'seeds'|did you mean 'set'"),
         ({"data": None}, "'data' is missing"),
         ({"base": "blocks=3"}, "base: Unknown variant 'blocks=3'"),
+        ({"expects": [{"better": "blocks=2", "than": "blocks=3"}]}, "expects: Unknown variant"),
+        ({"expects": [{"better": "a", "than": "b", "bettr": 1}]}, "did you mean 'better'"),
         ({"budgets": {"laptpo": {}}}, "'laptpo' does not fit: input should be 'quick', 'laptop'"),
         ({"budgets": {"quick": {"sets": {}}}}, "did you mean 'set'"),
         ({"variants": [{"name": "blocks=1"}]}, "two variants are named 'blocks=1'"),

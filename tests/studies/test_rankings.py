@@ -52,6 +52,21 @@ def test_the_critical_difference_is_demsars():
     assert tables.critical_difference(2, 10) == pytest.approx(1.96 / 10**0.5, abs=1e-3)
 
 
+def test_wilcoxons_p_is_exact_and_holms_correction_steps_down():
+    """Eight datasets: one sign throughout is 2 / 2^8; its p is multiplied by all three pairs."""
+    steps = np.arange(1, 9) / 100
+    order = np.array([1, -1, 1, 1, -1, 1, 1, -1]) / 1000
+    table = pd.DataFrame([0.9 + 0 * steps, 0.9 - steps, 0.9 - steps - order], ["a", "b", "c"])
+    tests = tables.wilcoxon_holm(table).set_index(["method", "other"])
+    assert tests.loc[("a", "b"), "p"] == pytest.approx(2 / 2**8)
+    assert tests["p_holm"].iloc[0] == pytest.approx(3 * tests["p"].iloc[0])
+    assert tests["p_holm"].iloc[1] == pytest.approx(3 * tests["p"].iloc[0]), "never below"
+    assert tests["p_holm"].iloc[2] == pytest.approx(tests["p"].iloc[2])
+    assert tests.loc[("a", "b"), "difference"] == pytest.approx(steps.mean())
+    alike = pd.DataFrame([steps, steps], ["a", "b"])
+    assert tables.wilcoxon_holm(alike)["p"].tolist() == [1.0]
+
+
 def test_every_method_has_a_row_best_first(table):
     ax = plots.rank_figure(table.iloc[::-1]).axes[0]
     assert [one.get_text() for one in ax.get_yticklabels()] == ["best", "b", "a", "worst"]

@@ -78,7 +78,8 @@ def test_defects_and_likelihoods_are_metrics_of_the_table(tmp_path):
         {"metrics": {"image_auroc": 0.7, "defects": kinds[:1]}, "likelihood": None},
         {"metrics": {"image_auroc": 0.6}},
     ]
-    scores = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
+    scores = pd.DataFrame({"split": "test", "defect": ["good", "local"], "label": [0, 1],
+                           "score": [0.0, 1.0]})  # fmt: skip
     for task, record in zip(results.tasks, records, strict=True):
         results.write(task, record, scores)
     numbers = results.table.pivot(index="seed", columns="metric", values="value")

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from labkit.core.config import BUDGETS
-from labkit.studies import plots, runner, tables
+from labkit.studies import plots, runner, shipped, tables, verdicts
 from labkit.studies.results import Results
 from labkit_apps.web import markup
 from labkit_apps.web.page import HIDDEN, PRIVATE, Page
@@ -69,12 +69,13 @@ def draw(name: str, budget: str) -> tuple[str, str]:
 
 
 def budgets(name: str) -> dict[str, Results]:
-    """What is stored of a study at each budget that was begun, else at the usual one.
+    """What is stored of a study at each budget that was begun; else what comes with labkit.
 
     Raises: ValueError for an unknown study.
     """
     begun = [budget for budget in BUDGETS if (runner.folder(name, budget) / "tasks").is_dir()]
-    return {budget: stored(name, budget) for budget in begun or [USUAL]}
+    usual = runner.STORED if name in shipped.names() else USUAL
+    return {budget: stored(name, budget) for budget in begun or [usual]}
 
 
 def stored(name: str, budget: str) -> Results:
@@ -127,6 +128,10 @@ def report(results: Results) -> str:
         table += markup.heading(title, "") if title else ""
         columns = [name or "variant" for name in rows]
         table += markup.table(rows.to_numpy(), columns, role="lk-sides")
+    claims = verdicts.table(results)
+    if len(claims):
+        table += markup.heading("Verdicts", "confirmed, contradicted, or not testable here")
+        table += markup.table(claims.to_numpy(), list(claims), role="lk-sides")
     chart = markup.chart(plots.draw(results), f"figure of the study {results.study.name}")
     notes = "".join(f"<li>{markup.text(note)}</li>" for note in tables.notes(results))
     return f'{table}{chart}<ul class="lk-notes">{notes}</ul>'
