@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit.core.records import FlowOut
 from labkit.flows.steps import AffineCoupling, Step, Subnet, soft_clamp, zeros_per_position
@@ -112,8 +112,8 @@ class _PositionalAllInOne(modules.AllInOneBlock):
         self.sum_dims = (1,)  # channels, not positions
         self.global_scale_activation = self._scale  # FrEIA's lambda fits no other process
         mixing = torch.eye(channels)[torch.randperm(channels)].reshape(channels, channels, *ones)
-        self.w_perm.data.copy_(mixing)
-        self.w_perm_inv.data.copy_(mixing.transpose(0, 1))
+        self.w_perm = nn.Parameter(mixing, requires_grad=False)  # on any device, meta included
+        self.w_perm_inv = nn.Parameter(mixing.transpose(0, 1).contiguous(), requires_grad=False)
 
     def _scale(self, raw: Tensor) -> Tensor:
         return 0.1 * self.softplus(raw)

@@ -1,11 +1,14 @@
 """Counts by hand, on layers small enough for that; every method of the table has its row."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from labkit import methods
 from labkit.evaluation import cost
+from labkit.flows.freia import Coupling
 
 UNTRAINED = {"knn", "padim", "patchcore", "rad"}
 
@@ -26,6 +29,12 @@ def test_every_method_has_a_row(name):
     assert row["backbone_flops"] > 0
     assert (row["flops"] > 0) == (name != "knn")  # neighbours are not counted
     assert (row["trainable_parameters"] > 0) == (name not in UNTRAINED)
+
+
+@pytest.mark.parametrize("coupling", get_args(Coupling))
+def test_every_coupling_can_be_counted_without_weights(coupling):
+    (row,) = cost.complexity(["cflow"], budget="quick", settings={"coupling": coupling})
+    assert row["trainable_parameters"] > 0
 
 
 def test_counts_are_those_of_a_method_with_weights():
