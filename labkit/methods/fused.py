@@ -10,14 +10,15 @@ the settings that this lab recommends for each.
 The parts are the token and each level of the pyramid: a fault has a size, and the level that sees
 it best differs from product to product.
 
-Three maps: `local` is the pyramid's fused map. `global` says where in the image its token's
-log-density comes from: a_i = <g, x_i - mean> / 2d of each patch token x_i, g the gradient of
--log p(token), d its channels, mean the tokens' in training. The token of a CNN is the mean of its
-patch tokens, so the map's mean is the energy ||z||^2 / 2d where the flow is a Gaussian (Euler: a
-quadratic form is half its gradient times its argument) and its first-order share elsewhere; a
-transformer's class token is no such mean, and the map then only shows patches that lie where the
-gradient points. `fused` is the largest of `global` and the levels' maps, each in units of held-out
-normal pixels.
+Three maps, each in units of held-out normal pixels. `local` is the mean of the levels' maps.
+`global` says where in the image its token's log-density comes from: a_i = <g, x_i - mean> / 2 of
+each patch token x_i, g the gradient of -log p(token) in nats per channel, mean the tokens' in
+training. The token of a CNN is the mean of its patch tokens, so the map's mean is the energy
+||z||^2 / 2d where the flow is a Gaussian (Euler: a quadratic form is half its gradient times its
+argument) and its first-order share elsewhere; a transformer's class token is no such mean, and
+the map then only shows patches that lie where the gradient points. `fused` is the mean of all
+parts' maps, each weighed by the square of how rare its part finds the image: where the image as a
+whole is ordinary it is the levels', and the token's where the levels see nothing.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +44,8 @@ from labkit.methods.sanflow import SANFlow
 
 POSITIONS: dict[str, type[Pyramid]] = {"cflow": CFLOW, "fastflow": FastFlow, "sanflow": SANFlow}
 LOCAL = "positions"  # the stage of the pyramid
+UNIT = "normal range [1]"  # from the median of held-out normal pixels to their 0.999 quantile
+TINY = 1e-3  # least rarity that weighs a map, in deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,15 +237,18 @@ class Fused(Method):
         return torch.stack([shares, *levels], 1), torch.stack([score, *tops], 1), local
 
     def maps(self, features: Features) -> Maps:
-        """The pyramid's family, its fused map as `local`, with `global` and `fused`."""
-        maps, scores, local = self.parts(features)
+        """`scale1`, ..., of the pyramid's own; `local`, `global` and `fused` in normal units."""
+        maps, scores, own = self.parts(features)
         median, unit = self.pixels[:, :, None, None].unbind(1)
+        values = (maps - median) / unit
+        weights = self.rarity.spreads(scores).clamp_min(TINY).square()
+        weights = weights / weights.sum(1, keepdim=True)
+        fused = (weights[:, :, None, None] * values).sum(1)
         what = "where −log p of the token comes from: patch tokens along its gradient"
-        largest = ((maps - median) / unit).amax(1)
-        family = {name: one for name, one in local.family.items() if name != local.main}
-        family["local"] = local[local.main]
-        family["global"] = Map(maps[:, 0], what, "share of −log p [nats per channel]")
-        family["fused"] = Map(largest, "the largest of global and levels", "normal range [1]")
+        family = {name: one for name, one in own.family.items() if name != own.main}
+        family["global"] = Map(values[:, 0], what, UNIT)
+        family["local"] = Map(values[:, 1:].mean(1), "mean of the levels", UNIT)
+        family["fused"] = Map(fused, "parts weighed by how rare each finds the image", UNIT)
         rarity, unit = self.combined(scores)
         meaning = f"rarity of the token and {scores.shape[1] - 1} levels, by {self.spec.rule}"
         return Maps(family, "fused", Map(rarity, meaning, unit))

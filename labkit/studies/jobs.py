@@ -161,7 +161,6 @@ def _scored(run: Run, loss: dict[str, float], task: Task) -> Outcome:
         "trainable_parameters": run.info["trainable_parameters"],
         "seconds": run.info["seconds"] | {"rescore_seconds": time.perf_counter() - started},
         "weights": run.info["weights"],
-        "likelihood": run.info.get("likelihood"),
         "loss": loss,
         "labkit": run.info["labkit"],
         "source": run.info.get("code_hash"),  # of the code that trained it

@@ -88,7 +88,7 @@ class Results:
             same = record["task"]["set"] == json.loads(json.dumps(task.set))
             inputs = record["config"]["input"] if "config" in record else {}
             parts = (record["metrics"], inputs, record.get("seconds", {}))
-            parts += (record.get("likelihood") or {}, record.get("loss") or {})
+            parts += (record.get("loss") or {})
             whole = all(isinstance(part, dict) for part in parts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -311,15 +311,11 @@ def numbers_of(record: dict[str, Any]) -> Iterable[tuple[str, float]]:
     nats_gained, by how much training lowered the held-out -log p below that of the first step;
     of the loss what `jobs.loss_figures` says.
     """
-    defects, flow = record["metrics"].get("defects") or (), record.get("likelihood") or {}
+    defects = record["metrics"].get("defects") or ()
     values = {"trainable_parameters": record.get("trainable_parameters")} | record["metrics"]
     values |= record.get("loss") or {}
     if len(defects) > 1:
         values |= {f"image_auroc_{row['defect']}": row.get("image_auroc") for row in defects}
-    if {"train", "held_out", "held_out_z2", "first_step_held_out"} <= flow.keys():
-        values |= {"train_nats": flow["train"], "held_out_nats": flow["held_out"]}
-        values |= {"held_out_z2": flow["held_out_z2"]}
-        values |= {"nats_gained": flow["first_step_held_out"] - flow["held_out"]}
     for name, value in sorted((values | record.get("seconds", {})).items()):
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield name, float(value)
