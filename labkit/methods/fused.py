@@ -218,7 +218,7 @@ class Fused(Method):
     def token_shares(self, features: Features) -> tuple[Tensor, Tensor]:
         """-log p of the token (B,), and where in the image it comes from, (B, H, W); float64."""
         with torch.enable_grad():
-            token = features.token.detach().requires_grad_()
+            token = features.token.detach().requires_grad_().clone()  # a counter takes no leaf
             score = self.image.maps(replace(features, token=token)).whole.values
             (gradient,) = torch.autograd.grad(score.sum(), token)
         offsets = features.patches.double() - self.image.sem_whitening.mean.flatten().double()

@@ -77,7 +77,8 @@ def training(config: Config, settings: dict[str, Any]) -> Size | None:
     keys = json.dumps(settings, sort_keys=True)
     flops, features, backbone = _flops(config.method, config.budget, keys)
     epochs = sum(stage.train.epochs for stage in method.stages(config.flow, config.train))
-    defects = train * getattr(config.flow, "copies", 1) if method.needs.synthetic else 0
+    synthetic = method.reads(config.flow).synthetic
+    defects = train * getattr(config.flow, "copies", 1) if synthetic else 0
     fresh = getattr(config.flow, "fresh", False)
     whole = sum(images.values())
     embedded = whole + defects * (epochs if fresh else 1)

@@ -87,8 +87,8 @@ class Results:
             record = json.loads(self._path(task, "json").read_bytes())
             same = record["task"]["set"] == json.loads(json.dumps(task.set))
             inputs = record["config"]["input"] if "config" in record else {}
-            parts = (record["metrics"], inputs, record.get("seconds", {}))
-            parts += (record.get("loss") or {})
+            loss = record.get("loss") or {}
+            parts = (record["metrics"], inputs, record.get("seconds", {}), loss)
             whole = all(isinstance(part, dict) for part in parts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
