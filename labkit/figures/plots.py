@@ -279,9 +279,10 @@ def scatter_groups(
     figure = new_figure(6.0, 5.0, note)
     ax, handles = dress(figure.subplots(), *labels), []
     colours = (NORMAL, ANOMALOUS) if len(points) < 3 else COLOURS
+    width = 5 if max(map(len, points.values())) > 100 else 12  # of a point: a few stay visible
     for colour, (name, p) in zip(cycle(colours), points.items(), strict=False):
         few = p[np.linspace(0, len(p) - 1, min(len(p), MOST)).astype(int)]
-        ax.plot(*few.T, ".", color=colour, markersize=5, alpha=0.5, markeredgewidth=0)
+        ax.plot(*few.T, ".", color=colour, markersize=width, alpha=0.5, markeredgewidth=0)
         label = f"{name} (n = {len(p):,})"
         handles.append(Line2D([], [], marker="o", linestyle="", color=colour, label=label))
     if boundary:

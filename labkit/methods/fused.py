@@ -21,6 +21,7 @@ parts' maps, each weighed by the square of how rare its part finds the image: wh
 whole is ordinary it is the levels', and the token's where the levels see nothing.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -45,6 +46,7 @@ from labkit.methods.sanflow import SANFlow
 POSITIONS: dict[str, type[Pyramid]] = {"cflow": CFLOW, "fastflow": FastFlow, "sanflow": SANFlow}
 LOCAL = "positions"  # the stage of the pyramid
 UNIT = "normal range [1]"  # from the median of held-out normal pixels to their 0.999 quantile
+FAR = 30.0  # nats
 TINY = 1e-3  # least rarity that weighs a map, in deviations
 
 
@@ -264,8 +266,10 @@ class Fused(Method):
             return self.rarity.spreads(scores).amax(1), "deviations of held-out scores [1]"
         nats, count = self.rarity.nats(scores), scores.shape[1]
         if self.spec.rule == "smallest":
-            least = nats.amax(1).neg().exp()
-            return -torch.log(-torch.expm1(count * torch.log1p(-least))), "−log p [nats]"
+            largest = nats.amax(1)
+            exact = -torch.log(-torch.expm1(count * torch.log1p(-largest.neg().exp())))
+            far = largest - math.log(count)  # what it is where p is below all that floats hold
+            return torch.where(largest < FAR, exact, far), "−log p [nats]"
         powers = torch.arange(count, dtype=nats.dtype, device=nats.device)
         total = nats.sum(1, keepdim=True)
         terms = powers * total.log() - torch.lgamma(powers + 1)  # Q(K, S) = e^-S sum S^j / j!

@@ -57,6 +57,8 @@ def test_each_rule_is_its_formula():
     assert torch.equal(answers["maximum"], spreads.amax(1))
     chance = 1 - (1 - torch.exp(-nats.amax(1))) ** 3
     torch.testing.assert_close(answers["smallest"], -chance.log())
+    far = build("fused", rule="smallest").combined(torch.full((1, 3), 1e6, dtype=torch.float64))[0]
+    assert 1e4 < float(far) < float("inf")
     expected = -stats.chi2.logsf(2 * nats.sum(1).numpy(), 2 * scores.shape[1])
     torch.testing.assert_close(answers["fisher"], torch.from_numpy(expected))
 
