@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from labkit.features import backbones
@@ -109,7 +110,7 @@ def _content(out: Path) -> list:
     """What must not differ: of a run all but its seconds, of a study its tasks and table."""
     if (out / "run.json").exists():
         info = json.loads((out / "run.json").read_text())
-        history = [line.rsplit(",", 1)[0] for line in (out / "history.csv").read_text().split()]
+        history = pd.read_csv(out / "history.csv").drop(columns="seconds").to_csv()
         facts = [info[key] for key in ("config_hash", "metrics", "calibration")]
         files = [(out / name).read_bytes() for name in ("model.safetensors", "scores.csv")]
         return [*facts, *files, history]

@@ -73,10 +73,11 @@ def measure(
     name: str, device: torch.device, images: int, epochs: int, quick: bool, folder: Path
 ) -> Row:
     """One method: what each phase takes, and how far its scores are from a CPU's."""
-    tag = methods.resolve(name, DATA, "paper").input.backbone
+    paper = methods.resolve(name, DATA, "paper")
+    tag, synthetic = paper.input.backbone, methods.get(name).reads(paper.flow).synthetic
     changes = QUICK if quick else {"backbone": f"random/{tag}"}
     changes = changes | {"device": str(device), "limit": images, "epochs": epochs}
-    changes |= {"fresh": True} if methods.get(name).needs.synthetic else {}
+    changes |= {"fresh": True} if synthetic else {}
     opened = Experiment.of(name, DATA, "quick" if quick else "paper", overrides=changes)
     spec, backbone, flow = opened.config, opened.backbone, opened.build()
     normals, tests = _in_memory(opened.parts["train"]), opened.parts["test"][:images]

@@ -167,7 +167,7 @@ def wilcoxon_holm(table: pd.DataFrame) -> pd.DataFrame:
         p = float(wilcoxon(gaps).pvalue) if gaps.any() else 1.0
         rows.append((one, other, gaps.mean(), p))
     pairs = pd.DataFrame(rows, columns=["method", "other", "difference", "p"]).sort_values("p")
-    holm = (pairs["p"] * range(len(pairs), 0, -1)).cummax().clip(upper=1)
+    holm = (pairs["p"] * [*range(len(pairs), 0, -1)]).cummax().clip(upper=1)
     return pairs.assign(p_holm=holm).reset_index(drop=True)
 
 

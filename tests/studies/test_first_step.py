@@ -33,10 +33,11 @@ def test_every_method_with_a_flow_behind_statistics_is_named():
 @pytest.mark.parametrize("name", spec.names())
 def test_every_study_of_such_a_method_has_the_row_where_flows_are_small(name):
     study = spec.get(name)
+    own = FIRST_STEP in [row.name for row in study.rows]
     for budget in SMALL:
         anchors = study.anchor_tasks(budget)
         tasks = [task for task in anchors if task.variant == FIRST_STEP]
-        assert bool(tasks) == (study.measure == "train"), budget
+        assert bool(tasks) == (study.measure == "train" and not own), budget
         for task in tasks:
             config = methods.resolve(task.method, task.data, budget, task.seed, task.set)
             assert (config.train.epochs, config.flow.zero_init) == (0, True)
