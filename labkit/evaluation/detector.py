@@ -90,7 +90,7 @@ class Detector:
     def unit(self) -> str:
         """The unit of the score."""
         maps = self._example
-        return maps.whole.unit if maps.main is None else maps[maps.main].unit
+        return maps[maps.main].unit if maps.whole is None else maps.whole.unit
 
     @torch.no_grad()
     def maps_and_scores(self, features: Features) -> tuple[Maps, Tensor]:

@@ -140,9 +140,11 @@ def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
     if options.position:
         lines["lk-position"] = markup.crosshair(options.position, *size[::-1])
     called = markup.text(name.replace("_", " "))
-    meaning = markup.text(shown.legend.get(name, ["as the file shows it"])[0])
+    meaning, unit = shown.legend.get(name, ("as the file shows it", ""))
+    meaning, what = markup.text(meaning), "gives the score"
+    what = what if unit == shown.unit else "localises"
     label = f'role="button" tabindex="0" aria-label="{called}: {meaning}. Choose a position."'
-    tag = ' <span class="lk-tag">gives the score</span>' if name == shown.main else ""
+    tag = f' <span class="lk-tag">{what}</span>' if name == shown.main else ""
     return (
         f'<figure class="lk-panel" data-map="{markup.text(name)}"><figcaption><b>{called}</b>{tag}'
         f"</figcaption>{markup.drawing(_mixed(image, name, options), lines, label)}"
