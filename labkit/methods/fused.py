@@ -271,7 +271,7 @@ class Fused(Method):
             far = largest - math.log(count)  # what it is where p is below all that floats hold
             return torch.where(largest < FAR, exact, far), "−log p [nats]"
         powers = torch.arange(count, dtype=nats.dtype, device=nats.device)
-        total = nats.sum(1, keepdim=True)
+        total = nats.sum(1, keepdim=True).clamp_min(torch.finfo(nats.dtype).tiny)
         terms = powers * total.log() - torch.lgamma(powers + 1)  # Q(K, S) = e^-S sum S^j / j!
         return total[:, 0] - terms.logsumexp(1), "−log p [nats]"
 

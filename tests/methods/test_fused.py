@@ -59,6 +59,8 @@ def test_each_rule_is_its_formula():
     torch.testing.assert_close(answers["smallest"], -chance.log())
     far = build("fused", rule="smallest").combined(torch.full((1, 3), 1e6, dtype=torch.float64))[0]
     assert 1e4 < float(far) < float("inf")
+    likely = build("fused", rule="fisher").combined(torch.full((1, 3), -9.0).double())[0]
+    assert abs(float(likely)) < 1e-9, "all parts at p = 1"
     expected = -stats.chi2.logsf(2 * nats.sum(1).numpy(), 2 * scores.shape[1])
     torch.testing.assert_close(answers["fisher"], torch.from_numpy(expected))
 
