@@ -147,7 +147,8 @@ def markdown(results: Results, head: str = "##") -> str:
     lines = [f"{head} {study.title} (`{study.name}`)"]
     lines.append(f"**{study.question}** {study.paper}, {study.source}.")
     if study.claim:
-        lines.append(f"The paper's claim: {study.claim}")
+        whose = "Claim" if study.paper == "labkit" else "The paper's claim"
+        lines.append(f"{whose}: {study.claim}")
     if done < len(results.tasks):
         lines.append(f"{done} of {len(results.tasks)} tasks are finished.")
     pages = list(tables.pages(results))
