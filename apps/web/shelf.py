@@ -53,13 +53,18 @@ class OpenRun(Run):
 
     @property
     def main(self) -> str | None:
-        """The map that scores and localises; None if an image is judged as a whole."""
+        """The map that localises, and mostly scores; None if an image is judged as a whole."""
         return self.detector.localises
 
     @property
     def unit(self) -> str:
-        """The unit of the score and, where there is one, of the main map and its threshold."""
+        """The unit of the score."""
         return self.detector.unit
+
+    @property
+    def map_unit(self) -> str:
+        """The unit of the main map and its contour; "" without one."""
+        return self.legend[self.main][1] if self.main else ""
 
     @cached_property
     def limits(self) -> dict[str, tuple[float, float]]:
@@ -79,12 +84,13 @@ class OpenRun(Run):
         """Of the threshold, in the score's unit: minimum, maximum and step.
 
         From the lowest held-out normal score to twice as far above the median as the highest,
-        or, with a map, to the end of its colours if that is further.
+        or, with a map that scores, to the end of its colours if that is further.
         """
         scores = self.calibration.scores
         middle = float(np.median(scores))
         high = middle + 2 * (float(scores[-1]) - middle)
-        high = max(high, self.limits[self.unit][1]) if self.main else high
+        if self.main and self.detector.map_scores:
+            high = max(high, self.limits[self.map_unit][1])
         low = float(scores[0])
         high = high if high > low else low + 1.0
         step = float(10.0 ** np.floor(np.log10((high - low) / 200)))

@@ -87,10 +87,15 @@ class Detector:
         return self._example.main
 
     @property
+    def map_scores(self) -> bool:
+        """Whether the map that localises gives the score too; else an image has one of its own."""
+        return self._example.whole is None
+
+    @property
     def unit(self) -> str:
         """The unit of the score."""
         maps = self._example
-        return maps[maps.main].unit if maps.whole is None else maps.whole.unit
+        return maps[maps.main].unit if self.map_scores else maps.whole.unit
 
     @torch.no_grad()
     def maps_and_scores(self, features: Features) -> tuple[Maps, Tensor]:

@@ -103,4 +103,9 @@ def resolve(
     for key, reason in method_class.idle(resolved.flow).items():
         if key in overrides and resolved.value(key) != getattr(method_class.Spec(), key):
             raise ValueError(f"{key}={overrides[key]} does nothing here: it {reason}.")
+    if method_class.sets_aside and not resolved.split.validation:
+        raise ValueError(
+            f"validation=0 does not fit: {name} scales its score by good images that are set "
+            "aside; give 0.1 or so."
+        )
     return resolved

@@ -71,6 +71,7 @@ class Method(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # more names -> keys set together
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
     logged_only: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
+    sets_aside: ClassVar[bool] = False  # its score needs `fit_held_out`, so `validation` above 0
     renamed_keys: ClassVar[dict[str, str]] = {}  # module in a run of version 0.1 -> its name now
     needs: ClassVar[Needs]
     title: ClassVar[str]

@@ -19,6 +19,9 @@ argument) and its first-order share elsewhere; a transformer's class token is no
 the map then only shows patches that lie where the gradient points. `fused` is the mean of all
 parts' maps, each weighed by the square of how rare its part finds the image: where the image as a
 whole is ordinary it is the levels', and the token's where the levels see nothing.
+
+The levels are strides 4, 8 and 16 of a CNN (`taps=1,2,3`); those of a transformer would be its
+first blocks, so give it others.
 """
 
 import math
@@ -88,7 +91,14 @@ class Rarity(nn.Module):
         self.register_buffer("held_out", start.repeat(1, parts))  # (n, parts), ascending
 
     def fit(self, scores: Tensor) -> None:
-        """Take the held-out scores, (n, parts) float64."""
+        """Take the held-out scores, (n, parts) float64.
+
+        Raises: ValueError if there is one image alone: it has no spread.
+        """
+        if len(scores) < 2:
+            raise ValueError(
+                "One good image is set aside, and a spread takes two; train on more images."
+            )
         self.held_out = scores.double().sort(0).values.to(self.held_out.device)
 
     def spreads(self, scores: Tensor) -> Tensor:
@@ -119,6 +129,7 @@ class Fused(Method):
 
     Spec = FusedSpec
     score_keys = frozenset({"rule", "top_k"})
+    sets_aside = True
     title = "fused: what the image means and what each position sees"
     budgets: ClassVar = {
         "quick": {"settings": "quick", "grid": 8, "image_epochs": 1, "validation": 0.25},

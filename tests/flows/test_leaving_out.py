@@ -17,8 +17,8 @@ def images(n, channels=4, grid=GRID, seed=0):
     torch.manual_seed(seed)
     mix = torch.eye(channels) + 0.5 * torch.randn(channels, channels)
     scale, mean = 0.5 + torch.rand(grid), 3 * torch.randn(channels, *grid)
-    drawn = torch.einsum("ij,njhw->nihw", mix, torch.randn(n, channels, *grid))
-    return (scale * drawn + mean).double()
+    values = torch.einsum("ij,njhw->nihw", mix, torch.randn(n, channels, *grid))
+    return (scale * values + mean).double()
 
 
 def error(x, mode="whiten", shrink=1e-12, pooled=0.0):

@@ -12,7 +12,7 @@ from labkit import methods
 from labkit.methods.fused import POSITIONS, Rarity
 
 
-def drawn(count, parts=3, seed=0):
+def random_scores(count, parts=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, parts, generator=generator, dtype=torch.float64)
 
@@ -32,7 +32,7 @@ def test_the_global_map_adds_up_to_the_energy_where_the_flow_is_a_gaussian():
 
 
 def test_rarity_counts_among_the_held_out_and_goes_on_beyond_them():
-    rarity, held_out = Rarity(1), drawn(40, 1)
+    rarity, held_out = Rarity(1), random_scores(40, 1)
     rarity.fit(held_out)
     inside = held_out.median(0, keepdim=True).values
     p_value = (1 + (held_out >= inside).sum()) / 41
@@ -47,11 +47,11 @@ def test_rarity_counts_among_the_held_out_and_goes_on_beyond_them():
 
 
 def test_each_rule_is_its_formula():
-    scores = drawn(6, seed=1) * 3
+    scores = random_scores(6, seed=1) * 3
     answers = {}
     for rule in ("maximum", "smallest", "fisher"):
         method = build("fused", rule=rule)
-        method.rarity.fit(drawn(30))
+        method.rarity.fit(random_scores(30))
         answers[rule] = method.combined(scores)[0]
         spreads, nats = method.rarity.spreads(scores), method.rarity.nats(scores)
     assert torch.equal(answers["maximum"], spreads.amax(1))
@@ -108,3 +108,10 @@ def test_the_parts_are_at_this_labs_settings():
         own = methods.get(flow.positions).budgets.get(budget, {})
         part = flow.part(POSITIONS[flow.positions])
         assert all(getattr(part, key, own[key]) == own[key] for key in own)
+
+
+def test_without_normals_set_aside_there_is_no_scale():
+    with pytest.raises(ValueError, match="validation=0 does not fit: fused scales its score"):
+        methods.resolve("fused", overrides={"validation": 0})
+    with pytest.raises(ValueError, match="One good image is set aside, and a spread takes two"):
+        Rarity(3).fit(torch.zeros(1, 3))

@@ -69,10 +69,15 @@ PATCHES = Shapes((32, 48), ((5, 4, 6), (3, 2, 3)), token=D)
 @pytest.mark.parametrize("standardise", ["none", "whiten"])
 def test_a_patch_is_held_against_those_of_all_images(standardise):
     spec = KNNSpec(main_input="patches", k=2, pool=1, grid=2, standardise=standardise)
-    method, normals, seen = KNN(spec, PATCHES).double(), drawn(9, 1, PATCHES), drawn(3, 2, PATCHES)
+    method, normals, asked = (
+        KNN(spec, PATCHES).double(),
+        drawn(9, 1, PATCHES),
+        drawn(3, 2, PATCHES),
+    )
     method.fit_statistics([normals])
     rows, queries = (
-        on_one_grid(part.pyramid, (2, 2)).movedim(1, -1).reshape(-1, 8) for part in (normals, seen)
+        on_one_grid(part.pyramid, (2, 2)).movedim(1, -1).reshape(-1, 8)
+        for part in (normals, asked)
     )
     assert method.memory.shape == rows.shape == (36, 8)
     if standardise == "whiten":  # one Gaussian for all positions
@@ -82,7 +87,7 @@ def test_a_patch_is_held_against_those_of_all_images(standardise):
         rows, queries = (torch.linalg.solve_triangular(lower, x.T, upper=False).T
                          for x in (rows, queries))  # fmt: skip
     squares = torch.cdist(queries, rows).square().sort(1).values[:, :2].mean(1)
-    maps = method.maps(seen)
+    maps = method.maps(asked)
     torch.testing.assert_close(maps.anomaly, images(squares.reshape(3, 2, 2), PATCHES.image))
     torch.testing.assert_close(method.score(maps), top_mean(maps.anomaly, 0.03))
 

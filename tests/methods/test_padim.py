@@ -35,11 +35,11 @@ def fitted(batches, **switches):
 
 
 def test_levels_come_to_the_finest_grid_and_a_seed_fixes_the_channels():
-    seen = features(2)
+    tested = features(2)
     method = build(channels=6)
-    enlarged = seen.pyramid[1].repeat_interleave(2, 2).repeat_interleave(2, 3)
-    every = torch.cat([seen.pyramid[0], enlarged], 1)
-    assert torch.equal(method.gather(seen), every[:, method.chosen])
+    enlarged = tested.pyramid[1].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    every = torch.cat([tested.pyramid[0], enlarged], 1)
+    assert torch.equal(method.gather(tested), every[:, method.chosen])
     assert len(set(method.chosen.tolist())) == 6
     assert torch.equal(method.chosen, build(channels=6).chosen)
     assert not torch.equal(method.chosen, build(seed=1, channels=6).chosen)
@@ -48,29 +48,29 @@ def test_levels_come_to_the_finest_grid_and_a_seed_fixes_the_channels():
 
 def test_distances_are_of_each_places_own_gaussian():
     batches = [features(20, seed=s) for s in (1, 2)]
-    method, seen = fitted(batches, ridge=0.05), features(3)
+    method, tested = fitted(batches, ridge=0.05), features(3)
     x = torch.cat([method.gather(batch) for batch in batches])
     for h, w in ((0, 0), (3, 2)):
         rows = x[:, :, h, w]
         cov = torch.cov(rows.T, correction=0) + 0.05 * torch.eye(8)
         gauss = MultivariateNormal(rows.mean(0), cov)
-        at = method.gather(seen)[:, :, h, w]
+        at = method.gather(tested)[:, :, h, w]
         squared = 2 * (gauss.log_prob(rows.mean(0)) - gauss.log_prob(at))
         torch.testing.assert_close(
-            method.distances(seen)[:, h, w].square(), squared, rtol=1e-4, atol=1e-4
+            method.distances(tested)[:, h, w].square(), squared, rtol=1e-4, atol=1e-4
         )
 
 
 def test_the_map_is_blurred_and_its_maximum_scores():
     sharp, soft = (fitted([features(30)], sigma=sigma) for sigma in (0, 4))
-    seen = features(2, seed=5)
-    maps = soft.maps(seen)
+    tested = features(2, seed=5)
+    maps = soft.maps(tested)
     expected = gaussian_filter(
-        sharp.maps(seen).anomaly.numpy(), 4, mode="mirror", axes=(1, 2), truncate=4
+        sharp.maps(tested).anomaly.numpy(), 4, mode="mirror", axes=(1, 2), truncate=4
     )
     torch.testing.assert_close(maps.anomaly, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(soft.score(maps), maps.anomaly.amax((1, 2)))
-    assert sharp.maps(seen).anomaly.std() > maps.anomaly.std()
+    assert sharp.maps(tested).anomaly.std() > maps.anomaly.std()
 
 
 def test_scikit_learn_can_choose_the_shrinkage():
@@ -116,8 +116,8 @@ def test_it_can_be_the_first_step_of_a_flow(name, shapes, switches):
 
 def test_a_density_counts_the_log_det_and_a_share_of_its_pixels_scores():
     method = fitted([features(30)], score="density", sigma=0, top_k=0.5)
-    seen = features(2, seed=5)
-    values, maps = method.distances(seen).square() / 2, method.maps(seen)
+    tested = features(2, seed=5)
+    values, maps = method.distances(tested).square() / 2, method.maps(tested)
     logdet = method.gaussian.logdet()
     expected = (values - logdet) / 8 + math.log(2 * math.pi) / 2
     torch.testing.assert_close(maps.anomaly, images(expected, SHAPES.image))

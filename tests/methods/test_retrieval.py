@@ -45,11 +45,11 @@ def test_the_coreset_leaves_no_row_far_from_it():
 
 
 def test_a_share_of_all_patches_is_kept():
-    method, seen = fitted(PatchCore, coreset=0.25), features(10, seed=3)
-    rows = method.gather(seen)
+    method, tested = fitted(PatchCore, coreset=0.25), features(10, seed=3)
+    rows = method.gather(tested)
     assert len(method.memory) == round(0.25 * len(rows)) == 60
     assert torch.cdist(method.memory, rows).amin(1).max() < 1e-6  # patches, not averages of them
-    pooled = F.avg_pool2d(seen.pyramid[0], 3, 1, 1, count_include_pad=False)
+    pooled = F.avg_pool2d(tested.pyramid[0], 3, 1, 1, count_include_pad=False)
     assert torch.equal(rows.reshape(10, 4, 6, 8)[..., :5], pooled.movedim(1, -1))
 
 
@@ -58,8 +58,8 @@ def test_a_projection_chooses_nearly_as_well():
     shapes = Shapes((8, 8), ((300, 2, 2),))
     torch.manual_seed(0)
     method = PatchCore(PatchCoreSpec(coreset=0.1, pool=1), shapes)
-    seen = rows.reshape(100, 2, 2, 300).movedim(-1, 1)
-    method.fit_statistics([drawn(1, 0, shapes).map(lambda part: seen)])
+    tested = rows.reshape(100, 2, 2, 300).movedim(-1, 1)
+    method.fit_statistics([drawn(1, 0, shapes).map(lambda part: tested)])
     assert method.projection.shape == (300, 128)
     reach = [torch.cdist(rows, m).amin(1).max() for m in (method.memory, rows[coreset(rows, 40)])]
     assert reach[0] < 1.1 * reach[1]
@@ -67,10 +67,10 @@ def test_a_projection_chooses_nearly_as_well():
 
 @pytest.mark.parametrize("count", [None, 4])
 def test_distances_and_the_score_are_the_papers(count):
-    method, seen = fitted(PatchCore, coreset=0.2, sigma=0.0, neighbours=count), features(3)
+    method, tested = fitted(PatchCore, coreset=0.2, sigma=0.0, neighbours=count), features(3)
     memory = method.memory
-    x = method.gather(seen).reshape(3, -1, 8)
-    maps = method.maps(seen)
+    x = method.gather(tested).reshape(3, -1, 8)
+    maps = method.maps(tested)
     for k in range(3):
         gaps = torch.cdist(x[k], memory)
         grid = gaps.amin(1).reshape(1, 1, 4, 6)
@@ -96,12 +96,12 @@ def test_the_map_is_blurred_and_the_score_is_not():
 @pytest.mark.parametrize("images", [3, 150])
 def test_a_patch_is_matched_near_its_position_in_the_nearest_images(images, radius):
     method = fitted(RAD, images=images, radius=radius, sigma=0.0, top_k=0.0)
-    seen, memory = features(2), features(10, seed=3).map(lambda part: part.half().double())
-    maps = method.maps(seen)
+    tested, memory = features(2), features(10, seed=3).map(lambda part: part.half().double())
+    maps = method.maps(tested)
     for k in range(2):
-        alike = F.cosine_similarity(seen.token[k][None], memory.token).argsort(descending=True)
+        alike = F.cosine_similarity(tested.token[k][None], memory.token).argsort(descending=True)
         every = []
-        for level, kept in zip(seen.pyramid, memory.pyramid, strict=True):
+        for level, kept in zip(tested.pyramid, memory.pyramid, strict=True):
             values = np.zeros(level.shape[2:])
             for h, w in np.ndindex(values.shape):
                 near = kept[alike[:images], :, max(0, h - radius) : h + radius + 1]
@@ -129,6 +129,6 @@ def test_the_specs_are_the_papers():
 
 
 def test_patches_of_levels_come_to_one_grid():
-    seen, method = features(2), fitted(PatchCore)
-    maps = on_one_grid(seen.pyramid, (4, 6), 3)
-    assert torch.equal(method.gather(seen).reshape(2, 4, 6, 8), maps.movedim(1, -1))
+    tested, method = features(2), fitted(PatchCore)
+    maps = on_one_grid(tested.pyramid, (4, 6), 3)
+    assert torch.equal(method.gather(tested).reshape(2, 4, 6, 8), maps.movedim(1, -1))

@@ -73,14 +73,14 @@ def test_a_method_without_a_flow_has_none(name):
 
 
 def test_images_are_few_and_evenly_spaced():
-    def drawn(count):
+    def random_set(count):
         return Some(Features(tuple(torch.zeros(count, *level) for level in SHAPES.pyramid)))
 
-    sets = {"train": drawn(6 * MOST), "held_out": drawn(3)}
+    sets = {"train": random_set(6 * MOST), "held_out": random_set(3)}
     likelihood(build("dnfad").float(), sets, CPU)
     assert sets["train"].asked == list(range(0, 6 * MOST, 6))
     assert sets["held_out"].asked == [0, 1, 2]
-    few = {"train": drawn(60)}
+    few = {"train": random_set(60)}
     likelihood(build("dnfad").float(), few, CPU)
     assert len(few["train"].asked) == 10
 

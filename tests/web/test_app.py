@@ -16,14 +16,15 @@ import pytest
 from PIL import Image
 from test_runs import change
 
+import labkit
 from labkit_apps.cli.main import main
 from labkit_apps.web import app, markup, shelf
 from labkit_apps.web.desk import Desk
 from labkit_apps.web.tabs import about
 from labkit_apps.web.tabs import inspect as tab
-from labkit_apps.web.views import gallery, inspect, position
+from labkit_apps.web.views import batch, gallery, inspect, position
 from labkit_apps.web.views.inspect import ViewOptions
-from labkit_apps.web.views.judged_image import judge, judge_file
+from labkit_apps.web.views.judged_image import judge, judge_file, overlay
 
 LOOK = (inspect.ALL, 0.6, True, -1, -1, 0)
 Asked = namedtuple("Asked", "query_params", defaults=[{}])  # a page opened without a link
@@ -340,3 +341,22 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(runs_folder, monkeypatch, cap
 def test_a_port_that_cannot_be(port):
     with pytest.raises(ValueError, match="--port"):
         app.free_port("127.0.0.1", port)
+
+
+def test_a_score_of_the_whole_image_beside_a_map_has_units_of_its_own(tmp_path):
+    """`fused` scores in deviations and maps in normal ranges; each is shown in its own."""
+    trained = labkit.train(
+        "fused", "procedural/weave", "quick", limit=8, progress=False, runs=tmp_path
+    )
+    shown = shelf.opened(str(trained.folder))
+    assert shown.unit != shown.map_unit == shown.legend["fused"][1]
+    assert not shown.detector.map_scores
+    image = judge(str(trained.folder), ("sample", shown.first))
+    page = inspect.draw_maps(image, ViewOptions())
+    assert "localises" in page
+    assert "gives the score" not in page
+    assert shown.unit in inspect.draw_verdict(image, shown.threshold(5.0))
+    assert shown.map_unit in batch.draw_scale(str(trained.folder))
+    assert overlay(image).shape == (*image.answer.image.shape[:2], 3)
+    low, high, _ = shown.ruler
+    assert low < shown.threshold(20.0) <= high

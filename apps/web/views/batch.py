@@ -233,7 +233,7 @@ def draw_scale(run: str) -> str:
     shown = opened(run)
     if shown.main is None:
         return ""
-    return markup.colour_bar(shown.limits[shown.unit], shown.edge, shown.unit)
+    return markup.colour_bar(shown.limits[shown.map_unit], shown.edge, shown.map_unit)
 
 
 def overlays(batch: JudgedBatch, most: int) -> list[tuple[np.ndarray, str]]:

@@ -48,11 +48,11 @@ def draw_maps(image: JudgedImage | None, options: ViewOptions) -> str:
     names = [PICTURE, *([options.view] if one else shown.legend)]
     panels = [_panel(image, name, options) for name in names]
     units = dict.fromkeys(shown.legend[name][1] for name in names[1:])
-    edges = {shown.unit: shown.edge} if shown.main in names else {}
+    edges = {shown.map_unit: shown.edge} if shown.main in names else {}
     bars = [markup.colour_bar(shown.limits[unit], edges.get(unit), unit) for unit in units]
     row = markup.swipe(*panels, options.view) if one else markup.row(panels)
     truth = options.truth and image.mask is not None
-    page = row + markup.foot(bars, edges.get(shown.unit), truth)
+    page = row + markup.foot(bars, edges.get(shown.map_unit), truth)
     return page if shown.main else page + markup.message(WHOLE)
 
 
@@ -140,9 +140,8 @@ def _panel(image: JudgedImage, name: str, options: ViewOptions) -> str:
     if options.position:
         lines["lk-position"] = markup.crosshair(options.position, *size[::-1])
     called = markup.text(name.replace("_", " "))
-    meaning, unit = shown.legend.get(name, ("as the file shows it", ""))
-    meaning, what = markup.text(meaning), "gives the score"
-    what = what if unit == shown.unit else "localises"
+    meaning = markup.text(shown.legend.get(name, ["as the file shows it"])[0])
+    what = "gives the score" if shown.detector.map_scores else "localises"
     label = f'role="button" tabindex="0" aria-label="{called}: {meaning}. Choose a position."'
     tag = f' <span class="lk-tag">{what}</span>' if name == shown.main else ""
     return (

@@ -90,5 +90,5 @@ def overlay(image: JudgedImage, longest: int = SHOWN) -> np.ndarray:
     shown, picture = opened(image.run), fit(image.answer.image, longest)
     if shown.main is None:
         return picture
-    values, limits = image.answer.maps[shown.main], shown.limits[shown.unit]
+    values, limits = image.answer.maps[shown.main], shown.limits[shown.map_unit]
     return blend(picture, values, limits, 0.6, shown.edge)
