@@ -1,11 +1,14 @@
 """Compare, microscope and studies in a real Chromium: the main path and an error each."""
 
 import shutil
+import threading
+import time
 
 import pytest
 from test_app_browser import WAIT, choose, chromium, open_tab, page  # noqa: F401  (fixtures)
 
 from labkit_apps.web import app
+from labkit_apps.web.tabs import microscope
 
 pytestmark = pytest.mark.browser
 
@@ -53,6 +56,31 @@ def test_a_user_steps_through_a_flow(page, tmp_path):  # noqa: F811
     page.get_by_text("words.png is not an image that can be read").wait_for(timeout=WAIT)
     page.get_by_text("Choose a test image or one of your own").wait_for(timeout=WAIT)
     view.locator("img").first.wait_for(state="detached", timeout=WAIT)
+
+
+def test_a_late_picture_does_not_come_back(page, tmp_path, monkeypatch):  # noqa: F811
+    """A step still being drawn when a file fails is not shown after it."""
+    open_tab(page, "Microscope")
+    view = page.locator("#microscope-view")
+    view.get_by_text("Step 0 of").wait_for(timeout=WAIT)
+    draw = microscope.views.draw
+    begun = threading.Event()
+
+    def slowly(*inputs):
+        begun.set()
+        time.sleep(2)
+        return draw(*inputs)
+
+    monkeypatch.setattr(microscope.views, "draw", slowly)
+    page.locator("#microscope-step input[type=range]").press("ArrowRight")
+    assert begun.wait(WAIT / 1000)
+    path = tmp_path / "words.png"
+    path.write_text("not an image")
+    page.locator("#microscope-upload input[type=file]").set_input_files(str(path))
+    page.get_by_text("words.png is not an image that can be read").wait_for(timeout=WAIT)
+    view.get_by_text("Choose a test image or one of your own").wait_for(timeout=WAIT)
+    page.wait_for_timeout(3000)
+    assert view.locator("img").count() == 0
 
 
 def test_a_toys_flow_is_trained_and_played(page):  # noqa: F811

@@ -15,7 +15,7 @@ from labkit_apps.web.views.gallery import spread
 
 TICK = 1.5  # seconds a step stays when they play by themselves
 PLAY, PAUSE = "▶ Play", "❚❚ Pause"
-HEAVY = {"concurrency_limit": 2, "concurrency_id": "microscope"}
+HEAVY = {"concurrency_limit": 1, "concurrency_id": "microscope"}  # answers come as asked
 
 
 def tab(page: Page) -> None:
@@ -87,7 +87,8 @@ def _wire_image(page: Page, c: SimpleNamespace) -> None:
     sent = c.upload.upload(
         send, [run, c.upload, c.slider], outputs, api_name="microscope_image", **HEAVY
     )
-    sent.failure(forget, None, [c.state, c.flow, c.bar, c.panel, c.upload], **PRIVATE)
+    cleared = [c.state, c.flow, c.bar, c.panel, c.upload, c.timer, c.play]
+    sent.failure(forget, None, cleared, **PRIVATE, **HEAVY)
     sent.success(lambda: None, None, c.upload, **HIDDEN)
     changed = [c.state, c.flow, c.slider]
     c.slider.change(draw, changed, c.panel, api_name="microscope", **QUIET, **HEAVY)
@@ -175,7 +176,7 @@ def other(specimen: views.Specimen | None, flow: str, step: float) -> Any:
 def forget() -> tuple:
     """Nothing in view, so that no picture stays beside a file it does not belong to."""
     hidden = gr.update(visible=False)
-    return None, hidden, hidden, markup.message(views.ASK), None
+    return None, hidden, hidden, markup.message(views.ASK), None, gr.Timer(active=False), PLAY
 
 
 def train(name: str, blocks: float, step: float) -> Any:
