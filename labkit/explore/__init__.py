@@ -15,6 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "scatter_figure",
             "shared",
         ],
-        "widgets": ["Panel", "map_panel", "score_panel"],
+        "widgets": ["Panel", "budget_banner", "map_panel", "score_panel"],
     },
 )

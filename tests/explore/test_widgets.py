@@ -115,3 +115,13 @@ def test_a_panel_of_ones_own_says_what_its_figure_refuses(quick_run):
     panel.controls["low"].value = 1.5
     assert "limits must be finite and ascend" in panel.sentence.value
     assert panel.picture.value == before
+
+
+@pytest.mark.parametrize("budget", ["stored", "laptop"])
+def test_no_banner_where_the_outputs_were_made(budget):
+    assert widgets.budget_banner(budget) is None
+
+
+@pytest.mark.parametrize("budget", ["quick", "paper"])
+def test_another_budget_is_on_a_banner(budget):
+    assert f"Budget {budget}:" in widgets.budget_banner(budget).data
