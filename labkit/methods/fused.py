@@ -17,8 +17,9 @@ training. The token of a CNN is the mean of its patch tokens, so the map's mean 
 ||z||^2 / 2d where the flow is a Gaussian (Euler: a quadratic form is half its gradient times its
 argument) and its first-order share elsewhere; a transformer's class token is no such mean, and
 the map then only shows patches that lie where the gradient points. `fused` is the mean of all
-parts' maps, each weighed by the square of how rare its part finds the image: where the image as a
-whole is ordinary it is the levels', and the token's where the levels see nothing.
+parts' maps, weighed by w_k = r_k^2 of a level and w_0 = min(r_0, 3)^2 / (1 + max_k r_k^2) of the
+token, r how rare a part finds the image, in deviations: a level that sees a fault knows better
+where it is, and the map is the token's where the levels see nothing.
 
 The levels are strides 4, 8 and 16 of a CNN (`taps=1,2,3`); those of a transformer would be its
 first blocks, so give it others.
@@ -50,6 +51,7 @@ POSITIONS: dict[str, type[Pyramid]] = {"cflow": CFLOW, "fastflow": FastFlow, "sa
 LOCAL = "positions"  # the stage of the pyramid
 UNIT = "normal range [1]"  # from the median of held-out normal pixels to their 0.999 quantile
 FAR = 30.0  # nats
+RARE = 3.0  # deviations beyond which the token's map weighs no more
 TINY = 1e-3  # least rarity that weighs a map, in deviations
 
 
@@ -255,6 +257,7 @@ class Fused(Method):
         median, unit = self.pixels[:, :, None, None].unbind(1)
         values = (maps - median) / unit
         weights = self.rarity.spreads(scores).clamp_min(TINY).square()
+        weights[:, 0] = weights[:, 0].clamp_max(RARE**2) / (1 + weights[:, 1:].amax(1))
         weights = weights / weights.sum(1, keepdim=True)
         fused = (weights[:, :, None, None] * values).sum(1)
         what = "where −log p of the token comes from: patch tokens along its gradient"

@@ -89,6 +89,17 @@ def test_what_one_part_sees_reaches_the_score():
         assert method.score(method.maps(changed)) > usual + 3, name
 
 
+def test_the_fused_map_is_the_tokens_where_no_level_sees_a_fault():
+    method = build("fused").eval()
+    method.fit_held_out([features(20, seed=3)])
+    token = replace(features(1), token=features(1).token + 9)
+    both = replace(token, pyramid=[level.clone() for level in token.pyramid])
+    both.pyramid[0][0, :, 1, 1] += 9
+    alone, beside = (method.maps(given).family for given in (token, both))
+    assert alone["fused"].values.argmax() == alone["global"].values.argmax()
+    assert beside["fused"].values.argmax() == beside["local"].values.argmax()
+
+
 def test_normals_set_aside_scale_the_parts_and_neither_train_nor_calibrate():
     run = labkit.train("fused", "procedural/weave", "quick", limit=16, progress=False)
     parts = run.experiment.parts
