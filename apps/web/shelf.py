@@ -19,7 +19,7 @@ from labkit_apps.web.patches import NormalPatches
 EDGE = "0.999"  # the calibration quantile of pixels at which the threshold starts
 KEPT, LISTED = 8, 4096  # runs that stay open; runs whose summaries are remembered
 CHECKED = 256 << 20  # bytes of weights that are checked before their run is listed
-TRAIN = "labkit train dnfad elpv/mono"
+TRAIN = "labkit train fused elpv/mono"
 
 
 class OpenRun(Run):

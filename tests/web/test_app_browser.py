@@ -208,7 +208,7 @@ def test_a_folder_without_runs_says_how_to_train(chromium, tmp_path):
     demo, url = app.serve(tmp_path)
     page = chromium.new_page()
     page.goto(url)
-    page.get_by_text("labkit train dnfad elpv/mono").wait_for(timeout=WAIT)
+    page.get_by_text("labkit train fused elpv/mono").wait_for(timeout=WAIT)
     page.get_by_role("tab", name="Inspect").wait_for(state="detached", timeout=WAIT)
     page.locator("#train").wait_for(timeout=WAIT)
     page.close()
