@@ -114,7 +114,7 @@ class Study:
     notebook: str = ""
     note: str = ""  # what the reader should know of our setting
     measure: Literal["train", "cost", "oracle", "tsne"] = "train"  # or sizes; every epoch; latents
-    figure: Literal["dots", "curve", "histograms", "maps", "parts", "tsne"] = "dots"
+    figure: Literal["dots", "curve", "histograms", "parts", "tsne"] = "dots"
     axis: str = ""  # of `curve`: the key whose value is x
     first_step: bool = True  # the anchor `FIRST_STEP`
     budgets: dict[Budget, Layer] = field(default_factory=dict)
