@@ -44,7 +44,7 @@ FIRST_STEPS: dict[str, Settings] = {  # method -> what leaves nothing but its fi
     "selfsup": {"supervision": False},
 } | {name: {} for name in ("dnfad", "sanf", "cflow", "fastflow", "csflow", "differnet")}
 TAG = "tag:yaml.org,2002:"
-KNOWN = (None, *(TAG + one for one in ("null", "bool", "int", "float", "str", "seq", "map")))
+TAGS = (None, *(TAG + one for one in ("null", "bool", "int", "float", "str", "seq", "map")))
 One = TypeVar("One")
 Some = Annotated[tuple[One, ...], Field(min_length=1)]
 
@@ -344,7 +344,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_constructors = {
-    tag: build for tag, build in yaml.SafeLoader.yaml_constructors.items() if tag in KNOWN
+    tag: build for tag, build in yaml.SafeLoader.yaml_constructors.items() if tag in TAGS
 } | {TAG + "timestamp": yaml.SafeLoader.construct_yaml_str}
 
 
