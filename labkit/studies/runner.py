@@ -150,10 +150,6 @@ def _headline(results: Results) -> str:
     return f"{metric} {means[best]:.3f} ({best}) to {means[worst]:.3f} ({worst})"
 
 
-def _is_of_a_script(method: type | None) -> bool:
-    return method is not None and method.__module__ == "__main__"
-
-
 def _outcomes(
     missing: Sequence[Task],
     engine: str,
@@ -169,7 +165,8 @@ def _outcomes(
     if engine not in engines.ENGINES:
         raise ValueError(unknown("engine", engine, engines.ENGINES))
     local = engine == "local"
-    own = [task.method for task in missing if _is_of_a_script(methods.TABLE.get(task.method))]
+    ours = {name for name, method in methods.TABLE.items() if method.__module__ == "__main__"}
+    own = [task.method for task in missing if task.method in ours]
     if own and not local:
         raise ValueError(
             f"{own[0]} is defined in a script or notebook, which no other process can import; "

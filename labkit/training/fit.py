@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ def fit(
     and a row names its stage. A method without parameters takes what it needs and has no epochs.
 
     Args:   folder: where the checkpoint of each epoch goes; one that lies there is resumed.
+            Without one a checkpoint is kept only as long as it is needed.
             on_epoch: called with the history after each epoch; an exception from it stops.
             defects: the synthetic defects of an epoch, counted from 0; all of them are spread
             over its steps, beside the `batch` normal images of each.
@@ -89,10 +91,12 @@ def fit(
         method.eval().fit_score(data.batches())
         return []
     several, device = spec.devices > 1, device_of(spec.device)
-    if several and folder is None:
-        raise ValueError("Training on several devices needs a folder for its checkpoints.")
-    if spec.early_stopping and watched and folder is None:
-        raise ValueError("Early stopping needs a folder for the weights of its best epoch.")
+    if folder is None and (several or (spec.early_stopping and watched)):
+        with TemporaryDirectory() as scratch:  # workers' weights, or the best epoch's, lie there
+            place = Path(scratch)
+            return fit(
+                method, data, spec, seed, place, progress, on_epoch, defects, stages, stop, watched
+            )
     if several and method.takes_microbatches:
         raise ValueError("Several steps a batch train on one device; set devices=1.")
     try:
@@ -133,11 +137,11 @@ class Training:
     data: FeatureSet | Kept  # on a GPU kept there, if it fits
     stages: Sequence[Stage]
     seed: int
-    folder: Path | None
-    progress: bool
-    on_epoch: Callable[[History], None] | None
-    defects: Callable[[int], DefectSet] | None
-    stop: Callable[[], bool] | None
+    folder: Path | None = None
+    progress: bool = False
+    on_epoch: Callable[[History], None] | None = None
+    defects: Callable[[int], DefectSet] | None = None
+    stop: Callable[[], bool] | None = None
     watched: Mapping[str, FeatureSet] = field(default_factory=dict)
 
     def run(self, fabric: Fabric) -> History:

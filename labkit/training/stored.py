@@ -1,4 +1,4 @@
-"""run.json: what it must hold, how it is sealed when written and checked when read."""
+"""run.json: how it is sealed when written and checked when read."""
 
 import hashlib
 import json
@@ -6,41 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, FiniteFloat, NonNegativeInt
-
-from labkit.core.records import Shapes
 from labkit.evaluation.calibration import Calibration
 
 FORMAT = 3  # of run.json; those of labkit 0.1 and 0.2 say none and hold no hashes
-RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of 0.1
-
-
-class Metrics(BaseModel):
-    """Those that every run has, if only as None."""
-
-    image_auroc: FiniteFloat | None
-    pixel_auroc: FiniteFloat | None
-    aupro: FiniteFloat | None
-
-
-class Stored(BaseModel):
-    """What readers of a run rely on; there may be more."""
-
-    labkit: str
-    config: dict[str, Any]
-    config_hash: str
-    weights: str
-    data_hash: str
-    shapes: Shapes
-    calibration: dict[str, Any]  # `Calibration.to_json`
-    metrics: Metrics
-    counts: dict[str, NonNegativeInt]
-    trainable_parameters: NonNegativeInt
-    train_seconds: FiniteFloat
-    seconds: dict[str, FiniteFloat]
-    root: str | None = None
-    stopped: str = ""
-    likelihood: dict[str, float] = {}  # of `likelihood`, without `_nats`; none before version 0.3
+RENAMED = {"digest": "config_hash", "data_digest": "data_hash", "source": "code_hash"}  # of these
 
 
 def seal(info: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -51,7 +20,7 @@ def seal(info: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a run.json, complete and as it was written; `hashes` is empty before 0.3.
+    """The content of a run.json, as it was written; `hashes` is empty of labkit 0.1 and 0.2.
 
     Raises: ValueError if it is damaged or of a later labkit.
     """
@@ -71,19 +40,21 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _check(info: dict[str, Any]) -> None:
-    """Raises: ValueError, KeyError or TypeError if it is not complete and as it was written."""
+    """Raises: ValueError, KeyError or TypeError if it is not as it was written.
+
+    Of labkit 0.1 and 0.2 a hash of its settings names a run; its other numbers have no guard.
+    """
     if {"format", "seal"} & set(info):
         whole = {key: value for key, value in info.items() if key != "seal"}
         expected, digest = info["seal"], _digest(whole)
-    else:  # the name of a run of 0.1 or 0.2 is a hash of its settings
+    else:
         info["hashes"] = {}
         info["shapes"].setdefault("rotated", info["shapes"].get("turned", (0, 0)))
         parts = [info["config"], info["data_hash"], info["weights"]]
         expected, digest = info["config_hash"], _digest(parts)[:8]
+        Calibration.from_json(info["calibration"])
     if digest != expected:
         raise ValueError
-    Stored.model_validate(info)
-    Calibration.from_json(info["calibration"])
 
 
 def _digest(value: Any) -> str:

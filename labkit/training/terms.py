@@ -17,7 +17,7 @@ from labkit.training.stages import Kept
 STEPS = 4  # that are looked at, of the last epoch
 
 
-def term_shares(run: Run, steps: int = STEPS) -> dict[str, float]:
+def term_shares(run: Run) -> dict[str, float]:
     """Each term's share of the gradient of the loss, by the weights that training ended with.
 
     share_t = |grad L_t| / sum_u |grad L_u|, each a mean over steps of the last epoch
@@ -30,18 +30,9 @@ def term_shares(run: Run, steps: int = STEPS) -> dict[str, float]:
     if not epochs:
         return {}
     stage = method.stages(opened.config.flow, opened.config.train)[-1]
-    probe = Probe(
-        method,
-        opened.features("train", progress=False),
-        [stage],
-        opened.config.seed,
-        folder=None,
-        progress=False,
-        on_epoch=None,
-        defects=opened.synthetic_defects(progress=False),
-        stop=None,
-    )
-    norms = probe.gradients(stage, epochs - 1, steps)
+    normals, defects = opened.features("train", False), opened.synthetic_defects(progress=False)
+    probe = Probe(method, normals, [stage], opened.config.seed, defects=defects)
+    norms = probe.gradients(stage, epochs - 1)
     total = sum(norms.values())
     return {name: norm / total for name, norm in norms.items()} if len(norms) > 1 and total else {}
 
@@ -49,7 +40,7 @@ def term_shares(run: Run, steps: int = STEPS) -> dict[str, float]:
 class Probe(Training):
     """A training that takes no step and only looks at the gradients of some."""
 
-    def gradients(self, stage: Stage, epoch: int, steps: int) -> dict[str, float]:
+    def gradients(self, stage: Stage, epoch: int) -> dict[str, float]:
         """The norm of each term's gradient by the weights of a stage, summed over steps."""
         device = next(self.method.parameters()).device
         devices = 1 if device.index is None else [device.index]
@@ -59,7 +50,7 @@ class Probe(Training):
         part = self.method.get_submodule(stage.part).train()
         weights = [weight for weight in part.parameters() if weight.requires_grad]
         norms: Counter[str] = Counter()
-        for features, batch in islice(self._batches(epoch), steps):
+        for features, batch in islice(self._batches(epoch), STEPS):
             generator = torch.Generator().manual_seed(self.seed)
             for some, some_batch in self.method.microbatches(features, batch, generator):
                 for name, term in self.method.loss(some, some_batch).items():

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -191,11 +190,8 @@ def _folds(
         method, train = opened.build(), opened.feature_set(kept, True)
         defects = opened.synthetic_defects(kept, progress=False)
         options = {"stop": stop, "watched": _watched(opened, ("validation",))}
-        with TemporaryDirectory() as scratch:
-            place = (folder or Path(scratch)) / str(number)
-            history = fit(
-                method, train, spec.train, spec.seed, place, False, None, defects, **options
-            )
+        own = folder and folder / str(number)
+        history = fit(method, train, spec.train, spec.seed, own, False, None, defects, **options)
         if _stopped(opened, method, history):
             raise ValueError(UNCALIBRATED)
         _fit_held_out(opened, method.to(opened.device))

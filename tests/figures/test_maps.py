@@ -1,38 +1,21 @@
 """Pictures with their maps: shared scales, outlines, and bars with units."""
 
-import io
-import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from artists import IMAGE, MAPS, bars, legend, outlines, panels
 
 from labkit import figures
 from labkit.figures import style
 
-RNG = np.random.default_rng(0)
-IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
 MASK = np.zeros((48, 64), bool)
 MASK[10:30, 20:40] = True
-MAPS = {name: RNG.random((12, 16)).astype(np.float32) for name in ("global", "local", "fused")}
-
-
-def bars(figure):
-    return [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
-
-
-def panels(figure):
-    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
 
 
 def heat(ax, colours="cividis"):
     """The maps drawn on a panel."""
     return [picture for picture in ax.images if picture.get_cmap().name == colours]
-
-
-def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_an_overlay_shares_one_scale_and_one_bar():
@@ -61,27 +44,14 @@ def test_an_overlay_outlines_the_threshold_and_the_truth():
     figure = figures.overlay(IMAGE, MAPS, (0, 1), threshold=0.8, mask=MASK)
     assert legend(figure) == ["threshold 0.8", "annotated defect"]
     for k, ax in enumerate(panels(figure)):
-        colours = [to_hex(lines.get_edgecolor()[0]) for lines in ax.collections]
-        assert colours.count(style.ANOMALOUS.lower()) == 1
-        assert colours.count("#000000") == (k > 0)
+        assert outlines(ax).count(style.ANOMALOUS.lower()) == 1
+        assert outlines(ax).count("#000000") == (k > 0)
     marks = [line.get_xdata()[0] for line in bars(figure)[0].lines if line.get_linestyle() == "--"]
     assert marks == [0.8]
     one = figures.overlay(IMAGE, MAPS, (0, 1), threshold={"fused": 0.8})
     assert [len(ax.collections) for ax in panels(one)] == [0, 0, 0, 2]
     outside = figures.overlay(IMAGE, MAPS, (0, 1), threshold=9.0, mask=np.zeros_like(MASK))
     assert not any(ax.collections for ax in panels(outside))
-
-
-def test_an_overlay_renders_within_a_quarter_of_a_second():
-    image = RNG.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    maps = {name: RNG.random((32, 32)) for name in "abc"}
-    times = []
-    for _ in range(5):
-        figure = figures.overlay(image, maps, (0, 1))
-        start = time.process_time()
-        figure.savefig(io.BytesIO(), format="png")
-        times.append(time.process_time() - start)
-    assert min(times) < 0.25, times
 
 
 def test_large_pictures_are_drawn_small_and_small_defects_survive():
@@ -95,9 +65,8 @@ def test_large_pictures_are_drawn_small_and_small_defects_survive():
 
 def test_long_titles_of_rows_neither_overlap_nor_leave_the_figure():
     maps = {f"map {k}": [MAPS["fused"]] * 3 for k in range(8)}
-    figure = figures.map_grid(
-        [IMAGE] * 3, maps, (0, 2), titles=["gear: logical misplaced hole"] * 3
-    )
+    titles = ["gear: logical misplaced hole"] * 3
+    figure = figures.map_grid([IMAGE] * 3, maps, (0, 2), titles=titles)
     figure.draw_without_rendering()
     firsts = [ax for ax in panels(figure) if ax.get_ylabel()]
     boxes = [ax.get_tightbbox() for ax in firsts]
@@ -111,7 +80,7 @@ def test_a_grid_has_a_row_an_image_and_a_column_a_map():
     masks = [MASK, MASK & False, None]
     titles = ["crack", "good", "unknown"]
     figure = figures.map_grid([IMAGE] * 3, maps, (0, 2), masks, titles)
-    cells = np.array(panels(figure)).reshape(3, 4)
+    cells = panels(figure, 4)
     assert [ax.get_title() for ax in cells[0]] == ["image", "global", "local", "fused"]
     assert [ax.get_ylabel() for ax in cells[:, 0]] == titles
     assert {heat(ax)[0].get_clim() for ax in cells[:, 1:].flat} == {(0, 2)}
@@ -132,7 +101,7 @@ def test_differences_are_centred_and_of_another_colour():
 def test_a_strip_shows_pictures_and_small_maps_cell_by_cell_on_one_scale():
     rows = {"good": [IMAGE, MAPS["local"]], "bad": [IMAGE, 2 * MAPS["fused"]]}
     figure = figures.strip(rows, ["image", "gate"], unit="gate [1]")
-    cells = np.array(panels(figure)).reshape(2, 2)
+    cells = panels(figure, 2)
     assert [ax.get_title() for ax in cells[0]] == ["image", "gate"]
     assert [ax.get_ylabel() for ax in cells[:, 0]] == ["good", "bad"]
     (low, high), *more = {heat(ax)[0].get_clim() for ax in cells[:, 1]}
@@ -164,7 +133,7 @@ def test_a_level_is_a_row_and_what_is_compared_shares_its_scale():
     rng, shapes = np.random.default_rng(0), ((6, 8, 12), (9, 4, 6))
     prior, memory = ([rng.normal(size=shape) for shape in shapes] for _ in range(2))
     figure = figures.reconstructions(IMAGE, prior, prior, memory, "a note")
-    cells = np.array(panels(figure)).reshape(2, 6)
+    cells = panels(figure, 6)
     scales = [[heat(ax)[0].get_clim() for ax in row[1:]] for row in cells]
     assert scales[0] == scales[1]
     assert len(set(scales[0][:3])) == len(set(scales[0][3:])) == 1
@@ -184,10 +153,7 @@ def test_a_level_is_a_row_and_what_is_compared_shares_its_scale():
         (lambda: figures.strip({"a": []}), "equal length"),
         (lambda: figures.strip({"a": [IMAGE], "b": [IMAGE] * 2}), "'a': 1, 'b': 2"),
         (lambda: figures.overlay(IMAGE / 255, MAPS, (0, 1)), "uint8, not"),
-        (
-            lambda: figures.overlay(IMAGE, MAPS, {"local": (0, 1)}),
-            "no limits for the map 'global'",
-        ),
+        (lambda: figures.overlay(IMAGE, MAPS, {"local": (0, 1)}), "no limits for the map 'glob"),
         (lambda: figures.map_grid([IMAGE], {"a": []}, (0, 1)), "one map of each kind"),
     ],
 )

@@ -10,7 +10,6 @@ from labkit.core import config
 from labkit.studies import cards, runner
 from labkit.studies.cards import Discrepancy, Effect
 from labkit.studies.results import Results
-from labkit.studies.spec import Task
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ENTRIES = [one for name in cards.names() for one in cards.card(name)]
@@ -57,19 +56,13 @@ def test_the_two_cells_differ_in_the_switch_alone(one, effect):
         assert not effect.before
         study.tasks("laptop", variants=[effect.after])
         return
-    before, after = (
-        spec_of(study.tasks("laptop", variants=[cell])[0])
-        for cell in (effect.before, effect.after)
-    )
+    pair = (study.tasks("laptop", variants=[one])[0] for one in (effect.before, effect.after))
+    before, after = (methods.resolve(t.method, t.data, "laptop", 0, t.set) for t in pair)
     keys = [*config.keys_of(type(before.flow)), *config.keys_of(config.TrainSpec)]
     apart = {key for key in keys if before.value(key) != after.value(key)}
     assert apart, "the two cells are one"
     whole = [other for other in ENTRIES if other.method == one.method] if one.variant else [one]
     assert apart <= {key for entry in whole for key in entry.keys}
-
-
-def spec_of(task):
-    return methods.resolve(task.method, task.data, "laptop", 0, task.set)
 
 
 def test_switches_are_told_as_a_command_line_takes_them():
@@ -84,13 +77,10 @@ def test_switches_are_told_as_a_command_line_takes_them():
     assert "as the code `--set dsam=false` `--set lr=0.0001`" in row["labkit"]
 
 
-def test_a_wrong_setting_is_refused():
+def test_a_wrong_setting_or_file_is_refused(tmp_path):
     made = Discrepancy(method="dnfad", point="p", paper="a", code="b", as_code={"gaet": "add"})
     with pytest.raises(ValueError, match="did you mean 'gate'"):
         cards.build(made, "code")
-
-
-def test_a_wrong_file_is_told(tmp_path):
     path = tmp_path / "dnfad.yaml"
     path.write_text("- {point: p, paper: a, code: b, as_coed: {gate: add}}\n")
     with pytest.raises(ValueError, match=r"dnfad.yaml: 0.as_coed does not fit"):
@@ -102,13 +92,12 @@ def finished(tmp_path, monkeypatch):
     """A study with two finished cells on four images, in which `after` ranks worse."""
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path))
     tasks = runner.get("dnfad-code").tasks("quick", variants=["gate adds", "two architectures"])
-    results = Results(runner.get("dnfad-code"), "quick",
-                      runner.folder("dnfad-code", "quick"), tasks)  # fmt: skip
+    folder = runner.folder("dnfad-code", "quick")
+    results = Results(runner.get("dnfad-code"), "quick", folder, tasks)
     for task, scores in zip(tasks, ([0, 1, 2, 3], [1, 0, 3, 2]), strict=True):
-        told = {"image_auroc": 1.0 if task.variant == "gate adds" else 0.5}
+        metrics = {"image_auroc": 1.0 if task.variant == "gate adds" else 0.5}
         table = pd.DataFrame({"split": "test", "label": [0, 0, 1, 1], "score": scores})
-        results.write(task, {"metrics": told}, table)
-    assert isinstance(tasks[0], Task)
+        results.write(task, {"metrics": metrics}, table)
 
 
 def test_an_effect_is_after_minus_before_whatever_the_studys_base(finished):

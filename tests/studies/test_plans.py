@@ -1,6 +1,7 @@
 """Ablations as data: every shipped study is sound, and a wrong file is told in one sentence."""
 
 import os
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -81,79 +82,58 @@ def test_settings_are_layered_and_fingerprints_follow_them(tmp_path):
     assert {task.seed for task in laptop} == {0, 1, 2}
     assert len({task.fingerprint for task in quick + laptop}) == 8
     again = plans.get(written(tmp_path, "other", set={"clamp": 1.0, "hidden": 0.5}))
-    assert (
-        again.tasks("laptop")[0].fingerprint == laptop[0].fingerprint
-    )  # the study's name decides nothing
+    first = again.tasks("laptop")[0]
+    assert first.fingerprint == laptop[0].fingerprint, "the study's name decides nothing"
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"sed": {"blocks": 1}}, "did you mean 'seeds'|did you mean 'set'"),
-        ({"data": None}, "'data' is missing"),
-        ({"base": "blocks=3"}, "base: Unknown variant 'blocks=3'"),
-        ({"expects": [{"better": "blocks=2", "than": "blocks=3"}]}, "expects: Unknown variant"),
-        ({"expects": [{"better": "a", "than": "b", "bettr": 1}]}, "did you mean 'better'"),
-        ({"budgets": {"laptpo": {}}}, "'laptpo' does not fit: input should be 'quick', 'laptop'"),
-        ({"budgets": {"quick": {"sets": {}}}}, "did you mean 'set'"),
-        ({"variants": [{"name": "blocks=1"}]}, "two variants are named 'blocks=1'"),
-        ({"variants": [{"name": "x", "sett": {}}]}, "did you mean 'set'"),
-        ({"seeds": "many"}, "seeds = 'many' does not fit"),
-        ({"measure": "time"}, "measure = 'time' does not fit"),
-        ({"seeds": []}, "seeds = .* does not fit"),
-        ({"seeds": [-1]}, "seeds.0 = '-1' does not fit"),
-        ({"set": {"seed": 3}}, "set: Unknown key 'seed'; use --seed 3"),
-        ({"set": {"lr": float("nan")}}, "set.lr = '.nan' is no float that fits"),
-        ({"set": {1: 2}}, "the key set.1 is no text"),
-        ({"vary": {f"k{k}": list(range(30)) for k in range(8)}}, "it makes 656100000000 variants"),
-        ({"variants": [{"name": f"v{k}"} for k in range(501)]}, "the most are 500"),
-        ({"figure": "curve", "axis": "lr"}, "axis = 'lr' does not fit"),
-        ({"published": [{"file": "../../etc/passwd"}]}, "published: Unknown published table"),
-        ({"note": "x" * 40_000}, "more than 32768 bytes"),
-        ({"cells": [{"name": "x"}]}, "the key 'cells' of version 0.1 is now 'variants'"),
-    ],
-)
-def test_a_wrong_key_is_one_sentence_with_the_file(tmp_path, changes, sentence):
-    path = written(tmp_path, **changes)
+LAUGHS = "[&a [x, x]" + "".join(f", &{b} [*{a}, *{a}]" for a, b in pairwise("abcdefghijklmnopq"))
+ODD = [  # what the file has besides, or in place of, the keys of a good one
+    ("sed: {blocks: 1}", "did you mean 'seeds'|did you mean 'set'"),
+    ("base: blocks=3", "base: Unknown variant 'blocks=3'"),
+    ("expects: [{better: blocks=2, than: blocks=3}]", "expects: Unknown variant"),
+    ("expects: [{better: a, than: b, bettr: 1}]", "did you mean 'better'"),
+    ("budgets: {laptpo: {}}", "'laptpo' does not fit: input should be 'quick', 'laptop'"),
+    ("budgets: {quick: {sets: {}}}", "did you mean 'set'"),
+    ("variants: [{name: blocks=1}]", "two variants are named 'blocks=1'"),
+    ("variants: [{name: x, sett: {}}]", "did you mean 'set'"),
+    ("seeds: many", "seeds = 'many' does not fit"),
+    ("seeds: []", "seeds = .* does not fit"),
+    ("seeds: [-1]", "seeds.0 = '-1' does not fit"),
+    ("seeds: [2020-99-99]", "seeds.0 = '2020-99-99' does not fit"),
+    ("seeds: [!!int abc]", "invalid literal for int"),
+    (f"seeds: [{'9' * 5000}]", "the limit"),
+    ("measure: time", "measure = 'time' does not fit"),
+    ("set: {seed: 3}", "set: Unknown key 'seed'; use --seed 3"),
+    ("set: {lr: .nan}", "Out of range float"),
+    ("set: {1: 2}", r"set.1.* = '1' does not fit"),
+    ("set: {lr: !!binary aGVsbG8=}", r"could not determine a constructor .*binary'.* line"),
+    ("set: &c {lr: *c}", "Circular reference"),
+    (f"set: {{lr: {LAUGHS}]}}", r"more than 30 times '\*'"),
+    ("note: !foo bar", "could not determine a constructor for the tag '!foo'"),
+    ("note: " + "[" * 5_000, "more than 600 times"),
+    ("note: " + "[" * 500 + "]" * 500, "nested too deeply"),
+    ("note: " + "x" * 40_000, "more than 32768 bytes"),
+    (
+        f"vary: {{{', '.join(f'k{k}: {[*range(9)]}' for k in range(9))}}}",
+        "it makes 387420489 variants",
+    ),
+    ("figure: curve\naxis: lr", "axis = 'lr' does not fit"),
+    ("published: [{file: ../../etc/passwd}]", "published: Unknown published table"),
+    ("cells: [{name: x}]", "the key 'cells' of version 0.1 is now 'variants'"),
+    ("title: again\ntitle: again", "the key title stands twice"),
+    ("title: \0", "cannot be read"),
+    ("question: [unclosed", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), ODD)
+def test_an_odd_file_is_one_sentence_that_names_it(tmp_path, line, sentence):
+    path = written(tmp_path, **{line.split(":")[0]: None})
+    path.write_text(path.read_text() + line)
     with pytest.raises(ValueError, match=sentence) as error:
         plans.get(path)
     assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-LAUGHS = "[&a [x, x, x, x, x, x, x, x, x]" + "".join(
-    f", &{name} [{', '.join([f'*{before}'] * 9)}]"
-    for name, before in zip("bcdefghi", "abcdefgh", strict=True)
-) + "]"  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        (f"title: {LAUGHS}", "title.3.* holds more than 5000 values"),
-        (f"set: {{lr: {LAUGHS}}}", "set.lr.* holds more than 5000 values"),
-        ("note: " + "[" * 5_000, "too many brackets"),
-        ("note: " + "[" * 900 + "]" * 900, "nested too deeply"),
-        ("note: [[[[[[[[[[[[[[1]]]]]]]]]]]]]]", "note.0.* holds .* 12 levels"),
-        ("set: &c {lr: *c}", "set.lr.lr.* holds .* 12 levels"),
-        ("seeds: [2020-99-99]", "seeds.0 = '2020-99-99' does not fit"),
-        ("set: {lr: !!binary aGVsbG8=}", "set.lr has the tag 'binary'"),
-        ("note: !foo bar", "note has the tag '!foo'"),
-        ("seeds: [!!int abc]", "seeds.0 = 'abc' is no int that fits"),
-        (f"seeds: [{'9' * 5000}]", "seeds.0 = '999.* is no int that fits"),
-        ("title: again", "the key title stands twice"),
-        (f"set: {{? {LAUGHS} : 2}}", "the key set.* is no text"),
-        ("title: \0", "cannot be read"),
-    ],
-)
-def test_an_odd_file_is_one_sentence_with_the_key(tmp_path, line, sentence):
-    path = written(tmp_path)
-    others = [one for one in GOOD if one != line.split(":")[0] or line == "title: again"]
-    path.write_text(yaml.safe_dump({key: GOOD[key] for key in others}) + line)
-    with pytest.raises(ValueError, match=sentence) as error:
-        plans.get(path)
-    assert str(path) in str(error.value)
-    assert len(str(error.value)) < 500
+    assert len(str(error.value)) < 1000
     assert "\n" not in str(error.value)
 
 
@@ -166,35 +146,22 @@ def test_aliases_dates_and_merged_keys_are_read(tmp_path):
     assert (study.rows[0].set, study.note) == ({"epochs": 1}, "2020-01-01")
 
 
-def test_a_pipe_is_refused_and_tasks_are_bounded(tmp_path):
+def test_what_is_no_study_or_too_much_of_one_is_told(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(ValueError, match="there is no such file"):
-        plans.get(tmp_path / "pipe.yaml")
-    with pytest.raises(ValueError, match="the most are 20000"):
-        plans.get("dnfad-depth").tasks(seeds=range(20_000))
-    with pytest.raises(ValueError, match="seed=-1 does not fit"):
-        plans.get("dnfad-depth").tasks(seeds=[-1])
-
-
-def test_what_is_no_study_is_told(tmp_path):
-    (tmp_path / "broken.yaml").write_text("title: [unclosed\nbase: 1")
     (tmp_path / "list.yaml").write_text("- 1\n- 2")
-    with pytest.raises(ValueError, match=r"cannot be read.*line 2"):
-        plans.get(tmp_path / "broken.yaml")
-    with pytest.raises(ValueError, match="holds no keys"):
-        plans.get(tmp_path / "list.yaml")
-    with pytest.raises(ValueError, match="cannot be read"):
-        plans.get(tmp_path / "absent.yaml")
-    with pytest.raises(ValueError, match="did you mean 'dnfad-depth'"):
-        plans.get("dnfad-dept")
-
-
-def test_unknown_variants_and_budgets_are_refused():
     study = plans.get("dnfad-depth")
     assert {task.variant for task in study.tasks(variants=["blocks=2"])} == {"blocks=2"}
-    with pytest.raises(ValueError, match="Unknown variant of dnfad-depth 'blocks=3'"):
-        study.tasks(variants=["blocks=3"])
-    with pytest.raises(ValueError, match="Unknown budget"):
-        study.tasks("fast")
-    with pytest.raises(ValueError, match="no variant that runs at the budget laptop"):
-        plans.get("dnfad-backbones").tasks("laptop", variants=["DINO"])
+    for call, sentence in (
+        (lambda: plans.get(tmp_path / "pipe.yaml"), "there is no such file"),
+        (lambda: plans.get(tmp_path / "list.yaml"), "holds no keys"),
+        (lambda: plans.get(written(tmp_path, data=None)), "'data' is missing"),
+        (lambda: plans.get("dnfad-dept"), "did you mean 'dnfad-depth'"),
+        (lambda: study.tasks(seeds=range(20_000)), "the most are 20000"),
+        (lambda: study.tasks(seeds=[-1]), "seed=-1 does not fit"),
+        (lambda: study.tasks(variants=["blocks=3"]), "Unknown variant of dnfad-depth 'blocks=3'"),
+        (lambda: study.tasks("fast"), "Unknown budget"),
+        (lambda: plans.get("dnfad-backbones").tasks("laptop", variants=["DINO"]),
+         "no variant that runs at the budget laptop"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=sentence):
+            call()

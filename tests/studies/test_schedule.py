@@ -21,13 +21,6 @@ def timetable(tasks, workers, local=True):
     return engines.timetable(tasks, workers, progress=False, local=local, again=False)
 
 
-def test_tasks_of_one_training_are_one_job():
-    tasks = [task(), task(top_k=0.5), task(blocks=1)]
-    jobs, workers = timetable(tasks, 2)
-    assert [len(job.tasks) for job in jobs] == [2, 1]
-    assert workers == 2
-
-
 def test_features_are_extracted_once_for_all(monkeypatch):
     asked = []
     extract = FeatureSet.extract
@@ -44,21 +37,7 @@ def test_features_are_extracted_once_for_all(monkeypatch):
 def test_the_quick_budget_stays_in_this_process():
     assert timetable([task(s, "quick") for s in range(4)], None)[1] == 1
     few = [task(s) for s in range(2)]
-    assert timetable(few, 7, local=False)[1] == 2
-
-
-class Remote:
-    """What Ray makes of a function: it notes its options and runs nothing."""
-
-    def __init__(self):
-        self.asked = {}
-
-    def options(self, **asked):
-        self.asked = asked
-        return self
-
-    def remote(self, job, table):
-        return job.head.fingerprint
+    assert timetable(few, 7, local=False)[1] == 2, "no more than there are trainings"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +46,9 @@ class Remote:
 def test_a_job_on_ray_takes_a_share_of_a_gpu_where_there_are_any(
     monkeypatch, present, asked, share
 ):
-    remote = Remote()
+    options = {}  # what Ray is asked for; it runs nothing
+    remote = SimpleNamespace(remote=lambda job, table: job.head.fingerprint)
+    remote.options = lambda **given: options.update(given) or remote
     ray = SimpleNamespace(
         is_initialized=lambda: True,
         cluster_resources=lambda: {"CPU": 8.0} | ({"GPU": float(present)} if present else {}),
@@ -79,4 +60,4 @@ def test_a_job_on_ray_takes_a_share_of_a_gpu_where_there_are_any(
     monkeypatch.setitem(sys.modules, "ray", ray)
     jobs, workers = timetable([task(), task(blocks=1)], 2)
     assert len(list(engines.cluster(jobs, workers, asked))) == 2
-    assert remote.asked["num_gpus"] == share
+    assert options["num_gpus"] == share

@@ -18,8 +18,6 @@ def folder(monkeypatch, tmp_path):
     """Where shipped results lie, empty."""
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "results")
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "studies"))
-    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
-    shipped._read.cache_clear()
     return tmp_path / "results"
 
 
@@ -27,17 +25,23 @@ def call(*words):
     return CliRunner().invoke(main.app, [str(word) for word in words])
 
 
-@pytest.fixture
-def measured(folder):
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
     """A study at quick, measured and stored by the command."""
-    measured = runner.run(NAME, "quick", workers=1, progress=False)
-    answer = call("studies", "--budget", "quick", "--store", NAME)
-    assert answer.exit_code == 0, answer.output
-    return measured
+    base = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("studies", "runs"):
+            patch.setenv(f"LABKIT_{name.upper()}", str(base / name))
+        patch.setattr(shipped, "FOLDER", base / "results")
+        results = runner.run(NAME, "quick", workers=1, progress=False)
+        answer = call("studies", "--budget", "quick", "--store", NAME)
+        assert answer.exit_code == 0, answer.output
+        yield results
 
 
-def test_what_is_stored_is_what_was_measured(folder, measured):
-    assert {path.name for path in folder.iterdir()} == {f"{NAME}.csv", f"{NAME}-gaps.csv"}
+def test_what_is_stored_is_what_was_measured(measured):
+    names = {path.name for path in shipped.FOLDER.iterdir()}
+    assert names == {f"{NAME}.csv", f"{NAME}-gaps.csv"}
     assert shipped.names() == [NAME]
     stored = runner.run(NAME, "stored")
     assert stored.shipped
@@ -57,26 +61,26 @@ def test_what_is_stored_is_what_was_measured(folder, measured):
     )
 
 
-def test_faces_show_it_and_nothing_is_written_beside_it(folder, measured):
+def test_faces_show_it_and_nothing_is_written_beside_it(measured):
     stored = runner.stored(NAME, "stored")
     plots.draw(stored)
     page = call("study", NAME, "--budget", "stored").stdout
     assert "Stored with labkit." in page
     document = call("studies", "--budget", "stored", "--markdown").stdout
     assert document.count("\n## ") == 1
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(shipped.FOLDER.iterdir())) == 2
     with pytest.raises(ValueError, match=f"no scores of images; run `labkit study {NAME}`"):
         stored.scores(stored.tasks[0])
 
 
-def test_the_app_shows_it_where_no_budget_was_begun(folder, measured, monkeypatch, tmp_path):
+def test_the_app_shows_it_where_no_budget_was_begun(measured, monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_STUDIES", str(tmp_path / "others"))
     (results,) = tab.budgets(NAME).values()
     assert results.shipped
     assert "measured: image AUROC" in tab.report(results)
 
 
-def test_a_task_whose_settings_changed_is_not_shown(folder, measured):
+def test_a_task_whose_settings_changed_is_not_shown(measured):
     stored = runner.stored(NAME, "stored", settings={"blocks": 5})
     assert stored.records == {}
     with pytest.raises(ValueError, match=f"Nothing of {NAME} is stored; run `labkit study"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 import yaml
 from test_runs import change
 
-from labkit.studies import engines, plots, runner, tables
+import labkit
+from labkit.studies import engines, runner, tables
 from labkit.studies import jobs as tasks
 from labkit.studies import results as stored_results
 from labkit.studies.results import Results
@@ -58,37 +60,37 @@ def tiny(tmp_path_factory):
     return path, results
 
 
-def test_cells_that_need_no_training_share_a_run(tiny):
+def first(results, variant):
+    """The task of a variant with seed 0, and its record."""
+    task = next(t for t in results.tasks if t.variant == variant and t.seed == 0)
+    return task, results.records[task.fingerprint]
+
+
+def without_seconds(results):
+    return results.table[~results.table["metric"].str.endswith("seconds")]
+
+
+def test_variants_that_need_no_training_share_a_run_and_a_map_scores_by_itself(tiny):
     path, results = tiny
     assert len(results.records) == 8
     assert not results.failed
-    runs = {t.variant: results.records[t.fingerprint]["run"] for t in results.tasks if t.seed == 0}
+    runs = {name: first(results, name)[1]["run"] for name in results.variants}
     assert runs["base"] == runs["maximum"] == runs["local"] != runs["deeper"]
     assert len(list((path.parent / "runs").glob("*/run.json"))) == 4  # 2 trainings x 2 seeds
     assert len(tasks.jobs(results.tasks)) == 4
+    assert first(results, "local")[1]["metrics"] != first(results, "base")[1]["metrics"]
 
 
-def test_a_rescored_cell_equals_a_run_trained_with_its_switch(tiny):
+def test_a_rescored_variant_equals_a_run_trained_with_its_switch(tiny):
     path, results = tiny
-    import labkit
-
     trained = labkit.train("dnfad", "procedural/gear", "quick", 0, progress=False, top_k=1e-5,
                            out=path.parent / "own", **TINY)  # fmt: skip
-    task = next(t for t in results.tasks if t.variant == "maximum" and t.seed == 0)
+    task, record = first(results, "maximum")
     pd.testing.assert_frame_equal(results.scores(task), trained.scores, rtol=1e-6)
-    told = results.records[task.fingerprint]["metrics"]
-    assert told["aupro"] == pytest.approx(trained.info["metrics"]["aupro"], abs=1e-6)
-    base = next(t for t in results.tasks if t.variant == "base" and t.seed == 0)
+    expected = trained.info["metrics"]["aupro"]
+    assert record["metrics"]["aupro"] == pytest.approx(expected, abs=1e-6)
+    base, _ = first(results, "base")
     assert not np.allclose(results.scores(base)["score"], trained.scores["score"])
-
-
-def test_the_map_of_a_cell_scores_and_localises(tiny):
-    _, results = tiny
-    local, base = (next(t for t in results.tasks if t.variant == c) for c in ("local", "base"))
-    assert (
-        results.records[local.fingerprint]["metrics"]
-        != results.records[base.fingerprint]["metrics"]
-    )
 
 
 def test_a_finished_study_is_read_not_run(tiny, monkeypatch):
@@ -113,57 +115,54 @@ def test_opening_a_finished_study_does_not_import_torch(tiny):
 
 def test_only_what_is_missing_or_damaged_runs_again(tiny, monkeypatch, tmp_path):
     path, results = tiny
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", results.folder, folder], check=True)
+    folder = shutil.copytree(results.folder, tmp_path / "copy")
     monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
     files = sorted((folder / "tasks").glob("*.json"))
     files[0].unlink()
     files[1].write_text('{"task": ')
-    ran = []
-    perform = tasks.perform
-    monkeypatch.setattr(
-        engines,
-        "perform",
-        lambda job: ran.extend(t.fingerprint for t in job.tasks) or perform(job),
-    )
+    ran, perform = [], tasks.perform
+
+    def noted(job):
+        ran.extend(task.fingerprint for task in job.tasks)
+        return perform(job)
+
+    monkeypatch.setattr(engines, "perform", noted)
     again = runner.run(path, "quick", out=folder, workers=1, progress=False)
-    assert sorted(ran) == sorted(f.stem for f in files[:2])
-    metrics = ~again.table["metric"].str.endswith("seconds")
-    pd.testing.assert_frame_equal(again.table[metrics], results.table[metrics])
+    assert sorted(ran) == sorted(file.stem for file in files[:2])
+    pd.testing.assert_frame_equal(without_seconds(again), without_seconds(results))
 
 
-def test_again_trains_anew_and_tells_the_code_that_did(tiny, monkeypatch, tmp_path):
+def test_again_trains_anew_and_says_which_code_did(tiny, monkeypatch, tmp_path):
     path, results = tiny
     for name in ("out", "runs"):
-        subprocess.run(["cp", "-r", path.parent / name, tmp_path / name], check=True)
+        shutil.copytree(path.parent / name, tmp_path / name)
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     for file in (tmp_path / "runs").glob("*/run.json"):
-        told = json.loads(file.read_text())
-        change(file.parent, metrics=told["metrics"] | {"image_auroc": 0.123}, code_hash="older")
+        metrics = json.loads(file.read_text())["metrics"] | {"image_auroc": 0.123}
+        change(file.parent, metrics=metrics, code_hash="older")
     asked = {"out": tmp_path / "out", "variants": ["base"], "workers": 1, "progress": False}
     again = runner.run(path, "quick", again=True, **asked)
     for task in again.tasks:
-        kept, anew = (found.records[task.fingerprint] for found in (results, again))
+        kept, anew = (one.records[task.fingerprint] for one in (results, again))
         assert anew["metrics"]["image_auroc"] == kept["metrics"]["image_auroc"] != 0.123
         assert anew["source"] == kept["source"] != "older"
 
 
-def test_a_failed_cell_is_told_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):
+def test_a_failed_variant_is_named_and_the_rest_goes_on(tiny, monkeypatch, tmp_path):
     path, _ = tiny
     monkeypatch.setenv("LABKIT_RUNS", str(path.parent / "runs"))
     variants = [*STUDY["variants"], {"name": "bad", "set": {"blcks": 2}},
              {"name": "no such map", "map": "globl"}]  # fmt: skip
     results = runner.run(written(tmp_path, variants=variants, seeds=[0]), "quick",
                           out=tmp_path / "out", workers=1, progress=False)  # fmt: skip
-    told = {
-        t.variant: results.failed[t.fingerprint]
-        for t in results.tasks
-        if t.fingerprint in results.failed
+    failed = results.failed
+    sentences = {
+        t.variant: failed[t.fingerprint] for t in results.tasks if t.fingerprint in failed
     }
-    assert set(told) == {"bad", "no such map"}
+    assert set(sentences) == {"bad", "no such map"}
     assert len(results.records) == 4
-    assert "did you mean 'blocks'" in told["bad"]
-    assert "'global'" in told["no such map"]
+    assert "did you mean 'blocks'" in sentences["bad"]
+    assert "'global'" in sentences["no such map"]
     assert any("Failed: bad" in note for note in tables.notes(results))
 
 
@@ -188,9 +187,8 @@ def die_once(job, table):
 def test_a_dead_worker_takes_only_its_own_job(monkeypatch, tmp_path, stand_in):
     monkeypatch.setattr(engines, "_elsewhere", stand_in)
     study = runner.get("dnfad-depth")
-    planned = study.tasks(
-        seeds=[3, 0, 1, 2, 4], data=[str(tmp_path / "flag")], variants=["blocks=2"]
-    )
+    flag = [str(tmp_path / "flag")]
+    planned = study.tasks(seeds=[3, 0, 1, 2, 4], data=flag, variants=["blocks=2"])
     jobs = tasks.jobs(planned)
     outcomes = [one for row in engines.processes(jobs, 2) for one in row]
     assert sorted(one.task.seed for one in outcomes) == [0, 1, 2, 3, 4], "each job answers once"
@@ -201,7 +199,7 @@ def test_a_dead_worker_takes_only_its_own_job(monkeypatch, tmp_path, stand_in):
 
 def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
     pytest.importorskip("ray", reason="needs the extra ray")
-    path, first = tiny
+    path, here = tiny
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     found = []
     for engine in ("local", "ray"):
@@ -209,16 +207,14 @@ def test_processes_and_ray_give_the_same_numbers(tiny, monkeypatch, tmp_path):
         out = tmp_path / engine / "out"
         results = runner.run(path, "quick", engine=engine, workers=2, out=out, progress=False)
         assert not results.failed
-        found.append(results.table[~results.table["metric"].str.endswith("seconds")])
+        found.append(without_seconds(results))
     pd.testing.assert_frame_equal(*found)
-    here = first.table[~first.table["metric"].str.endswith("seconds")]
-    pd.testing.assert_frame_equal(found[0], here, rtol=1e-4)
+    pd.testing.assert_frame_equal(found[0], without_seconds(here), rtol=1e-4)
 
 
 def test_results_of_another_version_are_kept_and_told(tiny, tmp_path):
     path, results = tiny
-    folder = tmp_path / "copy"
-    subprocess.run(["cp", "-r", results.folder, folder], check=True)
+    folder = shutil.copytree(results.folder, tmp_path / "copy")
     file = next((folder / "tasks").glob("*.json"))
     file.write_text(file.read_text().replace('"labkit": "', '"labkit": "9.'))
     before = file.read_text()
@@ -258,9 +254,8 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tiny, monkeypatch, tmp_p
 def test_summary_is_what_it_says(tiny):
     _, results = tiny
     row = results.summary.query("variant == 'deeper' and metric == 'image_auroc'").iloc[0]
-    values = results.table.query("metric == 'image_auroc'").pivot(
-        index="seed", columns="variant", values="value"
-    )
+    table = results.table.query("metric == 'image_auroc'")
+    values = table.pivot(index="seed", columns="variant", values="value")
     assert row["mean"] == pytest.approx(values["deeper"].mean())
     assert row["sd"] == pytest.approx(values["deeper"].std())
     assert row["difference"] == pytest.approx((values["deeper"] - values["base"]).mean())
@@ -284,18 +279,6 @@ def test_published_and_measured_never_share_a_column(tiny):
     caption = tables.notes(results)[0]
     for said in ("procedural/gear", "efficientnet_lite0 at 64 px", "quick", "0, 1", "clean"):
         assert said in caption
-
-
-def test_figures_show_every_cell_and_both_axes(tiny):
-    _, results = tiny
-    figure = plots.draw(results)
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[:4] == ["base", "maximum", "local", "deeper"]
-    assert "layers=10" in labels[4:]  # the paper's other rows
-    titles = [ax.get_xlabel() for ax in figure.axes]
-    assert any("published" in t for t in titles)
-    assert any("measured" in t for t in titles)
-    assert not any("published" in t and "measured" in t for t in titles)
 
 
 def test_states_tell_what_is_there(monkeypatch, tmp_path):

@@ -9,10 +9,10 @@ from labkit.figures.style import new_figure
 from labkit.studies import plots, spec, tables
 from labkit.studies.results import Results
 
-COUNTED = {"trainable_parameters": 1e6, "flops": 9e9, "backbone_flops": 4e9}
-PARTS = {"embedding_flops": 1e9, "attention_flops": 5e9, "flow_flops": 3e9}
-TIMED = {"seconds_per_image": 0.1, "method_seconds": 0.07, "images_per_second": 10.0}
-OF_PARTS = {"embedding_seconds": 0.01, "attention_seconds": 0.03, "flow_seconds": 0.02}
+COUNTED = {"trainable_parameters": 1e6, "flops": 9e9, "backbone_flops": 4e9,
+           "embedding_flops": 1e9, "attention_flops": 5e9, "flow_flops": 3e9}  # fmt: skip
+TIMED = {"seconds_per_image": 0.1, "method_seconds": 0.07, "images_per_second": 10.0,
+         "embedding_seconds": 0.01, "attention_seconds": 0.03, "flow_seconds": 0.02}  # fmt: skip
 
 
 def rows_of(ax):
@@ -100,52 +100,37 @@ def test_a_difference_is_full_where_its_interval_leaves_0_out():
     assert not marks(empty)
 
 
-def costs(folder, values=(COUNTED,), named=(PARTS,)):
+def costs(folder, metrics):
     """Costs of every variant; the last one, FastFlow, names no part."""
     study = spec.get("dadf-complexity")
     results = Results(study, "laptop", folder, study.tasks("laptop"))
-    whole = {key: value for one in values for key, value in one.items()}
-    parts = {key: value for one in named for key, value in one.items()}
     for task in results.tasks:
-        own = {} if task.variant == "FastFlow" else parts
-        results.write(task, {"metrics": whole | own, "backbone": "b"}, None)
+        whole = task.variant == "FastFlow"
+        own = {k: v for k, v in metrics.items() if not (whole and k.startswith(tables.PARTS[1:]))}
+        results.write(task, {"metrics": own, "backbone": "b"}, None)
     return results
 
 
-def test_parts_add_up_and_a_method_without_any_is_all_rest(tmp_path):
-    table = plots.by_part(costs(tmp_path))
+def test_parts_add_up_and_bars_begin_where_the_part_before_ends(tmp_path):
+    results = costs(tmp_path / "timed", COUNTED | TIMED)
+    table = plots.by_part(results)
     assert list(table.columns) == [*tables.PARTS, "rest"]
     assert list(table.iloc[0] / 1e9) == [4, 1, 5, 3, 0]
     assert list(table.loc["FastFlow"] / 1e9) == [4, 0, 0, 0, 9]
-    assert (table.sum(axis=1) == 13e9).all()
-
-
-def test_seconds_of_the_backbone_and_the_rest_are_what_the_parts_leave(tmp_path):
-    results = costs(tmp_path, (COUNTED, TIMED), (PARTS, OF_PARTS))
-    table = plots.by_part(results, "seconds")
-    np.testing.assert_allclose(table.iloc[0], [0.03, 0.01, 0.03, 0.02, 0.01])
-    assert plots.by_part(costs(tmp_path / "untimed"), "seconds").empty
-
-
-def test_bars_begin_where_the_part_before_ends(tmp_path):
-    figure = plots.draw(costs(tmp_path, (COUNTED, TIMED), (PARTS, OF_PARTS)))
-    flops, seconds = figure.axes
-    assert "GFLOPs" in flops.get_xlabel()
-    assert "ms" in seconds.get_xlabel()
-    bars = [group[0] for group in flops.containers]  # of the first variant
+    seconds = plots.by_part(results, "seconds")
+    np.testing.assert_allclose(seconds.iloc[0], [0.03, 0.01, 0.03, 0.02, 0.01])
+    left, right = plots.draw(results).axes
+    assert ("GFLOPs" in left.get_xlabel(), "ms" in right.get_xlabel()) == (True, True)
+    bars = [group[0] for group in left.containers]  # of the first variant
     assert [bar.get_x() for bar in bars] == [0, 4, 5, 10, 13]
     assert [bar.get_width() for bar in bars] == [4, 1, 5, 3, 0]
-    assert len(plots.draw(costs(tmp_path / "untimed")).axes) == 1
+    column = tables.side_by_side(results).set_index("")["measured: FLOPs of attention [G]"]
+    assert (column["DADF, WideResNet50"], column["FastFlow"]) == ("5.0", "-")
 
 
-def test_the_table_has_a_column_for_each_part(tmp_path):
-    column = tables.side_by_side(costs(tmp_path)).set_index("")["measured: FLOPs of attention [G]"]
-    assert column["DADF, WideResNet50"] == "5.0"
-    assert column["FastFlow"] == "-"
-
-
-def test_without_costs_there_is_nothing_to_draw(tmp_path):
-    study = spec.get("dadf-complexity")
-    results = Results(study, "laptop", tmp_path, study.tasks("laptop"))
+def test_what_nobody_counted_or_timed_is_not_drawn(tmp_path):
+    results = costs(tmp_path, COUNTED)
+    assert plots.by_part(results, "seconds").empty
+    assert len(plots.draw(results).axes) == 1
     with pytest.raises(ValueError, match="no counted costs yet"):
-        plots.parts(results)
+        plots.parts(Results(results.study, "laptop", tmp_path / "none", results.tasks))

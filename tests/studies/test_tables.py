@@ -5,7 +5,6 @@ import pytest
 
 from labkit.studies import runner, spec, tables
 from labkit.studies.results import Results
-from labkit_apps.cli.studies import markdown
 
 DATASET = "procedural/gear"
 SCORES = pd.DataFrame({"split": "test", "label": [0, 1], "score": [0.0, 1.0]})
@@ -54,13 +53,6 @@ def test_a_type_that_nobody_measured_is_named(tmp_path, dataset, metric):
         tables.by_defect(stored(tmp_path, "dnfad-maps"), dataset, metric)
 
 
-def test_rows_hold_what_is_published_beyond_the_cells(tmp_path):
-    results = stored(tmp_path, "dnfad-backbones")
-    rows = tables.rows(results)
-    assert rows[: len(results.variants)] == results.variants
-    assert rows[len(results.variants) :] == ["ResNet18", "WideResNet50", "DINO", "ViT"]
-
-
 def test_a_difference_has_the_unit_of_its_metric(tmp_path):
     study = spec.get("selfsup-complexity")
     results = Results(study, "laptop", tmp_path, study.tasks("laptop"))
@@ -95,20 +87,3 @@ def test_a_heading_says_what_a_metric_is(metric, told):
 )  # fmt: skip
 def test_the_notes_say_what_published_numbers_rest_on(name, said):
     assert f"as printed; {said}." in "\n".join(tables.notes(runner.stored(name, "quick")))
-
-
-def test_markdown_names_what_is_published_and_the_setting(tmp_path):
-    results = stored(tmp_path, "dnfad-branches", image_auroc=0.75)
-    text = markdown(results)
-    lines = text.splitlines()
-    assert lines[0] == "## Global and local branches (`dnfad-branches`)" or lines[0].startswith(
-        "## "
-    )
-    head = next(line for line in lines if line.startswith("| variant |"))
-    assert "published: image AUROC [%]" in head
-    assert "measured: image AUROC" in head
-    first = lines[lines.index(head) :]  # before the verdicts
-    rows = [line for line in first[: first.index("")] if line.startswith("| ")]
-    assert {line.count(" | ") for line in rows} == {head.count(" | ")}, "one table, even"
-    assert len(rows) == 2 + len(tables.rows(results))
-    assert all(word in text for word in (DATASET, "laptop budget", "seeds", "clean protocol"))

@@ -14,20 +14,14 @@ def opened():
     return Experiment.of("dnfad", "procedural/gear", "quick", overrides=SMALL)
 
 
-def test_each_part_is_opened_once(opened, monkeypatch):
-    calls, load = [], experiment.catalogue.load
+def test_each_part_is_opened_and_its_features_are_computed_once(opened, monkeypatch):
+    calls, asked, load, extract = [], [], experiment.catalogue.load, FeatureSet.extract
     monkeypatch.setattr(experiment.catalogue, "load", lambda *a: calls.append(a) or load(*a))
-    assert opened.parts is opened.parts
+    noted = lambda s, what, *a: asked.append(what) or extract(s, what, *a)  # noqa: E731
+    monkeypatch.setattr(FeatureSet, "extract", noted)
     assert opened.backbone is opened.backbone
     assert len(opened.samples) == sum(opened.counts.values())
     assert len(calls) == 1
-
-
-def test_features_are_computed_once_per_part(opened, monkeypatch):
-    asked, extract = [], FeatureSet.extract
-    monkeypatch.setattr(
-        FeatureSet, "extract", lambda s, what, *a: asked.append(what) or extract(s, what, *a)
-    )
     first, again = (opened.feature_sets(progress=False) for _ in range(2))
     assert asked == [f"{part} images" for part in PARTS]
     for part in PARTS:

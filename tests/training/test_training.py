@@ -167,15 +167,8 @@ def test_each_epoch_sees_every_image_once_in_a_new_order():
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "steps"])
 def test_rates(schedule):
-    spec = config.TrainSpec(
-        epochs=10,
-        lr=1.0,
-        warmup=4,
-        warmup_from=0.5,
-        schedule=schedule,
-        milestones=(0.5,),
-        decay=0.1,
-    )
+    start = {"lr": 1.0, "warmup": 4, "warmup_from": 0.5, "milestones": (0.5,), "decay": 0.1}
+    spec = config.TrainSpec(epochs=10, schedule=schedule, **start)
     rates = [training.learning_rate(spec, step, 10) for step in range(100)]
     assert rates[0] == 0.5
     assert rates[2] == pytest.approx(0.75)
