@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 from PIL import Image
 
-CASES = yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text())
 ODD_SIZES = (0, 1, 2, 3, 7, 8, 12, 15, 16, 255, 65535, 2**16, 2**31 - 1, 2**31, 2**32 - 1)
 REACH = 160  # bytes at the start and at the end, where headers and directories lie
 ODD = (
@@ -37,6 +36,12 @@ SPECIAL: dict[str, Callable[[Path], object]] = {  # what may lie where a file sh
 }
 Damage = Callable[[bytes, random.Random], bytes]
 Content = bytes | Callable[[Path], object]  # what lies in a file's place, or what makes it
+
+
+@lru_cache(maxsize=1)
+def cases() -> dict[str, Any]:
+    """What `cases.yaml` holds, by part."""
+    return yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text())
 
 
 def bits(data: bytes, rng: random.Random) -> bytes:

@@ -36,17 +36,14 @@ from labkit_apps.cli import main
 from labkit_apps.web import app, shelf
 from labkit_apps.web.views.judged_image import judge_file
 
-CASES = damage.CASES
-TRAIN = CASES["commands"]["train"]
-
 
 def command_lines(seed: int, folder: Path, count: int) -> Iterator[Case]:
     """Commands that work, small and quick, each with an odd value in place of one argument.
 
     Nothing is to run long: studies ask for no variant that exists, servers for a bad port.
     """
-    rng, names, templates = random.Random(seed), _made(folder), CASES["commands"]["templates"]
-    odd = [*CASES["commands"]["words"], "a" * 5_000, "a/" * 3_000]
+    rng, names, cases = random.Random(seed), _made(folder), damage.cases()["commands"]
+    odd, templates = [*cases["words"], "a" * 5_000, "a/" * 3_000], cases["templates"]
     turns = [rng.sample(templates, len(templates)) for _ in range(-(-count // len(templates)))]
     for template in list(itertools.chain(*turns))[:count]:
         method = rng.choice(methods.names())
@@ -54,7 +51,8 @@ def command_lines(seed: int, folder: Path, count: int) -> Iterator[Case]:
         key = rng.choice([key for spec in specs for key in config.keys_of(spec)])
         words = names | {"METHOD": method, "KEY": key, "ODD": rng.choice(odd)}
         words["RESERVED"] = rng.choice(list(config.RESERVED))
-        line = [_filled(word, words) for word in template.replace("TRAIN", TRAIN).split()]
+        whole = template.replace("TRAIN", cases["train"])
+        line = [_filled(word, words) for word in whole.split()]
         yield " ".join(line)[:200], partial(_typed, line)
 
 
@@ -71,7 +69,8 @@ def _made(folder: Path) -> dict[str, str]:
     names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/000.png"}
     if not Path("run", "run.json").exists():
         damage.dataset(Path("parts"), {"train/good": 24, "test/good": 2, "test/bad": 2})
-        _typed(_filled(TRAIN.replace("NEW", "run"), names).split())
+        train = damage.cases()["commands"]["train"].replace("NEW", "run")
+        _typed(_filled(train, names).split())
     return names
 
 
@@ -103,7 +102,7 @@ def run_folders(seed: int, folder: Path, count: int) -> Iterator[Case]:
     os.environ["LABKIT_CACHE"] = str(folder / "cache")
     backbones.load = lru_cache(backbones.load)
     run = train("dnfad", "procedural/weave", "quick", 0, folder / "run", False,
-                **CASES["runs"]["settings"])  # fmt: skip
+                **damage.cases()["runs"]["settings"])  # fmt: skip
     rng, image = random.Random(seed), np.asarray(damage.noise(0, (64, 64)))
     contents = {name: (run.folder / name).read_bytes() for name in FILES}
     damaged = [case for name, content in contents.items() for case in _of_any(name, content)]
@@ -132,7 +131,8 @@ def _records(content: bytes, rng: random.Random) -> Iterator[tuple[str, str, dam
     for path in damage.paths(info):
         for value in rng.sample(damage.ODD, 3 if len(path) < 3 else 1):
             odd[f"{path} = {str(value)[:40]}"] = damage.changed(info, path, value)
-    for key, value in (CASES["runs"]["wrong"] | {"calibration.scores": [0.1] * 10**6}).items():
+    wrong = damage.cases()["runs"]["wrong"] | {"calibration.scores": [0.1] * 10**6}
+    for key, value in wrong.items():
         odd[key] = damage.changed(info, tuple(key.split(".")), value)
     yield from ((label, RECORD, json.dumps(whole).encode()) for label, whole in odd.items())
     yield "deep list", RECORD, b"[" * 100_000
@@ -146,7 +146,7 @@ def _tables(content: bytes) -> Iterator[tuple[str, str, damage.Content]]:
     cells = [row.split(",") for row in rows]
     yield "header alone", TABLE, f"{head}\n".encode()
     yield "ragged", TABLE, "\n".join([head, *rows[:5], "a,b", *rows[5:], ""]).encode()
-    for at, value in CASES["runs"]["columns"]:
+    for at, value in damage.cases()["runs"]["columns"]:
         lines = [",".join([*row[:at], value, *row[at + 1 :]]) for row in cells]
         yield f"column {at} = {value}", TABLE, "\n".join([head, *lines, ""]).encode()
 
@@ -214,7 +214,7 @@ def _strangers(url: str) -> Iterator[Case]:
         "gradio_api/upload": {"files": {"files": ("x.png", damage.encoded(damage.noise(0)))}},
         "login": {"data": {"username": "a", "password": "b"}}, "config": None, "": None,
     }  # fmt: skip
-    for sent, (path, body) in itertools.product(CASES["strangers"], calls.items()):
+    for sent, (path, body) in itertools.product(damage.cases()["strangers"], calls.items()):
         headers = {key: _filled(value, words) for key, value in sent.items()}
         yield f"{headers} /{path}", partial(_stranger, url + path, headers, body)
 
@@ -245,7 +245,7 @@ def _uploaded(url: str, content: bytes) -> None:
 def _odd(url: str, rng: random.Random, rounds: int) -> Iterator[Case]:
     """Values of other kinds, or too few of them, for each endpoint."""
     picture = _sent(url, "x.png", damage.encoded(damage.noise(0)))
-    odd = [*damage.ODD, *CASES["endpoint_values"]]
+    odd = [*damage.ODD, *damage.cases()["endpoint_values"]]
     endpoints = _reply("GET", f"{url}gradio_api/info").json()["named_endpoints"]
     for (path, endpoint), k in itertools.product(endpoints.items(), range(rounds)):
         usual = [picture if one["component"] == "File" else one.get("parameter_default")

@@ -23,7 +23,6 @@ from labkit.studies.spec import FOLDER
 from labkit_apps.bench import damage
 from labkit_apps.bench.faults import Case, each
 
-CASES = damage.CASES
 SIDES = (48, 40)
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION, MAKER = 0x0112, 0x010F
@@ -74,7 +73,7 @@ def _wholes() -> dict[str, bytes]:
             formats[f".{name.split('-')[0]}"],
             **{option: large.get(option, value) for option, value in options.items()},
         )
-        for name, (picture, options) in CASES["images"].items()
+        for name, (picture, options) in damage.cases()["images"].items()
     }
 
 
@@ -88,7 +87,7 @@ def chunks(data: bytes, rng: random.Random) -> bytes:
     length, name = struct.unpack_from(">I4s", data, start)
     body = data[start + 8 : start + 8 + length] or rng.randbytes(30)
     body = BOMB if rng.random() < 0.02 else rng.choice(damage.BYTES)(body, rng)
-    name = rng.choice((name, name, name, *map(str.encode, CASES["chunks"])))
+    name = rng.choice((name, name, name, *map(str.encode, damage.cases()["chunks"])))
     checksum = struct.pack(">I", zlib.crc32(name + body))
     chunk = struct.pack(">I", len(body)) + name + body + checksum
     return data[:start] + chunk + data[start + 12 + length :]
@@ -100,7 +99,7 @@ def study_files(seed: int, folder: Path, count: int) -> Iterator[Case]:
     Each is read, and where it declares a study its tasks are planned, its tables and captions
     made, as `labkit study` and the app do before anything runs.
     """
-    cases, rng, path = CASES["studies"], random.Random(seed), folder / "odd.yaml"
+    cases, rng, path = damage.cases()["studies"], random.Random(seed), folder / "odd.yaml"
     base = yaml.safe_load((FOLDER / f"{cases['base']}.yaml").read_text())
     start, set_key = yaml.safe_dump(base), ("budgets", "quick", "set")
     keys = [*damage.paths(base), *((key,) for key in cases["more"])]
@@ -140,7 +139,7 @@ def _spoilt(data: bytes, rng: random.Random) -> bytes:
         return rng.choice(damage.BYTES)(data, rng)
     spoilt = bytearray(data)
     for _ in range(rng.choice((1, 3, 8))):
-        mark = rng.choice(CASES["studies"]["marks"])
+        mark = rng.choice(damage.cases()["studies"]["marks"])
         spoilt[rng.randrange(len(spoilt))] = ord(mark)
     return bytes(spoilt)
 
@@ -196,7 +195,7 @@ def _read(root: Path, changes: Sequence[Change], rng: random.Random) -> None:
 
 def _changes() -> dict[str, Change]:
     """All that is done to a folder, by name."""
-    cases = CASES["folders"]
+    cases = damage.cases()["folders"]
     added = [*cases["added"], f"{GOOD}/{'d/' * 200}0.png", f"{GOOD}/{'x' * 251}.png"]
     put = {f"{name!a:.60} more": (name, _picture(name)) for name in added}
     for path, (name, make) in itertools.product(cases["replaced"], damage.SPECIAL.items()):

@@ -1,13 +1,17 @@
-"""`labkit bench flows`, `scaling`, `complexity`, `gpu` and `faults`."""
+"""`labkit bench flows`, `scaling`, `complexity`, `all` of them, `gpu` and `faults`."""
 
 from __future__ import annotations
 
+import json as jsonlib
 from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Option
 
+from labkit.core.files import write_whole
 from labkit_apps.cli.output import Json, echo, table
 
 Row = dict[str, Any]
@@ -129,6 +133,35 @@ def faults(
     echo(rows, json, lambda: bench.verdict(rows))
     if bench.failed(rows):
         raise typer.Exit(1)
+
+
+@app.command("all")
+def everything(
+    out: Annotated[Path, Option(help="Folder of the results.")] = Path("bench"),
+    data: Data = "elpv/mono",
+    epochs: Epochs = 2,
+    limit: Limit = 64,
+    json: Json = False,
+) -> None:
+    """These three, one after the other, each result kept as JSON; half an hour and more.
+
+    Example: OMP_NUM_THREADS=1 labkit bench all --out bench
+    """
+    import labkit_apps.bench.flows as bench
+    from labkit.evaluation import cost
+
+    race = partial(bench.race, tuple(bench.RACES), bench.Job(data, epochs, limit))
+    parts = {"complexity": partial(cost.complexity, budget="laptop", timed=True),
+             "flows": race, "scaling": partial(bench.scale, "cflow", data, epochs)}  # fmt: skip
+    results: dict[str, list[Row]] = {}
+    for name, measure in parts.items():
+        results[name] = measure()
+        text = jsonlib.dumps(results[name])
+        write_whole(out / f"{name}.json", lambda file, text=text: file.write_text(text))
+        if not json:
+            show = _efforts if name == "complexity" else _text
+            print(f"{name}\n\n{show(results[name])}\n", flush=True)
+    echo(results, json, lambda: f"Results lie in {out}.")
 
 
 def _text(rows: list[Row]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.evaluation import metrics
+from labkit.evaluation import cost, metrics
 from labkit_apps.bench import contenders, flows, gpu, processes
 from labkit_apps.cli import bench as cli
 from labkit_apps.cli import main
@@ -56,22 +56,27 @@ def call(monkeypatch, capsys, *arguments):
 
 
 def test_the_commands(monkeypatch, capsys):
-    line = ("complexity", "--budget", "quick", "--method", "dnfad")
-    _, page = call(monkeypatch, capsys, *line, "--json")
+    code, page = call(monkeypatch, capsys, "complexity", "--budget", "quick", "--method", "dnfad",
+                      "--json")  # fmt: skip
     (row,) = json.loads(page.out)
     assert {"method", "trainable_parameters", "flops", "seconds_per_image"} <= set(row)
-    code, page = call(monkeypatch, capsys, *line)
-    assert code == 0
-    assert cli.CONVENTION in page.out
-    assert f"{row['flops'] / 1e9:.4f}" in page.out
-    monkeypatch.setattr(flows, "race", lambda *_: [{"name": "x", "note": "missing"}])
-    code, page = call(monkeypatch, capsys, "flows")
-    assert "peak mib" in page.out
-    assert "missing" in page.out
-    monkeypatch.undo()
     code, page = call(monkeypatch, capsys, "flows", "--method", "cfow")
     assert code == 2
     assert "did you mean" in page.err
+
+
+def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
+    only, missing = cost.complexity(["dnfad"], "quick"), [{"name": "x", "note": "missing"}]
+    monkeypatch.setattr(cost, "complexity", lambda *_, **__: only)
+    for name in ("race", "scale"):
+        monkeypatch.setattr(flows, name, lambda *_: missing)
+    code, page = call(monkeypatch, capsys, "all", "--out", str(tmp_path))
+    assert code == 0
+    assert cli.CONVENTION in page.out
+    assert f"{only[0]['flops'] / 1e9:.4f}" in page.out
+    assert page.out.count("missing") == 2
+    kept = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert kept == {"complexity": only, "flows": missing, "scaling": missing}
 
 
 def test_a_gpu_is_measured_and_a_cpu_goes_the_same_way(monkeypatch, capsys):
