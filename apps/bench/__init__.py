@@ -1,1 +1,1 @@
-"""Races against peers: metrics of maps (`maps`) and whole flow methods (`flows`)."""
+"""Races against peers (`flows`), devices (`gpu`) and damaged input (`faults`)."""

@@ -36,48 +36,23 @@ from labkit_apps.cli import main
 from labkit_apps.web import app, shelf
 from labkit_apps.web.views.judged_image import judge_file
 
-WORDS = (
-    "", " ", "-1", "0", "1.5", "nan", "inf", "1e400", "9" * 30, "x", "²", "١", "😀", "a" * 5_000,
-    "../x", "/dev/null", "/proc/self", "/etc/passwd", "/sys", "~", "*", "-", "--", "a=b=c",
-    "a/" * 3_000, "\udcff.png", "http://127.0.0.1/x", "None", "true", "1,2", "[]", "%s", "{0}",
-)  # fmt: skip
-TRAIN = "train knn DATA --budget quick --backbone random/resnet18 --set image_size=32 --out NEW"
-COMMANDS = (  # ODD stands for what is replaced
-    "train ODD DATA", "train knn ODD --budget quick", f"{TRAIN} --seed ODD",
-    f"{TRAIN} --shots ODD", f"{TRAIN} --set ODD", f"{TRAIN} --set KEY=ODD", f"{TRAIN} --root ODD",
-    f"{TRAIN} ODD", f"{TRAIN} --ODD", "train METHOD DATA --budget ODD", "train knn DATA --out ODD",
-    "train METHOD DATA --budget quick --backbone ODD", "train METHOD DATA --set KEY=ODD --out NEW",
-    "train METHOD DATA --set RESERVED=ODD", "train METHOD DATA --set preset=ODD", "ODD", "ODD ODD",
-    "evaluate ODD", "evaluate RUN --data ODD", "predict ODD IMAGE", "predict RUN ODD",
-    "predict RUN IMAGE --out ODD", "studies --budget ODD", "study ODD --budget quick",
-    "study dnfad-depth --budget ODD", "study dnfad-depth --variant x --seeds ODD",
-    "study dnfad-depth --variant x --workers ODD", "study dnfad-depth --variant x --gpus ODD",
-    "study dnfad-depth --variant ODD --budget quick", "study dnfad-depth --variant x --data ODD",
-    "data list ODD", "data check ODD", "data show ODD --out NEW/s.png", "data show DATA --out ODD",
-    "data show DATA --columns ODD --out NEW/s.png", "data get ODD --yes", "data ODD", "bench ODD",
-    "bench metrics --maps ODD --contender x", "bench flows --data ODD --time-limit 1",
-    "bench scaling --data ODD --time-limit 1", "bench flows --method ODD",
-    "bench complexity --method ODD", "bench complexity --budget ODD --method knn",
-    "bench faults --only ODD", "book --only ODD", "app --port ODD --host 999.1.1.1",
-    "app --port 99999 --auth ODD", "app --port 99999 --runs ODD",
-)  # fmt: skip
-
 
 def command_lines(seed: int, folder: Path, count: int) -> Iterator[Case]:
     """Commands that work, small and quick, each with an odd value in place of one argument.
 
     Nothing is to run long: studies ask for no variant that exists, servers for a bad port.
     """
-    rng, names = random.Random(seed), _made(folder)
-    turns = -(-count // len(COMMANDS))
-    templates = [one for _ in range(turns) for one in rng.sample(COMMANDS, len(COMMANDS))]
-    for template in templates[:count]:
+    rng, names, cases = random.Random(seed), _made(folder), damage.cases()["commands"]
+    odd, templates = [*cases["words"], "a" * 5_000, "a/" * 3_000], cases["templates"]
+    turns = [rng.sample(templates, len(templates)) for _ in range(-(-count // len(templates)))]
+    for template in list(itertools.chain(*turns))[:count]:
         method = rng.choice(methods.names())
         specs = (*config.SHARED.values(), methods.get(method).Spec)
         key = rng.choice([key for spec in specs for key in config.keys_of(spec)])
-        words = names | {"METHOD": method, "KEY": key, "ODD": rng.choice(WORDS)}
+        words = names | {"METHOD": method, "KEY": key, "ODD": rng.choice(odd)}
         words["RESERVED"] = rng.choice(list(config.RESERVED))
-        line = [_filled(word, words) for word in template.split()]
+        whole = template.replace("TRAIN", cases["train"])
+        line = [_filled(word, words) for word in whole.split()]
         yield " ".join(line)[:200], partial(_typed, line)
 
 
@@ -94,7 +69,8 @@ def _made(folder: Path) -> dict[str, str]:
     names = {"DATA": "parts", "RUN": "run", "NEW": "new", "IMAGE": "parts/test/bad/000.png"}
     if not Path("run", "run.json").exists():
         damage.dataset(Path("parts"), {"train/good": 24, "test/good": 2, "test/bad": 2})
-        _typed(_filled(TRAIN.replace("NEW", "run"), names).split())
+        train = damage.cases()["commands"]["train"].replace("NEW", "run")
+        _typed(_filled(train, names).split())
     return names
 
 
@@ -118,26 +94,15 @@ def _typed(line: Sequence[str]) -> None:
         raise RuntimeError(f"exit code {code}: {' | '.join(lines)[-300:]}")
 
 
-SMALL = {"image_size": 64, "limit": 4, "epochs": 2, "backbone": "random/resnet18"}
 RECORD, TABLE = "run.json", "scores.csv"
-WRONG = {  # of the right type, but not this run's
-    "config.flow.blocks": 10**6,
-    "config.input.image_size": 2048,
-    "config.method": "fastflow",
-    "config.input.backbone": "/etc/passwd.pth",
-    "shapes.pyramid": [[10**9, 16, 16]],
-    "calibration.scores": [0.1] * 10**6,
-    "format": 99,
-    "labkit": "99.0.0",
-    "config.flow.newkey": 3,
-}
 
 
 def run_folders(seed: int, folder: Path, count: int) -> Iterator[Case]:
     """Damage of each kind to each file, in any order, then bytes damaged at random."""
     os.environ["LABKIT_CACHE"] = str(folder / "cache")
     backbones.load = lru_cache(backbones.load)
-    run = train("dnfad", "procedural/weave", "quick", 0, folder / "run", False, **SMALL)
+    run = train("dnfad", "procedural/weave", "quick", 0, folder / "run", False,
+                **damage.cases()["runs"]["settings"])  # fmt: skip
     rng, image = random.Random(seed), np.asarray(damage.noise(0, (64, 64)))
     contents = {name: (run.folder / name).read_bytes() for name in FILES}
     damaged = [case for name, content in contents.items() for case in _of_any(name, content)]
@@ -166,7 +131,8 @@ def _records(content: bytes, rng: random.Random) -> Iterator[tuple[str, str, dam
     for path in damage.paths(info):
         for value in rng.sample(damage.ODD, 3 if len(path) < 3 else 1):
             odd[f"{path} = {str(value)[:40]}"] = damage.changed(info, path, value)
-    for key, value in WRONG.items():
+    wrong = damage.cases()["runs"]["wrong"] | {"calibration.scores": [0.1] * 10**6}
+    for key, value in wrong.items():
         odd[key] = damage.changed(info, tuple(key.split(".")), value)
     yield from ((label, RECORD, json.dumps(whole).encode()) for label, whole in odd.items())
     yield "deep list", RECORD, b"[" * 100_000
@@ -180,7 +146,7 @@ def _tables(content: bytes) -> Iterator[tuple[str, str, damage.Content]]:
     cells = [row.split(",") for row in rows]
     yield "header alone", TABLE, f"{head}\n".encode()
     yield "ragged", TABLE, "\n".join([head, *rows[:5], "a,b", *rows[5:], ""]).encode()
-    for at, value in ((0, "../x"), (3, "7"), (4, "high"), (4, ""), (4, "inf"), (5, "")):
+    for at, value in damage.cases()["runs"]["columns"]:
         lines = [",".join([*row[:at], value, *row[at + 1 :]]) for row in cells]
         yield f"column {at} = {value}", TABLE, "\n".join([head, *lines, ""]).encode()
 
@@ -222,12 +188,6 @@ def _list(folder: Path) -> None:
 USERS = 8
 PATIENCE = 20.0  # seconds for an answer
 OWN = {"stop", "train", "estimate"}  # endpoints that odd values may not set going
-FILE = {"_type": "gradio.FileData"}
-VALUES = (
-    *damage.ODD, {"path": "/etc/passwd", "meta": FILE}, {"path": "", "meta": FILE},
-    {"path": "http://127.0.0.1:9/x.png", "meta": FILE}, {"__type__": "update", "value": 1},
-)  # fmt: skip
-EVIL = "http://evil.example"
 
 
 def visits(seed: int, folder: Path, count: int) -> Iterator[Case]:
@@ -248,20 +208,15 @@ def visits(seed: int, folder: Path, count: int) -> Iterator[Case]:
 
 def _strangers(url: str) -> Iterator[Case]:
     """Requests that only the page of another site, or a false name, would make."""
-    port = url.rstrip("/").rpartition(":")[2]
-    headers = [
-        {"Host": "evil.example"}, {"Host": f"evil.example:{port}", "Origin": f"{EVIL}:{port}"},
-        {"Host": "192.0.2.5"}, {"Host": "[::"}, {"Origin": EVIL}, {"Origin": "null"},
-        {"Origin": "http://localhost:9"}, {"Origin": f"{EVIL}#{url}"},
-        {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
-    ]  # fmt: skip
+    words = {"PORT": url.rstrip("/").rpartition(":")[2], "URL": url}
     calls = {
         "gradio_api/call/runs": {"json": {"data": []}},
         "gradio_api/upload": {"files": {"files": ("x.png", damage.encoded(damage.noise(0)))}},
         "login": {"data": {"username": "a", "password": "b"}}, "config": None, "": None,
     }  # fmt: skip
-    for asked, (path, body) in itertools.product(headers, calls.items()):
-        yield f"{asked} /{path}", partial(_stranger, url + path, asked, body)
+    for sent, (path, body) in itertools.product(damage.cases()["strangers"], calls.items()):
+        headers = {key: _filled(value, words) for key, value in sent.items()}
+        yield f"{headers} /{path}", partial(_stranger, url + path, headers, body)
 
 
 def _stranger(url: str, headers: dict[str, str], body: dict[str, Any] | None) -> None:
@@ -273,27 +228,29 @@ def _stranger(url: str, headers: dict[str, str], body: dict[str, Any] | None) ->
 
 
 def _archives(url: str, rng: random.Random) -> Iterator[Case]:
-    """ZIPs that hold no images, lie, leave their folder, or are damaged anywhere."""
-    pictures = {f"{k}.png": damage.encoded(damage.noise(k)) for k in range(12)}
-    whole = _zip(pictures)
-    contents = {"text": _zip(dict.fromkeys(pictures, b"no picture")), "empty": b"",
-                "outside": _zip({f"../{k}": v for k, v in pictures.items()}),
-                "nested": _zip(pictures | {"a.zip": whole}), "cut": whole[: len(whole) // 2],
-                "bomb": _zip({"a.bmp": bytes(10**7)})}  # fmt: skip
-    contents |= {f"damaged {k}": rng.choice(damage.BYTES)(whole, rng) for k in range(20)}
-    for name, content in contents.items():
-        sent = partial(_sent, url, "mine.zip", content)
-        yield f"archive {name}", lambda sent=sent: _ask(url, "upload", [sent()])
+    """ZIPs that are damaged anywhere; `tests/web/test_app_archives.py` has those that lie."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(12):
+            archive.writestr(f"{k}.png", damage.encoded(damage.noise(k)))
+    for k in range(20):
+        spoilt = rng.choice(damage.BYTES)(buffer.getvalue(), rng)
+        yield f"archive {k}", partial(_uploaded, url, spoilt)
+
+
+def _uploaded(url: str, content: bytes) -> None:
+    _ask(url, "upload", [_sent(url, "mine.zip", content)])
 
 
 def _odd(url: str, rng: random.Random, rounds: int) -> Iterator[Case]:
     """Values of other kinds, or too few of them, for each endpoint."""
     picture = _sent(url, "x.png", damage.encoded(damage.noise(0)))
+    odd = [*damage.ODD, *damage.cases()["endpoint_values"]]
     endpoints = _reply("GET", f"{url}gradio_api/info").json()["named_endpoints"]
     for (path, endpoint), k in itertools.product(endpoints.items(), range(rounds)):
         usual = [picture if one["component"] == "File" else one.get("parameter_default")
                  for one in endpoint["parameters"]]  # fmt: skip
-        values = [rng.choice(VALUES) if rng.random() < 0.5 else value for value in usual]
+        values = [rng.choice(odd) if rng.random() < 0.5 else value for value in usual]
         values = values[:-1] if k == 1 else values
         name = path.strip("/")
         if name in OWN:
@@ -360,12 +317,4 @@ def _reply(method: str, url: str, **how: Any) -> httpx.Response:
 def _sent(url: str, name: str, content: bytes) -> dict[str, Any]:
     """An uploaded file, as an endpoint takes it."""
     answer = _reply("POST", f"{url}gradio_api/upload", files={"files": (name, content)})
-    return {"path": answer.json()[0], "orig_name": name, "meta": FILE}
-
-
-def _zip(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+    return {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}

@@ -26,7 +26,6 @@ from labkit_apps.bench.faults import Case, each
 SIDES = (48, 40)
 PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION, MAKER = 0x0112, 0x010F
-ODD_CHUNKS = (b"tRNS", b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"fcTL", b"acTL", b"pHYs", b"gAMA")
 BOMB = b"x\0\0" + zlib.compress(bytes(3_000_000))  # of a compressed text
 
 
@@ -59,32 +58,22 @@ def _read_file(folder: Path, name: str, data: bytes) -> None:
 def _wholes() -> dict[str, bytes]:
     """Small images by a name that begins with their suffix."""
     rng, colour = np.random.default_rng(0), damage.noise(0, SIDES)
-    smooth = Image.fromarray((np.indices(SIDES).sum(0) * 2).astype(np.uint8))
-    deep = Image.fromarray(rng.integers(0, 2**16, SIDES).astype(np.uint16))
-    real = Image.fromarray(rng.random(SIDES, dtype=np.float32))
-    exif = Image.Exif()
+    pictures = {mode: colour.convert(mode) for mode in ("P", "RGBA", "1", "CMYK")}
+    pictures["colour"] = colour
+    pictures["smooth"] = Image.fromarray((np.indices(SIDES).sum(0) * 2).astype(np.uint8))
+    pictures["deep"] = Image.fromarray(rng.integers(0, 2**16, SIDES).astype(np.uint16))
+    pictures["real"] = Image.fromarray(rng.random(SIDES, dtype=np.float32))
+    exif, formats = Image.Exif(), Image.registered_extensions()
     exif[ORIENTATION], exif[MAKER] = 6, "maker"
-    tagged, pages = {"exif": exif}, {"save_all": True, "append_images": [smooth]}
-    suffixes = ("png", "jpg", "tif", "bmp", "webp", "ppm", "jp2", "ico", "tga", "eps", "pcx")
-    made = dict.fromkeys(suffixes, (colour, {}))
-    made |= {
-        "png-exif": (smooth, tagged), "png-deep": (deep, {}),
-        "png-palette": (colour.convert("P"), {"transparency": 3}), "png-pages": (colour, pages),
-        "png-alpha": (colour.convert("RGBA"), {}), "png-bits": (colour.convert("1"), {}),
-        "png-profile": (smooth, {"icc_profile": bytes(128) + b"profile" * 20}),
-        "jpg-exif": (smooth, tagged), "jpg-cmyk": (colour.convert("CMYK"), {}),
-        "jpg-steps": (colour, {"progressive": True}), "tif-exif": (smooth, tagged),
-        "tif-deep": (deep, {}), "tif-float": (real, {}), "tif-pages": (colour, pages),
-        "bmp-palette": (colour.convert("P"), {}), "bmp-bits": (colour.convert("1"), {}),
-        "webp-lossless": (colour, {"lossless": True} | tagged), "webp-pages": (colour, pages),
-        "gif": (colour.convert("P"), {}),
-    }  # fmt: skip
-    for name in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits"):
-        made[f"tif-{name}"] = (colour, {"compression": name})
-    formats = Image.registered_extensions()
+    large = {"exif": exif, "append_images": [pictures["smooth"]]}
+    large["icc_profile"] = bytes(128) + b"profile" * 20
     return {
-        name: damage.encoded(image, formats[f".{name.split('-')[0]}"], **options)
-        for name, (image, options) in made.items()
+        name: damage.encoded(
+            pictures[picture],
+            formats[f".{name.split('-')[0]}"],
+            **{option: large.get(option, value) for option, value in options.items()},
+        )
+        for name, (picture, options) in damage.cases()["images"].items()
     }
 
 
@@ -98,37 +87,10 @@ def chunks(data: bytes, rng: random.Random) -> bytes:
     length, name = struct.unpack_from(">I4s", data, start)
     body = data[start + 8 : start + 8 + length] or rng.randbytes(30)
     body = BOMB if rng.random() < 0.02 else rng.choice(damage.BYTES)(body, rng)
-    name = rng.choice((name, name, name, *ODD_CHUNKS))
+    name = rng.choice((name, name, name, *map(str.encode, damage.cases()["chunks"])))
     checksum = struct.pack(">I", zlib.crc32(name + body))
     chunk = struct.pack(">I", len(body)) + name + body + checksum
     return data[:start] + chunk + data[start + 12 + length :]
-
-
-BASE = "dnfad-topk"
-MARKS = b"{}[]&*!|>%@`\"':,-?#\t\n \xff0a"
-MORE = ("seeds", "measure", "variants", "nobody")  # keys that the base does not have
-SET = ("budgets", "quick", "set")
-WRONG = (  # keys of the base -> a value of the right type that does not fit
-    *((("vary", "top_k"), {"deep": [value]}) for value in damage.ODD),
-    *((("variants",), [{"name": "a"}, {"name": "b", "set": value}]) for value in damage.ODD),
-    *(((*SET, key), 1) for key in ("seed", "data", "method", "out", "stop", "no_such_key")),
-    (("vary",), {f"k{k}": list(range(30)) for k in range(8)}),
-    (("variants",), [{"name": f"v{k}"} for k in range(2_000)]),
-    (("published",), [{"file": "../../etc/passwd"}]),
-)  # fmt: skip
-VALUES = (  # odd as text
-    "2020-99-99", "2020-02-31 25:61:61", "!!int abc", "!!int ''", "!!float _", "!!bool abc",
-    "!!timestamp abc", "!!binary '%%%'", "!!binary aGVsbG8=", "!!set {a, b}", "!!omap [1, 2]",
-    "!!python/object/apply:os.system [id]", "!!python/name:os.system", "!foo bar", "1:2:3:4:5",
-    "0x_", "0b", "_", "9" * 5_000, "*nobody", "{<<: 3}", "{<<: [1, 2]}", "{? [1, 2] : 3}",
-    "{1: 2}", "{.nan: 1}", "{a: 1, a: 2}", "1e400", "-.inf", "@x", "`x`", "%x", "|", ">",
-    "&c [*c]", "&c {lr: *c}", "&c {<<: *c}", "[" * 3_000 + "]" * 3_000, "{a: " * 3_000,
-)  # fmt: skip
-WHOLE = (
-    "", "null", "hello", "[1, 2]", "5", "a: \0", "name:\tx\n\tfoo: 1", "title: \udce9",
-    "note: " + "x" * 10_000_000, "- " * 3_000 + "x", "[" * 30_000,
-    "\n".join(" " * k + "a:" for k in range(200)),
-)  # fmt: skip
 
 
 def study_files(seed: int, folder: Path, count: int) -> Iterator[Case]:
@@ -137,15 +99,23 @@ def study_files(seed: int, folder: Path, count: int) -> Iterator[Case]:
     Each is read, and where it declares a study its tasks are planned, its tables and captions
     made, as `labkit study` and the app do before anything runs.
     """
-    rng, base = random.Random(seed), yaml.safe_load((FOLDER / f"{BASE}.yaml").read_text())
-    start, path = yaml.safe_dump(base), folder / "odd.yaml"
-    keys = [*damage.paths(base), *((key,) for key in MORE)]
-    values = [*((key, value) for key in keys for value in damage.ODD), *WRONG]
+    cases, rng, path = damage.cases()["studies"], random.Random(seed), folder / "odd.yaml"
+    base = yaml.safe_load((FOLDER / f"{cases['base']}.yaml").read_text())
+    start, set_key = yaml.safe_dump(base), ("budgets", "quick", "set")
+    keys = [*damage.paths(base), *((key,) for key in cases["more"])]
+    values = [(key, value) for key in keys for value in damage.ODD]
+    values += [(("vary", "top_k"), {"deep": [value]}) for value in damage.ODD]
+    values += [((*set_key, key), 1) for key in cases["set_keys"]]
+    values += [(("vary",), {f"k{k}": list(range(30)) for k in range(8)}),
+               (("variants",), [{"name": f"v{k}"} for k in range(2_000)]),
+               (("published",), [{"file": "../../etc/passwd"}])]  # fmt: skip
     texts = [yaml.safe_dump(damage.changed(base, key, value)) for key, value in values]
-    texts += [f"{start}\n{key}: {value}\n" for key in ("note", "set", "seeds") for value in VALUES]
+    odd_texts = [*cases["values"], "9" * 5_000, "[" * 3_000 + "]" * 3_000, "{a: " * 3_000]
+    texts += [f"{start}\n{key}: {one}\n" for key in ("note", "set", "seeds") for one in odd_texts]
     texts += [f"{start}\n{key}: [{_laughs()}]" for key in (*base, "nobody")]
-    texts += [f"{start}\n{line}" for line in ("self: 1", "__dataclass_self__: 1", "cells: []")]
-    texts += [*WHOLE, f"{start}---\n{start}", f"\ufeff{start}"]
+    texts += [f"{start}\n{line}" for line in cases["lines"]]
+    texts += [*cases["whole"], f"{start}---\n{start}", f"\ufeff{start}"]
+    texts += ["note: " + "x" * 10_000_000, "[" * 30_000, "- " * 3_000 + "x"]
     odd = [text.encode("utf-8", "surrogateescape") for text in texts]
     odd += damage.SPECIAL.values()
     odd += [_spoilt(start.encode(), rng) for _ in range(max(count // 5, count - len(odd)))]
@@ -169,7 +139,8 @@ def _spoilt(data: bytes, rng: random.Random) -> bytes:
         return rng.choice(damage.BYTES)(data, rng)
     spoilt = bytearray(data)
     for _ in range(rng.choice((1, 3, 8))):
-        spoilt[rng.randrange(len(spoilt))] = rng.choice(MARKS)
+        mark = rng.choice(damage.cases()["studies"]["marks"])
+        spoilt[rng.randrange(len(spoilt))] = ord(mark)
     return bytes(spoilt)
 
 
@@ -186,32 +157,6 @@ def _planned(path: Path, content: damage.Content) -> None:
 
 SIZE = (40, 40)  # height and width, pixels
 GOOD, BAD, TRUTH = "train/good", "test/bad", "ground_truth/bad"
-IMAGE, MASK = f"{GOOD}/000.png", f"{TRUTH}/000_mask.png"
-REPLACED = ("train", "test", "ground_truth", GOOD, IMAGE, MASK, f"{GOOD}/zz.png", "test/loop")
-MOVED = (  # pattern -> folder
-    ("*", "part"), (f"{GOOD}/*", "."), (f"{GOOD}/*", "train"), (f"{GOOD}/*", "train/OK"),
-    (f"{GOOD}/*", f"{GOOD}/rgb"), (f"{GOOD}/*[5-9].png", f"{GOOD}/batch2"), (f"{BAD}/*", "test"),
-    (f"{GOOD}/*", "gone"), ("test/good/*", "val/good"), (f"{BAD}/*", "validation/bad"),
-    (f"{BAD}/*", "train/bad"), (f"{BAD}/*", f"{BAD}/camera1"), (f"{BAD}/*", "test/..."),
-    (f"{BAD}/*", BAD.title()), ("train/*", "Train"), ("test/*", "test_private"),
-    ("ground_truth/*", "masks"), (f"{TRUTH}/*", "ground_truth"), (f"{TRUTH}/*", GOOD),
-    (f"{TRUTH}/*", BAD), (f"{TRUTH}/*", "ground_truth/other"), (f"{TRUTH}/*", f"{TRUTH}/000"),
-)  # fmt: skip
-ADDED = (  # images
-    f"{GOOD}/zz.gif", f"{GOOD}/zz", f"{GOOD}/000.jpg", f"{GOOD}/Thumbs.db", "test/000.png",
-    "test/@eaDir/000.png", "__MACOSX/train/good/._000.png", f"{GOOD}/{'d/' * 200}0.png",
-)  # fmt: skip
-NAMES = (  # of an image among good ones, as bytes
-    b"\xff\xfe.png", b"a\nb.png", b'a,"b.png', b"\x1b[31mred.png", b"x" * 251 + b".png",
-    b"a\\b.png", b"NA.png",
-)  # fmt: skip
-MASKS = (  # where, height and width, value, side of the defect
-    (MASK, (30, 30), 255, 8), (MASK, SIZE, 0, 8), (MASK, SIZE, 255, 99),
-    (f"{TRUTH}/zzz_mask.png", SIZE, 255, 8), ("ground_truth/good/000_mask.png", SIZE, 255, 8),
-    (f"{TRUTH}/000.png", SIZE, 255, 8), (f"{GOOD}/000_GT.png", SIZE, 255, 8),
-    (f"{BAD}/000_label.png", SIZE, 255, 8),
-)  # fmt: skip
-MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F")
 Change = Callable[[Path, random.Random], object]
 
 
@@ -231,7 +176,7 @@ def _read(root: Path, changes: Sequence[Change], rng: random.Random) -> None:
     """Change a whole folder, then load it, read all its images and masks, and check it."""
     damage.dataset(root, {GOOD: 12, "test/good": 2, BAD: 3})
     for k in range(3):
-        _mask(f"{TRUTH}/{k:03d}_mask.png", SIZE, 255, 8, root, rng)
+        damage.put(root / TRUTH / f"{k:03d}_mask.png", damage.encoded(_mask(SIZE, 255, 8)))
     for change in changes:
         try:
             change(root, rng)
@@ -250,18 +195,35 @@ def _read(root: Path, changes: Sequence[Change], rng: random.Random) -> None:
 
 def _changes() -> dict[str, Change]:
     """All that is done to a folder, by name."""
-    many = [f"test/kind{k:03d}/0.png" for k in range(150)]
-    odd = [f"{folder}/{os.fsdecode(name)}" for folder in (GOOD, "test/good") for name in NAMES]
-    table: dict[str, Change] = {"many defects": partial(_add, many, SIZE)}
-    table |= {f"{spoil.__name__} of a file": partial(_damage, spoil) for spoil in damage.BYTES}
-    for path, (name, make) in itertools.product(REPLACED, damage.SPECIAL.items()):
-        table[f"{path} is {name}"] = partial(_replace, path, make)
-    table |= {f"{old} in {new}": partial(_move, old, new) for old, new in MOVED}
-    table |= {f"{name!r:.60} more": partial(_add, [name], SIZE) for name in (*ADDED, *odd)}
+    cases = damage.cases()["folders"]
+    added = [*cases["added"], f"{GOOD}/{'d/' * 200}0.png", f"{GOOD}/{'x' * 251}.png"]
+    put = {f"{name!a:.60} more": (name, _picture(name)) for name in added}
+    for path, (name, make) in itertools.product(cases["replaced"], damage.SPECIAL.items()):
+        put[f"{path} is {name}"] = path, make
     for size in ((1, 1), (16, 9000)):
-        table[f"an image of {size}"] = partial(_add, [f"{GOOD}/zz.png"], size)
-    table |= {f"mask {options}": partial(_mask, *options) for options in MASKS}
-    return table | {f"mask of mode {mode}": partial(_convert, mode) for mode in MODES}
+        put[f"an image of {size}"] = f"{GOOD}/zz.png", _picture("zz.png", size)
+    for name, *options in cases["masks"]:
+        put[f"mask {name} {options}"] = name, damage.encoded(_mask(*options))
+    table: dict[str, Change] = {name: partial(_put, *where) for name, where in put.items()}
+    table |= {f"{spoil.__name__} of a file": partial(_damage, spoil) for spoil in damage.BYTES}
+    table |= {f"{old} in {new}": partial(_move, old, new) for old, new in cases["moved"]}
+    return table | {f"mask of mode {mode}": partial(_convert, mode) for mode in cases["modes"]}
+
+
+def _picture(name: str, size: tuple[int, int] = SIZE) -> bytes:
+    """An image file that no other name has."""
+    form = Image.registered_extensions().get(Path(name).suffix, "PNG")
+    return damage.encoded(damage.noise(list(os.fsencode(name)), size), form)
+
+
+def _mask(size: tuple[int, int], value: int, side: int) -> Image.Image:
+    pixels = np.zeros(size, np.uint8)
+    pixels[2 : 2 + side, 2 : 2 + side] = value
+    return Image.fromarray(pixels)
+
+
+def _put(name: str, content: damage.Content, root: Path, rng: random.Random) -> None:
+    damage.put(root / name, content)
 
 
 def _damage(spoil: damage.Damage, root: Path, rng: random.Random) -> None:
@@ -272,10 +234,6 @@ def _damage(spoil: damage.Damage, root: Path, rng: random.Random) -> None:
     path.write_bytes(spoil(path.read_bytes(), rng))
 
 
-def _replace(name: str, make: damage.Content, root: Path, rng: random.Random) -> None:
-    damage.put(root / name, make)
-
-
 def _move(pattern: str, folder: str, root: Path, rng: random.Random) -> None:
     inside = sorted(root.glob(pattern))
     (root / folder).mkdir(parents=True, exist_ok=True)
@@ -283,24 +241,11 @@ def _move(pattern: str, folder: str, root: Path, rng: random.Random) -> None:
         path.rename(root / folder / path.name)
 
 
-def _add(names: Sequence[str], size: tuple[int, int], root: Path, rng: random.Random) -> None:
-    for name in names:
-        form = Image.registered_extensions().get(Path(name).suffix, "PNG")
-        damage.put(root / name, damage.encoded(damage.noise(list(os.fsencode(name)), size), form))
-
-
-def _mask(
-    name: str, size: tuple[int, int], value: int, side: int, root: Path, rng: random.Random
-) -> None:
-    pixels = np.zeros(size, np.uint8)
-    pixels[2 : 2 + side, 2 : 2 + side] = value
-    damage.put(root / name, damage.encoded(Image.fromarray(pixels)))
-
-
 def _convert(mode: str, root: Path, rng: random.Random) -> None:
     """A mask in another way of storing pixels."""
-    image = Image.open(root / MASK)
+    mask = root / TRUTH / "000_mask.png"
+    image = Image.open(mask)
     form, suffix = ("TIFF", ".tif") if mode in ("CMYK", "F") else ("PNG", ".png")
     content = damage.encoded(image if mode == "I;16" else image.convert(mode), form)
-    (root / MASK).unlink()
-    damage.put((root / MASK).with_suffix(suffix), content)
+    mask.unlink()
+    damage.put(mask.with_suffix(suffix), content)

@@ -1,9 +1,9 @@
-"""`labkit bench metrics`, `flows`, `scaling`, `complexity`, `all` of them, `gpu` and `faults`."""
+"""`labkit bench flows`, `scaling`, `complexity`, `all` of them, `gpu` and `faults`."""
 
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,25 +31,6 @@ CONVENTION = (
 
 
 @app.command()
-def metrics(
-    maps: Annotated[list[int] | None, Option(min=8, help="Numbers of maps.")] = None,
-    contender: Annotated[
-        list[str] | None, Option(help="Only this one; repeatable; labkit for our own.")
-    ] = None,
-    time_limit: Seconds = 300.0,
-    json: Json = False,
-) -> None:
-    """AUPRO and pixel AUROC of 256 x 256 maps beside anomalib's and pyaupro's: time and memory.
-
-    Example: labkit bench metrics --maps 1000 --maps 4000
-    """
-    import labkit_apps.bench.maps as bench
-
-    rows = bench.race(maps or (1000, 4000), contender or tuple(bench.CONTENDERS), time_limit)
-    echo(rows, json, lambda: _text("metrics", rows))
-
-
-@app.command()
 def flows(
     method: Annotated[list[str] | None, Option(help="Which race; repeatable.")] = None,
     data: Data = "elpv/mono",
@@ -67,7 +48,7 @@ def flows(
 
     job = bench.Job(data, epochs, limit)
     rows = bench.race(method or ("cflow",), job, time_limit)
-    echo(rows, json, lambda: _text("flows", rows))
+    echo(rows, json, lambda: _text(rows))
 
 
 @app.command()
@@ -86,7 +67,7 @@ def scaling(
     import labkit_apps.bench.flows as bench
 
     rows = bench.scale(method, data, epochs, most, time_limit)
-    echo(rows, json, lambda: _text("scaling", rows))
+    echo(rows, json, lambda: _text(rows))
 
 
 @app.command()
@@ -103,7 +84,7 @@ def complexity(
     from labkit.evaluation import cost
 
     rows = cost.complexity(method or (), budget, time)
-    echo(rows, json, lambda: _text("complexity", rows))
+    echo(rows, json, lambda: _efforts(rows))
 
 
 @app.command()
@@ -162,39 +143,37 @@ def everything(
     limit: Limit = 64,
     json: Json = False,
 ) -> None:
-    """Every benchmark, one after the other, each result kept as JSON; half an hour and more.
+    """These three, one after the other, each result kept as JSON; half an hour and more.
 
     Example: OMP_NUM_THREADS=1 labkit bench all --out bench
     """
+    import labkit_apps.bench.flows as bench
     from labkit.evaluation import cost
-    from labkit_apps.bench import flows, maps
-    from labkit_apps.bench.contenders import RACES, Job
 
-    job, results = Job(data, epochs, limit), {}
-    parts: dict[str, Callable[[], list[Row]]] = {
-        "complexity": partial(cost.complexity, budget="laptop", timed=True),
-        **{f"flows-{name}": partial(flows.race, (name,), job) for name in RACES},
-        "scaling": partial(flows.scale, "cflow", data, epochs),
-        "metrics": maps.race,
-    }
+    race = partial(bench.race, tuple(bench.RACES), bench.Job(data, epochs, limit))
+    parts = {"complexity": partial(cost.complexity, budget="laptop", timed=True),
+             "flows": race, "scaling": partial(bench.scale, "cflow", data, epochs)}  # fmt: skip
+    results: dict[str, list[Row]] = {}
     for name, measure in parts.items():
-        results[name] = rows = measure()
-        content = jsonlib.dumps(rows)
-        write_whole(out / f"{name}.json", lambda file, content=content: file.write_text(content))
+        results[name] = measure()
+        text = jsonlib.dumps(results[name])
+        write_whole(out / f"{name}.json", lambda file, text=text: file.write_text(text))
         if not json:
-            print(f"{name}\n\n{_text(name.split('-')[0], rows)}\n", flush=True)
+            show = _efforts if name == "complexity" else _text
+            print(f"{name}\n\n{show(results[name])}\n", flush=True)
     echo(results, json, lambda: f"Results lie in {out}.")
 
 
-def _text(name: str, rows: list[Row]) -> str:
-    """The rows of a benchmark as a table, and below it what they come to."""
-    from labkit_apps.bench import flows, maps, processes
+def _text(rows: list[Row]) -> str:
+    """The rows of a race as a table, and below it what they come to."""
+    from labkit_apps.bench import flows, processes
 
-    if name == "complexity":
-        shown = [row | {key: row[key] / unit for key, unit in UNITS.items()} for row in rows]
-        return f"{_columns(shown, EFFORT)}\n\n{CONVENTION}"
-    columns = maps.SHOWN if name == "metrics" else flows.SHOWN
-    return f"{_columns(rows, (*columns, 'note'))}\n\n{processes.verdict(rows)}"
+    return f"{_columns(rows, (*flows.SHOWN, 'note'))}\n\n{processes.verdict(rows)}"
+
+
+def _efforts(rows: list[Row]) -> str:
+    shown = [row | {key: row[key] / unit for key, unit in UNITS.items()} for row in rows]
+    return f"{_columns(shown, EFFORT)}\n\n{CONVENTION}"
 
 
 def _columns(rows: Sequence[Row], names: Iterable[str]) -> str:

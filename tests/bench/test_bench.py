@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from labkit.evaluation import cost, metrics
-from labkit_apps.bench import contenders, flows, gpu, maps, processes
+from labkit_apps.bench import contenders, flows, gpu, processes
 from labkit_apps.cli import bench as cli
 from labkit_apps.cli import main
 
@@ -21,30 +21,12 @@ PEER = pytest.mark.skipif(
 )
 
 
-def test_the_area_under_a_curve_ends_at_the_limit():
-    x, y = np.array([0.0, 0.0, 0.2, 0.6, 1.0]), np.array([0.0, 0.5, 0.5, 0.9, 1.0])
-    assert maps.area_up_to(x, y, 1.0) == pytest.approx(0.1 + 0.28 + 0.38)
-    assert maps.area_up_to(x, y, 0.4) == pytest.approx((0.1 + 0.2 * 0.6) / 0.4)
-
-
-def test_our_own_run_gives_our_own_values():
-    (row,) = maps.race([12], ["labkit"])
-    pixels = metrics.PixelMetrics()
-    for values, mask in maps.maps(12):
-        assert values.dtype == np.float32
-        assert 0 <= values.min() < values.max() <= 1
-        pixels.update(values, mask)
-    expected = pixels.compute()
-    assert (row["aupro"], row["pixel_auroc"]) == (expected["aupro"], expected["pixel_auroc"])
-    assert row["seconds"] > 0
-    assert "note" not in row
-
-
 def test_what_is_missing_or_too_slow_is_named(monkeypatch):
-    (row,) = maps.race([12], ["labkit"], time_limit=0.05)
+    tasks = {"a": ("labkit", partial(time.sleep, 60))}
+    (row,) = processes.measured("x", tasks, 0.05)
     assert row["note"] == "stopped: not done after 0.05 s"
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
-    (row,) = maps.race([12], ["pyaupro"])
+    (row,) = processes.measured("x", tasks, 60)
     assert row["note"] == "not installed: pip install 'labkit[peers]'"
 
 
@@ -74,31 +56,27 @@ def call(monkeypatch, capsys, *arguments):
 
 
 def test_the_commands(monkeypatch, capsys):
-    code, page = call(monkeypatch, capsys, "metrics", "--maps", "12", "--contender", "labkit")
-    assert code == 0
-    assert "peak mib" in page.out
     code, page = call(monkeypatch, capsys, "complexity", "--budget", "quick", "--method", "dnfad",
                       "--json")  # fmt: skip
     (row,) = json.loads(page.out)
     assert {"method", "trainable_parameters", "flops", "seconds_per_image"} <= set(row)
-    for command in (("metrics", "--contender", "pyaupo"), ("flows", "--method", "cfow")):
-        code, page = call(monkeypatch, capsys, *command)
-        assert code == 2
-        assert "did you mean" in page.err
+    code, page = call(monkeypatch, capsys, "flows", "--method", "cfow")
+    assert code == 2
+    assert "did you mean" in page.err
 
 
 def test_all_of_them_print_and_keep_their_tables(tmp_path, monkeypatch, capsys):
-    only, missing = cost.complexity(["dnfad"], "quick"), [{"note": "missing"}]
+    only, missing = cost.complexity(["dnfad"], "quick"), [{"name": "x", "note": "missing"}]
     monkeypatch.setattr(cost, "complexity", lambda *_, **__: only)
-    for part, name in ((flows, "race"), (flows, "scale"), (maps, "race")):
-        monkeypatch.setattr(part, name, lambda *_: missing)
+    for name in ("race", "scale"):
+        monkeypatch.setattr(flows, name, lambda *_: missing)
     code, page = call(monkeypatch, capsys, "all", "--out", str(tmp_path))
     assert code == 0
     assert cli.CONVENTION in page.out
     assert f"{only[0]['flops'] / 1e9:.4f}" in page.out
+    assert page.out.count("missing") == 2
     kept = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    races = {f"flows-{name}": missing for name in contenders.RACES}
-    assert kept == {"complexity": only, "scaling": missing, "metrics": missing, **races}
+    assert kept == {"complexity": only, "flows": missing, "scaling": missing}
 
 
 def test_a_gpu_is_measured_and_a_cpu_goes_the_same_way(monkeypatch, capsys):

@@ -193,26 +193,3 @@ def test_what_does_not_fit_into_memory_is_one_sentence(labkit, monkeypatch):
 
 def _fails(error, *arguments, **settings):
     raise error
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_images_are_one_sentence(labkit, tmp_path, count):
-    for k in range(count):
-        Image.new("RGB", (32, 32)).save(tmp_path / f"{k}.png")
-    code, _, err = labkit("train", "dnfad", tmp_path, "--budget", "quick")
-    assert code == 2
-    assert err.count("\n") == 1
-    assert str(tmp_path) in err
-
-
-def test_a_mask_of_another_size_is_one_sentence(labkit, tmp_path):
-    for folder, count in (("train/good", 10), ("test/good", 1), ("test/scratch", 1)):
-        (tmp_path / folder).mkdir(parents=True)
-        for k in range(count):
-            Image.new("RGB", (32, 32)).save(tmp_path / folder / f"{k}.png")
-    (tmp_path / "ground_truth" / "scratch").mkdir(parents=True)
-    Image.new("L", (16, 32), 255).save(tmp_path / "ground_truth" / "scratch" / "0_mask.png")
-    code, _, err = labkit("train", "dnfad", tmp_path, "--budget", "quick")
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "0_mask.png" in err

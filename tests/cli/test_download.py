@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -172,7 +173,10 @@ def test_every_source_is_fit_for_download(name):
     files = [download.file_name(part) for part in one.archives]
     assert len(set(files)) == len(files)
     assert all(Path(file).suffix in {".gz", ".xz", ".tar", ".zip"} for file in files)
-    assert all(part.checksum is None or ":" in part.checksum for part in one.archives)
+    checksums = [part.checksum for part in one.archives if part.checksum]
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", one) for one in checksums)
+    assert len(checksums) == len(files) or name == "dagm"
+    assert not one.size or not files or one.size == sum(part.size for part in one.archives)
     assert one.holds
     assert one.page.startswith("http")
 

@@ -39,32 +39,6 @@ def sentence(report, group, key):
     return next(fault["error"] for fault in report[group] if fault["key"] == key)
 
 
-@pytest.mark.parametrize(
-    ("write", "name", "counts"),
-    [
-        (layouts.mvtec_ad, "mvtec_ad/grid", (3, 0, 2, 2)),
-        (layouts.mpdd, "mpdd/tubes", (3, 0, 2, 1)),
-        (layouts.btad, "btad/01", (3, 0, 2, 1)),
-        (layouts.lbot, "lbot", (3, 0, 2, 1)),
-        (layouts.mvtec_loco, "mvtec_loco/pushpins", (3, 2, 2, 2)),
-        (layouts.visa, "visa/pcb1", (3, 0, 2, 2)),
-        (layouts.visa_pytorch, "visa/pcb1", (3, 0, 2, 2)),
-        (layouts.dagm, "dagm/Class1", (3, 0, 3, 1)),
-    ],
-)
-def test_a_whole_dataset_is_ok(tmp_path, published, write, name, counts):
-    parts = ("n_train", "n_calibration", "n_test_good", "n_test_bad")
-    published(name, **dict(zip(parts, counts, strict=True)))
-    write(tmp_path)
-    report = check(name, tmp_path)
-    assert faults(report) == set()
-    assert report["ok"]
-    assert not report["duplicates"]
-    assert report["expected"] == {part: report[part] for part in parts}
-    assert report["sizes"] == {"40x24": sum(counts)}
-    assert report["notes"] == []
-
-
 def test_counts_are_compared_with_the_published_ones(tmp_path):
     layouts.mvtec_ad(tmp_path)
     report = check("mvtec_ad/bottle", tmp_path)
@@ -75,11 +49,7 @@ def test_counts_are_compared_with_the_published_ones(tmp_path):
     assert ("missing", "parts_mismatch") in faults(check("mpdd/connector", tmp_path))
 
 
-def test_what_is_missing_or_too_much_is_counted(bottle):
-    (bottle / "train/good/001.png").unlink()
-    message = sentence(check("mvtec_ad/bottle", bottle.parent), "missing", "n_train")
-    assert message == "n_train is 2, published are 3."
-    layouts.picture(bottle / "train/good/001.png")
+def test_what_is_too_much_is_counted(bottle):
     layouts.picture(bottle / "train/good/003.png")
     assert ("surplus", "n_train") in faults(check("mvtec_ad/bottle", bottle.parent))
 

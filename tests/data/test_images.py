@@ -1,6 +1,8 @@
-"""Any file becomes an upright 8-bit RGB image, or a sentence that names the file and the fault."""
+"""Any file becomes an upright 8-bit RGB image, or a sentence that names the file and the fault.
 
-import contextlib
+Files that are damaged at random are `tests/bench/test_faults.py`'s.
+"""
+
 import os
 import re
 import socket
@@ -144,33 +146,6 @@ def test_no_decoder_writes_its_own_lines(tmp_path, capfd):
     giant.write_bytes(png(10_000, 9_000, 8, 0, b"\0"))
     subprocess.run([sys.executable, "-c", program, path, giant], check=True)
     assert capfd.readouterr() == ("no\nno\n", "")
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp", "gif", "ppm"])
-def test_damaged_files_are_read_or_refused_in_a_sentence(tmp_path, suffix):
-    exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
-    options = {"exif": exif} if suffix in ("png", "jpg", "tif", "webp") else {}
-    path = saved(tmp_path, Image.fromarray(RGB), f"a.{suffix}", **options)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    for trial in range(60):
-        data = np.frombuffer(whole, np.uint8).copy()
-        where = rng.integers(0, min(len(data), 300 if trial % 2 else len(data)), 3)
-        data[where] = rng.integers(0, 256, 3)
-        path.write_bytes(data[: None if trial % 5 else rng.integers(len(data))].tobytes())
-        for read in (images.read_image, images.read_mask, images.shape_of):
-            with contextlib.suppress(ValueError), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                read(path)
-
-
-def test_truncated_files_are_named(tmp_path):
-    big = Image.fromarray(RNG.integers(0, 256, (200, 200, 3), np.uint8))
-    for name in ("a.jpg", "a.png", "a.bmp"):
-        path = saved(tmp_path, big, name)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(ValueError, match=re.escape(f"{path} cannot be decoded")):
-            images.read_image(path)
 
 
 @pytest.mark.parametrize(

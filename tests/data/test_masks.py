@@ -2,6 +2,7 @@
 
 import warnings
 
+import layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,11 +102,8 @@ def test_grey_regions_that_do_not_count_are_said(tmp_path):
 @pytest.fixture
 def part(tmp_path):
     """A folder of one defect with its mask."""
-    rng = np.random.default_rng(0)
     for name in (*(f"train/good/{k:03d}" for k in range(10)), "test/spot/000"):
-        path = tmp_path / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(path)
+        layouts.picture(tmp_path / f"{name}.png", TRUTH.shape[::-1])
     (tmp_path / "ground_truth/spot").mkdir(parents=True)
     return tmp_path
 

@@ -62,7 +62,7 @@ def archives(tmp_path, monkeypatch, times=1):
     meta = written(hundred / "meta", fine_label_names=FINE)
     published(monkeypatch, semantic.readers()["cifar100"], files[:1], files[1:], meta)
     stl, files = tmp_path / "stl10_binary", []
-    stl.mkdir()
+    stl.mkdir(parents=True)
     for part, count in (("train", 20 * times), ("test", 10)):
         columns = np.zeros((count, 3, 96, 96), np.uint8)  # image, plane, column, row
         columns[:, 0, COLUMN, ROW], columns[:, 2, COLUMN, ROW] = RED, BLUE
@@ -92,6 +92,8 @@ def test_the_coloured_pixel_is_where_it_was_put_and_samples_travel(root, name):
         image = sample.read()
         assert image.dtype == np.uint8
         assert image[ROW, COLUMN].tolist()[::2] == [RED, BLUE]
+        expected = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        assert sample.fingerprint() == expected
         image[ROW, COLUMN] = image[0, 0]
         assert (image == image[0, 0]).all()
     assert len({sample.key for sample in (*train, *test)}) == len(train) + len(test)
@@ -139,15 +141,6 @@ def test_counts_are_those_of_whole_sets(name):
     assert ("one class normal" in row.title) == (family != "cifar10-b")
     if family == "cifar10-b":
         assert sum(row.counts.values()) == 60_000
-
-
-def test_the_fingerprint_follows_the_pixels(root):
-    train, _ = opened("cifar10/airplane", root)
-    prints = [sample.fingerprint() for sample in train]
-    assert len(set(prints)) == len(train)
-    image = train[0].read()
-    wanted = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-    assert prints[0] == wanted
 
 
 def test_a_part_is_read_once(root):
@@ -228,15 +221,6 @@ def test_pets_are_split_by_number(pets):
     assert train[0].read().shape == (40, 50, 3)
     train, test = opened("cats_vs_dogs/dog", pets)
     assert (len(train), len(test)) == (5, 5)
-
-
-def test_a_truncated_pet_is_named(pets):
-    train, _ = opened("cats_vs_dogs/cat", pets)
-    path = next(p for p in pets.rglob("*10.jpg") if "at" in p.name or p.parent.name == "Cat")
-    path.write_bytes(path.read_bytes()[:900])
-    (sample,) = [s for s in train if s.key.endswith("cat-00010")]
-    with pytest.raises(ValueError, match=rf"{path.name} cannot be decoded"):
-        sample.read()
 
 
 def test_a_root_without_dogs_is_refused(pets):

@@ -81,7 +81,7 @@ def test_the_first_map_follows_an_upload_soon(url, runs, pictures):
 def test_hostile_requests_and_a_crowd_in_short():
     row = faults.report("app", seed=1, short=True)
     assert not faults.failed([row]), faults.verdict([row])
-    assert row["refused"] > 90  # 50 of strangers, 26 archives, odd values of each endpoint
+    assert row["refused"] > 80  # 50 of strangers, 20 archives, odd values of each endpoint
     assert row["answers"] >= USERS
 
 

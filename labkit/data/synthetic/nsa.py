@@ -12,9 +12,12 @@ background where light spills on it visibly. An image where no patch found a pla
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import yaml
 from scipy import fft, ndimage
 
 from labkit.data.procedural.drawing import Rng
@@ -56,36 +59,16 @@ class NsaSpec:
     logistic: Range = (1 / 3, 7.0)
 
 
-def _object(
-    background: tuple[float, float] | None, min_object: float, **more: Range | int
-) -> NsaSpec:
-    given = {"patches": 3, "resize": (0.7, 1.3), "mixed": False, **more}
-    return NsaSpec(background=background, min_object=min_object, **given)
+@lru_cache(maxsize=1)
+def objects() -> dict[str, NsaSpec]:
+    """The settings of `nsa.yaml` by data set; "object" is one of which no brightness is known."""
+    blocks = yaml.safe_load(Path(__file__).with_name("nsa.yaml").read_text())
+    return {name: NsaSpec(**{key: _tuple(value) for key, value in block.items()})
+            for name, block in blocks["data"].items()}  # fmt: skip
 
 
-BRIGHT, DARK = (200.0, 60.0), (20.0, 20.0)  # backgrounds of MVTec AD
-SLOW, FAST = (1 / 12, 24.0), (1 / 6, 15.0)  # grades
-PLAIN = _object(None, 0.0)  # an object of which no brightness is known
-OBJECTS = {  # what NSA's code sets by category of MVTec AD
-    "mvtec_ad/bottle": _object(BRIGHT, 0.7, logistic=SLOW),
-    "mvtec_ad/cable": _object(None, 0.0, rows=(0.05, 0.4), columns=(0.05, 0.4), logistic=SLOW),
-    "mvtec_ad/capsule": _object(BRIGHT, 0.7, rows=(0.03, 0.15), logistic=(1 / 2, 4.0)),
-    "mvtec_ad/hazelnut": _object(
-        DARK, 0.7, rows=(0.03, 0.35), columns=(0.03, 0.35), logistic=SLOW
-    ),
-    "mvtec_ad/metal_nut": _object(DARK, 0.5),
-    "mvtec_ad/pill": _object(DARK, 0.7, rows=(0.03, 0.2)),
-    "mvtec_ad/screw": _object(
-        BRIGHT, 0.5, patches=4, rows=(0.03, 0.12), columns=(0.03, 0.12), logistic=(1.0, 3.0)
-    ),
-    "mvtec_ad/toothbrush": _object(DARK, 0.25, columns=(0.03, 0.2), logistic=FAST),
-    "mvtec_ad/transistor": replace(PLAIN, logistic=FAST),
-    "mvtec_ad/wood": NsaSpec(logistic=FAST),
-    "mvtec_ad/zipper": _object(BRIGHT, 0.7, patches=4, columns=(0.03, 0.2), logistic=FAST),
-    "btad/01": PLAIN,  # this and the rest are ours
-    "btad/03": PLAIN,
-    "procedural/gear": _object((50.0, 45.0), 0.5),
-}
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def spec_for(
@@ -93,11 +76,11 @@ def spec_for(
 ) -> NsaSpec:
     """The settings for a data set by its whole name, "mvtec_ad/bottle", not by a folder's last.
 
-    auto: those of `OBJECTS`, and a texture's for all else. object: of an object that no brightness
+    auto: those of `objects`, and a texture's for all else. object: of an object that no brightness
     tells from its background. texture: mixed gradients. official: as of `NsaSpec`; its code counts
     a place that the last of 200 tries finds for none.
     """
-    spec = {"object": PLAIN, "texture": NsaSpec()}.get(choice) or OBJECTS.get(data, NsaSpec())
+    spec = objects().get({"auto": data}.get(choice, choice), NsaSpec())
     return replace(spec, official=True, tries=spec.tries - 1) if official else spec
 
 
