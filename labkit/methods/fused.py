@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 from labkit.core import config
 from labkit.core.config import Above0, Budget, TrainSpec
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import top_mean, upsample
 from labkit.flows.whitening import Statistics, fit_all
-from labkit.methods.base import Method, Stage
+from labkit.methods.base import Growing, Method, Samples, Side, Stage
 from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow
 from labkit.methods.pyramid import Pyramid
@@ -74,7 +74,7 @@ class FusedSpec:
         return config.resolve("", method.Spec, "", self.settings, 0, layers).flow
 
 
-class Rarity(nn.Module):
+class Rarity(Growing):
     """How rare scores are among those of normal images set aside from training.
 
     spread:  r(s) = (s - mean) / std            of the held-out scores
@@ -115,14 +115,6 @@ class Rarity(nn.Module):
         beyond = ((scores - largest) / scale).clamp_min(0)
         return beyond - ((1 + above) / (count + 1)).log()
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
-    ) -> None:
-        """A stored run has as many held-out scores as it had normals set aside."""
-        if (stored := state_dict.get(f"{prefix}held_out")) is not None:
-            self.held_out = self.held_out.new_empty(stored.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
 
 class Fused(Method):
     """Token and pyramid -> a score of the token and of each level -> rarities -> one score."""
@@ -155,13 +147,8 @@ class Fused(Method):
 
     @classmethod
     def synthetic_defects(
-        cls,
-        spec: FusedSpec,
-        normals: Sequence[Sample],
-        seed: int,
-        data: str = "",
-        size: int | None = None,
-    ) -> Sequence[Sample]:
+        cls, spec: FusedSpec, normals: Samples, seed: int, data: str = "", size: Side = None
+    ) -> Samples:
         """Those of the positions' flow."""
         positions = POSITIONS[spec.positions]
         return positions.synthetic_defects(positions_spec(spec), normals, seed, data, size)

@@ -23,7 +23,7 @@ from labkit.core.config import Above0, AtLeast0, Positive, UpTo512
 from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.flows.likelihood import anomaly, blurred, log_likelihood, upsample
 from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method, on_one_grid
+from labkit.methods.base import Method, finest, on_one_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class PaDiM(Method):
 
     def __init__(self, spec: PaDiMSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        channels, heights, widths = zip(*shapes.pyramid, strict=True)
-        self.grid = tuple(min(max(side), spec.grid or max(side)) for side in (heights, widths))
-        self.register_buffer("chosen", torch.randperm(sum(channels))[: spec.channels])
+        self.grid = finest(shapes.pyramid, spec.grid)
+        channels = sum(level[0] for level in shapes.pyramid)
+        self.register_buffer("chosen", torch.randperm(channels)[: spec.channels])
         kept = len(self.chosen)
         self.gaussian = Whitening("whiten", kept, self.grid, spec.shrink, spec.ridge)
 

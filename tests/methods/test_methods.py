@@ -266,7 +266,7 @@ def test_an_unknown_preset_is_refused_by_name():
 
 def test_a_switch_that_does_nothing_is_refused():
     for override, need in (({"final_relu": True}, "needs branch_arch=official"),
-                           ({"dsam": False, "gate": "add"}, "needs a branch with dsam=true"),
+                           ({"dsam": False, "gate": "add"}, "needs dsam=true"),
                            ({"standardise": "none", "shrink": 0.1}, "needs standardise=whiten"),
                            ({"enlarge": "official"}, "needs fuse=probability"),
                            ({"coupling": "nice", "arctan": "rounded"}, "needs coupling=affine"),

@@ -223,8 +223,8 @@ def test_patches_are_rotated_where_it_is_asked_for_and_fresh_ones_painted_small(
 
 
 def test_keys_without_effect_are_named():
-    assert set(SANFlow.idle(SANFlowSpec())) & {"turn", "bce_logit", "detach", "kl"} == set()
-    none = SANFlow.idle(SANFlowSpec(copies=0, bce=0, variance="fixed"))
+    assert set(config.idle(SANFlowSpec())) & {"turn", "bce_logit", "detach", "kl"} == set()
+    none = config.idle(SANFlowSpec(copies=0, bce=0, variance="fixed"))
     assert {"turn", "fresh", "score_map", "bce_logit", "detach", "kl", "filters"} <= set(none)
     with pytest.raises(ValueError, match="turn=30 does nothing here: it needs copies"):
         resolved(preset="2a", turn=30)
