@@ -109,8 +109,7 @@ class CrossScale(nn.Module):
 def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
     """The joint flow of a row of maps: shuffle each, couple both halves of all, `blocks` times."""
     steps: list[Step] = []
-    options = {"clamp": spec.clamp, "grid_dims": 1}
-    options |= {"bound": "rounded" if spec.arctan == "rounded" else "arctan"}
+    options = {"clamp": spec.clamp, "grid_dims": 1, "bound": spec.arctan}
     for k in range(spec.blocks):
         side = spec.last_kernel if k == spec.blocks - 1 else 3
         subnet = partial(CrossScale, grids=grids, spec=spec, side=side)

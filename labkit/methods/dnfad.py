@@ -137,7 +137,7 @@ def branch(spec: DNFADSpec, channels: int, local: bool) -> list[Step]:
         raise ValueError("branch_arch=official has couplings of its own; leave coupling=affine.")
     subnet = partial(Subnet, spec=spec, kernel=kernel, official_local=official and local)
     one_sided = ALL_IN_ONE if official and not local else {}
-    affine = one_sided or {"bound": "rounded" if spec.arctan == "rounded" else "arctan"}
+    affine = one_sided or {"bound": spec.arctan}
     steps: list[Step] = []
     for _ in range(spec.blocks):
         coupling = coupling_step(

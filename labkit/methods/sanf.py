@@ -93,12 +93,12 @@ def couplings(spec: SANFSpec, channels: int) -> list[Step]:
         return FFM(width, out, spec.fusion, hidden, spec.heads, spec.zero_init)
 
     steps: list[Step] = []
-    bound = "rounded" if spec.arctan == "rounded" else "arctan"
+    bounds = {"clamp": spec.clamp, "bound": spec.arctan}
     order = torch.arange(channels)
     for _ in range(spec.blocks):
         shuffle = Permute(channels)
         order = order[shuffle.order] if spec.aligned else order
-        steps += [shuffle, FusionCoupling(channels, subnet, order, clamp=spec.clamp, bound=bound)]
+        steps += [shuffle, FusionCoupling(channels, subnet, order, **bounds)]
     return steps
 
 
