@@ -20,7 +20,7 @@ from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, S
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
 from labkit.flows.likelihood import nll, top_mean
-from labkit.flows.whitening import Shrinkage, Statistics, Whitening
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening, fit_all
 
 Samples = Sequence[Sample]
 Side = int | None  # of the network's input, pixels; None: as the images are
@@ -101,7 +101,13 @@ class Method(nn.Module):
     # ---- the six hooks
 
     def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Take fixed statistics from the training normals, before the first step; one pass."""
+        """Take fixed statistics from the training normals, before the first step; one pass.
+
+        By default those of each `Whitening`, of what `gathered` gives; the papers have none.
+        """
+        steps = [one for one in self.modules() if isinstance(one, Whitening)]
+        if any(step.mode != "none" for step in steps):
+            fit_all(steps, map(self.gathered, normals))
 
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Set what an epoch, counted from 0, needs of the training normals, before its steps.
@@ -158,6 +164,10 @@ class Method(nn.Module):
         return named
 
     # ---- optional
+
+    def gathered(self, features: Features) -> Sequence[Tensor]:
+        """What each `Whitening` of the method is fitted to, in their order."""
+        return ()
 
     @classmethod
     def synthetic_defects(
@@ -230,9 +240,9 @@ class GridMethod(Method):
         """The tapped levels on one grid, pooled and concatenated: y (B, C, h, w)."""
         return on_one_grid(features.pyramid, self.grid, self.spec.pool)
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each position from the training normals (none of them in the papers)."""
-        self.whitening.fit(self.gather(features) for features in normals)
+    def gathered(self, features: Features) -> list[Tensor]:
+        """y, whose positions have statistics of their own."""
+        return [self.gather(features)]
 
 
 class Growing(nn.Module):

@@ -38,7 +38,7 @@ from labkit.core.config import Above0, Budget, TrainSpec
 from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import top_mean, upsample
-from labkit.flows.whitening import Statistics, fit_all
+from labkit.flows.whitening import Statistics
 from labkit.methods.base import Growing, Method, Samples, Side, Stage
 from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow
@@ -162,11 +162,9 @@ class Fused(Method):
         second = replace(train, epochs=spec.image_epochs, lr=spec.image_lr, batch=16)
         return Stage(LOCAL, train, LOCAL), Stage("image", second, "image")
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of both parts, in one pass."""
-        parts = self.positions, self.image
-        steps = [step for part in parts for step in part.whitenings]
-        fit_all(steps, ([x for part in parts for x in part.gathered(f)] for f in normals))
+    def gathered(self, features: Features) -> list[Tensor]:
+        """That of both parts."""
+        return [*self.positions.gathered(features), *self.image.gathered(features)]
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The token's flow, and those of the pyramid by the names of their maps."""

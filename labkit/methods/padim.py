@@ -10,7 +10,6 @@ Where we differ: the covariance is divided by the number of images, not by one l
 and pool: on one level the ranking of an untrained CFLOW-AD, on several that of an untrained DNFAD.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -80,9 +79,9 @@ class PaDiM(Method):
         levels = [F.interpolate(level, self.grid, mode="nearest") for level in features.pyramid]
         return torch.cat(levels, 1)[:, self.chosen]
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Mean and covariance of each place over the training normals."""
-        self.gaussian.fit(self.gather(features) for features in normals)
+    def gathered(self, features: Features) -> list[Tensor]:
+        """What has a mean and a covariance at each place."""
+        return [self.gather(features)]
 
     def distances(self, features: Features) -> Tensor:
         """||L_i^-1 (x_i - mean_i)|| of each place, L_i L_i^T = Cov_i + ridge I; (B, h, w)."""

@@ -17,7 +17,6 @@ from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, fuse, log_density, upsample
 from labkit.flows.steps import ALL_IN_ONE, ChannelAffine, Permute, Step
-from labkit.flows.whitening import Whitening, fit_all
 from labkit.methods.base import GridSpec, Method, finest, first_step, largest, on_one_grid
 
 
@@ -105,16 +104,6 @@ class Pyramid(Method):
         super().__init__(spec, shapes)
         self.levels = nn.ModuleList(self.level(spec, c, hw, scale) for c, *hw in shapes.pyramid)
         self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
-
-    @property
-    def whitenings(self) -> list[Whitening]:
-        """Each level's statistics, of what `gathered` gives."""
-        return [level.whitening for level in self.levels]
-
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each level's positions from the training normals (none in the papers)."""
-        if self.spec.standardise != "none":
-            fit_all(self.whitenings, map(self.gathered, normals))
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
