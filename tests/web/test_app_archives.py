@@ -64,7 +64,9 @@ LEAVING = ["../evil.png", "a/../../evil.png", "/evil.png", "\\evil.png", "..\\ev
 KINDS = [stat.S_IFREG] * len(LEAVING) + [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR]
 
 
-@pytest.mark.parametrize(("name", "kind"), zip([*LEAVING, *["evil.png"] * 3], KINDS, strict=True))
+@pytest.mark.parametrize(
+    ("name", "kind"), [*zip([*LEAVING, *["evil.png"] * 3], KINDS, strict=True)]
+)
 def test_no_name_leaves_the_folder_and_there_are_no_links_and_devices(pack, tmp_path, name, kind):
     info = zipfile.ZipInfo("x")
     info.filename, info.create_system, info.external_attr = name, 3, (kind | 0o777) << 16
