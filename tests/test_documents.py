@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit import methods, studies
+from labkit.explore import microscope
 from labkit_apps.book import contents, reproduce
 from labkit_apps.cli.main import app
 
@@ -133,14 +134,42 @@ def test_every_study_is_named():
     assert [n for n in studies.names() if not re.search(rf"\b{n}\b(?!-)", shown)] == []
 
 
-def test_the_method_of_the_guide_trains(monkeypatch, tmp_path):
+@pytest.fixture
+def guide(monkeypatch):
+    """The method of the guide, in the table as if a script had put it there."""
     module = ModuleType("labkit_guide")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look there
     exec(examples(ROOT / "CONTRIBUTING.md", "python")[0], module.__dict__)
+    for part in (module.Mine, module.MineSpec):
+        monkeypatch.setattr(part, "__module__", "__main__")
     monkeypatch.setitem(methods.TABLE, "mine", module.Mine)
-    run = labkit.train("mine", "procedural/gear", "quick", out=tmp_path / "run", progress=False)
+
+
+def test_the_method_of_the_guide_trains_predicts_and_shows_its_steps(guide, tmp_path):
+    options = {"out": tmp_path / "run", "epochs": 2, "progress": False}
+    run = labkit.train("mine", "procedural/gear", "quick", **options)
+    assert run.history["mine"].is_monotonic_decreasing
     assert 0 < run.summary()["image_auroc"] <= 1
     assert run.summary()["pixel_auroc"] > 0.5
+    image = run.samples()[0].read()
+    (prediction,) = run.predict(image)
+    assert list(prediction.maps) == ["mine"]
+    (view,) = microscope.views(run.detector, image).values()
+    names = ["input", "whitening of each position", "coupling 1", "coupling 2"]
+    assert [step.name for step in view.steps] == names
+
+
+def test_a_study_of_it_runs_beside_the_script_that_has_it(guide, tmp_path):
+    path = tmp_path / "mine-blocks.yaml"
+    path.write_text(
+        "{title: Mine, question: Which depth, paper: labkit, source: ours, method: mine,"
+        " data: [procedural/gear], seeds: [0], vary: {blocks: [1, 2]}, base: blocks=2,"
+        " set: {limit: 6, image_size: 64, epochs: 1}}"
+    )
+    options = {"budget": "quick", "workers": 2, "progress": False, "out": tmp_path / "out"}
+    results = studies.run(path, **options)
+    assert not results.failed
+    assert set(results.table["variant"]) == {"blocks=1", "blocks=2"}
 
 
 def test_the_study_of_the_guide_is_one(tmp_path):

@@ -226,6 +226,38 @@ def restore(stored: dict[str, Any], flow_spec: type) -> Config:
     return Config(**{key: stored[key] for key in ("method", "data", "budget", "seed")}, **built)
 
 
+def idle(spec: Any) -> dict[str, str]:
+    """Keys of a spec that change nothing beside the others, and what each needs.
+
+    Its `conditions`, with those of its bases, say it of some keys: `KEY=VALUE or VALUE` or
+    `KEY above 0`, several joined by `and`; what stands behind a semicolon is for the reader.
+    """
+    rows = [row for one in type(spec).__mro__ for row in vars(one).get("conditions", {}).items()]
+    names = keys_of(type(spec))
+    return {
+        key: f"needs {words}"
+        for keys, words in reversed(rows)
+        if not all(_holds(spec, clause) for clause in words.partition(";")[0].split(" and "))
+        for key in keys.split()
+        if key in names
+    }
+
+
+def _holds(spec: Any, clause: str) -> bool:
+    """Whether one of the choices of a clause is what the spec has."""
+    key = ""
+    for choice in clause.split(" or "):
+        if choice.endswith(" above 0"):
+            holds = getattr(spec, choice.removesuffix(" above 0"), 0) > 0
+        else:
+            name, _, value = choice.rpartition("=")
+            key = name or key
+            holds = bool(key) and plain(getattr(spec, key, ...)) == value
+        if holds:
+            return True
+    return False
+
+
 def unknown(what: str, name: str, names: Iterable[str]) -> str:
     """The sentence for an unknown name, with the nearest of those that exist.
 

@@ -113,7 +113,7 @@ class AffineCoupling(Step):
           cond_channels: of the condition that both networks read beside their half.
           clamp: alpha, the largest |log-scale|, nats.
           two_sided: whether the first half is transformed as well.
-          bound: of the log-scale, `soft_clamp`, the same `rounded`, or alpha tanh.
+          bound: of the log-scale: `soft_clamp`, exact or rounded, or alpha tanh.
           gain: factor on the networks' output.
 
     >>> step = AffineCoupling(4, nn.Linear, two_sided=False)
@@ -130,7 +130,7 @@ class AffineCoupling(Step):
         cond_channels: int = 0,
         clamp: float = 2.0,
         two_sided: bool = True,
-        bound: Literal["arctan", "rounded", "tanh"] = "arctan",
+        bound: Literal["exact", "rounded", "tanh"] = "exact",
         gain: float = 1.0,
     ):
         super().__init__()

@@ -102,7 +102,7 @@ def resolve(
         layers.append(cards.preset(card, followed, data, large))
     layers += [method_class.presets.get(chosen, {}), overrides]
     resolved = config.resolve(name, method_class.Spec, data, budget, seed, layers)
-    for key, reason in method_class.idle(resolved.flow).items():
+    for key, reason in config.idle(resolved.flow).items():
         if key in overrides and resolved.value(key) != getattr(method_class.Spec(), key):
             raise ValueError(f"{key}={overrides[key]} does nothing here: it {reason}.")
     if method_class.sets_aside and not resolved.split.validation:

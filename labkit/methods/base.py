@@ -20,7 +20,10 @@ from labkit.core.records import Batch, Features, FlowOut, Maps, Needs, Sample, S
 from labkit.flows.flow import FlowInput, run
 from labkit.flows.freia import Coupling
 from labkit.flows.likelihood import nll, top_mean
-from labkit.flows.whitening import Shrinkage, Statistics, Whitening
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening, fit_all
+
+Samples = Sequence[Sample]
+Side = int | None  # of the network's input, pixels; None: as the images are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,14 @@ class FlowSpec:
     zero_init: bool = False  # couplings start as the identity
     standardise: Literal["none", "channel", "place", "whiten"] = "none"
     shrink: Above0 | Shrinkage = 0.03  # of `whiten`, share of the mean variance
+    # what keys need so that they do something, see `config.idle`
+    conditions: ClassVar = {
+        "shrink pooled": "standardise=whiten",
+        "statistics": "standardise=whiten or place",
+        "feature_noise place_logdet": "standardise=channel or place or whiten",
+        "feature_flip": "statistics=insample; a mirrored image is not among them",
+        "clamp": "coupling=affine or rnvp or gin or glow or allinone; nice only adds",
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,7 @@ class Method(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # more names -> keys set together
     score_keys: ClassVar[frozenset[str]] = frozenset()  # of Spec: they change maps and score only
     logged_only: ClassVar[frozenset[str]] = frozenset()  # of `loss`: recorded, not minimised
+    clipped: ClassVar[str] = ""  # list of modules whose gradients are clipped each by itself
     sets_aside: ClassVar[bool] = False  # its score needs `fit_held_out`, so `validation` above 0
     renamed_keys: ClassVar[dict[str, str]] = {}  # module in a run of version 0.1 -> its name now
     needs: ClassVar[Needs]
@@ -89,7 +101,13 @@ class Method(nn.Module):
     # ---- the six hooks
 
     def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Take fixed statistics from the training normals, before the first step; one pass."""
+        """Take fixed statistics from the training normals, before the first step; one pass.
+
+        By default those of each `Whitening`, of what `gathered` gives; the papers have none.
+        """
+        steps = [one for one in self.modules() if isinstance(one, Whitening)]
+        if any(step.mode != "none" for step in steps):
+            fit_all(steps, map(self.gathered, normals))
 
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Set what an epoch, counted from 0, needs of the training normals, before its steps.
@@ -147,33 +165,14 @@ class Method(nn.Module):
 
     # ---- optional
 
-    @classmethod
-    def idle(cls, spec: Any) -> dict[str, str]:
-        """Keys of the spec that change nothing beside the others, and what each needs."""
-        idle = {}
-        if getattr(spec, "standardise", "whiten") != "whiten":
-            idle |= dict.fromkeys(("shrink", "pooled"), "needs standardise=whiten")
-        if getattr(spec, "standardise", "whiten") not in Whitening.LEAVING:
-            idle["statistics"] = "needs standardise=whiten or place"
-        if getattr(spec, "standardise", "whiten") == "none":
-            idle["feature_noise"] = "needs a first step, as standardise=whiten"
-        if getattr(spec, "statistics", "insample") == "loo":
-            idle["feature_flip"] = "needs statistics=insample; a mirrored image is not among them"
-        if getattr(spec, "standardise", "whiten") == "none":
-            idle["place_logdet"] = "needs a first step, as standardise=whiten"
-        if getattr(spec, "coupling", "affine") == "nice":
-            idle["clamp"] = "needs a coupling that scales; coupling=nice only adds"
-        return idle
+    def gathered(self, features: Features) -> Sequence[Tensor]:
+        """What each `Whitening` of the method is fitted to, in their order."""
+        return ()
 
     @classmethod
     def synthetic_defects(
-        cls,
-        spec: Any,
-        normals: Sequence[Sample],
-        seed: int,
-        data: str = "",
-        size: int | None = None,
-    ) -> Sequence[Sample]:
+        cls, spec: Any, normals: Samples, seed: int, data: str = "", size: Side = None
+    ) -> Samples:
         """Synthetic defects on the training normals, to train against; none by default.
 
         Args: data: name of the dataset; size: side of the network's input, pixels.
@@ -214,8 +213,12 @@ class Method(nn.Module):
         return {}
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters whose gradients are clipped together; by default all of them."""
-        return [list(self.parameters())]
+        """Parameters whose gradients are clipped together: each part in `clipped`, all others."""
+        parts = self.get_submodule(self.clipped).children() if self.clipped else ()
+        groups = [list(part.parameters()) for part in parts]
+        apart = {id(one) for group in groups for one in group}
+        groups.append([one for one in self.parameters() if id(one) not in apart])
+        return [group for group in groups if group]
 
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As torch's; keys of a run of version 0.1 are read under their present names."""
@@ -229,21 +232,45 @@ class GridMethod(Method):
 
     def __init__(self, spec: GridSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        finest = max(shapes.pyramid, key=lambda level: level[1])
-        self.grid = (spec.grid, spec.grid) if spec.grid else finest[1:]
+        self.grid = (spec.grid, spec.grid) if spec.grid else finest(shapes.pyramid)
         self.channels = sum(level[0] for level in shapes.pyramid)
-        options = {"statistics": spec.statistics, "pooled": spec.pooled}
-        self.whitening = Whitening(
-            spec.standardise, self.channels, self.grid, spec.shrink, **options
-        )
+        self.whitening = first_step(spec, self.channels, self.grid)
 
     def gather(self, features: Features) -> Tensor:
         """The tapped levels on one grid, pooled and concatenated: y (B, C, h, w)."""
         return on_one_grid(features.pyramid, self.grid, self.spec.pool)
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each position from the training normals (none of them in the papers)."""
-        self.whitening.fit(self.gather(features) for features in normals)
+    def gathered(self, features: Features) -> list[Tensor]:
+        """y, whose positions have statistics of their own."""
+        return [self.gather(features)]
+
+
+class Growing(nn.Module):
+    """A module whose buffers are as long as what it was given; a stored run is read likewise."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
+    ) -> None:
+        """Each buffer takes the size of the stored one, if as many axes and channels fit."""
+        for name, buffer in self._buffers.items():
+            stored = state_dict.get(f"{prefix}{name}")
+            sizes = () if stored is None else (stored.ndim, stored.shape[-1:])
+            if sizes == (buffer.ndim, buffer.shape[-1:]):
+                setattr(self, name, buffer.new_empty(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def first_step(spec: GridSpec, channels: int, grid: tuple[int, int]) -> Whitening:
+    """The fixed statistics that the switches name."""
+    options = {"statistics": spec.statistics, "pooled": spec.pooled}
+    return Whitening(spec.standardise, channels, grid, spec.shrink, **options)
+
+
+def finest(levels: Iterable[tuple[int, int, int]], most: int | None = None) -> tuple[int, int]:
+    """The finest grid of levels (C, h, w), of at most so many positions to a side."""
+    _, heights, widths = zip(*levels, strict=True)
+    height, width = (min(max(sides), most or max(sides)) for sides in (heights, widths))
+    return height, width
 
 
 def largest(batches: Iterable[Iterable[Tensor]]) -> Tensor:

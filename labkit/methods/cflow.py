@@ -44,6 +44,7 @@ class CFLOWSpec(PyramidSpec):
     objective: Literal["logsigmoid", "plain"] = "logsigmoid"  # or the mean negative log-density
     fibre: Positive | None = None  # positions per step, level by level; None: all that there are
     level_steps: bool = False  # a step for each level; matters only to what levels share
+    conditions: ClassVar = {"level_steps": "fibre=none; a fibre is of one level"}
 
 
 class Level(PyramidLevel):
@@ -59,9 +60,8 @@ class Level(PyramidLevel):
         self.flow = blocks(spec, channels, subnet, spec.position, mix, scale, grid_dims=0)
         self.register_buffer("code", None, persistent=False)
         if spec.position:
-            self.code = (
-                position_code(spec.position, *self.grid).flatten(1).T.contiguous()
-            )  # (h w, D)
+            code = position_code(spec.position, *self.grid).flatten(1)
+            self.code = code.T.contiguous()  # (h w, D)
 
     def input(self, x: Tensor) -> FlowInput:
         """The way of a gathered level: its statistics, then the flow at every position."""
@@ -93,12 +93,6 @@ class CFLOW(Pyramid):
         "laptop": WHITENED
         | {"blocks": 4, "position": 32, "grid": 16, "epochs": 6, "batch": 8, "lr": 5e-3},
     }
-
-    @classmethod
-    def idle(cls, spec: CFLOWSpec) -> dict[str, str]:
-        """A fibre is of one level, so that each level has its own steps anyway."""
-        own = {"level_steps": "needs fibre=none"} if spec.fibre else {}
-        return super().idle(spec) | own
 
     @property
     def takes_microbatches(self) -> bool:

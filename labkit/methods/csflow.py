@@ -56,6 +56,7 @@ class CSFlowSpec(PyramidSpec):
     logdet: bool = False  # the flow's log-det in maps and score
     fuse: Literal["finest", "product", "nats"] = "finest"  # the main map; anomalib: product
     top_k: float = 0.0  # share of the main map's pixels that scores; 0: all entries of all scales
+    conditions: ClassVar = {"arctan": "coupling=affine"}
 
 
 SMALL = WHITENED | {  # chosen on calibration normals and synthetic defects, not on test images
@@ -108,8 +109,7 @@ class CrossScale(nn.Module):
 def cross_scale_flow(spec: CSFlowSpec, channels: int, grids: Sequence[Grid]) -> Flow:
     """The joint flow of a row of maps: shuffle each, couple both halves of all, `blocks` times."""
     steps: list[Step] = []
-    options = {"clamp": spec.clamp, "grid_dims": 1}
-    options |= {"bound": "rounded" if spec.arctan == "rounded" else "arctan"}
+    options = {"clamp": spec.clamp, "grid_dims": 1, "bound": spec.arctan}
     for k in range(spec.blocks):
         side = spec.last_kernel if k == spec.blocks - 1 else 3
         subnet = partial(CrossScale, grids=grids, spec=spec, side=side)
@@ -145,12 +145,6 @@ class CSFlow(Pyramid):
             raise ValueError(f"CS-Flow takes maps of one number of channels; got {channels}.")
         self.grids = [level.grid for level in self.levels]
         self.flow = cross_scale_flow(spec, channels[0], self.grids)
-
-    @classmethod
-    def idle(cls, spec: CSFlowSpec) -> dict[str, str]:
-        """The clamp's constant does nothing in FrEIA's blocks."""
-        own = {} if spec.coupling == "affine" else {"arctan": "needs coupling=affine"}
-        return super().idle(spec) | own
 
     def inputs(self, gathered: Sequence[Tensor]) -> list[FlowInput]:
         """The one flow of all maps, each behind its own statistics."""
@@ -205,7 +199,3 @@ class CSFlow(Pyramid):
         if self.spec.top_k or maps.whole is None:
             return top_mean(maps.anomaly, self.spec.top_k or 1.0)
         return Method.score(self, maps)
-
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """All together."""
-        return Method.clip_groups(self)

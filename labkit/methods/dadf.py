@@ -71,6 +71,11 @@ class DADFSpec(FastFlowSpec):
     memory_weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the memory in `both`
     scales: tuple[int, ...] | None = None  # levels that score, from 1 (Fig. 8); None: all
     smooth: AtLeast0 = 0.0  # sigma of a Gaussian over the maps, pixels
+    conditions: ClassVar = {
+        "feature_noise": "fastflow; what the flows of DADF see is kept as it was",
+        "memory_weight": "criterion=both",
+        "fuse place_logdet": "criterion=likelihood",
+    }
 
 
 class Reconstruction(NamedTuple):
@@ -151,17 +156,6 @@ class DADF(FastFlow):
             raise ValueError(
                 f"scales={spec.scales} does not fit: the levels are 1 to {len(levels)}."
             )
-
-    @classmethod
-    def idle(cls, spec: DADFSpec) -> dict[str, str]:
-        """Keys that change nothing beside the others."""
-        idle = super().idle(spec)
-        idle["feature_noise"] = "needs fastflow; what DADF's flows see is kept as it was"
-        if spec.criterion != "both":
-            idle["memory_weight"] = "needs criterion=both"
-        if spec.criterion != "likelihood":
-            idle |= dict.fromkeys(("fuse", "place_logdet"), "needs criterion=likelihood")
-        return idle
 
     @classmethod
     def stages(cls, spec: DADFSpec, train: TrainSpec) -> Sequence[Stage]:
@@ -264,7 +258,3 @@ class DADF(FastFlow):
             "attention": lambda: net.from_tokens(tokens),
             "flow": lambda: [level(x) for level, x in zip(self.levels, whitened, strict=True)],
         }
-
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Each level by itself, and the transformer."""
-        return [*super().clip_groups(), list(self.transformer.parameters())]

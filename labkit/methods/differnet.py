@@ -15,7 +15,7 @@ Where we differ, and why:
   identity (`zero_init`); the paper does neither.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -103,9 +103,9 @@ class DifferNet(Method):
         self.whitening = Whitening(spec.standardise, self.channels, (1, 1), spec.shrink)
         self.couplings = Flow(couplings(spec, self.channels))
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of all copies of the training normals (none in the paper)."""
-        self.whitening.fit(features.rotated.flatten(0, 1) for features in normals)
+    def gathered(self, features: Features) -> list[Tensor]:
+        """All copies, as rows (B R, D)."""
+        return [features.rotated.flatten(0, 1)]
 
     def microbatches(
         self, features: Features, batch: Batch, generator: torch.Generator

@@ -78,6 +78,15 @@ class DNFADSpec(GridSpec):
     enlarge: Literal["log", "official"] = "log"  # log P; the code: to score, and P to localise
     score_of: Literal["fused", "branches"] = "fused"  # or the code's sum of each map's own score
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # Fig. 9, share of the pixels
+    conditions: ClassVar = {
+        "gate gate_kernel": "dsam=true and branches=both or global or local_kernel=3",
+        "final_relu": "branch_arch=official and branches=both or local",
+        "local_kernel": "branches=both or local",
+        "arctan": "coupling=affine and branches=both or local or branch_arch=paper",
+        "enlarge": "fuse=probability and branches=both",
+        "clip_joint score_of": "branches=both",
+        "norm_place": "layer_norm=true",
+    }
 
 
 class Subnet(nn.Sequential):
@@ -128,7 +137,7 @@ def branch(spec: DNFADSpec, channels: int, local: bool) -> list[Step]:
         raise ValueError("branch_arch=official has couplings of its own; leave coupling=affine.")
     subnet = partial(Subnet, spec=spec, kernel=kernel, official_local=official and local)
     one_sided = ALL_IN_ONE if official and not local else {}
-    affine = one_sided or {"bound": "rounded" if spec.arctan == "rounded" else "arctan"}
+    affine = one_sided or {"bound": spec.arctan}
     steps: list[Step] = []
     for _ in range(spec.blocks):
         coupling = coupling_step(
@@ -148,6 +157,7 @@ class DNFAD(GridMethod):
     score_keys = frozenset({"logdet", "fuse", "norm", "upsample", "enlarge", "score_of", "top_k"})
     renamed_keys: ClassVar = {r"stem\.steps\.0": "whitening", "flows": "branches"}
     needs = Needs(pyramid=True)
+    clipped = "branches"
     title = "DNFAD: dual-branch normalizing flow with dynamic spatial attention"
     budgets: ClassVar = {
         "quick": {"blocks": 1, "hidden": 0.25, "position": 8, "grid": 8},
@@ -165,26 +175,6 @@ class DNFAD(GridMethod):
             code = position_code(spec.position, *self.grid)
             self.register_buffer("code", code[None], persistent=False)
         self.register_buffer("peak", torch.zeros(len(names), dtype=torch.float64))  # of log P_b
-
-    @classmethod
-    def idle(cls, spec: DNFADSpec) -> dict[str, str]:
-        """Keys that change nothing beside the others."""
-        idle, local = super().idle(spec), spec.branches != "global"
-        if not (spec.dsam and (spec.branches != "local" or spec.local_kernel == 3)):
-            idle |= dict.fromkeys(("gate", "gate_kernel"), "needs a branch with dsam=true")
-        if not (local and spec.branch_arch == "official"):
-            idle["final_relu"] = "needs branch_arch=official and the local branch"
-        if not local:
-            idle["local_kernel"] = "needs the local branch"
-        if spec.coupling != "affine" or not (local or spec.branch_arch == "paper"):
-            idle["arctan"] = "needs coupling=affine and a branch whose clamp is an arctan"
-        if spec.fuse == "nats":
-            idle["enlarge"] = "needs fuse=probability"
-        if spec.branches != "both":
-            idle |= dict.fromkeys(("clip_joint", "enlarge", "score_of"), "needs branches=both")
-        if not spec.layer_norm:
-            idle["norm_place"] = "needs layer_norm=true"
-        return idle
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
@@ -260,5 +250,4 @@ class DNFAD(GridMethod):
 
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """Each branch by itself; both together in the official code."""
-        groups = [list(flow.parameters()) for flow in self.branches.values()]
-        return [[p for group in groups for p in group]] if self.spec.clip_joint else groups
+        return [list(self.parameters())] if self.spec.clip_joint else super().clip_groups()

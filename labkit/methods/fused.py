@@ -36,11 +36,11 @@ from torch import Tensor, nn
 
 from labkit.core import config
 from labkit.core.config import Above0, Budget, TrainSpec
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.flows.flow import FlowInput
 from labkit.flows.likelihood import top_mean, upsample
-from labkit.flows.whitening import Statistics, fit_all
-from labkit.methods.base import Method, Stage
+from labkit.flows.whitening import Statistics
+from labkit.methods.base import Growing, Method, Samples, Side, Stage
 from labkit.methods.cflow import CFLOW
 from labkit.methods.fastflow import FastFlow
 from labkit.methods.pyramid import Pyramid
@@ -76,7 +76,7 @@ class FusedSpec:
         return config.resolve("", method.Spec, "", self.settings, 0, layers).flow
 
 
-class Rarity(nn.Module):
+class Rarity(Growing):
     """How rare scores are among those of normal images set aside from training.
 
     spread:  r(s) = (s - mean) / std            of the held-out scores
@@ -117,14 +117,6 @@ class Rarity(nn.Module):
         beyond = ((scores - largest) / scale).clamp_min(0)
         return beyond - ((1 + above) / (count + 1)).log()
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
-    ) -> None:
-        """A stored run has as many held-out scores as it had normals set aside."""
-        if (stored := state_dict.get(f"{prefix}held_out")) is not None:
-            self.held_out = self.held_out.new_empty(stored.shape)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
 
 class Fused(Method):
     """Token and pyramid -> a score of the token and of each level -> rarities -> one score."""
@@ -157,13 +149,8 @@ class Fused(Method):
 
     @classmethod
     def synthetic_defects(
-        cls,
-        spec: FusedSpec,
-        normals: Sequence[Sample],
-        seed: int,
-        data: str = "",
-        size: int | None = None,
-    ) -> Sequence[Sample]:
+        cls, spec: FusedSpec, normals: Samples, seed: int, data: str = "", size: Side = None
+    ) -> Samples:
         """Those of the positions' flow."""
         positions = POSITIONS[spec.positions]
         return positions.synthetic_defects(positions_spec(spec), normals, seed, data, size)
@@ -177,11 +164,9 @@ class Fused(Method):
         second = replace(train, epochs=spec.image_epochs, lr=spec.image_lr, batch=16)
         return Stage(LOCAL, train, LOCAL), Stage("image", second, "image")
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of both parts, in one pass."""
-        parts = self.positions, self.image
-        steps = [step for part in parts for step in part.whitenings]
-        fit_all(steps, ([x for part in parts for x in part.gathered(f)] for f in normals))
+    def gathered(self, features: Features) -> list[Tensor]:
+        """That of both parts."""
+        return [*self.positions.gathered(features), *self.image.gathered(features)]
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The token's flow, and those of the pyramid by the names of their maps."""

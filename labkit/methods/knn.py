@@ -10,7 +10,7 @@ one mean and covariance out of the features first: the distance is then a Mahala
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from labkit.core.config import Above0, Positive, UpTo512
 from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.flows.likelihood import upsample
 from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method, on_one_grid
+from labkit.methods.base import Growing, Method, finest, on_one_grid
 
 UNITS = {"euclidean": ("sqeuclidean", "squared distance"), "cosine": ("cosine", "1 − cos")}
 MOST = 2**24  # distances at a time; their memory is bounded, whatever a memory holds
@@ -41,6 +41,10 @@ class KNNSpec:
     pool: Literal[1, 3, 5] = 3  # of patches: average pooling, stride 1
     grid: UpTo512 = 16  # of patches: the finest grid
     top_k: Annotated[float, Field(gt=0, le=1)] = 0.03  # of patches: share of pixels that score
+    conditions: ClassVar = {
+        "shrink": "standardise=whiten",
+        "pool grid top_k": "main_input=patches",
+    }
 
 
 def neighbours(queries: Tensor, memory: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -77,23 +81,7 @@ def nearest(queries: Tensor, memory: Tensor, k: int, metric: str = "sqeuclidean"
     return neighbours(queries, memory, k)[0]
 
 
-class Retrieval(Method):
-    """A method that holds new features against those of training images, which it keeps."""
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any
-    ) -> None:
-        """A stored memory is as large as that run's training images made it."""
-        for name, buffer in self._buffers.items():
-            stored = state_dict.get(f"{prefix}{name}")
-            if stored is not None and (stored.ndim, stored.shape[-1:]) == (
-                buffer.ndim, buffer.shape[-1:]
-            ):  # fmt: skip
-                setattr(self, name, buffer.new_empty(stored.shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class KNN(Retrieval):
+class KNN(Growing, Method):
     """Class token or patches -> mean squared distance to the k nearest of training -> score."""
 
     Spec = KNNSpec
@@ -108,8 +96,7 @@ class KNN(Retrieval):
         super().__init__(spec, shapes)
         width = shapes.token
         if spec.main_input == "patches":
-            finest = max(shapes.pyramid, key=lambda level: level[1])
-            self.grid = tuple(min(side, spec.grid) for side in finest[1:])
+            self.grid = finest(shapes.pyramid, spec.grid)
             width = sum(level[0] for level in shapes.pyramid)
         self.register_buffer("memory", torch.zeros(spec.k, width))  # (n, d) once fitted
         whitens = spec.standardise == "whiten"
@@ -119,12 +106,6 @@ class KNN(Retrieval):
     def reads(cls, spec: KNNSpec, training: bool = False) -> Needs:
         """Patches are those of the pyramid, as flows see them."""
         return Needs(pyramid=True) if spec.main_input == "patches" else cls.needs
-
-    @classmethod
-    def idle(cls, spec: KNNSpec) -> dict[str, str]:
-        """The keys of patches do nothing elsewhere."""
-        of_patches = dict.fromkeys(("pool", "grid", "top_k"), "needs main_input=patches")
-        return super().idle(spec) | (of_patches if spec.main_input != "patches" else {})
 
     def gather(self, features: Features) -> Tensor:
         """One row per image (B, d), or per image and position (B h w, d)."""

@@ -10,7 +10,6 @@ Where we differ: the covariance is divided by the number of images, not by one l
 and pool: on one level the ranking of an untrained CFLOW-AD, on several that of an untrained DNFAD.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -23,7 +22,7 @@ from labkit.core.config import Above0, AtLeast0, Positive, UpTo512
 from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.flows.likelihood import anomaly, blurred, log_likelihood, upsample
 from labkit.flows.whitening import Shrinkage, Whitening
-from labkit.methods.base import Method, on_one_grid
+from labkit.methods.base import Method, finest, on_one_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +62,9 @@ class PaDiM(Method):
 
     def __init__(self, spec: PaDiMSpec, shapes: Shapes):
         super().__init__(spec, shapes)
-        channels, heights, widths = zip(*shapes.pyramid, strict=True)
-        self.grid = tuple(min(max(side), spec.grid or max(side)) for side in (heights, widths))
-        self.register_buffer("chosen", torch.randperm(sum(channels))[: spec.channels])
+        self.grid = finest(shapes.pyramid, spec.grid)
+        channels = sum(level[0] for level in shapes.pyramid)
+        self.register_buffer("chosen", torch.randperm(channels)[: spec.channels])
         kept = len(self.chosen)
         self.gaussian = Whitening("whiten", kept, self.grid, spec.shrink, spec.ridge)
 
@@ -80,9 +79,9 @@ class PaDiM(Method):
         levels = [F.interpolate(level, self.grid, mode="nearest") for level in features.pyramid]
         return torch.cat(levels, 1)[:, self.chosen]
 
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Mean and covariance of each place over the training normals."""
-        self.gaussian.fit(self.gather(features) for features in normals)
+    def gathered(self, features: Features) -> list[Tensor]:
+        """What has a mean and a covariance at each place."""
+        return [self.gather(features)]
 
     def distances(self, features: Features) -> Tensor:
         """||L_i^-1 (x_i - mean_i)|| of each place, L_i L_i^T = Cov_i + ridge I; (B, h, w)."""

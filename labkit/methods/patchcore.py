@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from labkit.core.config import AtLeast0, Positive
 from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.flows.likelihood import blurred, upsample
-from labkit.methods.base import on_one_grid
-from labkit.methods.knn import Retrieval, neighbours
+from labkit.methods.base import Growing, Method, finest, on_one_grid
+from labkit.methods.knn import neighbours
 
 PATIENCE = 5  # seconds before a bar says how far the choice is
 MANY = 4  # rows that are compared without a copy are so many times faster
@@ -72,7 +72,7 @@ def coreset(rows: Tensor, count: int) -> Tensor:
     return torch.stack(chosen)
 
 
-class PatchCore(Retrieval):
+class PatchCore(Growing, Method):
     """Patches on one grid -> distance to the nearest of the memory -> blurred map, and a score."""
 
     Spec = PatchCoreSpec
@@ -86,11 +86,10 @@ class PatchCore(Retrieval):
 
     def __init__(self, spec: PatchCoreSpec, shapes: Shapes) -> None:
         super().__init__(spec, shapes)
-        channels, heights, widths = zip(*shapes.pyramid, strict=True)
-        self.grid = max(heights), max(widths)
-        self.register_buffer("memory", torch.zeros(1, sum(channels)))  # (m, C) once fitted
+        self.grid, channels = finest(shapes.pyramid), sum(level[0] for level in shapes.pyramid)
+        self.register_buffer("memory", torch.zeros(1, channels))  # (m, C) once fitted
         # a random projection keeps distances to a few percent (Johnson and Lindenstrauss 1984)
-        random = torch.randn(sum(channels), min(spec.projection, sum(channels)))
+        random = torch.randn(channels, min(spec.projection, channels))
         self.register_buffer("projection", random / random.shape[1] ** 0.5, persistent=False)
 
     def gather(self, features: Features) -> Tensor:

@@ -17,8 +17,7 @@ from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, fuse, log_density, upsample
 from labkit.flows.steps import ALL_IN_ONE, ChannelAffine, Permute, Step
-from labkit.flows.whitening import Whitening, fit_all
-from labkit.methods.base import GridSpec, Method, largest, on_one_grid
+from labkit.methods.base import GridSpec, Method, finest, first_step, largest, on_one_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +76,9 @@ class PyramidLevel(nn.Module):
         self, spec: PyramidSpec, channels: int, grid: tuple[int, int], scale: float = 1.0
     ):
         super().__init__()
-        self.grid = tuple(min(side, spec.grid or side) for side in grid)
+        self.grid = finest([(channels, *grid)], spec.grid)
         self.channels, self.pool = channels, spec.pool
-        options = {"statistics": spec.statistics, "pooled": spec.pooled}
-        self.whitening = Whitening(spec.standardise, channels, self.grid, spec.shrink, **options)
+        self.whitening = first_step(spec, channels, self.grid)
 
     def gather(self, level: Tensor) -> Tensor:
         """The level pooled and on its grid, (B, C, h, w)."""
@@ -99,22 +97,13 @@ class Pyramid(Method):
     highest: float | None = None  # max u where it is known without data
     score_keys = frozenset({"place_logdet", "fuse", "top_k", "upsample"})
     renamed_keys: ClassVar = {"stem": "whitening"}
+    clipped = "levels"
     needs = Needs(pyramid=True)
 
     def __init__(self, spec: PyramidSpec, shapes: Shapes, scale: float = 1.0):
         super().__init__(spec, shapes)
         self.levels = nn.ModuleList(self.level(spec, c, hw, scale) for c, *hw in shapes.pyramid)
         self.register_buffer("peak", torch.zeros(len(self.levels), dtype=torch.float64))  # max u
-
-    @property
-    def whitenings(self) -> list[Whitening]:
-        """Each level's statistics, of what `gathered` gives."""
-        return [level.whitening for level in self.levels]
-
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of each level's positions from the training normals (none in the papers)."""
-        if self.spec.standardise != "none":
-            fit_all(self.whitenings, map(self.gathered, normals))
 
     @torch.no_grad()
     def fit_score(self, normals: Iterable[Features]) -> None:
@@ -188,7 +177,3 @@ class Pyramid(Method):
         what = f"levels {', '.join(map(str, scales))}" if scales else "all levels"
         family["fused"] = Map(fused, f"{what}, their P added", unit)
         return Maps(family, "fused")
-
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Each level by itself."""
-        return [list(level.parameters()) for level in self.levels]

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from labkit.core.config import AtLeast0, Positive
 from labkit.core.records import Features, Map, Maps, Needs, Shapes
 from labkit.flows.likelihood import blurred, upsample
-from labkit.methods.knn import Retrieval
+from labkit.methods.base import Growing, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def _overlap(side: int, shift: int) -> slice:
     return slice(max(0, -shift), max(0, side - max(0, shift)))
 
 
-class RAD(Retrieval):
+class RAD(Growing, Method):
     """Token -> nearest images; levels -> best match near each position -> map -> score."""
 
     Spec = RADSpec

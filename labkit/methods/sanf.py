@@ -22,7 +22,6 @@ eq. 11, eq. 17, eq. 18, eq. 19 in `fusion.FFM`; eq. 12, eq. 13, eq. 14, eq. 15, 
 `fusion.CrossAttention`; eq. 20, eq. 21, eq. 22 in `SANF.loss`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -35,7 +34,7 @@ from labkit.core.records import Batch, Features, FlowOut, Map, Maps, Needs, Shap
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import anomaly, log_likelihood, nll, upsample
 from labkit.flows.steps import Permute, Step
-from labkit.flows.whitening import Shrinkage, Statistics, Whitening, fit_all
+from labkit.flows.whitening import Shrinkage, Statistics, Whitening
 from labkit.methods.base import FlowSpec, Method
 from labkit.methods.blocks.feature_fusion import FFM, FusionCoupling
 
@@ -93,12 +92,12 @@ def couplings(spec: SANFSpec, channels: int) -> list[Step]:
         return FFM(width, out, spec.fusion, hidden, spec.heads, spec.zero_init)
 
     steps: list[Step] = []
-    bound = "rounded" if spec.arctan == "rounded" else "arctan"
+    bounds = {"clamp": spec.clamp, "bound": spec.arctan}
     order = torch.arange(channels)
     for _ in range(spec.blocks):
         shuffle = Permute(channels)
         order = order[shuffle.order] if spec.aligned else order
-        steps += [shuffle, FusionCoupling(channels, subnet, order, clamp=spec.clamp, bound=bound)]
+        steps += [shuffle, FusionCoupling(channels, subnet, order, **bounds)]
     return steps
 
 
@@ -142,15 +141,6 @@ class SANF(Method):
         pooled = pool_tokens(features.patches, self.grid, spec.token_pool, spec.official_layout)
         grid = tuple(side // spec.token_pool for side in self.grid)
         return features.token, pooled.transpose(1, 2).unflatten(2, grid)
-
-    @property
-    def whitenings(self) -> list[Whitening]:
-        """The statistics of both sorts of tokens, of what `gathered` gives."""
-        return [self.sem_whitening, self.spa_whitening]
-
-    def fit_statistics(self, normals: Iterable[Features]) -> None:
-        """Statistics of both sorts of tokens from the training normals (none in the paper)."""
-        fit_all(self.whitenings, map(self.gathered, normals))
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The flow of the main token, y_sem (B, d) or y_spa (B, d, h', w'), given the others.

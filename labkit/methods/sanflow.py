@@ -22,7 +22,6 @@ Where the equations are: eq. 1, eq. 2, eq. 3, the change of variables, in
 `likelihood.log_density`; eq. 4, eq. 5, eq. 6, eq. 7, eq. 8, eq. 9 in `statistics.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -30,10 +29,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.data.synthetic import bank
 from labkit.data.synthetic.patches import Shape
 from labkit.flows.likelihood import anomaly, fuse, upsample
+from labkit.methods.base import Samples, Side
 from labkit.methods.blocks.statistics_prediction import StatisticsSpec
 from labkit.methods.cflow import CFLOW, CFLOWSpec, Level
 from labkit.methods.semantic_pyramid import SemanticPyramid
@@ -54,6 +54,7 @@ class SANFlowSpec(StatisticsSpec, CFLOWSpec):
     turn: Annotated[float, Field(ge=0, le=180)] | None = None  # degrees; none: as `patches` has it
     fresh: bool = False  # other defects at every step, made for it; else one bank per seed
     score_map: Literal["fused", "s"] = "fused"  # the map that scores; s(z) is Figures S4 and S5
+    conditions: ClassVar = {"kinds patches turn fresh score_map": "copies above 0"}
 
 
 class SANFlow(SemanticPyramid, CFLOW):
@@ -85,13 +86,8 @@ class SANFlow(SemanticPyramid, CFLOW):
 
     @classmethod
     def synthetic_defects(
-        cls,
-        spec: SANFlowSpec,
-        normals: Sequence[Sample],
-        seed: int,
-        data: str = "",
-        size: int | None = None,
-    ) -> Sequence[Sample]:
+        cls, spec: SANFlowSpec, normals: Samples, seed: int, data: str = "", size: Side = None
+    ) -> Samples:
         """`copies` defects on every normal image, each kind equally often where that can be."""
         if spec.copies == 0:
             return ()
@@ -102,13 +98,6 @@ class SANFlow(SemanticPyramid, CFLOW):
         each = spec.copies // len(groups)
         specs = [replace(patches, kinds=kinds) for kinds in groups]
         return [sample for one in specs for sample in bank.bank(normals, one, seed, each, size)]
-
-    @classmethod
-    def idle(cls, spec: SANFlowSpec) -> dict[str, str]:
-        """Keys that do nothing: of defects that are not there, and those of the base."""
-        idle = super().idle(spec)
-        keys = () if spec.copies else ("kinds", "patches", "turn", "fresh", "score_map")
-        return idle | dict.fromkeys(keys, "needs copies above 0")
 
     def loss(self, features: Features, batch: Batch | None = None) -> dict[str, Tensor]:
         """NLL of the base that each position belongs to, BCE and KL, summed over levels (eq. 9).

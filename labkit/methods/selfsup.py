@@ -28,7 +28,7 @@ Where the equations are: eq. 1 in `SelfSup.likelihood`; eq. 2, eq. 3 in `couplin
 signs of both terms, and eq. 5 in `conditional_loss`; eq. 6 in `selected`; eq. 7 in `SelfSup.loss`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -37,13 +37,13 @@ from pydantic import Field
 from torch import Tensor
 
 from labkit.core.config import Above0, AtLeast0, UpTo512
-from labkit.core.records import Batch, Features, Map, Maps, Needs, Sample, Shapes
+from labkit.core.records import Batch, Features, Map, Maps, Needs, Shapes
 from labkit.data.synthetic import bank
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.freia import coupling_step
 from labkit.flows.likelihood import anomaly, log_density, log_likelihood, upsample
 from labkit.flows.steps import Permute, Step
-from labkit.methods.base import GridMethod, GridSpec
+from labkit.methods.base import GridMethod, GridSpec, Samples, Side
 from labkit.methods.blocks.self_attention import Subnet
 
 
@@ -66,6 +66,10 @@ class SelfSupSpec(GridSpec):
     fresh: bool = False  # other defects at every step, made for it; else one bank per seed
     logdet: bool = False  # log-det of statistics and flow in maps and score
     unit: Literal["nats", "probability"] = "nats"  # e, or 1 - exp(-e)
+    conditions: ClassVar = {
+        "heads": "subnet=residual or plain",
+        "threshold minimum mean_over alone nsa nsa_official fresh": "supervision=true",
+    }
 
 
 def permutations(channels: int, steps: int) -> list[Permute]:
@@ -161,26 +165,13 @@ class SelfSup(GridMethod):
 
     @classmethod
     def synthetic_defects(
-        cls,
-        spec: SelfSupSpec,
-        normals: Sequence[Sample],
-        seed: int,
-        data: str = "",
-        size: int | None = None,
-    ) -> Sequence[Sample]:
+        cls, spec: SelfSupSpec, normals: Samples, seed: int, data: str = "", size: Side = None
+    ) -> Samples:
         """One defect on every normal image, by NSA's settings for the category `data` names."""
         if not spec.supervision:
             return ()
         settings = bank.spec_for(data, spec.nsa, spec.nsa_official)
         return bank.bank(normals, settings, seed, size=size)
-
-    @classmethod
-    def idle(cls, spec: SelfSupSpec) -> dict[str, str]:
-        """Keys that do nothing: of defects and their loss where there is none, of attention."""
-        heads = {"heads": "needs subnet=residual or plain"} if spec.subnet == "convolution" else {}
-        defects = ("threshold", "minimum", "mean_over", "alone", "nsa", "nsa_official", "fresh")
-        keys = () if spec.supervision else defects
-        return super().idle(spec) | heads | dict.fromkeys(keys, "needs supervision=true")
 
     def on_epoch_start(self, epoch: int, normals: Iterable[Features]) -> None:
         """Once `alone` epochs are over, set c from the training normals: mean l_d - threshold."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit.core.config import AtLeast0
 from labkit.core.records import Features, FlowOut, Map, Maps, Needs, Shapes
@@ -15,11 +15,6 @@ from labkit.flows.likelihood import upsample
 from labkit.methods.blocks.statistics_prediction import SemanticBase, Statistics, StatisticsSpec
 from labkit.methods.fastflow import FastFlow, FastFlowSpec
 from labkit.methods.pyramid import Pyramid
-
-PREDICTED = ("prior_patch", "prior_mode", "start", "log_variance_weight", "kl", "kl_abnormal",
-             "official_gradient", "normal_variance", "abnormal_variance", "test_variance",
-             "mode_max")  # fmt: skip
-NETWORK = ("filters", "statistics_size", "detach")
 
 
 class SemanticPyramid(Pyramid):
@@ -35,21 +30,6 @@ class SemanticPyramid(Pyramid):
         begins = spec.fixed_variance if spec.variance == "fixed" else spec.prior_mode
         super().__init__(spec, shapes, begins**0.5 if spec.zero_init else 1.0)
         self.base = SemanticBase(spec, objective)
-
-    @classmethod
-    def idle(cls, spec: Any) -> dict[str, str]:
-        """Keys of the base that do nothing without defects, or where its variance is fixed."""
-        idle = super().idle(spec) | ({} if spec.kl else {"kl_abnormal": "needs kl above 0"})
-        if spec.detach and not spec.bce and (spec.kl_abnormal or not spec.kl):
-            idle["official_gradient"] = "needs bce above 0, detach=false or kl_abnormal=false"
-        if not getattr(spec, "copies", 0):
-            keys = ("abnormal_base", "detach", "kl_abnormal")
-            keys += () if spec.bce else ("bce_logit", "margin", "abnormal_variance")
-            idle |= dict.fromkeys(keys, "needs synthetic defects")
-        if spec.variance == "estimated":
-            return idle | {"fixed_variance": "needs variance=fixed"}
-        keys = PREDICTED if spec.mean == "estimated" else (*PREDICTED, *NETWORK)
-        return idle | dict.fromkeys(keys, "needs variance=estimated")
 
     def flows(self, features: Features) -> dict[str, FlowInput]:
         """The levels' flows, and behind each the base that h reads from the image."""
@@ -103,16 +83,13 @@ class SemanticPyramid(Pyramid):
             family["mean"] = Map(upsample(stats.mean, size), "mean of the normal base", "μ [1]")
         return family
 
-    def clip_groups(self) -> list[list[nn.Parameter]]:
-        """Each level by itself, and h."""
-        return [*super().clip_groups(), list(self.base.parameters())]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FastFlowSPSpec(StatisticsSpec, FastFlowSpec):
     """FastFlow's switches and those of statistics prediction that need no synthetic defects."""
 
     bce: AtLeast0 = 0.0  # nothing to tell normal places from
+    conditions: ClassVar = {"loss_scale": "fastflow, without predicted statistics"}
 
 
 class FastFlowSP(SemanticPyramid, FastFlow):
@@ -129,11 +106,6 @@ class FastFlowSP(SemanticPyramid, FastFlow):
         "quick": FastFlow.budgets["quick"] | {"filters": 4, "statistics_size": 32},
         "laptop": FastFlow.budgets["laptop"] | {"filters": 16, "statistics_size": 64},
     }
-
-    @classmethod
-    def idle(cls, spec: FastFlowSPSpec) -> dict[str, str]:
-        """The terms of eq. 9 are per dimension."""
-        return super().idle(spec) | {"loss_scale": "needs fastflow, without predicted statistics"}
 
     @property
     def highest(self) -> float | None:

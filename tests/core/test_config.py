@@ -45,6 +45,7 @@ def test_text_becomes_the_fields_type(key, text, value):
         ("top_k", 1.5, "less than or equal to 1"),
         ("gate", "mult", "'multiply' or 'add'"),
         ("position", 6, "multiple of 4"),
+        ("shrink", "ledoit", "shrink='ledoit' does not fit"),
         ("image_size", 8, "greater than or equal to 32"),
     ],
 )

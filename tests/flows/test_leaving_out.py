@@ -7,7 +7,6 @@ from small_methods import SHAPES, build, features
 from labkit import methods
 from labkit.core import config
 from labkit.flows.whitening import LEFT, Whitening
-from labkit.methods.dnfad import DNFAD
 
 GRID = (3, 4)
 
@@ -144,9 +143,3 @@ def test_what_does_nothing_is_refused(name, options, reason):
     for other in ("differnet", "knn"):  # copies of an image are not left out by leaving out one
         with pytest.raises(ValueError, match="Unknown key 'statistics'"):
             methods.resolve(other, "x", "quick", 0, {"statistics": "loo"})
-
-
-def test_a_methods_own_first_step_takes_both():
-    spec = DNFAD.Spec(statistics="loo", pooled=0.25, standardise="whiten")
-    step = DNFAD(spec, SHAPES).whitening
-    assert (step.leaves_out, step.pooled) == (True, 0.25)

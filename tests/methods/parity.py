@@ -9,6 +9,7 @@ import math
 from functools import partial
 
 import torch
+from torch.nn import functional as F
 
 from labkit import methods
 from labkit.core.records import Features
@@ -98,6 +99,27 @@ def carry_all_in_one(state, flow, names=None):
             set_order(mix, mixing.argmax(1))
         else:
             mix.q = mixing
+
+
+def two_layer_shapes(c_in, wide, c_out, *kernel):
+    """Of Linear, ReLU, Linear, or of convolutions with these kernel sides."""
+    return {"0.weight": (wide, c_in, *kernel), "0.bias": (wide,)} | {
+        "2.weight": (c_out, wide, *kernel), "2.bias": (c_out,)
+    }  # fmt: skip
+
+
+def two_linear(w, x):
+    """Linear, ReLU, linear."""
+    return F.linear(F.linear(x, w["0.weight"], w["0.bias"]).relu(), w["2.weight"], w["2.bias"])
+
+
+def swapped_halves(order, back):
+    """The shuffle of a step that transforms its second half first, and the latent's order then.
+
+    Its halves are theirs exchanged: `back` is the order of our channels that is theirs so far.
+    """
+    swap = torch.arange(len(order)).roll(-(len(order) // 2))
+    return back[order][swap], swap.argsort()
 
 
 def fastflow_state(levels, subnets):

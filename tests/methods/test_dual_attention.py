@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit.methods.blocks import dual_attention
-from labkit.methods.blocks.dual_attention import DualAttention, patchify, unpatchify
+from labkit.methods.blocks.dual_attention import DualAttention
 
 LEVELS, GRID = ((2, 8, 12), (3, 4, 6), (5, 2, 3)), (2, 3)
 BOTH = pytest.mark.parametrize("memory_qk", ["paper", "official"])
@@ -26,32 +26,6 @@ def build(**switches):
 def pyramid(n=2, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in LEVELS]
-
-
-@pytest.mark.parametrize("patch", [4, 2, 1])
-def test_patches_are_taken_apart_and_joined_to_the_bit(patch):
-    level = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    tokens = patchify(level, patch)
-    assert tokens.shape == (2, 96 // patch**2, 3 * patch**2)
-    assert torch.equal(unpatchify(tokens, patch, (8 // patch, 12 // patch)), level)
-
-
-def test_a_linear_layer_on_patches_is_a_convolution_of_that_stride():
-    level = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0)).double()
-    conv = nn.Conv2d(3, 5, 4, 4).double()
-    by_patch = patchify(level, 4) @ conv.weight.flatten(1).T + conv.bias
-    torch.testing.assert_close(by_patch, conv(level).flatten(2).transpose(1, 2))
-
-
-@pytest.mark.parametrize("k", range(3))
-def test_every_level_has_the_same_token_at_the_same_cell(k):
-    net, levels = build(), pyramid()
-    dark = net.tokens(levels)
-    patch = LEVELS[k][1] // GRID[0]
-    levels[k][:, :, patch : 2 * patch, 2 * patch : 3 * patch] += 1  # the cell in row 1, column 2
-    changed = (net.tokens(levels) - dark).abs().amax((0, 2)) > 0
-    assert dark.shape == (2, 6, 12)
-    assert changed.nonzero().tolist() == [[GRID[1] + 2]]
 
 
 def weights_of(q, k):
@@ -99,30 +73,6 @@ def test_without_queries_and_keys_memory_says_the_same_of_all_images(memory_qk):
     own, memory = net(pyramid())
     assert all((m[0] - m[1]).abs().max() < 1e-6 for m in memory)
     assert all((s[0] - s[1]).abs().max() > 1e-2 for s in own)
-
-
-@BOTH
-def test_memory_heads_lie_in_the_convex_hull_of_memory_values(monkeypatch, memory_qk):
-    seen, attend = [], dual_attention.attend
-
-    def watched(q, k, v):
-        seen.append((q, k, v, attend(q, k, v)))
-        return seen[-1][-1]
-
-    monkeypatch.setattr(dual_attention, "attend", watched)
-    net, levels = build(memory_qk=memory_qk), pyramid()
-    net(levels)
-    q, k, _, out = seen[0]  # of the first block, memory before self
-    attention = net.blocks[0].own.attention
-    held = net.blocks[0].own.before(net.memory + net.code)
-    values = attention.v(held).unflatten(2, (2, -1)).transpose(1, 2)
-    weights = weights_of(q, k)
-    assert (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
-    torch.testing.assert_close(weights @ values, out)  # of memory, whatever the image
-    f = net.blocks[0].own.before(net.tokens(levels))
-    ours, layer = (q, attention.q) if memory_qk == "paper" else (k, attention.k)
-    torch.testing.assert_close(ours, layer(f).unflatten(2, (2, -1)).transpose(1, 2))
 
 
 def test_the_order_of_memory_tokens_is_nothing_to_the_paper_without_a_residual():

@@ -5,7 +5,6 @@ import torch
 from small_methods import features as drawn
 from small_methods import images
 
-from labkit import methods
 from labkit.core.records import Features, Shapes
 from labkit.flows.likelihood import top_mean
 from labkit.methods import knn
@@ -92,19 +91,6 @@ def test_a_patch_is_held_against_those_of_all_images(standardise):
     torch.testing.assert_close(method.score(maps), top_mean(maps.anomaly, 0.03))
 
 
-def test_whitened_tokens_are_at_mahalanobis_distances():
-    memory, queries = (
-        tokens(40).double() @ torch.diag(torch.arange(1.0, 13).double()),
-        tokens(5, 1),
-    )
-    method = KNN(KNNSpec(standardise="whiten", k=3, shrink=1e-6), SHAPES).double()
-    method.fit_statistics([Features(token=memory)])
-    inverse = torch.linalg.inv(torch.cov(memory.T, correction=0))
-    gaps = queries.double()[:, None] - memory
-    expected = torch.einsum("bni,ij,bnj->bn", gaps, inverse, gaps).sort(1).values[:, :3].mean(1)
-    torch.testing.assert_close(scores(method, queries.double()), expected, rtol=1e-3, atol=0)
-
-
 def test_distances_do_not_depend_on_how_many_are_asked(monkeypatch):
     memory, queries = tokens(50), tokens(9, seed=1)
     whole = nearest(queries, memory, 3)
@@ -117,9 +103,3 @@ def test_a_memory_of_another_run_is_read_with_its_whitening():
     again = KNN(method.spec, SHAPES)
     again.load_state_dict(method.state_dict())
     assert torch.equal(scores(again, tokens(4, 1)), scores(method, tokens(4, 1)))
-
-
-def test_keys_of_patches_need_patches():
-    with pytest.raises(ValueError, match="grid=8 does nothing here: it needs main_input=patches"):
-        methods.resolve("knn", overrides={"grid": 8})
-    assert methods.resolve("knn", overrides={"main_input": "patches", "grid": 8}).flow.grid == 8

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from sklearn import covariance
 from small_methods import features as drawn
 from small_methods import images
 from torch.distributions import MultivariateNormal
@@ -71,18 +70,6 @@ def test_the_map_is_blurred_and_its_maximum_scores():
     torch.testing.assert_close(maps.anomaly, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(soft.score(maps), maps.anomaly.amax((1, 2)))
     assert sharp.maps(tested).anomaly.std() > maps.anomaly.std()
-
-
-def test_scikit_learn_can_choose_the_shrinkage():
-    spec = methods.resolve("padim", overrides={"shrink": "oas"}).flow
-    method, x = fitted([features(12)], shrink=spec.shrink), build().gather(features(12))
-    inverse = method.gaussian.whitener[0]
-    cov = covariance.oas(x[:, :, 0, 0].numpy())[0] + spec.ridge * torch.eye(8).numpy()
-    torch.testing.assert_close(
-        torch.linalg.inv(inverse.T @ inverse), torch.from_numpy(cov), rtol=1e-5, atol=1e-5
-    )
-    with pytest.raises(ValueError, match="shrink"):
-        methods.resolve("padim", overrides={"shrink": "ledoit"})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import math
 
 import parity
 import torch
-from torch.nn import functional as F
 
 from labkit.core.records import Shapes
 
@@ -19,16 +18,9 @@ BLOCKS, COND, CLAMP = 3, 8, 1.9
 
 def weights(level, channels):
     """One of the list `decoder_state_dict`; a subnet is twice as wide within as what it sees."""
-    c_in, c_out = channels - channels // 2 + COND, 2 * (channels // 2)
-    subnet = {"0.weight": (2 * c_in, c_in), "0.bias": (2 * c_in,)}
-    subnet |= {"2.weight": (c_out, 2 * c_in), "2.bias": (c_out,)}
+    c_in = channels - channels // 2 + COND
+    subnet = parity.two_layer_shapes(c_in, 2 * c_in, 2 * (channels // 2))
     return parity.all_in_one_state(channels, [subnet] * BLOCKS, dims=0, soft=True, seed=level)
-
-
-def subnet(w, x):
-    """Linear, ReLU, linear."""
-    x = F.linear(x, w["0.weight"], w["0.bias"]).relu()
-    return F.linear(x, w["2.weight"], w["2.bias"])
 
 
 def test_the_official_preset_is_the_authors_code():
@@ -44,7 +36,7 @@ def test_the_official_preset_is_the_authors_code():
         n, channels, *grid = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
         code = parity.position_code(COND, *grid).permute(1, 2, 0).reshape(-1, COND).repeat(n, 1)
-        z, jac = parity.all_in_ones(state, rows, subnet, code, CLAMP)
+        z, jac = parity.all_in_ones(state, rows, parity.two_linear, code, CLAMP)
         parity.assert_same(out.z.permute(0, 2, 3, 1).reshape(-1, channels), z)
         parity.assert_same(out.logdet.flatten(), jac)
         u = (jac - z.square().sum(1) / 2) / channels - math.log(2 * math.pi) / 2

@@ -66,16 +66,14 @@ def flow(state, orders, maps):
 
 
 def carried(state, orders):
-    """The method with their weights, and the order of its latents' channels that is theirs.
-
-    It transforms its second half first: its halves are theirs exchanged.
-    """
+    """The method with their weights, and the order of its latents' channels that is theirs."""
     method = parity.official("csflow", SHAPES, blocks=BLOCKS, hidden=INNER)
-    swap, back, steps = torch.arange(C).roll(C // 2), torch.arange(C), method.flow.steps
+    start, steps = torch.arange(C), method.flow.steps
     for k, (shuffle, coupling) in enumerate(zip(steps[::2], steps[1::2], strict=True)):
         for permute, order in zip(shuffle.parts, orders[k], strict=True):
-            parity.set_order(permute, back[order][swap])
-        back = swap.argsort()
+            ours, back = parity.swapped_halves(order, start)
+            parity.set_order(permute, ours)
+        start = back
         for net, name in ((coupling.subnet, "s2"), (coupling.subnet2, "s1")):
             w = under(state, f"module_list.{2 * k + 4}.{name}.")
             pairs = [name.rpartition(".") for name in net.state_dict() if name != "gamma"]

@@ -97,11 +97,10 @@ def carried(state, orders, method):
     """The weights in a method; the order that its local latent has theirs in."""
     below = parity.under(state, "map_flow.")
     parity.carry_all_in_one(below, method.branches["global"], names("ln"))
-    swap = torch.arange(len(orders[0])).roll(-(len(orders[0]) // 2))  # our second half is first
-    back, steps = swap.sort().values, method.branches["local"].steps
+    back, steps = torch.arange(len(orders[0])), method.branches["local"].steps
     for k, (permute, coupling) in enumerate(zip(steps[::2], steps[1::2], strict=True)):
-        parity.set_order(permute, back[orders[k]][swap])
-        back = swap.argsort()
+        order, back = parity.swapped_halves(orders[k], back)
+        parity.set_order(permute, order)
         for net, name in ((coupling.subnet, "s2"), (coupling.subnet2, "s1")):
             w = parity.under(state, f"patch_flow.module_list.{3 + 2 * k}.{name}.")
             net.load_state_dict({own: w[names("norm")[own]] for own in net.state_dict()})

@@ -16,11 +16,7 @@ SHAPES = Shapes((16, 24), ((6, 4, 6), (7, 2, 3)))
 def subnets(kernels, channels):
     """As wide within as what they are given, the longer half."""
     c_in, c_out = channels - channels // 2, 2 * (channels // 2)
-    return [
-        {"0.weight": (c_in, c_in, k, k), "0.bias": (c_in,)}
-        | {"2.weight": (c_out, c_in, k, k), "2.bias": (c_out,)}
-        for k in kernels
-    ]
+    return [parity.two_layer_shapes(c_in, c_in, c_out, k, k) for k in kernels]
 
 
 def subnet(w, x):

@@ -69,16 +69,13 @@ def flow(state, orders, token, tokens):
 
 
 def carried(state, orders):
-    """The method with their weights, and the order of its latent's channels that is theirs.
-
-    It transforms its second half first: its halves are theirs exchanged.
-    """
+    """The method with their weights, and the order of its latent's channels that is theirs."""
     method = parity.official("sanf", SHAPES, blocks=BLOCKS)
-    swap, back = torch.arange(D).roll(D // 2), torch.arange(D)
-    followed, steps = torch.arange(D), method.couplings.steps
+    back, followed, steps = torch.arange(D), torch.arange(D), method.couplings.steps
     for k, (permute, coupling) in enumerate(zip(steps[::2], steps[1::2], strict=True)):
-        parity.set_order(permute, back[orders[k]][swap])
-        followed, back = followed[permute.order], swap.argsort()
+        order, back = parity.swapped_halves(orders[k], back)
+        parity.set_order(permute, order)
+        followed = followed[permute.order]
         coupling.order.copy_(followed)
         for net, name in ((coupling.subnet, "s2"), (coupling.subnet2, "s1")):
             w = under(state, f"module_list.{2 * k + 2}.{name}.")

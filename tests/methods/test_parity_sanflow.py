@@ -22,9 +22,8 @@ THEIRS = {"first": "layer1", "last": "last_layer", "middle": "dncnn"}
 
 def decoder_state(channels, seed):
     """One of `decoder_state_dict`; its subnets' inner layer is twice as wide as their input."""
-    wide, out = 2 * (channels - channels // 2 + COND), 2 * (channels // 2)
-    subnet = {"0.weight": (wide, wide // 2), "0.bias": (wide,), "2.weight": (out, wide)}
-    subnet |= {"2.bias": (out,)}
+    c_in = channels - channels // 2 + COND
+    subnet = parity.two_layer_shapes(c_in, 2 * c_in, 2 * (channels // 2))
     return parity.all_in_one_state(channels, [subnet] * BLOCKS, dims=0, seed=seed)
 
 
@@ -37,14 +36,11 @@ def snet_state():
     return {k: v.abs() + 0.5 if k.endswith("var") else v for k, v in state.items()}
 
 
-def subnet(w, x):
-    return F.linear(F.linear(x, w["0.weight"], w["0.bias"]).relu(), w["2.weight"], w["2.bias"])
-
-
 def decoded(state, level):
     """z and log-det of a level's positions, rows (n, C), each with the code of its place."""
     code = parity.position_code(COND, *level.shape[2:]).flatten(1).T.repeat(len(level), 1)
-    return parity.all_in_ones(state, level.movedim(1, -1).flatten(0, 2), subnet, code, clamp=1.9)
+    rows = level.movedim(1, -1).flatten(0, 2)
+    return parity.all_in_ones(state, rows, parity.two_linear, code, clamp=1.9)
 
 
 def snet(state, image, training=False):

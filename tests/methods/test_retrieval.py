@@ -7,7 +7,6 @@ from small_methods import features as drawn
 from torch.nn import functional as F
 
 from labkit.core.records import Shapes
-from labkit.methods.base import on_one_grid
 from labkit.methods.patchcore import PatchCore, PatchCoreSpec, coreset
 from labkit.methods.rad import RAD, RADSpec
 
@@ -126,9 +125,3 @@ def test_the_specs_are_the_papers():
     assert (PatchCoreSpec().coreset, PatchCoreSpec().sigma, PatchCoreSpec().pool) == (0.01, 4, 3)
     spec = RADSpec()
     assert (spec.images, spec.radius, spec.top_k, spec.sigma) == (150, 1, 0.01, 1)
-
-
-def test_patches_of_levels_come_to_one_grid():
-    tested, method = features(2), fitted(PatchCore)
-    maps = on_one_grid(tested.pyramid, (4, 6), 3)
-    assert torch.equal(method.gather(tested).reshape(2, 4, 6, 8), maps.movedim(1, -1))

@@ -117,14 +117,6 @@ def test_maps_are_named_and_the_variance_is_what_the_network_says():
     assert list(tiny(**SANFlow.presets["1a"]).eval().maps(features())) == names[:3]
 
 
-@pytest.mark.parametrize("how", ["expectation", "mode"])
-def test_the_variance_of_the_score_is_a_switch(how):
-    method = tiny(test_variance=how).eval()
-    out, stats = next(method.predicted(features())[1])
-    expected = method.base.normal(out.z, stats, how) + out.logdet / 6
-    torch.testing.assert_close(method.densities(features())[0], expected)
-
-
 @pytest.fixture(scope="module")
 def normals():
     return split(catalogue.load("procedural/gear"), config.SplitSpec(limit=6), 0)
@@ -222,44 +214,18 @@ def test_patches_are_rotated_where_it_is_asked_for_and_fresh_ones_painted_small(
         assert (first.recipe.spec.turn, first.recipe.size) == (turn, size)
 
 
-def test_keys_without_effect_are_named():
-    assert set(SANFlow.idle(SANFlowSpec())) & {"turn", "bce_logit", "detach", "kl"} == set()
-    none = SANFlow.idle(SANFlowSpec(copies=0, bce=0, variance="fixed"))
-    assert {"turn", "fresh", "score_map", "bce_logit", "detach", "kl", "filters"} <= set(none)
-    with pytest.raises(ValueError, match="turn=30 does nothing here: it needs copies"):
-        resolved(preset="2a", turn=30)
-    with pytest.raises(ValueError, match=r"prior_mode=0\.3 does nothing here: it needs variance="):
-        resolved(preset="3a", prior_mode=0.3)
-
-
-def test_masks_lie_where_the_image_was_changed(sets):
-    bad = sets[1]
-    for index in (0, 7):
-        sample = bad.samples[index]
-        base, image = (bad.backbone.preprocess(i) for i in (sample.steps().base, sample.read()))
-        change = (image - base).abs().mean(0)
-        mask = bad.masks([index])[0] > 0
-        assert mask.any()
-        assert change[mask].mean() > 10 * change[~mask].mean()
-
-
-def test_training_with_defects_repeats_and_tells_them_apart(sets):
+def test_training_with_defects_tells_them_apart(sets):
     good, bad = sets
-    scores = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
-        spec = config.TrainSpec(epochs=15, batch=3, lr=1e-2)
-        history = fit.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
-        assert history[-1]["nll"] < history[0]["nll"]
-        indices = range(len(bad))
-        with torch.no_grad():
-            maps = method.maps(bad.batch(indices))
-        mask = bad.masks(indices) > 0
-        scores.append([maps[name].values for name in ("fused", "s")])
-        for values in scores[-1]:
-            assert values[mask].mean() > values[~mask].mean()
-    assert all(torch.equal(a, b) for a, b in zip(*scores, strict=True))
+    method = SANFlow(QUICK, good.backbone.shapes(SANFlow.needs))
+    spec = config.TrainSpec(epochs=15, batch=3, lr=1e-2)
+    history = fit.fit(method, good, spec, progress=False, defects=lambda epoch: bad)
+    assert history[-1]["nll"] < history[0]["nll"]
+    indices = range(len(bad))
+    with torch.no_grad():
+        maps = method.maps(bad.batch(indices))
+    mask = bad.masks(indices) > 0
+    for name in ("fused", "s"):
+        assert maps[name].values[mask].mean() > maps[name].values[~mask].mean()
 
 
 def test_a_run_draws_one_bank_or_a_fresh_one_each_epoch(monkeypatch):

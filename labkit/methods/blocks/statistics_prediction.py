@@ -19,7 +19,7 @@ the right weight on the second (`log_variance_weight` = 1).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -62,6 +62,17 @@ class StatisticsSpec:
     bce: AtLeast0 = 1.0  # lambda_1; 0: no term, Table 4
     bce_logit: Literal["channel", "exact", "softmaxed"] = "channel"  # see `SemanticBase.bce`
     kl: AtLeast0 = 0.2  # lambda_2; 0: no term, Table 4
+    conditions: ClassVar = {
+        "kl_abnormal": "kl above 0",
+        "official_gradient": "bce above 0 or detach=false or kl_abnormal=false",
+        "abnormal_base detach kl_abnormal": "copies above 0; it is about synthetic defects",
+        "bce_logit margin abnormal_variance": "copies above 0 or bce above 0",
+        "fixed_variance": "variance=fixed",
+        "prior_patch prior_mode start log_variance_weight": "variance=estimated",
+        "kl kl_abnormal official_gradient mode_max": "variance=estimated",
+        "normal_variance abnormal_variance test_variance": "variance=estimated",
+        "filters statistics_size detach": "variance=estimated or mean=estimated",
+    }
 
 
 @dataclass(frozen=True)
