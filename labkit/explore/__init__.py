@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "scatter_figure",
             "shared",
         ],
+        "exercises": ["exercise", "given", "solution"],
         "widgets": ["Panel", "map_panel", "score_panel"],
     },
 )
