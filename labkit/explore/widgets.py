@@ -94,8 +94,8 @@ class Panel(ipywidgets.interactive):
             title = " · ".join(f"{name.replace('_', ' ')} {_short(frame[name])}" for name in frame)
             panels.append(_framed(Image.open(io.BytesIO(picture)), title, sentence))
         width, height = (max(panel.size[k] for panel in panels) for k in (0, 1))
-        columns = min(len(panels), max(1, STRIP // width))
-        rows = -(-len(panels) // columns)
+        rows = -(-len(panels) // max(1, STRIP // width))
+        columns = -(-len(panels) // rows)  # as even as they can be
         strip = Image.new("RGB", (columns * width, rows * height), "white")
         for k, panel in enumerate(panels):
             strip.paste(panel, (k % columns * width, k // columns * height))
