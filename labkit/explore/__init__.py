@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["microscope", "toy_2d"],
+    submodules=["microscope", "toy_1d", "toy_2d"],
     submod_attrs={
         "comparison": [
             "RARE",

@@ -75,17 +75,20 @@ class Exercise:
         return self.run(code)["answer"]
 
     def data(self) -> Names:
-        """What `given` leaves behind, but for modules and names with an underscore before them."""
+        """What `given` leaves behind, but for modules."""
         usual = {"np", "torch", "math", "rng", "Wrong"}
         return {
             name: value
             for name, value in self.run("").items()
-            if not (name in usual or name.startswith("_") or isinstance(value, ModuleType))
+            if not (name in usual or name.startswith("__") or isinstance(value, ModuleType))
         }
 
     def fill(self, text: str) -> str:
-        """The text with {name} or {name:.2f} of the data; other braces belong to LaTeX."""
-        data = self.data()
+        """The text with {name} or {name:.2f} of the data; other braces belong to LaTeX.
+
+        A name with an underscore before it is for texts alone.
+        """
+        data = self.data() if "{" in text else {}
 
         def value(match: re.Match[str]) -> str:
             name, form = match.groups()
@@ -94,8 +97,11 @@ class Exercise:
         return re.sub(r"\{(\w+)(?::([^{}]*))?\}", value, text)
 
     def solved(self) -> str:
-        """Solution and idea as Markdown."""
-        return f"```python\n{self.solution.strip()}\n```\n\n{self.fill(self.why)}"
+        """Solution, what it comes to if that is a number or a word, and idea, as Markdown."""
+        value = self.answer(self.solution) if self.level != "code" else None
+        value = float(f"{value:.4g}") if isinstance(value, float) else value
+        short = f"\n\nThat is `{value!r}`." if isinstance(value, int | float | str) else ""
+        return f"```python\n{self.solution.strip()}\n```{short}\n\n{self.fill(self.why)}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def get(name: str) -> Exercise:
 def exercise(name: str) -> Card:
     """The text of an exercise, with this student's numbers."""
     one = get(name)
-    data = ", ".join(f"`{key}`" for key in one.data())
+    data = ", ".join(f"`{key}`" for key in one.data() if not key.startswith("_"))
     more = f'`given("{name}")` holds your {data}.' if data else ""
     return Card("text", f"Exercise {name} {STARS[one.level]}", [one.fill(one.ask), more])
 

@@ -12,7 +12,7 @@ from labkit.explore.check import check
 
 CELLS = {
     "01.1": "answer_1 = None  # your answer\ncheck('01.1', answer_1)",
-    "01.4": 'def log_density(x):\n    """Nats."""\n    ...\n\n\ncheck("01.4", log_density)',
+    "01.3": 'def log_density(x):\n    """Nats."""\n    ...\n\n\ncheck("01.3", log_density)',
 }
 IMPORTS = "from labkit import check\nfrom labkit.explore import exercise, given, solution\n"
 
@@ -83,7 +83,7 @@ def test_a_class_becomes_a_table(labkit, tmp_path, monkeypatch):
         monkeypatch.chdir(folder)
         one = exercises.get("01.1")
         check("01.1", one.answer(one.solution) if answer == 1.0 else 99.0)
-        check("01.4", answer)
+        check("01.3", answer)
     monkeypatch.chdir(tmp_path)
     code, out, _ = labkit("course", "grade", "class", "--csv", "marks.csv", "--json")
     rows = {row["student"]: row for row in json.loads(out)}
@@ -91,7 +91,7 @@ def test_a_class_becomes_a_table(labkit, tmp_path, monkeypatch):
     assert set(rows) == {"Ada", "Bob", "carl"}
     assert (rows["Ada"]["passed"], rows["Ada"]["tries"], rows["Ada"]["seed"]) == (1, 2, 3)
     assert rows["Ada"]["of"] == len(exercises.names())
-    marks = [rows["Bob"]["exercises"][name] for name in ("01.1", "01.4")]
+    marks = [rows["Bob"]["exercises"][name] for name in ("01.1", "01.3")]
     assert marks == [0, None]
     frame = pd.read_csv("marks.csv").set_index("student")
     assert frame.loc["Ada", "01.1"] == 1
