@@ -134,8 +134,8 @@ class Card:
 def html(text: str) -> str:
     r"""Markdown as HTML; formulas pass through as \(...\), which notebooks and the book typeset.
 
-    >>> html("The *slope* $f'_k$ of $f_k$")
-    "<p>The <em>slope</em> \\\\(f'_k\\\\) of \\\\(f_k\\\\)</p>\\n"
+    >>> html("The *slope* $f'_k$")
+    "<p>The <em>slope</em> \\(f'_k\\)</p>\n"
     """
     formulas: list[str] = []
 
