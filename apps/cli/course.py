@@ -102,6 +102,8 @@ def _filled(one: Exercise, name: str, rest: str) -> str:
     }
     needed |= {key: f'{key} = given("{one.id}").{key}' for key in one.data()}
     lines = [line for key, line in needed.items() if re.search(rf"\b{key}\b", one.solution)]
+    if any("given(" in line for line in lines):
+        lines.insert(0, "from labkit.explore import given")
     return "\n".join([*lines, one.solution.strip(), f"{name} = answer", rest])
 
 

@@ -14,7 +14,7 @@ CELLS = {
     "01.1": "answer_1 = None  # your answer\ncheck('01.1', answer_1)",
     "01.3": 'def log_density(x):\n    """Nats."""\n    ...\n\n\ncheck("01.3", log_density)',
 }
-IMPORTS = "from labkit import check\nfrom labkit.explore import exercise, given, solution\n"
+IMPORTS = "from labkit import check\nfrom labkit.explore import exercise, solution\n"
 
 
 @pytest.fixture
