@@ -5,7 +5,8 @@ run = labkit.train("dnfad", "elpv/mono")
 print(run.predict("cell.png")[0].sentence())
 
 The rest by Tab: `data` (data sets by name), `methods`, `flows` (steps, likelihoods), `metrics`,
-`figures`, `studies` (ablations), `explore` (instruments and widgets), `load_run`.
+`figures`, `studies` (ablations), `explore` (instruments and widgets), `load_run`, and `check`,
+which judges the answer to an exercise.
 """
 
 import lazy_loader
@@ -15,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["data", "explore", "figures", "flows", "methods", "studies"],
     submod_attrs={
         "evaluation": ["metrics"],
+        "explore.check": ["check"],
         "training.run": ["load_run"],
         "training.train": ["train"],
     },

@@ -1,5 +1,6 @@
 """The committed notebooks: executed at the laptop budget, small, clean, and without machinery.
 
+A lesson of the course has rules of its own: results that come with labkit, exercises with cards.
 That they run is checked by nbval at the quick budget (`make test`); here, what a reader sees.
 """
 
@@ -10,12 +11,16 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from labkit.explore import exercises
 from labkit.studies import spec
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[!.]*/*.ipynb"))
 PARTS = {"course", "baselines", "dnfad", "dadf", "sanf", "sanflow", "selfsup", "compare"}
 LARGEST = 500_000  # bytes
+LESSON_CELLS, LESSON_LINES = 48, 20  # at most; of code
+EXERCISE = re.compile(r"""^(exercise|check|solution)\("(\d\d\.\d)\"""", re.MULTILINE)
+DECIMAL = re.compile(r"(?<![\w.$\\])\d+\.\d+(?![\w.]*[)$])")
 MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
 NOISE = ("Traceback", "Warning", "it/s]", "image/s]", " object at 0x")
 SHOWN = {"image/png", "image/jpeg", "text/plain", "text/html"}
@@ -31,6 +36,16 @@ def name(path):
 @pytest.fixture(params=NOTEBOOKS, ids=name)
 def path(request):
     return request.param
+
+
+def is_lesson(path):
+    return path.parent.name == "course"
+
+
+LESSONS = [path for path in NOTEBOOKS if is_lesson(path)]
+OTHERS = [path for path in NOTEBOOKS if not is_lesson(path)]
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=name, indirect=True)
+each_other = pytest.mark.parametrize("path", OTHERS, ids=name, indirect=True)
 
 
 @pytest.fixture
@@ -93,17 +108,19 @@ def test_a_notebook_of_a_study_is_named_by_it(path, book):
 
 def test_size_and_cells(path, book):
     assert path.stat().st_size <= LARGEST
-    assert len(book.cells) <= 30
+    assert len(book.cells) <= (LESSON_CELLS if is_lesson(path) else 30)
     assert [cell.id for cell in book.cells] == [f"c{k:02d}" for k in range(len(book.cells))]
 
 
-def test_parameters(book):
+def test_parameters(path, book):
     (cell,) = [cell for cell in code(book) if "parameters" in cell.metadata.get("tags", [])]
-    assert 'os.environ.get("LABKIT_BUDGET", "quick")' in cell.source
+    budget = "stored" if is_lesson(path) else "quick"
+    assert f'os.environ.get("LABKIT_BUDGET", "{budget}")' in cell.source
     assert cell is code(book)[0]
 
 
-def test_it_asks_a_question_and_says_what_it_does_not_show(book):
+@each_other
+def test_it_asks_a_question_and_says_what_it_does_not_show(path, book):
     first, last = book.cells[0], book.cells[-1]
     assert first.cell_type == last.cell_type == "markdown"
     assert first.source.startswith("# ")
@@ -112,6 +129,55 @@ def test_it_asks_a_question_and_says_what_it_does_not_show(book):
     assert "does not show" in last.source.splitlines()[0]
     assert any("Exercises" in cell.source for cell in book.cells)
     assert any("Solutions" in cell.source for cell in code(book))
+
+
+@each_lesson
+def test_a_lesson_has_goals_a_summary_and_references(path, book):
+    first = book.cells[0].source
+    for word in ("**Question.**", "**You will be able to**", "**Needs**", "**Minutes**"):
+        assert word in first, word
+    assert "**Run time**" in first
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    for word in ("Summary", "References", "## Exercises"):
+        assert word in text, word
+    assert re.search(r"(?i)what this does not show|not shown here", text)
+
+
+@each_lesson
+def test_a_lesson_asks_checks_and_folds_away_each_solution(path, book):
+    every = [(cell, match) for cell in code(book) for match in EXERCISE.finditer(cell.source)]
+    calls = [(match[1], match[2]) for _, match in every]
+    own = [one for one in exercises.names() if one.startswith(path.stem[:2])]
+    steps = ("exercise", "check", "solution")
+    assert sorted(calls) == sorted((step, one) for one in own for step in steps)
+    assert 3 <= len(own) <= 6
+    for cell, match in every:
+        if match[1] == "solution":
+            assert "hide-cell" in cell.metadata["tags"]
+            assert cell.metadata["jupyter"] == {"source_hidden": True, "outputs_hidden": True}
+
+
+@each_lesson
+def test_a_lesson_computes_the_numbers_of_its_sentences(path, book):
+    """No decimal is typed in a sentence, outside equations, code and links."""
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", "", cell.source, flags=re.S)
+            text = text.split("**References")[0]
+            assert not DECIMAL.findall(text), cell.id
+
+
+@each_lesson
+def test_a_lessons_code_is_short_and_locks_no_verdict(path, book):
+    for cell in code(book):
+        assert len(cell.source.strip().splitlines()) <= LESSON_LINES, cell.id
+        assert not re.search(r"^\s*assert ", cell.source, re.MULTILINE), cell.id
+
+
+def test_the_course_has_many_exercises_a_third_of_them_code():
+    levels = [exercises.get(one).level for one in exercises.names()]
+    assert len(levels) >= 45
+    assert levels.count("code") >= 15
 
 
 def test_no_machinery(book):
@@ -133,7 +199,8 @@ def test_a_variable_is_a_noun_that_says_what_it_holds(book):
         assert not names & NO_NOUNS, cell.id
 
 
-def test_claims_are_asserted(book):
+@each_other
+def test_claims_are_asserted(path, book):
     count = sum("assert" in cell.source for cell in code(book))
     assert count >= len(code(book)) // 2
 
@@ -142,8 +209,8 @@ def test_executed_in_order_at_the_laptop_budget(book):
     counts = [cell.execution_count for cell in code(book)]
     assert counts == list(range(1, len(counts) + 1))
     assert not any(out.output_type == "error" for _, out in outputs(book))
-    said = [place for place, text in texts(book) if "laptop budget" in text]
-    assert said, "no output says its budget"
+    stated = re.compile(r"(laptop|stored) budget")
+    assert any(stated.search(text) for _, text in texts(book)), "no output says its budget"
     assert not [place for place, text in texts(book) if "quick budget" in text]
 
 
@@ -163,7 +230,8 @@ def test_pictures_are_stored_and_no_live_widget_is(path, book):
     pictures = [
         kind for _, out in outputs(book) for kind in out.get("data", {}) if "image" in kind
     ]
-    assert len(pictures) >= (2 if name(path) in STUDIES else 5)
+    strips = sum("data:image" in text for _, text in texts(book))
+    assert len(pictures) + strips >= (2 if name(path) in STUDIES or is_lesson(path) else 5)
 
 
 def test_cells_hold_no_times(book):

@@ -40,6 +40,7 @@ def test_conda_environment_is_in_step_with_the_project():
 
 def test_every_import_is_declared():
     known = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    known["markdown_it"] = "markdown-it-py"
     declared = _packages(PROJECT["dependencies"])
     extras = _packages(text for one in PROJECT["optional-dependencies"].values() for text in one)
     for path in tracked(".py"):

@@ -1,4 +1,4 @@
-"""The commands: `labkit data | train | evaluate | predict | studies | study | bench | book | app`.
+"""The commands, such as `labkit train`; `labkit --help` lists them.
 
 Results go to stdout, progress to stderr.
 Each takes `--json` for one JSON object (or list) on stdout. Bad input is one line on stderr and
@@ -22,6 +22,7 @@ from typer import Argument, Option
 from labkit.core.config import LONGEST
 from labkit_apps.cli import studies as study_commands
 from labkit_apps.cli.bench import app as bench_app
+from labkit_apps.cli.course import app as course_app
 from labkit_apps.cli.data import Bad, Good, Masks, chosen
 from labkit_apps.cli.data import app as data_app
 from labkit_apps.cli.output import Budget, Json, Root, Set, echo, evaluation, pairs, setting
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(course_app, name="course")
 app.command("studies")(study_commands.studies)
 app.command("study")(study_commands.study)
 

@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["microscope", "toy_2d"],
+    submodules=["microscope", "toy_1d", "toy_2d"],
     submod_attrs={
         "comparison": [
             "RARE",
@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "scatter_figure",
             "shared",
         ],
+        "exercises": ["exercise", "given", "solution"],
         "widgets": ["Panel", "budget_banner", "map_panel", "score_panel"],
     },
 )

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.patches import Circle
 from sklearn.datasets import make_circles, make_moons
 from torch import Tensor, nn
 
 from labkit.core.seeds import seeded
 from labkit.explore.microscope import View, follow
+from labkit.figures import style
+from labkit.figures.style import ANOMALOUS, INK, dress
 from labkit.flows.flow import Flow, FlowInput
 from labkit.flows.likelihood import log_likelihood, nll
 from labkit.flows.steps import AffineCoupling
@@ -21,6 +27,8 @@ from labkit.methods.subnets import zeroed
 
 SPAN, PIXELS = 3.0, 110  # half-width of the density, and its pixels
 SHOWN = 700  # points
+LINES, FINE, GRID = 13, 121, "#b9c4cc"  # of the grid: lines each way, points of a line, colour
+REACH = 4.2  # half-width of the panel of points
 CLAMP, HIDDEN, BATCH = 2.0, 32, 256
 
 
@@ -114,6 +122,68 @@ def density(flow: Flow, steps: int, span: float = SPAN, pixels: int = PIXELS) ->
     y, x = torch.meshgrid(ends, ends, indexing="ij")
     out = flow[:steps](torch.stack([x.ravel(), y.ravel()], 1))
     return (2 * log_likelihood(out)).exp().reshape(pixels, pixels).numpy()
+
+
+def lattice() -> Tensor:
+    """The lines of a square grid, (lines, points of a line, 2)."""
+    along, across = torch.linspace(-SPAN, SPAN, FINE), torch.linspace(-SPAN, SPAN, LINES)
+    upright = torch.stack(torch.meshgrid(across, along, indexing="ij"), 2)
+    return torch.cat([upright, upright.flip(2)])
+
+
+def draw_warp(ax: Axes, move: Callable[[Tensor], Tensor], points: Tensor) -> None:
+    """Where a map of the plane, (n, 2) -> (n, 2), takes points and the lines of a square grid.
+
+    A point keeps the colour of the direction in which it began; the dashed circles are the
+    standard deviations of N(0, I).
+    """
+    lines = lattice()
+    carried = move(lines.flatten(0, 1)).reshape(lines.shape).numpy()
+    ax.add_collection(LineCollection(carried, colors=GRID, linewidths=0.7, zorder=1))
+    for radius in (1, 2, 3):
+        ax.add_patch(Circle((0, 0), radius, fill=False, linestyle="dashed", zorder=3))
+    hue, ends = torch.atan2(points[:, 1], points[:, 0]).numpy(), move(points).numpy()
+    ax.scatter(*ends.T, c=hue, cmap=style.MAP_COLOURS, s=7, linewidths=0, zorder=2)
+    ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
+
+
+@torch.no_grad()
+def draw_points(ax: Axes, toy: Toy, step: int) -> None:
+    """Points and grid of a toy after some of its steps."""
+    flow = toy.flow[:step]
+    dress(ax, "x₁ [1]", "x₂ [1]", f"after step {step}: points and grid", grid="")
+    draw_warp(ax, lambda points: flow(points).z, toy.points[:SHOWN])
+
+
+def draw_density(ax: Axes, toy: Toy, step: int) -> None:
+    """The density of the data under a flow that stops after some of its steps."""
+    values, last = (density(toy.flow, k) for k in (step, len(toy.flow.steps)))
+    scale = PowerNorm(0.5, 0, float(last.max()))
+    ends = (-SPAN, SPAN, -SPAN, SPAN)
+    picture = ax.imshow(values, style.MAP_COLOURS, norm=scale, extent=ends, origin="lower")
+    bar = ax.figure.colorbar(picture, ax=ax, shrink=0.8, pad=0.02, extend="max")
+    style.dress_bar(bar, "density [per unit of area]")
+    ax.plot(*toy.points[:150].numpy().T, ".", color="white", markersize=2, alpha=0.6)
+    dress(ax, "data x₁ [1]", "data x₂ [1]", "density of a flow that stops here", grid="")
+
+
+@torch.no_grad()
+def path(flow: Flow, start: Tensor, back: bool = False) -> Tensor:
+    """Where a point (2,) is after each step, first x and last z: (steps + 1, 2).
+
+    Args: back: the point is a z, and the way to its x is gone backwards.
+    """
+    point = flow.inverse(start[None]) if back else start[None]
+    return torch.cat([flow[:k](point).z for k in range(len(flow.steps) + 1)])
+
+
+def draw_path(ax: Axes, places: Tensor) -> None:
+    """A point's way, with its first and its last position marked and named."""
+    ax.plot(*places.T.numpy(), "o-", color=INK, markersize=4, linewidth=1.4, zorder=4)
+    for name, place in (("x", places[0]), ("z", places[-1])):
+        ax.plot(*place.numpy(), "o", color=ANOMALOUS, markersize=9, zorder=5)
+        text = {"textcoords": "offset points", "fontsize": style.TYPE + 2, "weight": "bold"}
+        ax.annotate(name, place.numpy(), (8, 6), color=INK, zorder=6, **text)
 
 
 def _seed(generator: torch.Generator) -> int:

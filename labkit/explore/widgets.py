@@ -2,12 +2,13 @@
 
 `Panel` makes one of any function that draws. It is one widget with a picture inside; where
 nothing is live (a notebook on a web page, or executed with LABKIT_STATIC=1, as the committed ones
-are) its picture is shown instead, as it was when the panel was made.
+are) its picture is shown instead, as it was when the panel was made, or a strip of its frames.
 """
 
 import base64
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -15,14 +16,19 @@ from typing import Any
 import ipywidgets
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 
 from labkit import figures
-from labkit.core.config import STORED
+from labkit.core.config import STORED, unknown
 from labkit.core.records import Sample
 from labkit.evaluation.detector import Prediction
+from labkit.figures.style import INK, QUIET, wrapped
 from labkit.training.run import Run
 
 LIMIT = 32  # predictions that a panel keeps
+STRIP, DOTS = 1400, 100  # pixels of a strip's width; dots per inch of the lab's figures
+GAP, LETTERS = 12, 17  # pixels between frames, and of the letters above and below them
 VIEW = "application/vnd.jupyter.widget-view+json"
 Drawing = tuple[Figure, str]
 
@@ -33,9 +39,19 @@ class Panel(ipywidgets.interactive):
     Args: draw: values of the controls, by name -> figure of the lab and sentence; its ValueError
           is shown in place of the sentence, and the figure stays; controls: name -> widget with
           a value, or what `ipywidgets.interactive` makes one of, such as (least, most).
+          frames: values of controls by name; what a reader sees where nothing is live.
     """
 
-    def __init__(self, draw: Callable[..., Drawing], **controls: object) -> None:
+    def __init__(
+        self,
+        draw: Callable[..., Drawing],
+        frames: Sequence[Mapping[str, object]] = (),
+        **controls: object,
+    ) -> None:
+        self.frames = list(frames)
+        for name in (name for frame in self.frames for name in frame):
+            if name not in controls:
+                raise ValueError(unknown("control", name, controls))
         self.sentence = ipywidgets.HTML()
         still = {"max_width": "100%", "align_self": "flex-start"}  # its own size, not stretched
         self.picture = ipywidgets.Image(layout=still)
@@ -49,22 +65,69 @@ class Panel(ipywidgets.interactive):
 
     def update(self, *_changes: object) -> None:
         """Draw with the values that the controls have now."""
-        values = {control._kwarg: control.value for control in self.kwargs_widgets}
         try:
-            figure, sentence = self.f(**values)
+            figure, sentence = self.f(**self._values())
         except ValueError as error:
             self.sentence.value = f"<b>{escape(str(error))}</b>"
             return
-        extension = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
-        self.picture.format = extension
-        self.picture.value = getattr(figure, f"_repr_{extension}_")()
+        self.picture.format, self.picture.value = _encoded(figure)
         self.sentence.value = escape(sentence)
 
+    def _values(self) -> dict[str, Any]:
+        return {control._kwarg: control.value for control in self.kwargs_widgets}
+
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        picture = base64.b64encode(self.picture.value).decode()
-        still = {f"image/{self.picture.format}": picture, "text/plain": "a panel, not live"}
-        live = {} if os.environ.get("LABKIT_STATIC") else super()._repr_mimebundle_(**options)
+        static = bool(os.environ.get("LABKIT_STATIC"))
+        form, picture = self.picture.format, self.picture.value
+        if static and self.frames:
+            form, picture = self._strip()
+        still = {f"image/{form}": base64.b64encode(picture).decode()}
+        still["text/plain"] = "a panel, not live"
+        live = {} if static else super()._repr_mimebundle_(**options)
         return still | {VIEW: live[VIEW]} if live and VIEW in live else still
+
+    def _strip(self) -> tuple[str, bytes]:
+        """The frames beside each other, as many in a row as fit, each above its sentence."""
+        panels = []
+        for frame in self.frames:
+            figure, sentence = self.f(**self._values() | frame)
+            form, picture = _encoded(figure)
+            title = " · ".join(f"{name.replace('_', ' ')} {_short(frame[name])}" for name in frame)
+            panels.append(_framed(Image.open(io.BytesIO(picture)), title, sentence))
+        width, height = (max(panel.size[k] for panel in panels) for k in (0, 1))
+        rows = -(-len(panels) // max(1, STRIP // width))
+        columns = -(-len(panels) // rows)  # as even as they can be
+        strip = Image.new("RGB", (columns * width, rows * height), "white")
+        for k, panel in enumerate(panels):
+            strip.paste(panel, (k % columns * width, k // columns * height))
+        buffer = io.BytesIO()
+        if form == "png":
+            strip = strip.quantize(128, dither=Image.Dither.NONE)
+        strip.save(buffer, form, **({"optimize": True} if form == "png" else {"quality": 78}))
+        return form, buffer.getvalue()
+
+
+def _encoded(figure: Figure) -> tuple[str, bytes]:
+    """A figure as a JPEG if it shows pictures, else as a PNG."""
+    form = "jpeg" if hasattr(figure, "_repr_jpeg_") else "png"
+    return form, getattr(figure, f"_repr_{form}_")()
+
+
+def _framed(picture: Image.Image, title: str, sentence: str) -> Image.Image:
+    """A picture between its title and its sentence."""
+    font = ImageFont.truetype(findfont("DejaVu Sans"), LETTERS)
+    texts = [wrapped(text, picture.width / DOTS) for text in (title, sentence)]
+    room = [round(1.3 * LETTERS * (text.count("\n") + 1)) + GAP for text in texts]
+    framed = Image.new("RGB", (picture.width + GAP, picture.height + sum(room) + GAP), "white")
+    framed.paste(picture, (0, room[0]))
+    pen = ImageDraw.Draw(framed)
+    pen.text((GAP, 4), texts[0], INK, font, stroke_width=0.4)
+    pen.text((GAP, room[0] + picture.height + 4), texts[1], QUIET, font)
+    return framed
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def map_panel(run: Run, samples: Sequence[Sample] = (), note: str | None = None) -> Panel:

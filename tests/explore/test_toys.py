@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.explore import toy_2d
+from labkit import figures
+from labkit.explore import toy_1d, toy_2d
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,36 @@ def test_steps_are_undone(toy):
 def test_a_toy_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no toy 'torus'; choose one of two moons"):
         toy_2d.train("torus")
+
+
+@pytest.mark.parametrize(("slope", "bend"), [(1.0, 0.0), (0.4, 1.5), (2.0, -0.45)])
+def test_a_map_of_the_line_gives_a_density_and_can_be_undone(slope, bend):
+    f = toy_1d.Bend(slope, bend)
+    x = np.linspace(-20, 20, 40_001)
+    assert np.trapezoid(f.density(x), x) == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(f.slope_at(x), np.gradient(f(x), x), rtol=1e-2)
+    np.testing.assert_allclose(f.inverse(f(x)), x, atol=1e-5)
+    assert len(toy_1d.bin_figure(f, -0.5).axes) == 4
+
+
+def test_a_map_that_turns_back_is_refused():
+    with pytest.raises(ValueError, match=r"slope=1 and bend=-0\.6 give a map that turns back"):
+        toy_1d.Bend(1.0, -0.6)
+
+
+def test_a_points_way_is_the_same_there_and_back(toy):
+    there = toy_2d.path(toy.flow, toy.points[0])
+    assert there.shape == (3, 2)
+    torch.testing.assert_close(there[-1:], toy.flow(toy.points[:1]).z)
+    back = toy_2d.path(toy.flow, there[-1], back=True)
+    torch.testing.assert_close(back, there, atol=1e-4, rtol=0)
+
+
+def test_a_toy_is_drawn_after_a_step(toy):
+    axes = figures.new_figure(8, 4).subplots(1, 2)
+    toy_2d.draw_points(axes[0], toy, 1)
+    toy_2d.draw_path(axes[0], toy_2d.path(toy.flow, toy.points[0]))
+    toy_2d.draw_density(axes[1], toy, 1)
+    shown = np.concatenate(axes[0].collections[0].get_segments())
+    lattice = toy_2d.lattice().flatten(0, 1)
+    np.testing.assert_allclose(shown, toy.flow[:1](lattice).z.numpy(), atol=1e-5)

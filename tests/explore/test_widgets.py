@@ -117,6 +117,42 @@ def test_a_panel_of_ones_own_says_what_its_figure_refuses(quick_run):
     assert panel.picture.value == before
 
 
+def test_frames_are_a_strip_where_nothing_is_live(monkeypatch):
+    calls = []
+
+    def draw(step, scale):
+        calls.append((step, scale))
+        return figures.new_figure(3, 2), f"at {step}"
+
+    panel = widgets.Panel(
+        draw, step=(0, 9), scale=(0.0, 4.0), frames=[{"step": k} for k in (0, 3, 6, 9)]
+    )
+    assert VIEW in panel._repr_mimebundle_()
+    assert len(calls) == 1
+    monkeypatch.setenv("LABKIT_STATIC", "1")
+    still = panel._repr_mimebundle_()
+    assert calls[1:] == [(k, 2.0) for k in (0, 3, 6, 9)]
+    picture = Image.open(io.BytesIO(base64.b64decode(still["image/png"])))
+    assert picture.width == 4 * (300 + widgets.GAP)
+    assert picture.height > 200 + 2 * widgets.LETTERS
+
+
+def test_wide_frames_stand_in_two_rows(monkeypatch):
+    monkeypatch.setenv("LABKIT_STATIC", "1")
+    frames = [{"step": k} for k in range(4)]
+    panel = widgets.Panel(
+        lambda step: (figures.new_figure(6, 2), "shown"), step=(0, 9), frames=frames
+    )
+    picture = Image.open(io.BytesIO(base64.b64decode(panel._repr_mimebundle_()["image/png"])))
+    assert picture.width == 2 * (600 + widgets.GAP)
+    assert picture.height > 400
+
+
+def test_a_frame_of_no_control_is_named():
+    with pytest.raises(ValueError, match="Unknown control 'stp'; did you mean 'step'"):
+        widgets.Panel(lambda step: None, step=(0, 9), frames=[{"stp": 1}])
+
+
 @pytest.mark.parametrize("budget", ["stored", "laptop"])
 def test_no_banner_where_the_outputs_were_made(budget):
     assert widgets.budget_banner(budget) is None
