@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "images": ["contact_sheet", "defect_gallery", "defect_steps"],
         "maps": ["map_grid", "overlay", "reconstructions", "strip"],
         "plots": [
+            "change_table",
             "curves",
             "deviation_plot",
             "draw_scores",

@@ -317,6 +317,28 @@ def deviation_plot(table: pd.DataFrame, note: str | None = None) -> Figure:
     return figure
 
 
+def change_table(table: pd.DataFrame, note: str | None = None, reach: float = 40.0) -> Figure:
+    """A table of changes, each number on its colour: PuOr, centred on no change.
+
+    Args: table: what was done (index), a column per metric; a number that does not exist is None;
+          reach: the change at which the colour is full, in the unit of the table.
+    """
+    values = table.to_numpy(dtype=float)
+    figure = new_figure(9.6, 0.75 + 0.42 * len(table), note)
+    ax = dress(figure.subplots(), "", "", grid="")
+    colours = {"cmap": style.DIFFERENCE_COLOURS, "vmin": -reach, "vmax": reach}
+    ax.imshow(np.nan_to_num(values), aspect="auto", **colours)
+    for (row, column), value in np.ndenumerate(values):
+        text = f"{value.round(1) + 0.0:+.1f}".replace("-", "−") if value == value else "–"
+        ink = "white" if abs(value) > 0.6 * reach else INK
+        ax.text(column, row, text, ha="center", va="center", fontsize=TYPE + 1, color=ink)
+    ax.set(xticks=range(len(table.columns)), xticklabels=table.columns)
+    ax.set(yticks=range(len(table)), yticklabels=table.index)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
 def _edges(groups: Sequence[np.ndarray], marks: Sequence[float]) -> tuple[np.ndarray, float]:
     """Shared bin edges, even in asinh(score / width), and the width of the linear part."""
     values = np.concatenate([*groups, marks])

@@ -255,6 +255,16 @@ def test_deviations_are_in_digits_with_the_first_row_on_top():
     assert axes[0].yaxis_inverted()
 
 
+def test_changes_are_numbers_on_colours_centred_on_none():
+    changes = pd.DataFrame({"AUPRO": [-38.42, -0.04], "AP": [7.3, None]}, ["spoilt", "blurred"])
+    (ax,) = figures.change_table(changes, "points", reach=40).axes
+    assert [text.get_text() for text in ax.texts] == ["−38.4", "+7.3", "+0.0", "–"]
+    assert [text.get_color() for text in ax.texts] == ["white", style.INK, style.INK, style.INK]
+    assert ax.images[0].get_clim() == (-40, 40)
+    assert ax.images[0].get_cmap().name == style.DIFFERENCE_COLOURS
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(changes.index)
+
+
 def test_a_png_keeps_few_colours_and_is_small():
     data = figures.latent_histogram(torch.randn(1000))._repr_png_()
     assert len(Image.open(io.BytesIO(data)).convert("RGB").getcolors()) <= 128
