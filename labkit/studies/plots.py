@@ -105,7 +105,8 @@ def dot_rows(
         ax.hlines(y, own["low"], own["high"], alpha=0.45, **line)
         style = {"mfc": face or colours[group], "ms": 6, "mew": 1.3, "label": group}
         handles += ax.plot([], [], MARKS[k % len(MARKS)], linestyle="none", **line, **style)
-    ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(max(len(rows), 1) - 0.5, -0.5))
+    bottom = max(len(rows), 1) - 0.5
+    ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(bottom, -0.5), ylabel="")
     return handles
 
 
