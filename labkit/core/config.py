@@ -105,6 +105,7 @@ RESERVED = {  # arguments of `labkit.train` that are no key of a spec -> what gi
 
 SHARED = {"input": InputSpec, "split": SplitSpec, "train": TrainSpec}
 
+STORED = "stored"  # what exists: of a study what comes with labkit, of a training a laptop's run
 BUDGETS: dict[str, dict[str, Any]] = {
     "quick": {"image_size": 128, "limit": 32, "epochs": 1, "batch": 8, "warmup": 2},
     "laptop": {},

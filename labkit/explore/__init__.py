@@ -16,6 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "shared",
         ],
         "exercises": ["exercise", "given", "solution"],
-        "widgets": ["Panel", "map_panel", "score_panel"],
+        "widgets": ["Panel", "budget_banner", "map_panel", "score_panel"],
     },
 )

@@ -14,12 +14,13 @@ from html import escape
 from typing import Any
 
 import ipywidgets
+from IPython.display import HTML
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from labkit import figures
-from labkit.core.config import unknown
+from labkit.core.config import STORED, unknown
 from labkit.core.records import Sample
 from labkit.evaluation.detector import Prediction
 from labkit.figures.style import INK, QUIET, wrapped
@@ -178,6 +179,20 @@ def score_panel(run: Run, note: str | None = None) -> Panel:
     rate = ipywidgets.FloatSlider(0.05, min=0.01, max=0.5, step=0.01, readout_format=".0%")
     rate.description = "false alarms"
     return Panel(draw, false_alarm=rate)
+
+
+def budget_banner(budget: str) -> HTML | None:
+    """A red line above a notebook whose numbers are not those that its text was written beside.
+
+    Returns: nothing at the budgets `stored` and `laptop`.
+    """
+    if budget in (STORED, "laptop"):
+        return None
+    meaning = "everything runs, no number means anything" if budget == "quick" else "other numbers"
+    return HTML(
+        f'<p style="background:#d55e00;color:#fff;padding:.6em;font-weight:bold">Budget '
+        f"{escape(budget)}: {meaning}. The stored outputs were made at laptop.</p>"
+    )
 
 
 def _controls(run: Run, answer: Prediction) -> dict[str, ipywidgets.Widget]:

@@ -85,12 +85,14 @@ def resolve(
     """The config of a method at a budget, with presets written out and overrides put in.
 
     Defaults, then the budget, then the method's own, then the card's preset (at the paper budget
-    `paper` if none is named), then a preset of the class, then the overrides.
+    `paper` if none is named), then a preset of the class, then the overrides. The budget `stored`
+    is `laptop`: what has been trained is opened.
 
     Raises: ValueError for a method, preset, budget, key or value that labkit does not know, or a
             key among the overrides that does nothing beside the others.
     """
     method_class, overrides = get(name), dict(overrides or {})
+    budget = "laptop" if budget == config.STORED else budget
     chosen = str(overrides.pop("preset", ""))
     if chosen and chosen not in presets(name):
         raise ValueError(unknown("preset", chosen, presets(name)))

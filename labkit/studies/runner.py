@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from labkit.core.config import Settings, unknown
+from labkit.core.config import STORED, Settings, unknown
 from labkit.core.files import folder_of, source, sweep
 from labkit.studies import shipped
 from labkit.studies.results import Results
@@ -28,8 +28,6 @@ from labkit.studies.spec import Task, get, names
 
 if TYPE_CHECKING:
     from labkit.studies.jobs import Outcome
-
-STORED = "stored"  # the budget that runs nothing
 
 __all__ = ["folder", "get", "names", "run", "states", "stored"]
 

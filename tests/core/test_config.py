@@ -84,3 +84,7 @@ def test_a_reserved_name_says_what_gives_it(key):
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(ValueError, match="does not fit"):
         methods.resolve("dnfad", "elpv/mono", seed=seed)
+
+
+def test_the_budget_of_stored_results_trains_as_laptop():
+    assert methods.resolve("cflow", "elpv/mono", "stored") == methods.resolve("cflow", "elpv/mono")

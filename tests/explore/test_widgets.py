@@ -151,3 +151,13 @@ def test_wide_frames_stand_in_two_rows(monkeypatch):
 def test_a_frame_of_no_control_is_named():
     with pytest.raises(ValueError, match="Unknown control 'stp'; did you mean 'step'"):
         widgets.Panel(lambda step: None, step=(0, 9), frames=[{"stp": 1}])
+
+
+@pytest.mark.parametrize("budget", ["stored", "laptop"])
+def test_no_banner_where_the_outputs_were_made(budget):
+    assert widgets.budget_banner(budget) is None
+
+
+@pytest.mark.parametrize("budget", ["quick", "paper"])
+def test_another_budget_is_on_a_banner(budget):
+    assert f"Budget {budget}:" in widgets.budget_banner(budget).data
