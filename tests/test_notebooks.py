@@ -20,7 +20,9 @@ PARTS = {"course", "baselines", "dnfad", "dadf", "sanf", "sanflow", "selfsup", "
 LARGEST = 500_000  # bytes
 LESSON_LINES = 20  # of code in a cell, at most
 EXERCISE = re.compile(r"""^(exercise|check|solution)\("(\d\d\.\d)\"""", re.MULTILINE)
-SPECIAL = re.compile(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", re.DOTALL)  # no sentence
+SPECIAL = re.compile(
+    r"arXiv:\S+|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", re.DOTALL
+)  # no sentence
 DECIMAL = re.compile(r"(?<![\w.$\\])\d+\.\d+(?![\w.]*[)$])")
 MACHINE = re.compile(r"/(work|root|home|tmp|Users|var|opt|mnt)\b|[A-Z]:\\")
 NOISE = ("Traceback", "Warning", "it/s]", "image/s]", " object at 0x")
@@ -138,7 +140,7 @@ def test_a_lesson_has_goals_a_summary_and_references(path, book):
     for word in ("**Question.**", "You will be able to*", "Needs*", "Minutes*", "**Run time**"):
         assert word in first, word
     text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
-    for word in ("Summary", "References", "## Exercises"):
+    for word in ("Summary", "References"):
         assert word in text, word
     assert re.search(r"(?i)what this does not show|not shown here", text)
 
@@ -211,8 +213,9 @@ def test_executed_in_order_at_the_laptop_budget(book):
     counts = [cell.execution_count for cell in code(book)]
     assert counts == list(range(1, len(counts) + 1))
     assert not any(out.output_type == "error" for _, out in outputs(book))
-    stated = re.compile(r"(laptop|stored) budget")
-    assert any(stated.search(text) for _, text in texts(book)), "no output says its budget"
+    stated = [text for _, text in texts(book) if re.search("(laptop|stored) budget", text)]
+    in_figures = [cell for cell in code(book) if "caption(" in cell.source]
+    assert stated or in_figures, "no output says its budget"
     assert not [place for place, text in texts(book) if "quick budget" in text]
 
 
