@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 
+from labkit.core.config import STORED
+
 NORMAL, ANOMALOUS, THRESHOLD = "#0072B2", "#D55E00", "black"
 INK, QUIET, FAINT = "#222222", "#6f6f6f", "#e4e4e4"  # text, notes, grid lines
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#222222")
@@ -146,6 +148,7 @@ def caption(
 ) -> str:
     """One line that says what a figure's numbers rest on, for the `note` of any figure."""
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    budget = "laptop" if budget == STORED else budget  # where it was measured
     parts = [data, backbone, f"{budget} budget"]
     parts[-1] += " (shows that it runs, not how well)" if budget == "quick" else ""
     parts += [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}", f"{protocol} protocol"]
