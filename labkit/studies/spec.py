@@ -313,7 +313,7 @@ def read(path: Path) -> Study:
         json.dumps(content, allow_nan=False)
     except RecursionError:
         raise ValueError(f"{path} cannot be read: it is nested too deeply.") from None
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no keys; compare it with another study.")

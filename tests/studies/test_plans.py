@@ -101,6 +101,7 @@ ODD = [  # what the file has besides, or in place of, the keys of a good one
     ("seeds: [-1]", "seeds.0 = '-1' does not fit"),
     ("seeds: [2020-99-99]", "seeds.0 = '2020-99-99' does not fit"),
     ("seeds: [!!int abc]", "invalid literal for int"),
+    ("set: !!float _", "cannot be read"),
     (f"seeds: [{'9' * 5000}]", "the limit"),
     ("measure: time", "measure = 'time' does not fit"),
     ("set: {seed: 3}", "set: Unknown key 'seed'; use --seed 3"),

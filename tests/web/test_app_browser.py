@@ -24,7 +24,7 @@ FLAGS = [
     "--use-fake-ui-for-media-stream",
 ]
 MAPS, PICTURE = "#maps svg image", "() => document.querySelector('#maps').innerHTML"
-WAIT = 30_000  # milliseconds, on a busy machine
+WAIT = 60_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
