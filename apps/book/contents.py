@@ -24,10 +24,11 @@ does, and ends with exercises and with what it does not show.
 
     LABKIT_BUDGET=laptop .venv/bin/jupyter lab notebooks
 
-`LABKIT_BUDGET` is the training effort. `quick`, the default, takes less than half a minute per
-notebook; its numbers mean nothing. `laptop` computes the stored outputs on two CPU cores. `paper`
-takes the paper's size and epochs; it wants a GPU. The last column is the time of the first run at
-`laptop`; a second run reads stored results and takes one or two minutes."""
+`LABKIT_BUDGET` is the training effort. `quick` takes less than half a minute per notebook; its
+numbers mean nothing. `laptop` computes the stored outputs on two CPU cores. `paper` takes the
+paper's size and epochs; it wants a GPU. `stored`, the default of the course, opens what is there
+and trains the rest once, at `laptop`; elsewhere the default is `quick`. The last column is the
+time of the first run at `laptop`; a second run reads stored results and takes a minute or two."""
 QUESTION = re.compile(r"\*\*Question\.?\*\*\s*(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
 TIME = re.compile(
     r"\*\*Run time\*\*(?:[^.:]*:)?\s*(.+?)(?: at the `laptop`| the first time|,|;| \(|\.(?:\s|\Z))"
