@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: setup
-	ls $${LABKIT_RUNS:-runs}/*/run.json >/dev/null 2>&1 || $(BIN)/labkit train fused elpv/mono
+	ls $${LABKIT_RUNS:-runs}/*/run.json >/dev/null 2>&1 || $(BIN)/labkit train fused elpv/mono --set epochs=2 --set image_epochs=2
 	$(BIN)/labkit app --port $(PORT)
 
 study: setup
