@@ -84,9 +84,9 @@ def test_the_mask_marks_what_changed_visibly(pair, name):
 
 
 def test_settings_go_by_the_whole_name_and_a_texture_is_the_default():
-    known = spec_for("my/bottle", "object")  # of an object, no brightness
-    assert known == spec_for("btad/01")
-    assert known == replace(spec_for("mvtec_ad/transistor"), logistic=(1 / 3, 7))
+    nameless = spec_for("my/bottle", "object")  # of an object, no brightness
+    assert nameless == spec_for("btad/01")
+    assert nameless == replace(spec_for("mvtec_ad/transistor"), logistic=(1 / 3, 7))
     for name in ("mvtec_ad/tile", "elpv/mono", "dagm/1", "/data/bottle", "btad/02", "gear"):
         assert spec_for(name) == spec_for("mvtec_ad/bottle", "texture") == NsaSpec()
 

@@ -56,9 +56,9 @@ def test_a_flow_that_starts_as_the_identity_is_a_gaussian_per_place(kind, more):
     start = {"blocks": 2, "standardise": "place", "zero_init": True, "place_logdet": True}
     shapes = Shapes((24, 40), ((4, 3, 5), (4, 2, 3)))
     method = small(kind, shapes, 0, **start | more)
-    normals, seen = features(40, 3, shapes), features(2, 0, shapes)
+    normals, new = features(40, 3, shapes), features(2, 0, shapes)
     method.fit_statistics([normals])
-    for u, x, others in zip(method.densities(seen), seen.pyramid, normals.pyramid, strict=True):
+    for u, x, others in zip(method.densities(new), new.pyramid, normals.pyramid, strict=True):
         expected = Normal(others.mean(0), others.std(0, correction=0)).log_prob(x).mean(1)
         torch.testing.assert_close(u, expected, rtol=1e-5, atol=0)
 
